@@ -1,0 +1,251 @@
+"""The contracts between loops, methods and backends. A method says what it needs, a backend what it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool.engine.tree import TokenTree
+
+Logits = NDArray[np.float32] | NDArray[np.float64]
+
+
+class Ability(Enum):
+    """Optional abilities of a language model. Declared by the backend, required by methods, never probed."""
+
+    HIDDEN_STATES = "hidden states"
+    LAYER_RANGE = "a range of layers"
+    INPUT_EMBEDDINGS = "input embeddings instead of ids"
+    ATTENTION_MAPS = "attention maps"
+    CACHE_EDIT = "editing of the key/value cache"
+    RECURRENT_STATE = "recurrent state"
+    TRAINABLE = "training"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one pass over a tree returned.
+
+    Attributes:
+        logits: [number of rows, vocabulary]; row ``i`` belongs to node ``rows[i]``. The memory belongs to the session
+            and is overwritten by its next pass.
+        rows: the nodes whose logits were asked for, ascending.
+        ms: milliseconds that the pass took, shared evenly between the sessions of one batch.
+        hidden: [number of rows, hidden size], where ``Ability.HIDDEN_STATES`` was asked for.
+    """
+
+    logits: Logits
+    rows: tuple[int, ...]
+    ms: float
+    hidden: NDArray[np.float32] | None = None
+
+
+class Session(Protocol):
+    """One sequence on one model: the cache of its committed tokens."""
+
+    @property
+    def length(self) -> int:
+        """Number of tokens whose cache entries are stored. The root of the next tree comes at this position."""
+        ...
+
+    def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
+        """Logits after each node of ``rows`` (all nodes by default), each given the committed text and its own path.
+
+        Stores nothing: call ``commit`` to keep nodes of the tree that was scored last.
+        """
+        ...
+
+    def commit(self, path: Sequence[int]) -> None:
+        """Keep the cache entries of these nodes of the last scored tree: a path that starts at the root.
+
+        By path and not by length, because recurrent layers cannot be cropped.
+        """
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Forget everything after the first ``length`` tokens."""
+        ...
+
+    def fork(self) -> Session:
+        """An independent copy."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory of the cache back. The session must not be used afterwards."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """A loaded model: opens sessions and scores several of them in one ragged batch."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of a row of logits."""
+        ...
+
+    @property
+    def max_length(self) -> int:
+        """Longest text, prompt and output together, in tokens."""
+        ...
+
+    @property
+    def abilities(self) -> frozenset[Ability]: ...
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Everything that changes speed or rounding: backend, weights, threads, versions. Keys the calibration."""
+        ...
+
+    def open(self) -> Session: ...
+
+    def score_many(
+        self,
+        sessions: Sequence[Session],
+        trees: Sequence[TokenTree],
+        rows: Sequence[Sequence[int] | None] | None = None,
+    ) -> list[Scores]:
+        """``score`` of each session on its own tree. Rows of unequal length are fine; the results equal ``score``'s."""
+        ...
+
+
+class Backend(Protocol):
+    """Loads models from a directory in Hugging Face layout. Rows of the entry-point group ``unspool.backends``."""
+
+    name: str
+
+    def load(self, directory: Path, **options: Any) -> LanguageModel: ...
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an acceptance rule made of a scored tree.
+
+    Attributes:
+        path: accepted nodes, root first.
+        token: the token after the last accepted node (bonus or residual); it becomes the next root.
+    """
+
+    path: tuple[int, ...]
+    token: int
+
+
+class Target(Protocol):
+    """The model's own distribution after each node of the scored tree, shaped and constrained as in plain decoding.
+
+    Rows are computed when first asked for, so a rule pays only for the nodes it visits.
+    """
+
+    tree: TokenTree
+
+    def choose(self, node: int) -> int:
+        """The token that plain decoding takes after ``node``: the argmax, or the draw with the position's own noise."""
+        ...
+
+    def probabilities(self, node: int) -> NDArray[np.float64]:
+        """float64 [vocabulary], sums to 1."""
+        ...
+
+
+class AcceptanceRule(Protocol):
+    """Walks the tree from the root and decides which drafts stay."""
+
+    def decide(self, target: Target, rng: np.random.Generator) -> Decision: ...
+
+
+@runtime_checkable
+class Shaper(Protocol):
+    """Changes the logits of one node. Called with that node's own history, so it composes with drafting."""
+
+    def __call__(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
+        """Return shaped logits.
+
+        Args:
+            tokens: [length] all ids before the position that is decided: prompt, output and the node's path.
+            logits: [vocabulary]; must not be changed in place.
+        """
+        ...
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """Which tokens may follow. The engine advances it along the accepted path and asks it about drafted ones."""
+
+    def allowed(self, path: Sequence[int]) -> NDArray[np.bool_] | None:
+        """Mask [vocabulary] after the committed text and the drafted ``path``; None where everything is allowed."""
+        ...
+
+    def forced(self) -> Sequence[int]:
+        """Tokens that must come next, free to draft; empty where there is a choice."""
+        ...
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        """Move over committed tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a drafter may look at.
+
+    Attributes:
+        tokens: all committed ids, prompt and output; the last one is the root of the next tree. Not a copy: read only.
+        prompt_length: how many of them are the prompt.
+        seed: seed of the request's noise.
+        temperature: of the target distribution; 0 is greedy. Drafters that sample draft at this temperature.
+    """
+
+    tokens: Sequence[int]
+    prompt_length: int
+    seed: int
+    temperature: float
+
+
+class Step(Protocol):
+    """One pass, as drafters observe it: the logits of all scored nodes, rejected ones too."""
+
+    tree: TokenTree
+    decision: Decision
+    emitted: tuple[int, ...]
+    context: Context
+
+    @property
+    def logits(self) -> Logits:
+        """[nodes, vocabulary] raw logits. Valid only during ``observe``."""
+        ...
+
+    def top_k(self, k: int) -> tuple[NDArray[np.int64], Logits]:
+        """Ids and logits [nodes, k] of the ``k`` largest logits, best first, lowest id first among equals."""
+        ...
+
+
+class Drafter(Protocol):
+    """Proposes trees for one sequence. What it keeps between requests lives in a ``Memory`` that the user may hold."""
+
+    def start(self, context: Context) -> None:
+        """A new request: the prompt is in ``context``, nothing has been scored."""
+        ...
+
+    def propose(self, context: Context, budget: int) -> TokenTree:
+        """A tree of at most ``budget`` nodes (root included, at least 1) whose root is ``context.tokens[-1]``."""
+        ...
+
+    def observe(self, step: Step) -> None:
+        """Learn from a pass. ``step.context`` already holds the emitted tokens."""
+        ...
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """What a method learns across requests. Changes speed, never text. Users hold, save, load and reset it."""
+
+    def save(self, path: Path) -> None: ...
+
+    def load(self, path: Path) -> None: ...
+
+    def reset(self) -> None: ...

@@ -1,0 +1,53 @@
+"""Randomness that depends on nothing but (seed, absolute position).
+
+Plain sampling is ``argmax(log p + g)`` with Gumbel noise ``g`` that belongs to the position. Every method that draws
+from the target this way gives, token for token, the run that plain sampling gives with the same seed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MASK = (1 << 64) - 1
+_ACCEPT = 1 << 63  # keeps the rule's own draws apart from the positions' noise
+
+
+def _bits(seed: int, stream: int, n: int) -> NDArray[np.uint64]:
+    # Philox is counter based; numpy guarantees the raw stream of a bit generator across versions.
+    key = np.array([seed & _MASK, stream & _MASK], dtype=np.uint64)
+    raw: NDArray[np.uint64] = np.random.Philox(key=key).random_raw(n)
+    return raw
+
+
+def exponential(seed: int, position: int, vocab_size: int) -> NDArray[np.float64]:
+    """Standard exponential noise [vocabulary] of one position; ``-log`` of it is standard Gumbel noise."""
+    # The top 53 bits plus a half: uniform in the open interval (0, 1), so that the logarithm is finite.
+    uniform = ((_bits(seed, position, vocab_size) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    noise: NDArray[np.float64] = -np.log(uniform)
+    return noise
+
+
+def gumbel(seed: int, position: int, vocab_size: int) -> NDArray[np.float64]:
+    """Standard Gumbel noise [vocabulary] of one position."""
+    noise: NDArray[np.float64] = -np.log(exponential(seed, position, vocab_size))
+    return noise
+
+
+def draw(log_weights: NDArray[np.float64], seed: int, position: int, vocab_size: int, ids: NDArray[np.int64]) -> int:
+    """The token that plain sampling takes at ``position``.
+
+    Args:
+        log_weights: [k] unnormalised log probabilities of the tokens that survived truncation.
+        ids: [k] those tokens, ascending; equal scores go to the lowest id.
+    """
+    noise = exponential(seed, position, vocab_size)
+    if len(ids) < vocab_size:
+        noise = noise[ids]
+    return int(ids[np.argmax(log_weights - np.log(noise))])
+
+
+def rule_generator(seed: int, position: int) -> np.random.Generator:
+    """Fresh randomness for the tests of an acceptance rule in the round that starts at ``position``."""
+    key = np.array([seed & _MASK, (position & _MASK) | _ACCEPT], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))

@@ -1,0 +1,65 @@
+"""What a request asks for. Names are transformers' names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from unspool.engine.contracts import Shaper
+from unspool.errors import UnspoolError
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """One request.
+
+    Attributes:
+        max_new_tokens: most tokens to emit, at least 1.
+        temperature: 0 is greedy; above 0 tokens are sampled.
+        top_k, top_p, min_p, typical_p: truncation, as in transformers; 0 or 1.0 (0.0 for ``min_p``) switch it off.
+        repetition_penalty: above 1 makes tokens of the text less likely.
+        no_repeat_ngram_size: n-grams of this size appear once at most; 0 switches it off.
+        bad_words_ids: token sequences that must not appear.
+        sequence_bias: token sequences and what is added to the logit of their last token.
+        seed: of the noise; token t of the output depends on (seed, t) alone.
+        eos_token_id: ids that end the text; None: the model's own.
+        stop: strings that end the text; the string itself is not part of it.
+        logprobs: whether results carry log-probabilities.
+        shapers: more logits shapers, after the built-in ones; transformers' ``LogitsProcessor`` objects are accepted.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    bad_words_ids: Sequence[Sequence[int]] = ()
+    sequence_bias: Mapping[tuple[int, ...], float] = field(default_factory=dict)
+    seed: int = 0
+    eos_token_id: Sequence[int] | None = None
+    stop: Sequence[str] = ()
+    logprobs: bool = False
+    shapers: Sequence[Shaper] = ()
+
+    def __post_init__(self) -> None:
+        for ok, message in (
+            (self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, not {self.max_new_tokens}"),
+            (0 <= self.temperature < float("inf"), f"temperature must be 0 or above, not {self.temperature}"),
+            (self.top_k >= 0, f"top_k must be 0 (off) or above, not {self.top_k}"),
+            (0 < self.top_p <= 1, f"top_p must lie in (0, 1], not {self.top_p}"),
+            (0 <= self.min_p <= 1, f"min_p must lie in [0, 1], not {self.min_p}"),
+            (0 < self.typical_p <= 1, f"typical_p must lie in (0, 1], not {self.typical_p}"),
+            (self.repetition_penalty > 0, f"repetition_penalty must be above 0, not {self.repetition_penalty}"),
+            (self.no_repeat_ngram_size >= 0, "no_repeat_ngram_size must be 0 (off) or above"),
+            (all(self.stop), "a stop string must not be empty"),
+            (all(len(word) for word in self.bad_words_ids), "bad_words_ids must not hold an empty sequence"),
+        ):
+            if not ok:
+                raise UnspoolError(message)
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0

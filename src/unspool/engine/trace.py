@@ -1,0 +1,90 @@
+"""Trace events: what streaming, statistics, benchmark, proof and viewer read, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length", "stop_string", "stopping_criteria"]
+
+TRACE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StartEvent:
+    """A request begins.
+
+    Attributes:
+        row: index of the sequence in its batch.
+        prompt_tokens: number of tokens of the prompt.
+        method: name of the method.
+        settings: what the model says of itself (backend, weights, threads, versions).
+        temperature, seed: of the request.
+    """
+
+    row: int
+    prompt_tokens: int
+    method: str
+    settings: dict[str, str]
+    temperature: float
+    seed: int
+    kind: Literal["start"] = "start"
+    version: int = TRACE_VERSION
+
+
+@dataclass(frozen=True)
+class PrefillEvent:
+    """The prompt, all but its last token, is in the cache."""
+
+    row: int
+    tokens: int
+    ms: float
+    kind: Literal["prefill"] = "prefill"
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """One pass of the autoregressive loop. Times are milliseconds.
+
+    Attributes:
+        position: absolute position of the first emitted token.
+        tokens, parents, sources: the tree; ``sources`` are names, ``"root"`` for node 0.
+        accepted: accepted nodes, root first.
+        emitted: tokens that entered the output (cut at end of text and at the length limit).
+        margins: per emitted token, the gap between the two best logits of the distribution it was taken from.
+        logprobs: per emitted token, its log-probability in that distribution, where asked for.
+        draft_ms, score_ms, accept_ms, observe_ms: time in the drafter, the model, the acceptance rule and ``observe``.
+    """
+
+    row: int
+    index: int
+    position: int
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+    sources: tuple[str, ...]
+    accepted: tuple[int, ...]
+    emitted: tuple[int, ...]
+    margins: tuple[float, ...]
+    logprobs: tuple[float, ...] | None
+    draft_ms: float
+    score_ms: float
+    accept_ms: float
+    observe_ms: float
+    kind: Literal["step"] = "step"
+
+
+@dataclass(frozen=True)
+class EndEvent:
+    """A request is over."""
+
+    row: int
+    reason: FinishReason
+    kind: Literal["end"] = "end"
+
+
+Event = StartEvent | PrefillEvent | StepEvent | EndEvent
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The event as plain data for one line of a JSONL trace."""
+    return asdict(event)

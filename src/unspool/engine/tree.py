@@ -1,0 +1,228 @@
+"""Token trees: what a drafter proposes and what a backend scores in one pass.
+
+Node 0, the root, is the newest committed token, whose cache entry is still missing. Every other node is a draft.
+A chain is a tree, and plain decoding is the tree of one node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+POINT_MASS = -1
+"""Draft handle of a node that was chosen, not drawn (retrieval, top-k, n-gram)."""
+
+
+@dataclass(frozen=True)
+class DraftDistribution:
+    """The distribution that the children of one node were drawn from.
+
+    Attributes:
+        q: float64 [vocabulary], probabilities before the first draw.
+        replacement: True if the siblings are independent draws, False if each draw removed its token from ``q``.
+    """
+
+    q: NDArray[np.float64]
+    replacement: bool
+
+
+@dataclass(frozen=True)
+class TokenTree:
+    """Parallel arrays over ``n`` nodes in topological order; among siblings, index order is draw order.
+
+    Attributes:
+        tokens: token id per node.
+        parents: parent index per node; ``parents[0] == -1`` and ``parents[i] < i``.
+        sources: per node, the drafter it came from, as an index into ``source_names``; the root's is 0.
+        source_names: names of the drafters; ``source_names[0]`` is ``"root"``.
+        drafts: per node, ``POINT_MASS`` or an index into ``distributions`` (what its group of siblings was drawn from).
+        distributions: the draft distributions that ``drafts`` points to.
+        buckets: per node, a small integer in which the drafter says how sure it is (match length, rank among siblings);
+            acceptance is learned per source, bucket and depth. Means nothing across drafters.
+    """
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+    sources: tuple[int, ...] = ()
+    source_names: tuple[str, ...] = ("root", "draft")
+    drafts: tuple[int, ...] = ()
+    distributions: tuple[DraftDistribution, ...] = field(default=(), repr=False)
+    buckets: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.tokens)
+        if not n or len(self.parents) != n or self.parents[0] != -1:
+            raise ValueError("a token tree has a root (node 0, parent -1) and one parent per token")
+        if any(not 0 <= parent < node for node, parent in enumerate(self.parents) if node):
+            raise ValueError("parents must come before their children")
+        if not self.sources:
+            object.__setattr__(self, "sources", (0,) + (1,) * (n - 1))
+        if not self.drafts:
+            object.__setattr__(self, "drafts", (POINT_MASS,) * n)
+        if not self.buckets:
+            object.__setattr__(self, "buckets", (0,) * n)
+        if not len(self.sources) == len(self.drafts) == len(self.buckets) == n:
+            raise ValueError("sources, drafts and buckets need one entry per node")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @classmethod
+    def chain(cls, tokens: Iterable[int], source: str = "draft") -> TokenTree:
+        """A tree without branches; the first token is the root."""
+        ids = tuple(tokens)
+        return cls(ids, tuple(range(-1, len(ids) - 1)), source_names=("root", source))
+
+    @cached_property
+    def children(self) -> tuple[tuple[int, ...], ...]:
+        """Children of every node in draw order."""
+        lists: list[list[int]] = [[] for _ in self.tokens]
+        for node, parent in enumerate(self.parents):
+            if node:
+                lists[parent].append(node)
+        return tuple(map(tuple, lists))
+
+    @cached_property
+    def depths(self) -> NDArray[np.int64]:
+        """Depth of every node, [n]; the root's is 0. Position in the text = committed length + depth."""
+        depths = [0] * len(self.tokens)
+        for node, parent in enumerate(self.parents):
+            if node:
+                depths[node] = depths[parent] + 1
+        return np.array(depths, dtype=np.int64)
+
+    @cached_property
+    def ancestors(self) -> NDArray[np.bool_]:
+        """Which nodes a node may attend to, [n, n]: itself and its ancestors, never siblings or cousins."""
+        n = len(self.tokens)
+        if self.is_chain:
+            return np.tri(n, dtype=np.bool_)
+        mask = np.zeros((n, n), dtype=np.bool_)
+        for node, parent in enumerate(self.parents):
+            if node:
+                mask[node] = mask[parent]
+            mask[node, node] = True
+        return mask
+
+    @cached_property
+    def is_chain(self) -> bool:
+        return all(parent == node - 1 for node, parent in enumerate(self.parents))
+
+    def path(self, node: int) -> list[int]:
+        """Node indices from the root to ``node``, both included."""
+        nodes = []
+        while node >= 0:
+            nodes.append(node)
+            node = self.parents[node]
+        return nodes[::-1]
+
+    def path_tokens(self, node: int) -> list[int]:
+        """Drafted tokens from below the root to ``node``; empty for the root, whose token is committed text."""
+        return [self.tokens[i] for i in self.path(node)[1:]]
+
+    def prefix(self, n: int) -> TokenTree:
+        """The first ``n`` nodes; topological order makes every prefix a tree.
+
+        Only for trees of point masses: dropping drawn siblings after the draw would bias a lossless sampling rule.
+        """
+        if n >= len(self):
+            return self
+        if any(draft != POINT_MASS for draft in self.drafts):
+            raise ValueError("nodes that were drawn from a distribution may not be dropped afterwards")
+        return TokenTree(
+            self.tokens[:n], self.parents[:n], self.sources[:n], self.source_names, buckets=self.buckets[:n]
+        )
+
+    def truncated(self, depth: int) -> TokenTree:
+        """The nodes down to ``depth``. Depth cuts whole sibling groups, so it is safe for drawn trees too."""
+        if int(self.depths.max()) <= depth:
+            return self
+        keep = [i for i, d in enumerate(self.depths) if d <= depth]
+        index = {old: new for new, old in enumerate(keep)}
+        return TokenTree(
+            tuple(self.tokens[i] for i in keep),
+            tuple(index[self.parents[i]] if i else -1 for i in keep),
+            tuple(self.sources[i] for i in keep),
+            self.source_names,
+            tuple(self.drafts[i] for i in keep),
+            self.distributions,
+            tuple(self.buckets[i] for i in keep),
+        )
+
+
+class TreeBuilder:
+    """Grows a tree of point masses node by node; equal children of one parent are merged, the first source stays."""
+
+    def __init__(self, root: int) -> None:
+        self.tokens = [root]
+        self.parents = [-1]
+        self.sources = [0]
+        self.buckets = [0]
+        self._names = ["root"]
+        self._child: dict[tuple[int, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def child(self, parent: int, token: int) -> int | None:
+        """The child of ``parent`` that holds ``token``, if there is one."""
+        return self._child.get((parent, token))
+
+    def add(self, parent: int, token: int, source: str, bucket: int = 0) -> int:
+        """Add a child, or return the one that already holds ``token``."""
+        known = self._child.get((parent, token))
+        if known is not None:
+            return known
+        if source not in self._names:
+            self._names.append(source)
+        self.tokens.append(int(token))
+        self.parents.append(parent)
+        self.sources.append(self._names.index(source))
+        self.buckets.append(bucket)
+        self._child[parent, token] = node = len(self.tokens) - 1
+        return node
+
+    def add_chain(self, parent: int, tokens: Iterable[int], source: str, limit: int, bucket: int = 0) -> None:
+        """Add tokens one below the other until the tree holds ``limit`` nodes."""
+        for token in tokens:
+            if len(self) >= limit and (parent, token) not in self._child:
+                return
+            parent = self.add(parent, token, source, bucket)
+
+    def build(self) -> TokenTree:
+        return TokenTree(
+            tuple(self.tokens),
+            tuple(self.parents),
+            tuple(self.sources),
+            tuple(self._names),
+            buckets=tuple(self.buckets),
+        )
+
+
+def merge(trees: Sequence[TokenTree], limit: int | None = None) -> TokenTree:
+    """One tree that holds the point-mass trees' paths, common prefixes once; earlier trees win ties of source.
+
+    Raises:
+        ValueError: if the roots differ or a tree holds drawn nodes (merging would drop duplicates after the draw).
+    """
+    if len({tree.tokens[0] for tree in trees}) != 1:
+        raise ValueError("only trees over the same root can be merged")
+    builder = TreeBuilder(trees[0].tokens[0])
+    for tree in trees:
+        if tree.distributions:
+            raise ValueError("trees of drawn nodes cannot be merged")
+        place = {0: 0}
+        for node in range(1, len(tree)):
+            parent = place.get(tree.parents[node])
+            if parent is None:
+                continue
+            known = builder.child(parent, tree.tokens[node])
+            if known is None and limit is not None and len(builder) >= limit:
+                continue
+            source = tree.source_names[tree.sources[node]]
+            place[node] = builder.add(parent, tree.tokens[node], source, tree.buckets[node])
+    return builder.build()
