@@ -1,0 +1,278 @@
+"""Load a model, generate, stream. The whole public Python interface besides the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
+
+from unspool import calibration, methods
+from unspool.backends import prepare
+from unspool.backends.catalogue import default_model
+from unspool.backends.openvino_convert import eos_token_ids
+from unspool.backends.resolve import resolve
+from unspool.backends.tokenizer import Message, StopStrings, Tokenizer
+from unspool.engine.contracts import LanguageModel, Memory
+from unspool.engine.cost import CostCurve
+from unspool.engine.loop import Request, decode
+from unspool.engine.options import GenerationOptions
+from unspool.engine.statistics import Statistics, summarise
+from unspool.engine.trace import EndEvent, Event, FinishReason, StepEvent
+from unspool.errors import UnknownNameError, UnspoolError
+from unspool.shaping import build as build_shapers
+
+Prompt = str | Sequence[Message] | Sequence[int]
+Report = Callable[[str], None]
+
+BACKENDS = ("openvino", "transformers")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one prompt gave.
+
+    Attributes:
+        text: the output, special tokens left out, cut before a stop string.
+        token_ids: emitted ids; the id that ended the text is the last one.
+        logprobs: log-probability of each id in the distribution it was taken from, if asked for.
+        finish_reason: ``stop`` (end of text), ``length``, ``stop_string`` or ``stopping_criteria``.
+        statistics: counts and times.
+        prompt_token_ids: ids that were decoded from.
+        trace: all events of this sequence.
+    """
+
+    text: str
+    token_ids: list[int]
+    logprobs: list[float] | None
+    finish_reason: FinishReason
+    statistics: Statistics
+    prompt_token_ids: list[int]
+    trace: list[Event] = field(repr=False)
+
+
+class Stream:
+    """Iterates over pieces of text as they are decided; ``result`` is there once the iteration is over."""
+
+    def __init__(self, pieces: Iterator[str], finish: Callable[[], Result]) -> None:
+        self._pieces = pieces
+        self._finish = finish
+        self._result: Result | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._pieces
+        self._result = self._finish()
+
+    @property
+    def result(self) -> Result:
+        """The same result that ``generate`` gives.
+
+        Raises:
+            RuntimeError: before the iteration has ended.
+        """
+        if self._result is None:
+            raise RuntimeError("the stream has not ended; iterate over it first")
+        return self._result
+
+
+class Model:
+    """A loaded model with its tokenizer, and what methods have learned on it (``memories``).
+
+    Made by ``load``. Not safe for use by several threads at once.
+    """
+
+    def __init__(self, name: str, key: str, model: LanguageModel, tokenizer: Tokenizer, eos: Sequence[int]) -> None:
+        self.name = name
+        self.key = key
+        self.language_model = model
+        self.tokenizer = tokenizer
+        self.eos_token_ids = frozenset(eos)
+        self.memories: dict[str, Memory] = {}
+        self.report: Report = lambda message: None
+        self._curve: CostCurve | None = None
+
+    def cost_curve(self, progress: Callable[[float], None] = lambda done: None, fresh: bool = False) -> CostCurve:
+        """Milliseconds per number of nodes on this machine; measured (under 10 s) if the cache holds no curve."""
+        if fresh or self._curve is None:
+            self._curve = None if fresh else calibration.load(self.language_model, self.key)
+        if self._curve is None:
+            self.report("measuring this machine's cost curve, once (10 s)")
+            self._curve = calibration.calibrate(self.language_model, self.key, progress)
+        return self._curve
+
+    def encode(self, prompt: Prompt, chat: bool | None = None) -> list[int]:
+        """Ids of a prompt.
+
+        Args:
+            prompt: text, a conversation (list of ``{"role", "content"}``), or ids, which are taken as they are.
+            chat: whether text is put into the chat template; by default if the model has one.
+
+        Raises:
+            UnspoolError: if the prompt is empty.
+        """
+        if not prompt:
+            raise UnspoolError("the prompt is empty; give some text")
+        if isinstance(prompt, str):
+            if chat or (chat is None and self.tokenizer.has_chat_template):
+                return self.tokenizer.chat([{"role": "user", "content": prompt}])
+            return self.tokenizer.encode(prompt)
+        if isinstance(prompt[0], Mapping):
+            return self.tokenizer.chat(prompt)  # type: ignore[arg-type]
+        return [int(token) for token in prompt]  # type: ignore[arg-type]
+
+    @overload
+    def generate(self, prompt: Prompt, **options: Any) -> Result: ...
+
+    @overload
+    def generate(self, prompt: list[str], **options: Any) -> list[Result]: ...
+
+    def generate(self, prompt: Any, **options: Any) -> Any:
+        """Decode one prompt, or a list of texts as one batch whose rows equal the rows alone.
+
+        Args:
+            prompt: see ``encode``; a list of strings is a batch.
+            method: name of a drafter of the registry, ``"auto"`` by default.
+            method_options: the method's own options, by name.
+            acceptance: name of an acceptance rule; by default ``greedy`` or, above temperature 0, ``same_noise``.
+            chat: see ``encode``.
+            memories: what methods learn, by method name; by default the model's own, kept across requests.
+            **options: fields of ``GenerationOptions`` (``max_new_tokens``, ``temperature``, ``seed``, ...).
+
+        Raises:
+            UnspoolError: for a request that cannot be served, before any work.
+        """
+        batch = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str)
+        requests, stops = self._requests(prompt if batch else [prompt], **options)
+        events = list(decode(self.language_model, requests))
+        results = [
+            self._result([event for event in events if event.row == row], request, stop)
+            for row, (request, stop) in enumerate(zip(requests, stops, strict=True))
+        ]
+        return results if batch else results[0]
+
+    def stream(self, prompt: Prompt, **options: Any) -> Stream:
+        """Like ``generate`` for one prompt, giving the text piece by piece."""
+        requests, (stop,) = self._requests([prompt], **options)
+        source = decode(self.language_model, requests)
+        events: list[Event] = []
+
+        def pieces() -> Iterator[str]:
+            shown, text = 0, ""
+            decoder = self.tokenizer.stream()
+            for event in source:
+                events.append(event)
+                if not isinstance(event, StepEvent):
+                    continue
+                if stop is None:
+                    piece = "".join(decoder.push(token) for token in event.emitted)
+                else:
+                    # What could be the beginning of a stop string is held back until it is decided.
+                    text = stop.text
+                    safe = max(shown, len(text) - stop.held_back)
+                    piece, shown = text[shown:safe], safe
+                if piece:
+                    yield piece
+            if stop is not None and len(stop.text) > shown:
+                yield stop.text[shown:]
+
+        return Stream(pieces(), lambda: self._result(events, requests[0], stop))
+
+    def _requests(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        method: str = "auto",
+        method_options: Mapping[str, Any] | None = None,
+        acceptance: str | None = None,
+        chat: bool | None = None,
+        memories: dict[str, Memory] | None = None,
+        **options: Any,
+    ) -> tuple[list[Request], list[StopStrings | None]]:
+        known = GenerationOptions.__dataclass_fields__
+        for name in options:
+            if name not in known:
+                raise UnknownNameError("generation option", name, known)
+        settings = GenerationOptions(**options)
+        eos = self.eos_token_ids if settings.eos_token_id is None else frozenset(settings.eos_token_id)
+        settings = replace(settings, eos_token_id=sorted(eos))
+        surroundings = methods.Surroundings(
+            self.language_model, self.memories if memories is None else memories, self.cost_curve
+        )
+        rule = methods.acceptance(acceptance, settings.greedy, surroundings)
+        shapers = build_shapers(settings)
+        requests, stops = [], []
+        for prompt in prompts:
+            stop = StopStrings(self.tokenizer, settings.stop) if settings.stop else None
+            requests.append(
+                Request(
+                    tokens=self.encode(prompt, chat),
+                    drafter=methods.drafter(method, surroundings, method_options),
+                    rule=rule,
+                    options=settings,
+                    shapers=shapers,
+                    eos=eos,
+                    method=method,
+                    stopping=stop,
+                )
+            )
+            stops.append(stop)
+        return requests, stops
+
+    def _result(self, events: list[Event], request: Request, stop: StopStrings | None) -> Result:
+        steps = [event for event in events if isinstance(event, StepEvent)]
+        ids = [token for step in steps for token in step.emitted]
+        (end,) = (event for event in events if isinstance(event, EndEvent))
+        cut = stop is not None and end.reason == "stop_string"
+        return Result(
+            text=stop.text if stop is not None and cut else self.tokenizer.decode(ids),
+            token_ids=ids,
+            logprobs=[p for step in steps for p in step.logprobs or ()] if request.options.logprobs else None,
+            finish_reason=end.reason,
+            statistics=summarise(events, end.row),
+            prompt_token_ids=list(request.tokens),
+            trace=events,
+        )
+
+
+def load(
+    name: str | None = None,
+    *,
+    backend: str = "openvino",
+    weights: str = "int8",
+    threads: int | None = None,
+    device: str = "cpu",
+    report: Report = lambda message: None,
+) -> Model:
+    """Load a model; download and convert it first if need be.
+
+    Args:
+        name: catalogue name, Hugging Face directory or hub name, or GGUF file; the default model if None.
+        backend: ``"openvino"`` (CPU, fast) or ``"transformers"`` (torch, reference, GPU).
+        weights: ``"int8"``, ``"int4"`` or ``"fp32"``, for openvino.
+        threads: for openvino; the physical cores by default.
+        device: torch device, for transformers.
+        report: told in a few words what happens during long work.
+
+    Raises:
+        UnspoolError: with one line that says what to do.
+    """
+    if backend not in BACKENDS:
+        raise UnknownNameError("backend", backend, BACKENDS)
+    source = resolve(name or default_model())
+    if backend == "openvino":
+        from unspool.backends.openvino import OpenVINOModel
+
+        directory = prepare.converted(source, weights, report)
+        openvino = OpenVINOModel(directory, threads)
+        loaded = Model(source.name, source.key, openvino, Tokenizer(directory), openvino.info.eos_token_ids)
+    else:
+        from unspool.backends.transformers import TransformersModel
+
+        report("loading the weights into torch")
+        torch_model = prepare.load_torch(source).to(device)
+        tokenizer = Tokenizer(prepare.tokenizer_directory(source))
+        eos = eos_token_ids(torch_model)
+        loaded = Model(
+            source.name, source.key, TransformersModel.from_pretrained_model(torch_model), tokenizer, eos
+        )
+    loaded.report = report
+    return loaded

@@ -1,0 +1,197 @@
+"""OpenVINO backend: the fast engine for CPUs. Scores token trees on graphs made by ``openvino_convert``.
+
+The cache of a session is one float32 array that the graph reads in place; its capacity grows in steps, and the unused
+end is masked. A pass returns the keys and values of the new nodes, and commit copies those of the accepted path.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from unspool.backends.openvino_convert import GraphInfo
+from unspool.engine.contracts import Ability, Scores
+from unspool.engine.tree import TokenTree
+from unspool.errors import UnspoolError
+
+_MASKED = np.float32(-1e9)
+_CAPACITY_STEP = 128
+
+
+class OpenVINOModel:
+    """A converted model, compiled for this machine's CPU.
+
+    Args:
+        directory: holds ``openvino_model.xml`` and ``unspool.json``.
+        threads: number of threads; the physical cores by default.
+    """
+
+    def __init__(self, directory: Path, threads: int | None = None) -> None:
+        import openvino as ov
+
+        self.info = GraphInfo.load(directory)
+        threads = threads or psutil.cpu_count(logical=False) or 1
+        if threads < 1:
+            raise UnspoolError(f"threads must be at least 1, not {threads}")
+        group = "64" if self.info.weights == "int4" else "32"
+        properties = {
+            "PERFORMANCE_HINT": "LATENCY",
+            # bfloat16 would be faster on some CPUs, but its logits have 8 bits: whole groups of tokens would tie.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
+            "INFERENCE_NUM_THREADS": str(threads),
+        }
+        self._ov = ov
+        self._request = (
+            ov.Core().compile_model(directory / "openvino_model.xml", "CPU", properties).create_infer_request()
+        )
+        self._bound: NDArray[np.float32] | None = None
+        self.settings = {
+            "backend": "openvino",
+            "openvino": ov.__version__.split("-")[0],
+            "architecture": self.info.architecture,
+            "weights": self.info.weights,
+            "threads": str(threads),
+            "precision": "f32",
+            "dynamic_quantization_group_size": group,
+        }
+
+    @property
+    def vocab_size(self) -> int:
+        return self.info.vocab_size
+
+    @property
+    def max_length(self) -> int:
+        return self.info.max_length
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        return frozenset()
+
+    def open(self) -> OpenVINOSession:
+        return OpenVINOSession(self)
+
+    def score_many(
+        self,
+        sessions: Sequence[Any],
+        trees: Sequence[TokenTree],
+        rows: Sequence[Sequence[int] | None] | None = None,
+    ) -> list[Scores]:
+        """One pass a session: a pass is bound by reading the weights only up to about eight nodes."""
+        results = []
+        for i, (session, tree) in enumerate(zip(sessions, trees, strict=True)):
+            scores = session.score(tree, rows[i] if rows else None)
+            # The next session's pass overwrites the request's memory.
+            results.append(Scores(scores.logits.copy(), scores.rows, scores.ms) if len(sessions) > 1 else scores)
+        return results
+
+    def infer(
+        self, cache: NDArray[np.float32], inputs: dict[str, NDArray[Any]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """One pass; returns views of the logits and of the new keys and values, valid until the next pass."""
+        tensor = self._ov.Tensor
+        if cache is not self._bound:
+            # Bound once per cache array: the graph reads what commit writes into it.
+            for i, layer in enumerate(cache):
+                self._request.set_tensor(f"past.{i}", tensor(layer, shared_memory=True))
+            self._bound = cache
+        for name, value in inputs.items():
+            self._request.set_tensor(name, tensor(value))
+        self._request.infer()
+        return self._request.get_tensor("logits").data, self._request.get_tensor("new").data
+
+
+class OpenVINOSession:
+    """One sequence. The cache array is [2 x layers, 1, key/value heads, capacity, head size]."""
+
+    def __init__(self, model: OpenVINOModel) -> None:
+        self._model = model
+        info = model.info
+        self._cache = np.zeros((2 * info.layers, 1, info.kv_heads, _CAPACITY_STEP, info.head_dim), np.float32)
+        self._length = 0
+        self._new: NDArray[np.float32] | None = None
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
+        start = time.perf_counter()
+        wanted = tuple(range(len(tree))) if rows is None else tuple(rows)
+        positions = self._length + tree.depths
+        inputs: dict[str, NDArray[Any]] = {
+            "ids": np.array([tree.tokens], dtype=np.int64),
+            "positions": positions[None],
+            "rows": np.array(wanted, dtype=np.int64),
+            **self._masks(tree, positions),
+        }
+        logits, self._new = self._model.infer(self._cache, inputs)
+        return Scores(logits, wanted, (time.perf_counter() - start) * 1000)
+
+    def _masks(self, tree: TokenTree, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        n, capacity = len(tree), self._cache.shape[3]
+        allowed = tree.ancestors
+        past = np.zeros((n, capacity), np.float32)
+        past[:, self._length :] = _MASKED
+        masks = {"tree_mask": np.where(allowed, np.float32(0), _MASKED), "past_mask": past}
+        if window := self._model.info.sliding_window:
+            near = allowed & (positions[:, None] - positions[None] < window)
+            slots = np.arange(capacity)
+            outside = (slots >= self._length) | (positions[:, None] - slots >= window)
+            masks["tree_mask_sliding"] = np.where(near, np.float32(0), _MASKED)
+            masks["past_mask_sliding"] = np.where(outside, _MASKED, np.float32(0))
+        return masks
+
+    def commit(self, path: Sequence[int]) -> None:
+        if self._new is None:
+            raise RuntimeError("commit needs a tree that was scored since the last commit or rewind")
+        end = self._length + len(path)
+        self._reserve(end)
+        if list(path) == list(range(len(path))):
+            self._cache[:, 0, :, self._length : end] = self._new[:, :, : len(path)]
+        else:
+            self._cache[:, 0, :, self._length : end] = self._new[:, :, list(path)]
+        self._length = end
+        self._new = None
+
+    def _reserve(self, length: int) -> None:
+        """Grow the cache by a quarter, in whole steps: few growths, and little masked memory to read."""
+        old = self._cache.shape[3]
+        if length <= old:
+            return
+        capacity = -(-max(length, old + old // 4) // _CAPACITY_STEP) * _CAPACITY_STEP
+        grown = np.zeros((*self._cache.shape[:3], capacity, self._cache.shape[4]), np.float32)
+        grown[:, :, :, : self._length] = self._cache[:, :, :, : self._length]
+        self._cache = grown
+
+    def rewind(self, length: int) -> None:
+        if not 0 <= length <= self._length:
+            raise ValueError(f"cannot rewind to {length}; the session holds {self._length} tokens")
+        self._length = length
+        self._new = None
+
+    def fork(self) -> OpenVINOSession:
+        twin = OpenVINOSession(self._model)
+        twin._cache = self._cache.copy()
+        twin._length = self._length
+        return twin
+
+    def close(self) -> None:
+        self._cache = self._cache[:, :, :, :0]
+        self._new = None
+
+
+class OpenVINOBackend:
+    """Row of the entry-point group ``unspool.backends``."""
+
+    name = "openvino"
+
+    def load(self, directory: Path, **options: Any) -> OpenVINOModel:
+        """Load a directory written by ``openvino_convert.convert``. Options: ``threads``."""
+        return OpenVINOModel(directory, **options)

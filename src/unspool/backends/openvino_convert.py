@@ -1,0 +1,221 @@
+"""Turns a causal LM of transformers into an OpenVINO graph that scores token trees.
+
+The keys and values of the past come in as inputs and only those of the new nodes go out, so the cache stays in the
+session's own memory: no copy of it in the graph, and commit, rewind and fork are array operations. One attention
+function, registered with transformers' ``AttentionInterface``, serves every architecture.
+
+Runs once per model and weight format and is the only part of the OpenVINO backend that imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from unspool.errors import UnsupportedError
+
+FORMAT_VERSION = 1
+"""Raised whenever the graph's inputs, outputs or weights change; converted models of another version are not used."""
+
+Weights = Literal["int8", "int4", "fp32"]
+WEIGHTS: tuple[Weights, ...] = ("int8", "int4", "fp32")
+
+_ATTENTION = "unspool_tree"
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """What the runtime must know of a converted graph; stored beside it as ``unspool.json``.
+
+    Attributes:
+        layers, kv_heads, head_dim: shape of the cache.
+        vocab_size: width of the logits.
+        max_length: longest text in tokens.
+        sliding_window: positions that sliding-window layers see, or None if the model has no such layers.
+        eos_token_ids: ids that end a text.
+        weights: weight format.
+        architecture: transformers' ``model_type``.
+    """
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_length: int
+    sliding_window: int | None
+    eos_token_ids: tuple[int, ...]
+    weights: str
+    architecture: str
+
+    def save(self, directory: Path) -> None:
+        (directory / "unspool.json").write_text(json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def load(cls, directory: Path) -> GraphInfo:
+        data = json.loads((directory / "unspool.json").read_text())
+        data["eos_token_ids"] = tuple(data["eos_token_ids"])
+        return cls(**data)
+
+
+def convert(model: Any, directory: Path, weights: Weights, report: Callable[[str], None]) -> GraphInfo:
+    """Write ``openvino_model.xml``/``.bin`` and ``unspool.json`` into ``directory``.
+
+    Args:
+        model: a transformers causal LM in float32.
+        directory: exists and is empty; making it appear under its final name is the caller's business.
+        weights: format of the linear layers' and the embedding's weights.
+        report: told in a few words what happens now.
+
+    Raises:
+        UnsupportedError: if the architecture's attention is not the standard one.
+    """
+    import openvino as ov
+
+    info = _describe(model, weights)
+    report("tracing the graph")
+    graph = _trace(model, info)
+    if weights != "fp32":
+        report(f"compressing the weights to {weights}")
+        graph = _compress(graph, weights)
+    report("saving")
+    ov.save_model(graph, directory / "openvino_model.xml", compress_to_fp16=False)
+    info.save(directory)
+    return info
+
+
+def _describe(model: Any, weights: Weights) -> GraphInfo:
+    config = model.config.get_text_config()
+    for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "max_position_embeddings"):
+        if getattr(config, name, None) is None:
+            raise UnsupportedError(f"{config.model_type}: not a decoder the openvino backend knows (no {name})")
+    layer_types = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    if unknown := set(layer_types) - {"full_attention", "sliding_attention"}:
+        raise UnsupportedError(
+            f"{config.model_type} has {', '.join(sorted(unknown))} layers, which the openvino backend cannot score; "
+            "try --backend transformers"
+        )
+    return GraphInfo(
+        layers=config.num_hidden_layers,
+        kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        vocab_size=model.get_output_embeddings().weight.shape[0],
+        max_length=config.max_position_embeddings,
+        sliding_window=config.sliding_window if "sliding_attention" in layer_types else None,
+        eos_token_ids=eos_token_ids(model),
+        weights=weights,
+        architecture=config.model_type,
+    )
+
+
+def eos_token_ids(model: Any) -> tuple[int, ...]:
+    """The ids that end a text, from a torch model's generation configuration, else its configuration."""
+    eos = getattr(model.generation_config, "eos_token_id", None)
+    if eos is None:
+        eos = model.config.get_text_config().eos_token_id
+    return tuple(eos) if isinstance(eos, list | tuple) else () if eos is None else (eos,)
+
+
+def _trace(model: Any, info: GraphInfo) -> Any:
+    import openvino as ov
+    import torch
+    from transformers import AttentionInterface
+
+    io: dict[str, Any] = {}  # how the wrapper hands masks and the past to the attention, and gets new entries back
+
+    def attend(
+        module: Any,
+        query: Any,
+        key: Any,
+        value: Any,
+        attention_mask: Any,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        softcap: float | None = None,
+        **others: Any,
+    ) -> tuple[Any, None]:
+        """query [1,H,n,D]; key, value [1,KV,n,D] of the new nodes. Past and new are scored apart, then one softmax."""
+        if extra := [name for name in ("s_aux", "sinks", "position_bias") if others.get(name) is not None]:
+            raise UnsupportedError(f"{info.architecture}: attention with {extra[0]} is not supported by openvino")
+        past_key, past_value = io["past"][module.layer_idx]
+        io["new"][module.layer_idx] = (key, value)
+        tree_mask, past_mask = io["sliding" if sliding_window else "full"]
+        _, heads, n, dim = query.shape
+        kv_heads = key.shape[1]
+        groups = heads // kv_heads
+        scale = dim**-0.5 if scaling is None else scaling
+        grouped = query.reshape(1, kv_heads, groups * n, dim) * scale
+        to_past = (grouped @ past_key.transpose(2, 3)).reshape(1, kv_heads, groups, n, -1)
+        to_new = (grouped @ key.transpose(2, 3)).reshape(1, kv_heads, groups, n, n)
+        if softcap is not None:
+            to_past, to_new = (torch.tanh(scores / softcap) * softcap for scores in (to_past, to_new))
+        scores = torch.cat([to_past + past_mask, to_new + tree_mask], -1).softmax(-1)
+        scores = scores.reshape(1, kv_heads, groups * n, -1)
+        split = past_key.shape[2]
+        out = scores[..., :split] @ past_value + scores[..., split:] @ value
+        return out.reshape(1, heads, n, dim).transpose(1, 2), None
+
+    AttentionInterface.register(_ATTENTION, attend)
+    model.set_attn_implementation(_ATTENTION)
+    head = model.get_output_embeddings()
+    base = model.get_decoder()
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    layers = info.layers
+    masks = 4 if info.sliding_window else 2
+
+    class Wrapper(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.base, self.head = base, head
+
+        def forward(self, ids: Any, positions: Any, rows: Any, *rest: Any) -> tuple[Any, Any]:
+            past = rest[masks:]
+            io["full"] = rest[:2]
+            io["sliding"] = rest[2:4]
+            io["past"] = [(past[2 * i], past[2 * i + 1]) for i in range(layers)]
+            io["new"] = [None] * layers
+            # A 4-D mask stops transformers from making its own; the attention above takes its masks from io.
+            placeholder = rest[0][None, None]
+            hidden = self.base(
+                input_ids=ids, position_ids=positions, attention_mask=placeholder, use_cache=False
+            ).last_hidden_state
+            logits = self.head(hidden[0].index_select(0, rows))
+            if cap is not None:
+                logits = torch.tanh(logits / cap) * cap
+            new = torch.stack([entry[0] for pair in io["new"] for entry in pair])
+            return logits, new
+
+    n, capacity = 3, 7
+    example = (
+        torch.arange(n)[None],
+        torch.arange(capacity, capacity + n)[None],
+        torch.arange(n),
+        *[torch.zeros(n, n if i % 2 == 0 else capacity) for i in range(masks)],
+        *[torch.zeros(1, info.kv_heads, capacity, info.head_dim) for _ in range(2 * layers)],
+    )
+    with torch.inference_mode():
+        graph = ov.convert_model(Wrapper(), example_input=example)
+    names = ["ids", "positions", "rows", "tree_mask", "past_mask"]
+    names += ["tree_mask_sliding", "past_mask_sliding"] if masks == 4 else []
+    shapes: list[list[int]] = [[1, -1], [1, -1], [-1], *[[-1, -1]] * masks]
+    names += [f"past.{i}" for i in range(2 * layers)]
+    shapes += [[1, info.kv_heads, -1, info.head_dim]] * (2 * layers)
+    graph.reshape(dict(zip(graph.inputs, shapes, strict=True)))
+    for port, name in zip(graph.inputs, names, strict=True):
+        port.get_tensor().set_names({name})
+    for port, name in zip(graph.outputs, ("logits", "new"), strict=True):
+        port.get_tensor().set_names({name})
+    return graph
+
+
+def _compress(graph: Any, weights: Weights) -> Any:
+    import logging
+
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.WARNING)
+    if weights == "int8":
+        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)
+    return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=64, ratio=1.0)

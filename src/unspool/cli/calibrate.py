@@ -1,0 +1,57 @@
+"""``unspool calibrate``: the cost curve of a model on this machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from unspool.cli.common import (
+    BackendName,
+    BackendOption,
+    DeviceOption,
+    ModelOption,
+    ThreadsOption,
+    WeightsName,
+    WeightsOption,
+    loaded,
+)
+
+
+def calibrate(
+    model: ModelOption = None,
+    backend: BackendOption = BackendName.openvino,
+    weights: WeightsOption = WeightsName.int8,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+) -> None:
+    """Measure the milliseconds to score 1 to 64 tree nodes, at three context lengths, and keep the curve for `auto`.
+
+    `auto` measures on first use and whenever machine, threads, weights or versions change; run this to measure anew,
+    for example because the machine was busy then.
+    """
+    with loaded(model, backend, weights, threads, device) as decoder:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Table
+
+        error = Console(stderr=True)
+        with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=error) as bar:
+            task = bar.add_task("measuring", total=1.0)
+            curve = decoder.cost_curve(progress=lambda done: bar.update(task, completed=done), fresh=True)
+        settings = decoder.language_model.settings
+    if as_json:
+        typer.echo(json.dumps({"model": decoder.name, "settings": settings, "curve": asdict(curve)}, indent=1))
+        return
+    table = Table(title=f"{decoder.name}: milliseconds a pass ({', '.join(settings.values())})")
+    table.add_column("nodes", justify="right")
+    for length in curve.lengths:
+        table.add_column(f"{length} tokens", justify="right")
+        table.add_column("ratio", justify="right", style="dim")
+    for i, nodes in enumerate(curve.nodes):
+        cells = [cell for row in curve.ms for cell in (f"{row[i]:.1f}", f"{row[i] / row[0]:.2f}")]
+        table.add_row(str(nodes), *cells)
+    Console().print(table)

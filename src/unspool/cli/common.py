@@ -1,0 +1,92 @@
+"""Options and progress that several commands share."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from unspool.api import Model
+
+
+class BackendName(str, Enum):
+    openvino = "openvino"
+    transformers = "transformers"
+
+
+class WeightsName(str, Enum):
+    int8 = "int8"
+    int4 = "int4"
+    fp32 = "fp32"
+
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        help="Catalogue name (see `unspool models`), Hugging Face directory or hub name, or GGUF file. "
+        "Default: smollm2-135m.",
+    ),
+]
+BackendOption = Annotated[
+    BackendName, typer.Option(help="openvino is fast on CPUs; transformers (torch) is the reference.")
+]
+WeightsOption = Annotated[WeightsName, typer.Option(help="Weight format, for openvino.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads, for openvino. Default: the physical cores.")]
+DeviceOption = Annotated[str, typer.Option(help="torch device, for transformers.")]
+
+
+@contextmanager
+def loaded(
+    model: str | None, backend: BackendName, weights: WeightsName, threads: int | None, device: str
+) -> Iterator[Model]:
+    """Load a model with a spinner on stderr that tells what happens and for how long."""
+    from unspool.api import load
+
+    with Status() as status:
+        made = load(
+            model, backend=backend.value, weights=weights.value, threads=threads, device=device, report=status.say
+        )
+    yield made
+
+
+class Status:
+    """What happens now, on stderr: a line that a terminal redraws each second, one line a message elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._stop = threading.Event()
+        self._message = ""
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Status:
+        return self
+
+    def say(self, message: str) -> None:
+        self._message = message
+        if not self._terminal:
+            print(f"{message} …", file=sys.stderr, flush=True)
+        elif self._thread is None:
+            self._thread = threading.Thread(target=self._draw, daemon=True)
+            self._thread.start()
+
+    def _draw(self) -> None:
+        from rich.console import Console
+
+        with Console(stderr=True).status("") as status:
+            seconds = 0.0
+            while not self._stop.wait(0.2):
+                seconds += 0.2
+                status.update(f"{self._message} … {seconds:.0f} s")
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()

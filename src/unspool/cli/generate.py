@@ -1,0 +1,151 @@
+"""``unspool generate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unspool.cli.common import (
+    BackendName,
+    BackendOption,
+    DeviceOption,
+    ModelOption,
+    Status,
+    ThreadsOption,
+    WeightsName,
+    WeightsOption,
+    loaded,
+)
+from unspool.errors import UnspoolError
+
+if TYPE_CHECKING:
+    from unspool.api import Model, Result
+
+
+def generate(
+    prompt: Annotated[
+        str | None, typer.Argument(help="The prompt; without it, --file or standard input is read.")
+    ] = None,
+    model: ModelOption = None,
+    method: Annotated[str, typer.Option(help="How to decode, see `unspool methods --kind drafter`.")] = "auto",
+    acceptance: Annotated[
+        str | None, typer.Option(help="Acceptance rule. Default: greedy, or same_noise when sampling.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens to emit.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 is greedy; above 0 tokens are sampled.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Sample among the k likeliest tokens; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens of this total probability.")] = 1.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 makes tokens of the text less likely.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text, by every `identical` method.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End the text at this string; may be repeated.")] = None,
+    chat: Annotated[
+        bool | None, typer.Option("--chat/--no-chat", help="Use the chat template. Default: if the model has one.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming.")] = False,
+    backend: BackendOption = BackendName.openvino,
+    weights: WeightsOption = WeightsName.int8,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Decode a prompt and stream the text.
+
+    One line follows on stderr: tokens, tokens/s, mean accepted tokens a pass (bonus included), passes, method.
+
+    Examples:
+
+      unspool generate "Why is the sky blue?"
+
+      unspool generate -m qwen2.5-coder-0.5b --temperature 0.8 --seed 7 < prompt.txt
+
+      unspool generate --method token_recycling --json "List the planets." | jq .statistics
+    """
+    from unspool.engine.options import GenerationOptions
+
+    text = _read(prompt, file)
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "stop": tuple(stop or ()),
+    }
+    # Mistakes are told before a model is loaded or downloaded.
+    GenerationOptions(**options)
+    from unspool.methods import find
+
+    find(method, "drafter")
+    if acceptance is not None:
+        find(acceptance, "acceptance")
+    options |= {"method": method, "acceptance": acceptance, "chat": chat}
+    with loaded(model, backend, weights, threads, device) as decoder:
+        if method == "auto":
+            with Status() as status:
+                decoder.report = status.say
+                decoder.cost_curve()
+        if as_json:
+            result = decoder.generate(text, **options)
+            print(json.dumps(_as_json(decoder, method, result), indent=1, ensure_ascii=False))
+            return
+        stream = decoder.stream(text, **options)
+        for piece in stream:
+            print(piece, end="", flush=True)
+        print(flush=True)
+        print(summary(stream.result, method), file=sys.stderr)
+
+
+def _read(prompt: str | None, file: Path | None) -> str:
+    if prompt is not None and file is not None:
+        raise UnspoolError("a prompt and --file were both given; use one of them")
+    if file is not None:
+        try:
+            prompt = file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UnspoolError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+    elif prompt is None:
+        if sys.stdin.isatty():
+            raise UnspoolError(
+                'no prompt; give it as an argument, with --file, or on standard input: echo "…" | unspool …'
+            )
+        prompt = sys.stdin.read()
+    if not prompt.strip():
+        raise UnspoolError("the prompt is empty; give some text")
+    return prompt
+
+
+def summary(result: Result, method: str) -> str:
+    """The line below a text."""
+    s = result.statistics
+    return (
+        f"[{s.tokens} tokens · {s.tokens_per_second:.1f} tokens/s · {s.mean_accepted_tokens:.2f} accepted/pass · "
+        f"{s.passes} passes · {method} · {result.finish_reason}]"
+    )
+
+
+def _as_json(model: Model, method: str, result: Result) -> dict[str, Any]:
+    s = result.statistics
+    return {
+        "model": model.name,
+        "method": method,
+        "text": result.text,
+        "token_ids": result.token_ids,
+        "finish_reason": result.finish_reason,
+        "statistics": {
+            "tokens": s.tokens,
+            "tokens_per_second": round(s.tokens_per_second, 2),
+            "mean_accepted_tokens": round(s.mean_accepted_tokens, 3),
+            "passes": s.passes,
+            "prompt_tokens": len(result.prompt_token_ids),
+            "prefill_seconds": round(s.prefill_seconds, 4),
+            "decode_seconds": round(s.decode_seconds, 4),
+            "overhead": round(s.overhead, 4),
+            "by_source": s.by_source,
+        },
+        "settings": model.language_model.settings,
+    }

@@ -1,0 +1,58 @@
+"""``unspool methods``: the registry as a table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, get_args
+
+import typer
+
+from unspool.errors import UnknownNameError
+
+
+def list_methods(
+    kind: Annotated[str | None, typer.Option(help="Only this kind: drafter or acceptance.")] = None,
+    guarantee: Annotated[
+        str | None, typer.Option(help='Only this guarantee: identical, "same distribution", valid or lossy.')
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+) -> None:
+    """List the decoding methods, what each one guarantees against plain decoding, and its options."""
+    from unspool.methods import Guarantee, Kind, methods
+
+    for value, choices, what in ((kind, get_args(Kind), "kind"), (guarantee, get_args(Guarantee), "guarantee")):
+        if value is not None and value not in choices:
+            raise UnknownNameError(what, value, choices)
+    rows = [
+        method for method in methods().values() if kind in (None, method.kind) and guarantee in (None, method.guarantee)
+    ]
+    if as_json:
+        data = [
+            {
+                "name": m.name,
+                "kind": m.kind,
+                "guarantee": m.guarantee,
+                "summary": m.summary,
+                "paper": m.paper,
+                "needs": sorted(ability.value for ability in m.needs),
+                "options": _options(m.options),
+            }
+            for m in rows
+        ]
+        typer.echo(json.dumps(data, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "kind", "guarantee", "what it does", "options"):
+        table.add_column(column, overflow="fold")
+    for m in rows:
+        options = ", ".join(f"{k}={v}" for k, v in _options(m.options).items())
+        table.add_row(m.name, m.kind, m.guarantee, m.summary, options)
+    Console().print(table)
+
+
+def _options(cls: type[Any]) -> dict[str, Any]:
+    return {f.name: None if f.default is MISSING else f.default for f in fields(cls)}

@@ -1,0 +1,185 @@
+"""``auto``: all drafters compete for the nodes of one tree (unspool's own; no paper).
+
+Each drafter proposes; equal paths are merged. How often a proposal of a source, bucket (its own measure of confidence)
+and depth turns out right is learned while decoding, from every candidate whose parent lies on the emitted path, whether
+it was scored or not. The nodes with the highest chance of being reached are bought, as many as give the most expected
+tokens per millisecond under the measured cost curve; if that is none, the bare token is sent.
+
+Changes against plain decoding: speed only. Guarantee: that of the acceptance rule (drafts are point masses).
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from unspool.engine.contracts import Context, Drafter, Step
+from unspool.engine.cost import CostCurve
+from unspool.engine.tree import TokenTree
+
+_DEPTHS = 6
+_Key = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class AutoOptions:
+    """Options of ``auto``.
+
+    Attributes:
+        candidates: nodes that each drafter is asked for.
+        forget: weight that an old observation keeps when a new one of its kind arrives, 0 to 1.
+        prior: assumed rate of a kind that was never observed.
+        prior_weight: how many observations the prior counts as.
+    """
+
+    candidates: int = 24
+    forget: float = 0.98
+    prior: float = 0.3
+    prior_weight: float = 4.0
+
+
+class AcceptanceRates:
+    """How often drafts of a source, bucket and depth are right. Kept across requests; holds no text.
+
+    A kind that was seen little borrows from its source as a whole.
+    """
+
+    def __init__(self, options: AutoOptions | None = None) -> None:
+        self._options = options or AutoOptions()
+        self._counts: dict[_Key, tuple[float, float]] = {}
+
+    def rate(self, source: str, bucket: int, depth: int) -> float:
+        """Chance that such a draft is right, given that its parent was."""
+        prior = self._estimate((source, -1, 0), self._options.prior)
+        prior = self._estimate((source, bucket, 0), prior)
+        return self._estimate((source, bucket, min(depth, _DEPTHS)), prior)
+
+    def _estimate(self, key: _Key, prior: float) -> float:
+        hits, trials = self._counts.get(key, (0.0, 0.0))
+        weight = self._options.prior_weight
+        return (hits + weight * prior) / (trials + weight)
+
+    def update(self, source: str, bucket: int, depth: int, hit: bool) -> None:
+        forget = self._options.forget
+        for key in ((source, -1, 0), (source, bucket, 0), (source, bucket, min(depth, _DEPTHS))):
+            hits, trials = self._counts.get(key, (0.0, 0.0))
+            self._counts[key] = (hits * forget + hit, trials * forget + 1)
+
+    def save(self, path: Path) -> None:
+        temporary = path.with_name(path.name + ".part")
+        temporary.write_text(json.dumps([[*key, *value] for key, value in self._counts.items()]))
+        temporary.replace(path)
+
+    def load(self, path: Path) -> None:
+        rows = json.loads(path.read_text())
+        self._counts = {(str(s), int(b), int(d)): (float(h), float(t)) for s, b, d, h, t in rows}
+
+    def reset(self) -> None:
+        self._counts.clear()
+
+
+class _Candidate:
+    """A node of the merged candidate tree."""
+
+    __slots__ = ("children", "claims", "depth")
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self.children: dict[int, _Candidate] = {}
+        self.claims: list[tuple[str, int]] = []  # (source, bucket) of each drafter that proposes it
+
+
+class Auto:
+    """Drafter that lets others compete. ``drafters`` maps source names to drafters of this sequence."""
+
+    def __init__(
+        self,
+        drafters: Mapping[str, Drafter],
+        curve: CostCurve,
+        rates: AcceptanceRates | None = None,
+        options: AutoOptions | None = None,
+    ) -> None:
+        self._options = options or AutoOptions()
+        self._drafters = dict(drafters)
+        self._curve = curve
+        self._rates = rates or AcceptanceRates(self._options)
+        self._root = _Candidate(0)
+        self._overhead = 0.0  # milliseconds of drafting per proposal, a moving average
+
+    def start(self, context: Context) -> None:
+        for drafter in self._drafters.values():
+            drafter.start(context)
+
+    def propose(self, context: Context, budget: int) -> TokenTree:
+        start = time.perf_counter()
+        self._root = root = _Candidate(0)
+        for name, drafter in self._drafters.items():
+            _merge(root, name, drafter.propose(context, min(self._options.candidates, budget)))
+        tree = self._buy(root, context, budget)
+        self._overhead += 0.1 * ((time.perf_counter() - start) * 1000 - self._overhead)
+        return tree
+
+    def _buy(self, root: _Candidate, context: Context, budget: int) -> TokenTree:
+        """The prefix of the nodes in order of reach that has the best expected tokens per millisecond."""
+        cost = self._curve.row(len(context.tokens))
+        limit = min(budget, len(cost))
+        tokens, parents, sources, names = [context.tokens[-1]], [-1], [0], ["root"]
+        expected, best_rate, best_size = 1.0, 1.0 / (cost[0] + self._overhead), 1
+        heap: list[tuple[float, int, int, int, str, _Candidate]] = []
+        order = 0
+
+        def open_node(node: _Candidate, index: int, reach: float) -> None:
+            nonlocal order
+            estimates = []
+            for token, child in node.children.items():
+                rates = [(self._rates.rate(source, bucket, child.depth), source) for source, bucket in child.claims]
+                estimates.append((*max(rates), token, child))
+            total = sum(estimate[0] for estimate in estimates)
+            for rate, source, token, child in estimates:
+                order += 1
+                # Siblings exclude each other: their chances cannot sum to more than 1.
+                chance = rate / max(1.0, total)
+                heapq.heappush(heap, (-reach * chance, order, index, token, source, child))
+
+        open_node(root, 0, 1.0)
+        while heap and len(tokens) < limit:
+            negative, _, parent, token, source, node = heapq.heappop(heap)
+            if source not in names:
+                names.append(source)
+            tokens.append(token)
+            parents.append(parent)
+            sources.append(names.index(source))
+            expected -= negative
+            rate = expected / (cost[len(tokens) - 1] + self._overhead)
+            if rate > best_rate:
+                best_rate, best_size = rate, len(tokens)
+            open_node(node, len(tokens) - 1, -negative)
+        size = best_size
+        return TokenTree(tuple(tokens[:size]), tuple(parents[:size]), tuple(sources[:size]), tuple(names))
+
+    def observe(self, step: Step) -> None:
+        node = self._root
+        for token in step.emitted:
+            for candidate, child in node.children.items():
+                for source, bucket in child.claims:
+                    self._rates.update(source, bucket, child.depth, candidate == token)
+            if token not in node.children:
+                break
+            node = node.children[token]
+        for drafter in self._drafters.values():
+            drafter.observe(step)
+
+
+def _merge(root: _Candidate, name: str, tree: TokenTree) -> None:
+    places = [root]
+    for node in range(1, len(tree)):
+        parent = places[tree.parents[node]]
+        child = parent.children.get(tree.tokens[node])
+        if child is None:
+            child = parent.children[tree.tokens[node]] = _Candidate(parent.depth + 1)
+        child.claims.append((name, tree.buckets[node]))
+        places.append(child)

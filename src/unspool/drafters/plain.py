@@ -1,0 +1,35 @@
+"""Plain decoding: one token a pass, nothing drafted.
+
+Changes nothing, so its guarantee is that of the model itself: it is what every other drafter is proven against.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unspool.engine.contracts import Context, Step
+from unspool.engine.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class PlainOptions:
+    """Plain decoding has nothing to set."""
+
+
+class Plain:
+    """Always proposes the bare root."""
+
+    name = "plain"
+
+    def __init__(self, options: PlainOptions | None = None) -> None:
+        self.options = options or PlainOptions()
+
+    def start(self, context: Context) -> None:
+        """Nothing to prepare."""
+
+    def propose(self, context: Context, budget: int) -> TokenTree:
+        """The tree of one node."""
+        return TokenTree((context.tokens[-1],), (-1,))
+
+    def observe(self, step: Step) -> None:
+        """Nothing to learn."""

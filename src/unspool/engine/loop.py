@@ -1,0 +1,248 @@
+"""The autoregressive loop: propose a tree, score it in one pass, accept a path, commit it, let the drafter observe.
+
+Plain decoding is this loop with an empty draft, and a batch is several rows of it whose trees are scored together.
+Methods fill its slots (drafter, acceptance rule, shapers, constraint); none has a loop of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool.engine import numeric
+from unspool.engine.contracts import (
+    AcceptanceRule,
+    Constraint,
+    Context,
+    Decision,
+    Drafter,
+    LanguageModel,
+    Logits,
+    Session,
+    Shaper,
+)
+from unspool.engine.noise import rule_generator
+from unspool.engine.options import GenerationOptions
+from unspool.engine.target import ShapedTarget
+from unspool.engine.trace import EndEvent, Event, FinishReason, PrefillEvent, StartEvent, StepEvent
+from unspool.engine.tree import TokenTree
+from unspool.errors import UnspoolError
+
+PREFILL_BLOCK = 256
+"""Prompt tokens per pass: large enough to keep the processor busy, small enough to bound the memory of a pass."""
+
+MAX_TREE_NODES = 128
+"""Upper bound of the budget that drafters are given."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sequence to decode.
+
+    Attributes:
+        tokens: ids of the prompt, at least one.
+        drafter: proposes the trees; must not be shared by the rows of a batch (its memory may be).
+        rule: acceptance rule.
+        options: of the request; ``options.shapers`` is replaced by ``shapers``.
+        shapers: the whole pipeline in order, as ``unspool.shaping.build`` makes it.
+        eos: ids that end the text; the ending id is part of the output.
+        method: name for the trace.
+        constraint: advanced along the output.
+        stopping: called with each emitted token; a reason ends the text after that token.
+    """
+
+    tokens: Sequence[int]
+    drafter: Drafter
+    rule: AcceptanceRule
+    options: GenerationOptions
+    shapers: Sequence[Shaper] = ()
+    eos: frozenset[int] = frozenset()
+    method: str = "plain"
+    constraint: Constraint | None = None
+    stopping: Callable[[int], FinishReason | None] | None = None
+
+
+@dataclass
+class _Step:
+    """What drafters observe of one pass (``contracts.Step``)."""
+
+    tree: TokenTree
+    decision: Decision
+    emitted: tuple[int, ...]
+    context: Context
+    logits: Logits
+    _top: tuple[NDArray[np.int64], Logits] | None = field(default=None, repr=False)
+
+    def top_k(self, k: int) -> tuple[NDArray[np.int64], Logits]:
+        if self._top is None or self._top[0].shape[1] < min(k, self.logits.shape[1]):
+            self._top = numeric.top_k(self.logits, k)
+        ids, values = self._top
+        return ids[:, :k], values[:, :k]
+
+
+class _Row:
+    """State of one sequence while it is decoded."""
+
+    def __init__(self, index: int, request: Request, session: Session) -> None:
+        self.index = index
+        self.request = request
+        self.session = session
+        self.tokens = list(request.tokens)
+        self.context = Context(self.tokens, len(request.tokens), request.options.seed, request.options.temperature)
+        self.steps = 0
+        self.finished: FinishReason | None = None
+
+    @property
+    def remaining(self) -> int:
+        return self.request.options.max_new_tokens - (len(self.tokens) - self.context.prompt_length)
+
+    def propose(self, vocab_size: int) -> tuple[TokenTree, float]:
+        start = time.perf_counter()
+        # Drafts beyond the length limit could never be emitted, so they are not paid for.
+        tree = self.request.drafter.propose(self.context, MAX_TREE_NODES).truncated(self.remaining - 1)
+        if tree.tokens[0] != self.tokens[-1]:
+            raise ValueError(f"{self.request.method}: the root of the tree is not the newest committed token")
+        if len(tree) > MAX_TREE_NODES:
+            raise ValueError(f"{self.request.method}: {len(tree)} nodes, more than the budget of {MAX_TREE_NODES}")
+        if max(tree.tokens) >= vocab_size or min(tree.tokens) < 0:
+            raise ValueError(f"{self.request.method}: a drafted token lies outside the vocabulary")
+        return tree, _ms(start)
+
+    def accept(self, tree: TokenTree, logits: Logits, draft_ms: float, score_ms: float) -> StepEvent:
+        start = time.perf_counter()
+        request, options = self.request, self.request.options
+        target = ShapedTarget(tree, logits, self.tokens, request.shapers, options, request.constraint)
+        position = len(self.tokens)
+        decision = request.rule.decide(target, rule_generator(options.seed, position))
+        candidates = [*(tree.tokens[node] for node in decision.path[1:]), decision.token]
+        emitted: list[int] = []
+        for token in candidates:
+            emitted.append(token)
+            self.finished = self._reason(token, len(emitted))
+            if self.finished:
+                break
+        nodes = decision.path[: len(emitted)]
+        margins = tuple(target.margin(node) for node in nodes)
+        logprobs = (
+            tuple(target.logprob(node, token) for node, token in zip(nodes, emitted, strict=True))
+            if options.logprobs
+            else None
+        )
+        self.session.commit(nodes)
+        self.tokens.extend(emitted)
+        if request.constraint is not None:
+            request.constraint.advance(emitted)
+        accept_ms = _ms(start)
+        start = time.perf_counter()
+        if not self.finished:
+            request.drafter.observe(_Step(tree, decision, tuple(emitted), self.context, logits))
+        event = StepEvent(
+            row=self.index,
+            index=self.steps,
+            position=position,
+            tokens=tree.tokens,
+            parents=tree.parents,
+            sources=tuple(tree.source_names[source] for source in tree.sources),
+            accepted=decision.path,
+            emitted=tuple(emitted),
+            margins=margins,
+            logprobs=logprobs,
+            draft_ms=draft_ms,
+            score_ms=score_ms,
+            accept_ms=accept_ms,
+            observe_ms=_ms(start),
+        )
+        self.steps += 1
+        return event
+
+    def _reason(self, token: int, count: int) -> FinishReason | None:
+        # A stop string ends the text before the limit does, and end of text before both.
+        if token in self.request.eos:
+            return "stop"
+        if self.request.stopping is not None and (reason := self.request.stopping(token)):
+            return reason
+        return "length" if count >= self.remaining else None
+
+
+def check(model: LanguageModel, request: Request) -> None:
+    """Refuse a request that cannot be served, before any work.
+
+    Raises:
+        UnspoolError: empty prompt, ids outside the vocabulary, or a text longer than the context.
+    """
+    prompt, limit = len(request.tokens), model.max_length
+    if not prompt:
+        raise UnspoolError("the prompt is empty; give at least one token")
+    if max(request.tokens) >= model.vocab_size or min(request.tokens) < 0:
+        raise UnspoolError(
+            f"the prompt holds a token id outside the model's vocabulary of {model.vocab_size}; "
+            "use the tokenizer that belongs to the model"
+        )
+    if prompt >= limit:
+        raise UnspoolError(f"the prompt has {prompt} tokens, the model's context {limit}; shorten the prompt")
+    if prompt + request.options.max_new_tokens > limit:
+        raise UnspoolError(
+            f"prompt ({prompt}) and max_new_tokens ({request.options.max_new_tokens}) exceed the model's context of "
+            f"{limit} tokens; set max_new_tokens to at most {limit - prompt}"
+        )
+
+
+def decode(model: LanguageModel, requests: Sequence[Request]) -> Iterator[Event]:
+    """Decode the requests together and yield trace events as they happen.
+
+    Closing the generator early (``break``, Ctrl-C) closes the sessions.
+
+    Raises:
+        UnspoolError: if a request cannot be served; raised before any work on any of them.
+    """
+    for request in requests:
+        check(model, request)
+    return _decode(model, requests)
+
+
+def _decode(model: LanguageModel, requests: Sequence[Request]) -> Iterator[Event]:
+    rows: list[_Row] = []
+    try:
+        for index, request in enumerate(requests):
+            row = _Row(index, request, model.open())
+            rows.append(row)
+            options = request.options
+            yield StartEvent(
+                index, len(request.tokens), request.method, model.settings, options.temperature, options.seed
+            )
+            yield _prefill(row)
+            request.drafter.start(row.context)
+        active = rows
+        while active:
+            proposals = [row.propose(model.vocab_size) for row in active]
+            trees = [tree for tree, _ in proposals]
+            scores = model.score_many([row.session for row in active], trees)
+            for row, (tree, draft_ms), score in zip(active, proposals, scores, strict=True):
+                yield row.accept(tree, score.logits, draft_ms, score.ms)
+                if row.finished:
+                    row.session.close()
+                    yield EndEvent(row.index, row.finished)
+            active = [row for row in active if not row.finished]
+    finally:
+        for row in rows:
+            if not row.finished:
+                row.session.close()
+
+
+def _prefill(row: _Row) -> PrefillEvent:
+    """Everything but the last token of the prompt goes into the cache; no logits are asked for."""
+    start = time.perf_counter()
+    prompt = row.request.tokens[:-1]
+    for at in range(0, len(prompt), PREFILL_BLOCK):
+        block = TokenTree.chain(prompt[at : at + PREFILL_BLOCK])
+        row.session.score(block, rows=())
+        row.session.commit(range(len(block)))
+    return PrefillEvent(row.index, len(prompt), _ms(start))
+
+
+def _ms(start: float) -> float:
+    return (time.perf_counter() - start) * 1000

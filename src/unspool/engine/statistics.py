@@ -1,0 +1,69 @@
+"""Statistics of a request, computed from its trace events alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from unspool.engine.trace import Event, PrefillEvent, StepEvent
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Figures of one decoded sequence. Times are seconds.
+
+    Attributes:
+        tokens: emitted tokens.
+        passes: scoring passes of the loop (prefill not counted).
+        nodes: scored nodes, roots included.
+        prefill_seconds: time to put the prompt into the cache.
+        decode_seconds: time of all passes and of everything around them.
+        scoring_seconds: the part of ``decode_seconds`` in the model.
+        by_source: emitted tokens per source; ``"model"`` are the bonus tokens that no draft foresaw.
+    """
+
+    tokens: int
+    passes: int
+    nodes: int
+    prefill_seconds: float
+    decode_seconds: float
+    scoring_seconds: float
+    by_source: dict[str, int]
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of decoding, without prefill."""
+        return self.tokens / self.decode_seconds if self.decode_seconds else 0.0
+
+    @property
+    def mean_accepted_tokens(self) -> float:
+        """Emitted tokens per pass, the bonus token included; plain decoding has 1."""
+        return self.tokens / self.passes if self.passes else 0.0
+
+    @property
+    def overhead(self) -> float:
+        """Share of the decoding time outside the model, 0 to 1."""
+        return 1 - self.scoring_seconds / self.decode_seconds if self.decode_seconds else 0.0
+
+
+def summarise(events: Iterable[Event], row: int = 0) -> Statistics:
+    """Statistics of one row of a trace."""
+    tokens = passes = nodes = 0
+    prefill = total = scoring = 0.0
+    by_source: dict[str, int] = {}
+    for event in events:
+        if event.row != row:
+            continue
+        if isinstance(event, PrefillEvent):
+            prefill += event.ms
+        elif isinstance(event, StepEvent):
+            passes += 1
+            nodes += len(event.tokens)
+            tokens += len(event.emitted)
+            scoring += event.score_ms
+            total += event.draft_ms + event.score_ms + event.accept_ms + event.observe_ms
+            drafted = event.accepted[1:]
+            for i in range(len(event.emitted)):
+                source = event.sources[drafted[i]] if i < len(drafted) else "model"
+                by_source[source] = by_source.get(source, 0) + 1
+    return Statistics(tokens, passes, nodes, prefill / 1000, total / 1000, scoring / 1000, by_source)

@@ -1,0 +1,156 @@
+"""The target distribution after each node of a scored tree: shaped, constrained, and sampled with the position's noise.
+
+One object serves one tree of one sequence. Rows are shaped when first asked for, so an acceptance rule pays only for
+the nodes it visits; plain greedy decoding costs one argmax of the raw row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool.engine import noise, numeric
+from unspool.engine.contracts import Constraint, Logits, Shaper
+from unspool.engine.options import GenerationOptions
+from unspool.engine.tree import TokenTree
+from unspool.errors import UnspoolError
+
+
+class _Pick(NamedTuple):
+    """What a token was chosen from: scores, the tokens they belong to (None: all of them), the index of the best."""
+
+    scores: NDArray[Any]
+    ids: NDArray[np.int64] | None
+    best: int
+
+
+class ShapedTarget:
+    """``Target`` of one scored tree.
+
+    Args:
+        tree: the scored tree.
+        logits: [nodes, vocabulary] raw logits, one row per node; read only, and only until the session's next pass.
+        context_tokens: all committed ids, the root included; read only.
+        shapers: in the order of ``unspool.shaping.build``. A constraint acts before the first one whose ``is_warper``
+            is true, so that truncation counts only what the constraint allows.
+        options: ``temperature`` (0 is greedy) and ``seed``; temperature itself is one of the shapers.
+        constraint: which tokens may follow.
+
+    Raises:
+        UnspoolError: when a node is asked for after which no token may follow, or whose logits are not numbers.
+    """
+
+    def __init__(
+        self,
+        tree: TokenTree,
+        logits: Logits,
+        context_tokens: Sequence[int],
+        shapers: Sequence[Shaper],
+        options: GenerationOptions,
+        constraint: Constraint | None = None,
+    ) -> None:
+        self.tree = tree
+        self._logits = logits
+        self._context = context_tokens
+        self._shapers = shapers
+        self._options = options
+        self._constraint = constraint
+        self._plain = not shapers and constraint is None
+        self._ids: NDArray[np.int64] | None = None
+        self._rows: dict[int, Logits] = {}
+        self._picks: dict[int, _Pick] = {}
+
+    def choose(self, node: int) -> int:
+        """The token that plain decoding takes after ``node``: the argmax, or the draw with the position's own noise.
+
+        Equal scores go to the lowest id. Tokens at -inf are never drawn.
+        """
+        _, ids, best = self._pick(node)
+        return best if ids is None else int(ids[best])
+
+    def margin(self, node: int) -> float:
+        """How far the runner-up is behind the choice after ``node``, in logits; at least 0, inf without a runner-up.
+
+        Greedy: the gap between the two largest shaped logits. Sampling: the gap between the two largest sums of
+        shaped logit and Gumbel noise. Either way, what rounding must exceed to flip the choice.
+        """
+        scores, _, best = self._pick(node)
+        second = max(scores[:best].max(initial=-np.inf), scores[best + 1 :].max(initial=-np.inf))
+        return float(scores[best]) - float(second)
+
+    def probabilities(self, node: int) -> NDArray[np.float64]:
+        """What plain decoding draws the token after ``node`` from: float64 [vocabulary], sums to 1, a new array.
+
+        At temperature 0 that is all on one token.
+        """
+        if self._options.greedy:
+            p = np.zeros(self._logits.shape[1])
+            p[self.choose(node)] = 1
+            return p
+        return numeric.softmax(self._row(node))
+
+    def logprob(self, node: int, token: int) -> float:
+        """Log-probability of ``token`` under the softmax of the shaped logits after ``node``, greedy or not."""
+        return float(numeric.log_softmax(self._row(node))[token])
+
+    def _pick(self, node: int) -> _Pick:
+        pick = self._picks.get(node)
+        if pick is None:
+            pick = self._picks[node] = self._decide(node)
+            if np.isnan(pick.scores[pick.best]):
+                raise UnspoolError(f"the logits at position {self._position(node)} hold NaN; try other weights")
+        return pick
+
+    def _decide(self, node: int) -> _Pick:
+        scores: NDArray[Any] = self._row(node)
+        ids = None
+        if not self._options.greedy:
+            # The sum that `noise.draw` takes the argmax of, kept for the margin.
+            exponential = noise.exponential(self._options.seed, self._position(node), len(scores))
+            if scores.min() == -np.inf:
+                ids = np.flatnonzero(scores > -np.inf)
+                scores, exponential = scores[ids], exponential[ids]
+            scores = scores - np.log(exponential)
+        return _Pick(scores, ids, int(np.argmax(scores)))
+
+    def _position(self, node: int) -> int:
+        """Absolute position of the token after ``node``."""
+        return len(self._context) + int(self.tree.depths[node])
+
+    def _row(self, node: int) -> Logits:
+        if self._plain:
+            raw: Logits = self._logits[node]
+            return raw
+        row = self._rows.get(node)
+        if row is None:
+            row = self._rows[node] = self._shape(node)
+        return row
+
+    def _shape(self, node: int) -> Logits:
+        row: Logits = self._logits[node]
+        path = self.tree.path_tokens(node)
+        tokens = self._history(path)
+        first = next((i for i, s in enumerate(self._shapers) if getattr(s, "is_warper", False)), len(self._shapers))
+        for shaper in self._shapers[:first]:
+            row = shaper(tokens, row)
+        mask = self._constraint.allowed(path) if self._constraint else None
+        if mask is not None:
+            row = np.where(mask, row, -np.inf)
+        # Warpers always leave a token, so this is the place where none can be left.
+        if row.max() == -np.inf:
+            who = "the constraint" if mask is not None else "bad_words_ids, no_repeat_ngram_size or other shapers"
+            raise UnspoolError(f"no token may follow at position {self._position(node)}; loosen {who}")
+        for shaper in self._shapers[first:]:
+            row = shaper(tokens, row)
+        return row
+
+    def _history(self, path: list[int]) -> NDArray[np.int64]:
+        """All ids before the position that is decided; only shapers need it, so it is built only for them."""
+        if not self._shapers:
+            return np.empty(0, dtype=np.int64)
+        if self._ids is None:
+            self._ids = np.array(self._context, dtype=np.int64)
+        return np.concatenate([self._ids, np.array(path, dtype=np.int64)])

@@ -1,0 +1,1 @@
+"""unspool inside other libraries."""

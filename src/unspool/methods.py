@@ -1,0 +1,244 @@
+"""The registry: one row a method. Command line, docs, benchmarks and conformance tests read only this table.
+
+Third parties add rows through the entry-point group ``unspool.methods``: each entry is a ``Method``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache, partial
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from unspool.acceptance.follow import Follow
+from unspool.acceptance.lossless import Lossless
+from unspool.drafters.auto import AcceptanceRates, Auto, AutoOptions
+from unspool.drafters.plain import Plain, PlainOptions
+from unspool.drafters.prompt_lookup import PromptLookup, PromptLookupOptions
+from unspool.drafters.suffix import Suffix, SuffixOptions
+from unspool.drafters.token_recycling import RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
+from unspool.engine.contracts import Ability, AcceptanceRule, Drafter, LanguageModel, Memory
+from unspool.engine.cost import CostCurve
+from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+
+Kind = Literal["drafter", "acceptance"]
+Guarantee = Literal["identical", "same distribution", "valid", "lossy"]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a method may be built from.
+
+    Attributes:
+        model: the loaded model.
+        memories: what methods keep between requests, by method name; made on first use.
+        curve: gives the model's cost curve, measuring it if need be.
+    """
+
+    model: LanguageModel
+    memories: dict[str, Memory] = field(default_factory=dict)
+    curve: Callable[[], CostCurve] | None = None
+
+    def memory(self, name: str, make: Callable[[], Memory]) -> Any:
+        """The memory of a method; ``make`` is called if there is none yet."""
+        if name not in self.memories:
+            self.memories[name] = make()
+        return self.memories[name]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the registry.
+
+    Attributes:
+        name: what the user types; also the name of its file, its test and its page.
+        kind: which slot of the loop it fills.
+        guarantee: ``identical`` (token for token plain decoding), ``same distribution``, ``valid`` or ``lossy``.
+        summary: one sentence.
+        paper: title and year, or what it is where there is no paper.
+        options: frozen dataclass with the paper's defaults.
+        build: makes the drafter of one sequence, or the acceptance rule.
+        needs: abilities that the model must offer.
+    """
+
+    name: str
+    kind: Kind
+    guarantee: Guarantee
+    summary: str
+    paper: str
+    options: type[Any]
+    build: Callable[[Surroundings, Any], Any]
+    needs: frozenset[Ability] = frozenset()
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """A method without options."""
+
+
+def _recycling(surroundings: Surroundings, options: TokenRecyclingOptions) -> TokenRecycling:
+    memory = surroundings.memory("token_recycling", partial(RecyclingMatrix, options.k))
+    return TokenRecycling(options, memory, surroundings.model.vocab_size)
+
+
+def _auto(surroundings: Surroundings, options: AutoOptions) -> Auto:
+    if surroundings.curve is None:
+        raise UnspoolError("auto needs a cost curve; run through unspool.load(), which measures one")
+    drafters = {name: drafter(name, surroundings) for name in ("suffix", "token_recycling")}
+    rates = surroundings.memory("auto", AcceptanceRates)
+    return Auto(drafters, surroundings.curve(), rates, options)
+
+
+_SHIPPED = (
+    Method(
+        "auto",
+        "drafter",
+        "identical",
+        "Lets all drafters compete for the nodes of one tree under this machine's measured cost curve.",
+        "unspool's own",
+        AutoOptions,
+        _auto,
+    ),
+    Method(
+        "plain",
+        "drafter",
+        "identical",
+        "One token a pass, no drafts: what every other method is compared with.",
+        "textbook autoregressive decoding",
+        PlainOptions,
+        lambda _, options: Plain(options),
+    ),
+    Method(
+        "prompt_lookup",
+        "drafter",
+        "identical",
+        "Drafts what followed the last n-gram where it occurred before.",
+        "Prompt Lookup Decoding (2023), as in transformers",
+        PromptLookupOptions,
+        lambda _, options: PromptLookup(options),
+    ),
+    Method(
+        "suffix",
+        "drafter",
+        "identical",
+        "Drafts what followed the longest suffix of the text that occurred before, by a suffix automaton.",
+        "SAM Decoding: Speculative Decoding via Suffix Automaton (2024)",
+        SuffixOptions,
+        lambda _, options: Suffix(options),
+    ),
+    Method(
+        "token_recycling",
+        "drafter",
+        "identical",
+        "Unrolls a tree from a table of the tokens that the model last ranked highest after each token.",
+        "Turning Trash into Treasure: Accelerating Inference of LLMs with Token Recycling (2024)",
+        TokenRecyclingOptions,
+        _recycling,
+    ),
+    Method(
+        "greedy",
+        "acceptance",
+        "identical",
+        "Keeps drafts that equal the argmax. The rule at temperature 0.",
+        "textbook greedy verification of a tree",
+        NoOptions,
+        lambda *_: Follow(),
+    ),
+    Method(
+        "same_noise",
+        "acceptance",
+        "identical",
+        "Keeps drafts that equal the draw with the position's own noise: token for token the plain run of that seed.",
+        "Gumbel coupling (unspool's reference rule for sampling)",
+        NoOptions,
+        lambda *_: Follow(),
+    ),
+    Method(
+        "lossless",
+        "acceptance",
+        "same distribution",
+        "Accepts or resamples so that the output keeps the model's distribution; drafts may be drawn or chosen.",
+        "Speculative Sampling (2023), SpecInfer (2024), Recursive Speculative Decoding (2024)",
+        NoOptions,
+        lambda *_: Lossless(),
+    ),
+)
+
+
+@cache
+def methods() -> Mapping[str, Method]:
+    """All rows by name: shipped ones, then those of installed third-party packages.
+
+    Raises:
+        UnspoolError: if a third-party entry is not a ``Method`` or takes a name that is in use.
+    """
+    table = {method.name: method for method in _SHIPPED}
+    for entry in entry_points(group="unspool.methods"):
+        method = entry.load()
+        if not isinstance(method, Method) or method.name in table:
+            raise UnspoolError(
+                f"the installed method {entry.value!r} is not a Method or reuses a name; uninstall or mend that package"
+            )
+        table[method.name] = method
+    return table
+
+
+def find(name: str, kind: Kind) -> Method:
+    """The row of that name and kind.
+
+    Raises:
+        UnknownNameError: with the nearest name.
+    """
+    known = {key: method for key, method in methods().items() if method.kind == kind}
+    if name not in known:
+        raise UnknownNameError("method" if kind == "drafter" else "acceptance rule", name, known)
+    return known[name]
+
+
+def check_needs(method: Method, model: LanguageModel) -> None:
+    """Raise an ``UnsupportedError`` that names method and backend if the model lacks an ability."""
+    if missing := method.needs - model.abilities:
+        wanted = ", ".join(sorted(ability.value for ability in missing))
+        raise UnsupportedError(
+            f"{method.name} needs {wanted}, which the {model.settings['backend']} backend does not offer; "
+            "try --backend transformers"
+        )
+
+
+def make_options(method: Method, values: Mapping[str, Any]) -> Any:
+    """The method's options from keyword arguments.
+
+    Raises:
+        UnknownNameError: for an option that the method does not have.
+    """
+    known = [f.name for f in fields(method.options)]
+    for name in values:
+        if name not in known:
+            raise UnknownNameError(f"option of {method.name}", name, known or ("(none)",))
+    return method.options(**values)
+
+
+def drafter(name: str, surroundings: Surroundings, values: Mapping[str, Any] | None = None) -> Drafter:
+    """Build the drafter of one sequence by method name."""
+    method = find(name, "drafter")
+    check_needs(method, surroundings.model)
+    made: Drafter = method.build(surroundings, make_options(method, values or {}))
+    return made
+
+
+def acceptance(name: str | None, greedy: bool, surroundings: Surroundings) -> AcceptanceRule:
+    """Build an acceptance rule; by default ``greedy`` at temperature 0 and ``same_noise`` above.
+
+    Raises:
+        UnsupportedError: if the rule and the temperature do not go together.
+    """
+    name = name or ("greedy" if greedy else "same_noise")
+    method = find(name, "acceptance")
+    if method.guarantee == "identical" and greedy != (name == "greedy"):
+        raise UnsupportedError(
+            f"acceptance {name!r} is for temperature {'above 0' if greedy else '0'}; leave it out or change temperature"
+        )
+    check_needs(method, surroundings.model)
+    rule: AcceptanceRule = method.build(surroundings, make_options(method, {}))
+    return rule

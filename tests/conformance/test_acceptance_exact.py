@@ -1,0 +1,142 @@
+"""T3: the lossless rule gives the target distribution exactly, by summing over every draft and every outcome.
+
+No randomness, so it sees biases that no number of samples would.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unspool.acceptance import Lossless
+from unspool.engine.tree import DraftDistribution, TokenTree
+
+from .enumeration import (
+    Shape,
+    Siblings,
+    TextTarget,
+    deduplicated,
+    drawn_then_retrieval,
+    independent,
+    joint,
+    no_replacement,
+    outcomes,
+    retrieval_then_drawn,
+    stochastic_beam,
+    top,
+    total_variation,
+    trees,
+    two_drafters,
+)
+from .pairs import KINDS, pair
+
+TOLERANCE = 1e-12
+RULES = {
+    "A_point_mass": top,
+    "B_independent": independent,
+    "B_deduplicated": deduplicated,
+    "C_no_replacement": no_replacement,
+    "M_retrieval_first": retrieval_then_drawn,
+    "M_drawn_first": drawn_then_retrieval,
+    "M_two_drafters": two_drafters,
+}
+LEAF: Shape = ()
+CHAIN: Shape = (((LEAF,),),)
+TREES: dict[str, Shape] = {
+    "chain of 3": CHAIN,
+    "2 siblings with 1 child each": ((LEAF,), (LEAF,)),
+    "3 siblings, 2 children below the first": ((LEAF, LEAF), LEAF, LEAF),
+    "children below the second sibling": (LEAF, (LEAF, LEAF)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", RULES)
+def test_one_node(rule: str, kind: str) -> None:
+    siblings: Siblings = RULES[rule]
+    for vocab_size, most in ((3, 3), (4, 4), (5, 4)):
+        target, draft = pair(kind, vocab_size)
+        plain = target.distribution(1, (0,))
+        for count in range(1, most + 1):
+            drafts = trees(draft, (0,), (LEAF,) * count, siblings)
+            assert total_variation(joint(Lossless(), target, (0,), drafts, 1), plain) < TOLERANCE
+
+
+@pytest.mark.parametrize("rule", [no_replacement, independent, top, retrieval_then_drawn])
+@pytest.mark.parametrize("kind", ["far", "close"])
+def test_as_many_siblings_as_tokens(rule: Siblings, kind: str) -> None:
+    target, draft = pair(kind, 5)
+    drafts = trees(draft, (0,), (LEAF,) * 5, rule)
+    assert total_variation(joint(Lossless(), target, (0,), drafts, 1), target.distribution(1, (0,))) < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", RULES)
+def test_joint_of_three_tokens(rule: str, kind: str) -> None:
+    target, draft = pair(kind, 3, seed=1)
+    plain = target.distribution(3, (1,))
+    for name, shape in TREES.items():
+        drafts = trees(draft, (1,), shape, RULES[rule])
+        assert total_variation(joint(Lossless(), target, (1,), drafts, 3), plain) < TOLERANCE, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stochastic_beam(kind: str) -> None:
+    for vocab_size in (3, 4, 5):
+        target, draft = pair(kind, vocab_size, seed=2)
+        drafts = stochastic_beam(draft, (0,), width=2)
+        assert total_variation(joint(Lossless(), target, (0,), drafts, 3), target.distribution(3, (0,))) < TOLERANCE
+
+
+def test_draft_weights_sum_to_one() -> None:
+    _, draft = pair("far", 3)
+    for siblings in RULES.values():
+        for shape in TREES.values():
+            assert sum(weight for _, weight in trees(draft, (0,), shape, siblings)) == pytest.approx(1, abs=1e-12)
+    assert sum(weight for _, weight in stochastic_beam(draft, (0,), 2)) == pytest.approx(1, abs=1e-12)
+
+
+def test_acceptance_of_a_single_draft_is_one_minus_total_variation() -> None:
+    target, draft = pair("far", 5)
+    p, q = target.probabilities((0,)), draft.probabilities((0,))
+    accepted = 0.0
+    for tree, weight in trees(draft, (0,), (LEAF,), no_replacement):
+        for decision, probability in outcomes(Lossless(), TextTarget(target, (0,), tree)):
+            accepted += weight * probability * (len(decision.path) > 1)
+    assert accepted == pytest.approx(1 - 0.5 * np.abs(p - q).sum(), abs=1e-12)
+
+
+def test_equal_distributions_accept_the_whole_chain() -> None:
+    target, draft = pair("equal", 4)
+    for tree, _ in trees(draft, (0,), CHAIN, no_replacement):
+        assert all(len(decision.path) == 4 for decision, _ in outcomes(Lossless(), TextTarget(target, (0,), tree)))
+
+
+def test_drafted_token_of_probability_zero_is_an_error() -> None:
+    target, _ = pair("far", 3)
+    for replacement in (True, False):
+        distribution = DraftDistribution(np.array([0.5, 0.5, 0.0]), replacement)
+        tree = TokenTree((0, 2), (-1, 0), drafts=(-1, 0), distributions=(distribution,))
+        with pytest.raises(ValueError, match="'draft' drafted token 2"):
+            Lossless().decide(TextTarget(target, (0,), tree), np.random.default_rng(0))
+
+
+def test_siblings_beyond_an_exhausted_draft_are_never_accepted() -> None:
+    target, _ = pair("disjoint", 4)
+    distribution = DraftDistribution(np.array([0.0, 0.0, 1.0, 0.0]), replacement=False)
+    tree = TokenTree((0, 2, 3), (-1, 0, 0), drafts=(-1, 0, 0), distributions=(distribution,))
+    emitted = {d.token: w for d, w in outcomes(Lossless(), TextTarget(target, (0,), tree)) if d.path == (0,)}
+    assert emitted == pytest.approx({token: p for (token,), p in target.distribution(1, (0,)).items()})
+
+
+def test_rejection_that_only_rounding_allows_accepts_the_child() -> None:
+    class AlwaysReject:
+        def accept(self, probability: float) -> bool:
+            return False
+
+        def draw(self, p: np.ndarray) -> int:
+            return int(p.argmax())
+
+    target, draft = pair("equal", 3)
+    for tree, _ in trees(draft, (0,), (LEAF,), no_replacement):
+        assert Lossless().walk(TextTarget(target, (0,), tree), AlwaysReject()).path == (0, 1)

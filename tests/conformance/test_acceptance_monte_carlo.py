@@ -1,0 +1,71 @@
+"""T4 and T5: sampled runs of several rounds through sessions, rules and drafters against the exact joint distribution.
+
+Seeds are fixed, so a run either always passes or never does.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+
+from unspool.acceptance import Follow, Lossless
+from unspool.backends.toy import ToyModel
+from unspool.engine.contracts import AcceptanceRule, Drafter
+
+from .harness import (
+    SampledDrafter,
+    Sampler,
+    SiblingSampler,
+    chi_squared,
+    draw_independent,
+    draw_mixed,
+    draw_no_replacement,
+    sample_outputs,
+    sample_tree,
+    stochastic_beam,
+    take_top,
+)
+
+N = 60_000
+Pair = tuple[ToyModel, ToyModel]
+
+
+def widths(siblings: SiblingSampler, *counts: int) -> Sampler:
+    return partial(sample_tree, siblings=siblings, widths=counts)
+
+
+def assert_fits(target: ToyModel, drafter: Drafter, rule: AcceptanceRule, n: int) -> None:
+    """p < 1e-4 twice with fresh seeds fails; the distance must be near that of plain sampling."""
+    expected = target.distribution(3, (0,))
+    result = chi_squared(sample_outputs(target, drafter, rule, n), expected)
+    floor = sum(math.sqrt(p * (1 - p) / (2 * math.pi * n)) for p in expected.values())
+    assert result.total_variation < 1.5 * floor
+    if result.p_value < 1e-4:
+        result = chi_squared(sample_outputs(target, drafter, rule, n, first_seed=n), expected)
+    assert result.p_value >= 1e-4, result
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [widths(draw_independent, 2, 1), stochastic_beam(2, 2), widths(draw_mixed, 2)],
+    ids=["independent", "stochastic_beam", "mixed"],
+)
+def test_lossless(bigram_pair: Pair, sampler: Sampler) -> None:
+    target, draft = bigram_pair
+    assert_fits(target, SampledDrafter(draft, sampler), Lossless(), N)
+
+
+@pytest.mark.parametrize(
+    "sampler", [widths(draw_no_replacement, 3), widths(take_top, 2, 1)], ids=["no_replacement", "point_mass"]
+)
+def test_lossless_far_draft(sampler: Sampler) -> None:
+    target = ToyModel.random(seed=5, vocab_size=3, order=2, floor=0.03)
+    drafter = SampledDrafter(target.related(3.0, seed=6), sampler)
+    assert_fits(target, drafter, Lossless(), 15_000)
+
+
+def test_same_noise(bigram_pair: Pair) -> None:
+    target, draft = bigram_pair
+    assert_fits(target, SampledDrafter(draft, widths(take_top, 2, 1)), Follow(), 15_000)
