@@ -271,8 +271,6 @@ def load(
         torch_model = prepare.load_torch(source).to(device)
         tokenizer = Tokenizer(prepare.tokenizer_directory(source))
         eos = eos_token_ids(torch_model)
-        loaded = Model(
-            source.name, source.key, TransformersModel.from_pretrained_model(torch_model), tokenizer, eos
-        )
+        loaded = Model(source.name, source.key, TransformersModel.from_pretrained_model(torch_model), tokenizer, eos)
     loaded.report = report
     return loaded

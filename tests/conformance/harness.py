@@ -220,7 +220,8 @@ def sample_tree(
 def draw_independent(q: Row, count: int, text: Text, rng: np.random.Generator) -> Drawn:
     """Siblings drawn independently."""
     distribution = DraftDistribution(q, replacement=True)
-    return [(int(token), distribution) for token in rng.choice(len(q), size=count, p=q)]
+    tokens = np.searchsorted(np.cumsum(q)[:-1], rng.random(count), side="right")
+    return [(token, distribution) for token in tokens.tolist()]
 
 
 def gumbel_top_k(log_q: Row, count: int, rng: np.random.Generator) -> list[int]:

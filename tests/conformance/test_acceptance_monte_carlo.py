@@ -28,7 +28,6 @@ from .harness import (
     take_top,
 )
 
-N = 60_000
 Pair = tuple[ToyModel, ToyModel]
 
 
@@ -48,13 +47,14 @@ def assert_fits(target: ToyModel, drafter: Drafter, rule: AcceptanceRule, n: int
 
 
 @pytest.mark.parametrize(
-    "sampler",
-    [widths(draw_independent, 2, 1), stochastic_beam(2, 2), widths(draw_mixed, 2)],
-    ids=["independent", "stochastic_beam", "mixed"],
+    ("sampler", "n"),
+    [(stochastic_beam(2, 2), 60_000), (widths(draw_independent, 2), 20_000), (widths(draw_mixed, 2), 20_000)],
+    ids=["stochastic_beam", "independent", "mixed"],
 )
-def test_lossless(bigram_pair: Pair, sampler: Sampler) -> None:
+def test_lossless(bigram_pair: Pair, sampler: Sampler, n: int) -> None:
+    """Trees of depth 1 give 2 tokens a round at most, so the joint of 3 tokens always spans several rounds."""
     target, draft = bigram_pair
-    assert_fits(target, SampledDrafter(draft, sampler), Lossless(), N)
+    assert_fits(target, SampledDrafter(draft, sampler), Lossless(), n)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +63,9 @@ def test_lossless(bigram_pair: Pair, sampler: Sampler) -> None:
 def test_lossless_far_draft(sampler: Sampler) -> None:
     target = ToyModel.random(seed=5, vocab_size=3, order=2, floor=0.03)
     drafter = SampledDrafter(target.related(3.0, seed=6), sampler)
-    assert_fits(target, drafter, Lossless(), 15_000)
+    assert_fits(target, drafter, Lossless(), 6_000)
 
 
 def test_same_noise(bigram_pair: Pair) -> None:
     target, draft = bigram_pair
-    assert_fits(target, SampledDrafter(draft, widths(take_top, 2, 1)), Follow(), 15_000)
+    assert_fits(target, SampledDrafter(draft, widths(take_top, 2, 1)), Follow(), 10_000)

@@ -13,7 +13,7 @@ from unspool.engine.contracts import Drafter
 from unspool.engine.noise import rule_generator
 from unspool.engine.tree import DraftDistribution, TokenTree
 
-from .enumeration import TextTarget, independent, joint, outcomes, total_variation, trees
+from .enumeration import TextTarget, joint, outcomes, total_variation, trees
 from .faults import (
     CACHE_FAULTS,
     RULE_FAULTS,
@@ -78,7 +78,7 @@ def test_rule_refuses_a_repeated_draw_without_replacement() -> None:
 
 def fit(pair: Pair, drafter: Drafter, generator: RoundGenerator = rule_generator) -> ChiSquared:
     target, _ = pair
-    samples = sample_outputs(target, drafter, Lossless(), 3_000, round_generator=generator)
+    samples = sample_outputs(target, drafter, Lossless(), 2_000, round_generator=generator)
     return chi_squared(samples, target.distribution(3, (0,)))
 
 
@@ -92,10 +92,10 @@ def test_the_right_tree_passes_where_the_wrong_ones_are_caught(bigram_pair: Pair
 
 
 @pytest.mark.parametrize("sampler", [CHAIN, stochastic_beam(2, 2)], ids=["chain", "beam"])
-@pytest.mark.parametrize("shared", ["draft", "rule", "both"])
+@pytest.mark.parametrize("shared", ["draft", "rule"])
 def test_noise_drawn_once_per_sequence_is_caught(shared: str, sampler: Sampler, bigram_pair: Pair) -> None:
     drafter = (SampledDrafter if shared == "rule" else NoisePerSequence)(bigram_pair[1], sampler)
-    generator = rule_generator if shared == "draft" else generator_per_sequence
+    generator = generator_per_sequence if shared == "rule" else rule_generator
     assert fit(bigram_pair, drafter, generator).p_value < 1e-6
 
 
@@ -118,5 +118,5 @@ def test_stale_cache_after_rewind_is_caught() -> None:
         session.commit(range(4))
         session.rewind(2)
         rewound.append(session.score(TokenTree.chain((0,))).logits[0].copy())
-    assert np.array_equal(np.exp(rewound[0]), model.probabilities((1, 2, 0)))
+    assert np.allclose(np.exp(rewound[0]), model.probabilities((1, 2, 0)))
     assert np.abs(rewound[0] - rewound[1]).max() > 0.1

@@ -129,7 +129,7 @@ def test_id_0_is_drafted_where_it_was_wanted() -> None:
     assert drafter.propose(root(3), 2).tokens == (3, 0)
 
 
-def test_repeated_siblings_are_dropped_with_their_descendants() -> None:
+def test_repeated_siblings_are_one_node() -> None:
     """Rows that ``observe`` wrote hold distinct ids; others (random ones, say) need not."""
     memory = RecyclingMatrix()
     memory.update([3], np.array([[4, 4, 5, 4, 5, 4, 4, 4]]), VOCAB)
@@ -214,7 +214,10 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     other.load(file)
     assert (other.row(3), other.row(0), other.row(5)) == (list(range(8)), list(range(8, 16)), [])
     assert other.vocab_size == VOCAB
-    RecyclingMatrix().save(file)
+    before = file.read_bytes()
+    with file.open("rb") as reader:
+        RecyclingMatrix().save(file)
+        assert reader.read() == before  # replaced, not overwritten
     other.load(file)
     assert other.row(3) == []
 

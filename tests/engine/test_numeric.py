@@ -21,8 +21,8 @@ def check(rows, k):
     assert values.dtype == rows.dtype
 
 
-@pytest.mark.parametrize("vocab", [1, 2, 8, 127, 128, 129, 1000, 5003, 20000])
-@pytest.mark.parametrize("k", [1, 2, 3, 8, 39, 40, 156, 2501, 5003])
+@pytest.mark.parametrize("vocab", [1, 8, 128, 129, 5003, 20000])
+@pytest.mark.parametrize("k", [1, 2, 8, 39, 156, 2501])
 @pytest.mark.parametrize("kind", ["normal", "double", "ties", "equal", "truncated", "ascending", "descending"])
 def test_top_k(kind, k, vocab):
     rng = np.random.default_rng(vocab * k)

@@ -68,6 +68,7 @@ def fetch(model: CatalogueModel) -> Path:
         folder = partial_dir(model)
         failures: list[str] = []
         for source in model.sources:
+            store.say(f"{model.name}: downloading {store.format_bytes(model.size)} from {source}")
             try:
                 with _bar(model) as bar:
                     candidate = _get(source, model, folder, bar)
@@ -161,7 +162,10 @@ def _bar(model: CatalogueModel) -> Iterator[_Bar]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(TextColumn(model.name), *columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn(model.name), *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         yield _Bar(progress, model.size)
 
 

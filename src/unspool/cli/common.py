@@ -61,7 +61,9 @@ class Status:
     """What happens now, on stderr: a line that a terminal redraws each second, one line a message elsewhere."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+        # Kept, because libraries are silenced by exchanging sys.stderr while a model is converted.
+        self._stream = sys.stderr
+        self._terminal = self._stream.isatty()
         self._stop = threading.Event()
         self._message = ""
         self._thread: threading.Thread | None = None
@@ -72,7 +74,7 @@ class Status:
     def say(self, message: str) -> None:
         self._message = message
         if not self._terminal:
-            print(f"{message} …", file=sys.stderr, flush=True)
+            print(f"{message} …", file=self._stream, flush=True)
         elif self._thread is None:
             self._thread = threading.Thread(target=self._draw, daemon=True)
             self._thread.start()
@@ -80,7 +82,7 @@ class Status:
     def _draw(self) -> None:
         from rich.console import Console
 
-        with Console(stderr=True).status("") as status:
+        with Console(file=self._stream).status("") as status:
             seconds = 0.0
             while not self._stop.wait(0.2):
                 seconds += 0.2

@@ -7,7 +7,7 @@ that of plain decoding whatever the matrix holds.
 
 Choices where the paper or its code leaves one:
 - A token that stands at several nodes is written in breadth-first order and the last write wins.
-- Rows that were never written yield no draft (the paper's code drafts id 0 there), nor do repeated siblings.
+- Rows that were never written yield no draft (the paper's code drafts id 0 there); repeated siblings are one node.
 - A small budget takes the nodes of the template that are most likely to be accepted, see ``TEMPLATE``.
 
 Left out: filling the matrix from the prompt's logits, because the loop does not keep them; the paper's code does not
@@ -235,7 +235,7 @@ class TokenRecycling:
             row = rows.get(at)
             if row is None:
                 row = rows[at] = self.memory.row(builder.tokens[at])
-            if rank < len(row) and builder.child(at, row[rank]) is None:
+            if rank < len(row):
                 place[node] = builder.add(at, row[rank], self.name, rank)
         return builder.build()
 
