@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from unspool.acceptance import Lossless
+from unspool.backends.toy import ToyModel
+from unspool.engine.contracts import Decision
 from unspool.engine.tree import DraftDistribution, TokenTree
 
 from .enumeration import (
@@ -121,12 +123,24 @@ def test_drafted_token_of_probability_zero_is_an_error() -> None:
             Lossless().decide(TextTarget(target, (0,), tree), np.random.default_rng(0))
 
 
-def test_siblings_beyond_an_exhausted_draft_are_never_accepted() -> None:
-    target, _ = pair("disjoint", 4)
+def test_siblings_beyond_an_exhausted_draft_are_skipped() -> None:
+    """One token is all that the draft has: what follows from it is filler, and the siblings of others still count."""
+    target = ToyModel(np.tile([0.2, 0.1, 0.3, 0.4], (5, 1)))
     distribution = DraftDistribution(np.array([0.0, 0.0, 1.0, 0.0]), replacement=False)
-    tree = TokenTree((0, 2, 3), (-1, 0, 0), drafts=(-1, 0, 0), distributions=(distribution,))
-    emitted = {d.token: w for d, w in outcomes(Lossless(), TextTarget(target, (0,), tree)) if d.path == (0,)}
-    assert emitted == pytest.approx({token: p for (token,), p in target.distribution(1, (0,)).items()})
+    tree = TokenTree((0, 2, 3, 1), (-1, 0, 0, 0), drafts=(-1, 0, 0, -1), distributions=(distribution,))
+    found = {(d.path, d.token): w for d, w in outcomes(Lossless(), TextTarget(target, (0,), tree)) if d.path != (0, 1)}
+    accepted = {((0, 3), token): 0.1 * p for token, p in enumerate((0.2, 0.1, 0.3, 0.4))}
+    assert found == pytest.approx({((0,), 0): 0.2, ((0,), 3): 0.4} | accepted)
+
+
+def test_tokens_of_probability_zero_are_never_taken() -> None:
+    class Zero:
+        def random(self) -> float:
+            return 0.0
+
+    target = ToyModel(np.tile([0.0, 0.0, 0.4, 0.6], (5, 1)))
+    tree = TokenTree((0, 1), (-1, 0))
+    assert Lossless().decide(TextTarget(target, (0,), tree), Zero()) == Decision((0,), 2)  # type: ignore[arg-type]
 
 
 def test_rejection_that_only_rounding_allows_accepts_the_child() -> None:

@@ -48,8 +48,13 @@ def assert_fits(target: ToyModel, drafter: Drafter, rule: AcceptanceRule, n: int
 
 @pytest.mark.parametrize(
     ("sampler", "n"),
-    [(stochastic_beam(2, 2), 60_000), (widths(draw_independent, 2), 20_000), (widths(draw_mixed, 2), 20_000)],
-    ids=["stochastic_beam", "independent", "mixed"],
+    [
+        (widths(draw_no_replacement, 2), 60_000),
+        (widths(draw_independent, 2), 20_000),
+        (widths(draw_mixed, 2), 20_000),
+        (stochastic_beam(2, 2), 20_000),
+    ],
+    ids=["no_replacement", "independent", "mixed", "stochastic_beam"],
 )
 def test_lossless(bigram_pair: Pair, sampler: Sampler, n: int) -> None:
     """Trees of depth 1 give 2 tokens a round at most, so the joint of 3 tokens always spans several rounds."""

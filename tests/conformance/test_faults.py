@@ -76,19 +76,19 @@ def test_rule_refuses_a_repeated_draw_without_replacement() -> None:
         list(outcomes(Lossless(), TextTarget(target, (0,), tree)))
 
 
-def fit(pair: Pair, drafter: Drafter, generator: RoundGenerator = rule_generator) -> ChiSquared:
+def fit(pair: Pair, drafter: Drafter, n: int, generator: RoundGenerator = rule_generator) -> ChiSquared:
     target, _ = pair
-    samples = sample_outputs(target, drafter, Lossless(), 2_000, round_generator=generator)
+    samples = sample_outputs(target, drafter, Lossless(), n, round_generator=generator)
     return chi_squared(samples, target.distribution(3, (0,)))
 
 
 @pytest.mark.parametrize("name", TREE_FAULTS)
 def test_wrong_trees_are_caught_by_sampling(name: str, bigram_pair: Pair) -> None:
-    assert fit(bigram_pair, SampledDrafter(bigram_pair[1], TREE_FAULTS[name])).p_value < 1e-6
+    assert fit(bigram_pair, SampledDrafter(bigram_pair[1], TREE_FAULTS[name]), 2_000).p_value < 1e-6
 
 
 def test_the_right_tree_passes_where_the_wrong_ones_are_caught(bigram_pair: Pair) -> None:
-    assert fit(bigram_pair, SampledDrafter(bigram_pair[1], stochastic_beam(3, 2))).p_value > 1e-3
+    assert fit(bigram_pair, SampledDrafter(bigram_pair[1], stochastic_beam(3, 2)), 2_000).p_value > 1e-3
 
 
 @pytest.mark.parametrize("sampler", [CHAIN, stochastic_beam(2, 2)], ids=["chain", "beam"])
@@ -96,7 +96,7 @@ def test_the_right_tree_passes_where_the_wrong_ones_are_caught(bigram_pair: Pair
 def test_noise_drawn_once_per_sequence_is_caught(shared: str, sampler: Sampler, bigram_pair: Pair) -> None:
     drafter = (SampledDrafter if shared == "rule" else NoisePerSequence)(bigram_pair[1], sampler)
     generator = generator_per_sequence if shared == "rule" else rule_generator
-    assert fit(bigram_pair, drafter, generator).p_value < 1e-6
+    assert fit(bigram_pair, drafter, 4_000, generator).p_value < 1e-6
 
 
 @pytest.mark.parametrize("name", CACHE_FAULTS)

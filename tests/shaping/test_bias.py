@@ -42,7 +42,7 @@ def test_equals_transformers(vocab, seed):
 
 def test_a_prefix_longer_than_the_text_does_not_match():
     logits = np.zeros(8, dtype=np.float32)
-    assert not SequenceBias({(1, 2, 3): 1.0})(np.array([2]), logits).any()
+    assert not SequenceBias({(2, 2, 3): 1.0})(np.array([2]), logits).any()
 
 
 def test_end_of_text_is_never_a_bad_word():

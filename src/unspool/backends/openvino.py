@@ -83,12 +83,14 @@ class OpenVINOModel:
         trees: Sequence[TokenTree],
         rows: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Scores]:
-        """One pass a session: a pass is bound by reading the weights only up to about eight nodes."""
+        """One pass a session, so that every row gets the very numbers it gets alone."""
         results = []
         for i, (session, tree) in enumerate(zip(sessions, trees, strict=True)):
             scores = session.score(tree, rows[i] if rows else None)
-            # The next session's pass overwrites the request's memory.
-            results.append(Scores(scores.logits.copy(), scores.rows, scores.ms) if len(sessions) > 1 else scores)
+            if len(sessions) > 1:
+                # The next session's pass overwrites the request's memory.
+                scores = session.detach(scores)
+            results.append(scores)
         return results
 
     def infer(
@@ -133,6 +135,12 @@ class OpenVINOSession:
         }
         logits, self._new = self._model.infer(self._cache, inputs)
         return Scores(logits, wanted, (time.perf_counter() - start) * 1000)
+
+    def detach(self, scores: Scores) -> Scores:
+        """Copy what the last pass left in memory that the model's next pass overwrites."""
+        assert self._new is not None
+        self._new = self._new.copy()
+        return Scores(scores.logits.copy(), scores.rows, scores.ms)
 
     def _masks(self, tree: TokenTree, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         n, capacity = len(tree), self._cache.shape[3]

@@ -91,7 +91,10 @@ def _describe(model: Any, weights: Weights) -> GraphInfo:
     for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "max_position_embeddings"):
         if getattr(config, name, None) is None:
             raise UnsupportedError(f"{config.model_type}: not a decoder the openvino backend knows (no {name})")
-    layer_types = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    window = getattr(config, "sliding_window", None)
+    # Without layer types (Mistral) a window holds for all layers.
+    default = "sliding_attention" if window else "full_attention"
+    layer_types = getattr(config, "layer_types", None) or [default] * config.num_hidden_layers
     if unknown := set(layer_types) - {"full_attention", "sliding_attention"}:
         raise UnsupportedError(
             f"{config.model_type} has {', '.join(sorted(unknown))} layers, which the openvino backend cannot score; "
@@ -103,7 +106,7 @@ def _describe(model: Any, weights: Weights) -> GraphInfo:
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         vocab_size=model.get_output_embeddings().weight.shape[0],
         max_length=config.max_position_embeddings,
-        sliding_window=config.sliding_window if "sliding_attention" in layer_types else None,
+        sliding_window=window if "sliding_attention" in layer_types else None,
         eos_token_ids=eos_token_ids(model),
         weights=weights,
         architecture=config.model_type,
@@ -181,6 +184,11 @@ def _trace(model: Any, info: GraphInfo) -> Any:
             hidden = self.base(
                 input_ids=ids, position_ids=positions, attention_mask=placeholder, use_cache=False
             ).last_hidden_state
+            if any(entry is None for entry in io["new"]):
+                raise UnsupportedError(
+                    f"{info.architecture} does its attention outside transformers' attention interface, so the openvino "
+                    "backend cannot give it a tree; use another model"
+                )
             logits = self.head(hidden[0].index_select(0, rows))
             if cap is not None:
                 logits = torch.tanh(logits / cap) * cap

@@ -164,7 +164,10 @@ def sweep(directory: Path) -> None:
     for path in directory.glob("*.tmp"):
         match = _TEMPORARY.search(path.name)
         if match and _abandoned(path, match["host"], int(match["pid"])):
-            remove(path)
+            try:
+                remove(path)
+            except OSError:  # another process sweeps it too, or a child of the killed one still writes: next time
+                continue
 
 
 def is_final(path: Path) -> bool:

@@ -108,12 +108,13 @@ class ShapedTarget:
         scores: NDArray[Any] = self._row(node)
         ids = None
         if not self._options.greedy:
-            # The sum that `noise.draw` takes the argmax of, kept for the margin.
-            exponential = noise.exponential(self._options.seed, self._position(node), len(scores))
+            # The sum that `noise.draw` takes the argmax of, kept for the margin. In place: for a large vocabulary a
+            # fresh array costs more than the logarithm.
+            spread = noise.exponential(self._options.seed, self._position(node), len(scores))
             if scores.min() == -np.inf:
                 ids = np.flatnonzero(scores > -np.inf)
-                scores, exponential = scores[ids], exponential[ids]
-            scores = scores - np.log(exponential)
+                scores, spread = scores[ids], spread[ids]
+            scores = np.subtract(scores, np.log(spread, out=spread), out=spread)
         return _Pick(scores, ids, int(np.argmax(scores)))
 
     def _position(self, node: int) -> int:

@@ -17,7 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
-from transformers.generation import EosTokenCriteria, GenerateDecoderOnlyOutput, GenerationMode, MaxLengthCriteria
+from transformers.generation import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+    EosTokenCriteria,
+    GenerateDecoderOnlyOutput,
+    GenerationMode,
+    MaxLengthCriteria,
+    PrefixConstrainedLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 from unspool import calibration, methods
 from unspool.backends.transformers import TransformersModel
@@ -31,6 +40,14 @@ from unspool.shaping import adapt
 
 _HARMLESS = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}
 """What ``generate`` hands over besides the ids: read or checked here, or without influence on the text."""
+
+_ROW_DEPENDENT = (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+)
+"""transformers' own processors that treat the rows of a batch differently."""
 
 
 def transformers_method(
@@ -188,8 +205,8 @@ class TransformersMethod:
 class _Row:
     """One sequence of the batch, as transformers' processors and criteria want to see it: with its padding.
 
-    They may depend on the row's index (``prefix_allowed_tokens_fn``, ``prompt_ignore_length``), so they are called with
-    a batch of the real size, all of it this row's text, and only this row of the result is used.
+    Some depend on the row's index (``prefix_allowed_tokens_fn``, ``prompt_ignore_length``). Those that may are called
+    with a batch of the real size, all of it this row's text, and only this row of the result is used.
     """
 
     padded: list[int]
@@ -208,21 +225,30 @@ class _Row:
 
     def shape(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
         """The prepared processors as one shaper; called with the history of the node that is decided."""
-        raw = torch.tensor(logits, dtype=torch.float32, device=self.device)
         new = tokens[len(self.padded) - self.start :].tolist()
-        scores = self.processors(self._batch([*self.padded, *new]), raw.repeat(self.batch, 1))[self.index]
+        ids = torch.tensor([[*self.padded, *new]], device=self.device)
+        raw = torch.tensor(logits, dtype=torch.float32, device=self.device)
+        scores = raw[None].clone()  # processors may write into what they are given
+        for processor in self.processors:
+            if _row_dependent(processor):
+                every = processor(ids.repeat(self.batch, 1), scores.repeat(self.batch, 1))
+                scores = every[self.index : self.index + 1]
+            else:
+                scores = processor(ids, scores)
         if self.record is not None:
-            self.record[tuple(new)] = (raw, scores)
-        shaped: NDArray[np.float32] = scores.float().cpu().numpy()
+            self.record[tuple(new)] = (raw, scores[0])
+        shaped: NDArray[np.float32] = scores[0].float().cpu().numpy()
         return shaped
 
     def stop(self, token: int) -> FinishReason | None:
         self._criteria_ids.append(token)
-        done = self.criteria(self._batch(self._criteria_ids), None)
-        return "stopping_criteria" if bool(done[self.index]) else None
+        ids = torch.tensor([self._criteria_ids], device=self.device).repeat(self.batch, 1)
+        return "stopping_criteria" if bool(self.criteria(ids, None)[self.index]) else None
 
-    def _batch(self, ids: list[int]) -> torch.Tensor:
-        return torch.tensor([ids], device=self.device).repeat(self.batch, 1)
+
+def _row_dependent(processor: object) -> bool:
+    known = type(processor).__module__.startswith("transformers.")
+    return not known or isinstance(processor, _ROW_DEPENDENT)
 
 
 def _refuse(config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:

@@ -61,7 +61,8 @@ class SequenceBias:
             width = prefixes.shape[1]
             if width <= len(tokens):
                 matched = (prefixes == tokens[-width:]).all(axis=1)
-                np.add.at(bias, slots[matched], biases[matched])
+                # Sequences of one length that match have different last tokens: no slot comes twice.
+                bias[slots[matched]] += biases[matched]
         shaped = logits.copy()
         shaped[self._tokens] += bias
         return cast(Logits, shaped)

@@ -1,0 +1,164 @@
+"""The OpenVINO backend on tiny random checkpoints, against plain forwards of the torch model (T1 of tree verification)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    FalconConfig,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from unspool.backends.openvino import OpenVINOModel, OpenVINOSession
+from unspool.backends.openvino_convert import convert
+from unspool.engine.tree import TokenTree
+from unspool.errors import UnspoolError, UnsupportedError
+
+WINDOW = 8
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "vocab_size": 64,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "initializer_range": 0.2,  # logits of size 1 and more, so that a wrong mask shows
+}
+MIXED = ["sliding_attention", "full_attention"] * 2
+CONFIGS = {
+    "llama": lambda: LlamaConfig(**SIZES, tie_word_embeddings=True),
+    "qwen2": lambda: Qwen2Config(**SIZES),
+    "qwen3": lambda: Qwen3Config(**SIZES, head_dim=8),
+    "gemma3": lambda: Gemma3TextConfig(**SIZES, head_dim=8, sliding_window=WINDOW, layer_types=MIXED),
+    "mistral": lambda: MistralConfig(**SIZES, sliding_window=WINDOW),
+}
+PROMPT = [3, 17, 42, 9, 60, 33, 5, 21, 8, 50, 13, 28]
+TREE = TokenTree((40, 5, 6, 7, 5, 9, 10, 11, 12), (-1, 0, 0, 2, 1, 3, 5, 3, 6))
+
+
+class Pair:
+    """A torch model and its conversion. The plain forward runs before conversion changes the model's attention."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.reference = _build(name)
+        convert(_build(name), directory, "fp32", lambda message: None)
+        self.model = OpenVINOModel(directory, threads=1)
+
+    def plain(self, tokens: list[int]) -> np.ndarray:
+        with torch.no_grad():
+            return self.reference(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1].numpy()
+
+    def opened(self, tokens: list[int]) -> OpenVINOSession:
+        session = self.model.open()
+        session.score(TokenTree.chain(tokens), rows=())
+        session.commit(range(len(tokens)))
+        return session
+
+
+def _build(name: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(CONFIGS[name](), attn_implementation="sdpa").float().eval()
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return Pair(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_every_node_scores_as_its_root_to_node_text(pair: Pair) -> None:
+    scores = pair.opened(PROMPT).score(TREE)
+    for node in range(len(TREE)):
+        expected = pair.plain([*PROMPT, TREE.tokens[0], *TREE.path_tokens(node)])
+        assert np.abs(scores.logits[node] - expected).max() < 1e-4, node
+    assert np.abs(expected).max() > 0.5
+
+
+def test_rows_select_nodes(pair: Pair) -> None:
+    session = pair.opened(PROMPT)
+    everything = session.score(TREE).logits.copy()
+    some = session.score(TREE, rows=(2, 6))
+    assert some.rows == (2, 6)
+    np.testing.assert_allclose(some.logits, everything[[2, 6]], atol=1e-5)
+
+
+def test_a_sibling_changes_nothing_outside_its_subtree(pair: Pair) -> None:
+    session = pair.opened(PROMPT)
+    before = session.score(TREE).logits.copy()
+    tokens = list(TREE.tokens)
+    tokens[2] = 55  # its subtree: 2, 3, 5, 6, 7, 8
+    after = session.score(TokenTree(tuple(tokens), TREE.parents)).logits
+    np.testing.assert_allclose(after[[0, 1, 4]], before[[0, 1, 4]], atol=1e-5)
+    assert np.abs(after[[2, 3, 5]] - before[[2, 3, 5]]).max() > 1e-2
+
+
+def test_a_committed_path_continues_like_plain_text(pair: Pair) -> None:
+    """Longer than the window and than the first capacity of the cache."""
+    prompt = [(7 * i) % 61 + 2 for i in range(120)]
+    session = pair.opened(prompt)
+    session.score(TREE)
+    session.commit([0, 2, 3, 5])
+    text = [*prompt, *(TREE.tokens[i] for i in (0, 2, 3, 5))]
+    assert session.length == len(text)
+    for token in (11, 12, 13, 14, 15, 16):
+        text.append(token)
+        logits = session.score(TokenTree.chain([token])).logits[0]
+        assert np.abs(logits - pair.plain(text)).max() < 1e-4
+        session.commit([0])
+
+
+def test_rewind_and_fork(pair: Pair) -> None:
+    session = pair.opened(PROMPT)
+    twin = session.fork()
+    twin.score(TREE)
+    twin.commit([0, 1])
+    session.rewind(5)
+    assert (session.length, twin.length) == (5, len(PROMPT) + 2)
+    logits = session.score(TokenTree.chain([44])).logits[0].copy()
+    assert np.abs(logits - pair.plain([*PROMPT[:5], 44])).max() < 1e-4
+    logits = twin.score(TokenTree.chain([44])).logits[0]
+    assert np.abs(logits - pair.plain([*PROMPT, TREE.tokens[0], TREE.tokens[1], 44])).max() < 1e-4
+
+
+def test_score_many_equals_score(pair: Pair) -> None:
+    sessions = [pair.opened(PROMPT), pair.opened(PROMPT[:3]), pair.opened([9] * 20)]
+    trees = [TREE, TokenTree.chain([4, 5]), TokenTree.chain([6])]
+    together = pair.model.score_many(sessions, trees)
+    for session, tree, scores in zip(sessions, trees, together, strict=True):
+        np.testing.assert_allclose(scores.logits, session.score(tree).logits, atol=1e-5)
+    # Each session can commit the tree that it was scored with, whatever was scored after it.
+    together = pair.model.score_many(sessions, trees)
+    for session, tree in zip(sessions, trees, strict=True):
+        session.commit(range(len(tree.path(len(tree) - 1))) if tree.is_chain else tree.path(6))
+    logits = sessions[0].score(TokenTree.chain([30])).logits[0]
+    expected = pair.plain([*PROMPT, TREE.tokens[0], *TREE.path_tokens(6), 30])
+    assert np.abs(logits - expected).max() < 1e-4
+
+
+def test_commit_and_rewind_refuse_what_makes_no_sense(pair: Pair) -> None:
+    session = pair.opened(PROMPT)
+    with pytest.raises(RuntimeError, match="scored"):
+        session.commit([0])
+    with pytest.raises(ValueError, match="rewind"):
+        session.rewind(len(PROMPT) + 1)
+
+
+def test_attention_outside_the_interface_is_refused(tmp_path: Path) -> None:
+    config = FalconConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=64, alibi=True, max_position_embeddings=64
+    )
+    with pytest.raises((UnsupportedError, UnspoolError)):
+        convert(AutoModelForCausalLM.from_config(config).float().eval(), tmp_path, "fp32", lambda message: None)
+    assert not list(tmp_path.iterdir())
