@@ -203,8 +203,15 @@ def _trace(model: Any, info: GraphInfo) -> Any:
         *[torch.zeros(n, n if i % 2 == 0 else capacity) for i in range(masks)],
         *[torch.zeros(1, info.kv_heads, capacity, info.head_dim) for _ in range(2 * layers)],
     )
-    with torch.inference_mode():
-        graph = ov.convert_model(Wrapper(), example_input=example)
+    try:
+        with torch.inference_mode():
+            graph = ov.convert_model(Wrapper(), example_input=example)
+    except UnsupportedError:
+        raise
+    except Exception as error:  # tracing runs the model's own code, which may raise anything
+        raise UnsupportedError(
+            f"OpenVINO cannot trace {info.architecture} ({str(error).strip().splitlines()[0]}); try --backend transformers"
+        ) from error
     names = ["ids", "positions", "rows", "tree_mask", "past_mask"]
     names += ["tree_mask_sliding", "past_mask_sliding"] if masks == 4 else []
     shapes: list[list[int]] = [[1, -1], [1, -1], [-1], *[[-1, -1]] * masks]

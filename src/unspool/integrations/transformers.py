@@ -228,9 +228,9 @@ class _Row:
         new = tokens[len(self.padded) - self.start :].tolist()
         ids = torch.tensor([[*self.padded, *new]], device=self.device)
         raw = torch.tensor(logits, dtype=torch.float32, device=self.device)
-        scores = raw[None].clone()  # processors may write into what they are given
+        scores = raw[None]
         for processor in self.processors:
-            if _row_dependent(processor):
+            if _row_dependent(processor):  # repeat copies, so those that write in place leave raw alone
                 every = processor(ids.repeat(self.batch, 1), scores.repeat(self.batch, 1))
                 scores = every[self.index : self.index + 1]
             else:
