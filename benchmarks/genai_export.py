@@ -147,7 +147,22 @@ def _trace(model: Any) -> Any:
     for port, name in zip(graph.outputs, ["logits", *presents], strict=True):
         port.get_tensor().set_names({name})
     apply_make_stateful_transformation(graph, dict(zip(states, presents, strict=True)))
+    _start_empty(graph, kv_heads, dim)
     return graph
+
+
+def _start_empty(graph: Any, kv_heads: int, dim: int) -> None:
+    """Give every state its first value: no positions, for as many sequences as ``input_ids`` has rows."""
+    import numpy as np
+    from openvino import opset13 as ops
+
+    size = ops.shape_of(graph.input("input_ids"), output_type="i64")
+    rows = ops.gather(size, ops.constant(np.array([0])), ops.constant(np.array(0)))
+    empty = ops.concat([rows, ops.constant(np.array([kv_heads, 0, dim]))], axis=0)
+    for node in graph.get_ops():
+        if node.get_type_name() == "ReadValue":
+            node.set_arguments([ops.broadcast(ops.constant(np.float32(0)), empty)])
+    graph.validate_nodes_and_infer_types()
 
 
 def main() -> None:

@@ -157,7 +157,12 @@ def test_commit_and_rewind_refuse_what_makes_no_sense(pair: Pair) -> None:
 
 def test_attention_outside_the_interface_is_refused(tmp_path: Path) -> None:
     config = FalconConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=64, alibi=True, max_position_embeddings=64
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        vocab_size=64,
+        alibi=True,
+        max_position_embeddings=64,
     )
     with pytest.raises((UnsupportedError, UnspoolError)):
         convert(AutoModelForCausalLM.from_config(config).float().eval(), tmp_path, "fp32", lambda message: None)

@@ -23,6 +23,11 @@ from unspool.errors import UnspoolError
 _MASKED = np.float32(-1e9)
 _CAPACITY_STEP = 128
 
+# Trees are padded to these sizes with nodes that no node sees. OpenVINO prepares kernels for each new shape, which costs
+# as much as a pass or two, so few shapes are better than exact ones.
+_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+_SIZE_STEP = 64
+
 
 class OpenVINOModel:
     """A converted model, compiled for this machine's CPU.
@@ -125,16 +130,21 @@ class OpenVINOSession:
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
         start = time.perf_counter()
-        wanted = tuple(range(len(tree))) if rows is None else tuple(rows)
-        positions = self._length + tree.depths
+        n = len(tree)
+        wanted = tuple(range(n)) if rows is None else tuple(rows)
+        size = _padded(n)
+        ids = np.zeros((1, size), dtype=np.int64)
+        ids[0, :n] = tree.tokens
+        positions = np.full(size, self._length, dtype=np.int64)
+        positions[:n] += tree.depths
         inputs: dict[str, NDArray[Any]] = {
-            "ids": np.array([tree.tokens], dtype=np.int64),
+            "ids": ids,
             "positions": positions[None],
-            "rows": np.array(wanted, dtype=np.int64),
+            "rows": np.arange(size) if rows is None else np.array(wanted, dtype=np.int64),
             **self._masks(tree, positions),
         }
         logits, self._new = self._model.infer(self._cache, inputs)
-        return Scores(logits, wanted, (time.perf_counter() - start) * 1000)
+        return Scores(logits[: len(wanted)], wanted, (time.perf_counter() - start) * 1000)
 
     def detach(self, scores: Scores) -> Scores:
         """Copy what the last pass left in memory that the model's next pass overwrites."""
@@ -143,9 +153,10 @@ class OpenVINOSession:
         return Scores(scores.logits.copy(), scores.rows, scores.ms)
 
     def _masks(self, tree: TokenTree, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
-        n, capacity = len(tree), self._cache.shape[3]
-        allowed = tree.ancestors
-        past = np.zeros((n, capacity), np.float32)
+        size, capacity = len(positions), self._cache.shape[3]
+        allowed = np.eye(size, dtype=np.bool_)  # padding sees itself, so that its softmax has something to sum
+        allowed[: len(tree), : len(tree)] = tree.ancestors
+        past = np.zeros((size, capacity), np.float32)
         past[:, self._length :] = _MASKED
         masks = {"tree_mask": np.where(allowed, np.float32(0), _MASKED), "past_mask": past}
         if window := self._model.info.sliding_window:
@@ -193,6 +204,10 @@ class OpenVINOSession:
     def close(self) -> None:
         self._cache = self._cache[:, :, :, :0]
         self._new = None
+
+
+def _padded(n: int) -> int:
+    return next((size for size in _SIZES if size >= n), -(-n // _SIZE_STEP) * _SIZE_STEP)
 
 
 class OpenVINOBackend:

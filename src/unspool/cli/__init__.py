@@ -41,15 +41,12 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: errors of the user become one line and exit code 2, Ctrl-C exit code 130."""
+    """Entry point: errors of the user become one line and exit code 2; typer ends on Ctrl-C with 130."""
     try:
         app(standalone_mode=True)
     except UnspoolError as error:
         print(f"unspool: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nunspool: interrupted; nothing half-written was left", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of a pipe left; Python would complain again while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.tree import TokenTree
 
-NODES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64)
+NODES = (1, 2, 3, 4, 5, 8, 9, 12, 13, 16, 17, 24, 25, 32, 48, 64)
 LENGTHS = (32, 256, 1024)
 SECONDS = 9.0
 

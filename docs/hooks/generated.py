@@ -1,0 +1,192 @@
+"""mkdocs hook: one page a method from the registry, and the tables of options from the command line's own code.
+
+Made at every build and never committed, so that no page can go stale. Methods of installed third-party packages get
+their page like the shipped ones.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+
+from unspool import methods
+from unspool.backends.toy import ToyModel
+from unspool.cli.calibrate import calibrate
+from unspool.cli.generate import generate
+from unspool.cli.methods import list_methods
+from unspool.cli.models import list_models
+from unspool.engine.cost import CostCurve
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "generate": generate,
+    "models": list_models,
+    "methods": list_methods,
+    "calibrate": calibrate,
+}
+
+_GUARANTEES: dict[methods.Guarantee, str] = {
+    "identical": "token for token the text of plain decoding with the same seed, ties apart",
+    "same distribution": "the distribution of plain decoding, other texts for the same seed",
+    "valid": "the text satisfies a constraint",
+    "lossy": "the text may differ from plain decoding's",
+}
+
+_KINDS: dict[methods.Kind, str] = {"drafter": "Drafters", "acceptance": "Acceptance rules"}
+
+
+def pages() -> dict[str, str]:
+    """Markdown of every generated page, by path under ``docs/``; the index comes first."""
+    table = methods.methods()
+    return {"methods/index.md": _index(table)} | {f"methods/{name}.md": _page(row) for name, row in table.items()}
+
+
+def _index(table: Mapping[str, methods.Method]) -> str:
+    lines = ["# Methods", "", "What `unspool methods` lists: the registry of this build.", ""]
+    lines += ["What the guarantees mean stands in [Concepts](../concepts.md#guarantees).", ""]
+    for kind, title in _KINDS.items():
+        lines += [f"## {title}", "", "| name | guarantee | what it does | paper |", "|---|---|---|---|"]
+        lines += [
+            f"| [`{row.name}`]({row.name}.md) | {row.guarantee} | {_cell(row.summary)} | {_cell(row.paper)} |"
+            for row in table.values()
+            if row.kind == kind
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _page(method: methods.Method) -> str:
+    module = _module(method)
+    needs = ", ".join(sorted(ability.value for ability in method.needs))
+    lines = [f"# {method.name}", "", method.summary, "", "| | |", "|---|---|"]
+    guarantee = f"[{method.guarantee}](../concepts.md#guarantees): {_GUARANTEES[method.guarantee]}"
+    facts = {"kind": method.kind, "guarantee": guarantee, "paper": method.paper}
+    facts |= {"needs": needs or "no optional ability of the backend", "module": f"`{module}`"}
+    lines += [f"| {key} | {_cell(value)} |" for key, value in facts.items()]
+    lines += ["", "## Use", "", *_example(method), "", "## Options", "", *_options(method.options)]
+    lines += ["", "## How it works", "", _markdown(sys.modules[module].__doc__ or ""), ""]
+    return "\n".join(lines)
+
+
+def _module(method: methods.Method) -> str:
+    """The module that holds the method: that of its options, or where it has none, of what it builds."""
+    if method.options is not methods.NoOptions:
+        return str(method.options.__module__)
+    curve = CostCurve((1, 64), (32,), ((1.0, 2.0),))
+    return type(method.build(methods.Surroundings(ToyModel.random(), curve=lambda: curve), method.options())).__module__
+
+
+def _example(method: methods.Method) -> list[str]:
+    """The method on the command line and in Python."""
+    if method.kind == "drafter":
+        command, arguments = f"--method {method.name}", f'method="{method.name}"'
+        values = {f.name: f.default for f in fields(method.options) if f.default is not MISSING}
+        if values:
+            arguments += (
+                ", method_options={" + ", ".join(f'"{name}": {value!r}' for name, value in values.items()) + "}"
+            )
+    else:
+        temperature = 0.0 if method.name == "greedy" else 0.8
+        command = f"--temperature {temperature:g} --acceptance {method.name}"
+        arguments = f'temperature={temperature}, acceptance="{method.name}"'
+    backend, loading = (" --backend transformers", 'backend="transformers"') if method.needs else ("", "")
+    return [
+        "```sh",
+        f'unspool generate{backend} {command} "Why is the sky blue?"',
+        "```",
+        "",
+        "```python",
+        "import unspool",
+        "",
+        f"model = unspool.load({loading})",
+        f'result = model.generate("Why is the sky blue?", {arguments})',
+        "```",
+    ]
+
+
+def _options(options: type[Any]) -> list[str]:
+    summary = inspect.cleandoc(options.__doc__ or "").splitlines()[0]
+    if not fields(options):
+        return [summary]
+    meaning = attributes(options.__doc__ or "")
+    lines = [_markdown(summary), "", "| option | type | default | meaning |", "|---|---|---|---|"]
+    for field in fields(options):
+        kind = field.type if isinstance(field.type, str) else field.type.__name__
+        default = "" if field.default is MISSING else f"`{field.default!r}`"
+        lines.append(f"| `{field.name}` | `{_cell(kind)}` | {default} | {_cell(meaning.get(field.name, ''))} |")
+    return lines
+
+
+def attributes(docstring: str) -> dict[str, str]:
+    """The ``Attributes`` section of a docstring: name to text; ``a, b: text`` gives both names the text."""
+    _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
+    found: dict[str, str] = {}
+    for entry in re.split(r"\n(?=    \w)", section.split("\n\n")[0]) if section else ():
+        names, _, text = entry.strip().partition(":")
+        found |= {name.strip(): " ".join(text.split()) for name in names.split(",")}
+    return found
+
+
+def _markdown(docstring: str) -> str:
+    """A docstring as Markdown, which wants an empty line before a list."""
+    return re.sub(r"(?m)^(?!- )(\S.*)\n(?=- )", r"\1\n\n", inspect.cleandoc(docstring))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def command_table(function: Callable[..., None]) -> str:
+    """Arguments and options of a command as a Markdown table."""
+    hints = get_type_hints(function, include_extras=True)
+    lines = ["| option | values | default | meaning |", "|---|---|---|---|"]
+    for name, parameter in inspect.signature(function).parameters.items():
+        if get_origin(hints[name]) is not Annotated:
+            continue  # typer's own context
+        kind, info = get_args(hints[name])
+        # Inside Annotated, typer takes the first name of an option for its default.
+        flags = [flag for flag in (info.default, *(info.param_decls or ())) if isinstance(flag, str)]
+        if type(info).__name__ == "ArgumentInfo":
+            flags = [name.upper()]
+        shown = ", ".join(f"`{flag}`" for flag in flags or [f"--{name.replace('_', '-')}"])
+        default = parameter.default.value if isinstance(parameter.default, Enum) else parameter.default
+        text = "" if default is None or default is False else f"`{default}`"
+        lines.append(f"| {shown} | {_values(kind)} | {text} | {_cell(info.help)} |")
+    return "\n".join(lines)
+
+
+def _values(kind: Any) -> str:
+    """Choices of an option, or its type; nothing for a flag."""
+    if get_args(kind):
+        return next((text for argument in get_args(kind) if (text := _values(argument))), "")
+    if issubclass(kind, Enum):
+        return ", ".join(f"`{member.value}`" for member in kind)
+    return "" if kind in (bool, type(None)) else str(kind.__name__).lower()
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Put the methods' pages into the navigation, where ``mkdocs.yml`` has only their index."""
+    for entry in config.nav or []:
+        if entry.get("Methods") == "methods/index.md":
+            entry["Methods"] = list(pages())
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Add the generated pages."""
+    from mkdocs.structure.files import File
+
+    for path, content in pages().items():
+        files.append(File.generated(config, path, content=content))
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace ``<!-- options: NAME -->`` by the table of that command's options."""
+    return re.sub(r"<!-- options: (\w+) -->", lambda match: command_table(_COMMANDS[match[1]]), markdown)

@@ -1,0 +1,116 @@
+"""The command line, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def unspool(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "unspool", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+def one_line(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("unspool: "), result.stderr
+    return lines[0]
+
+
+def test_help_teaches_and_names_every_command() -> None:
+    text = unspool("--help").stdout
+    assert all(command in text for command in ("generate", "models", "methods", "calibrate"))
+    assert "Examples" in unspool("generate", "--help").stdout
+
+
+def test_methods_are_listed_and_filtered() -> None:
+    rows = json.loads(unspool("methods", "--json").stdout)
+    assert {"auto", "plain", "token_recycling", "lossless"} <= {row["name"] for row in rows}
+    assert next(row for row in rows if row["name"] == "token_recycling")["options"] == {"k": 8, "nodes": 80}
+    rows = json.loads(unspool("methods", "--json", "--guarantee", "same distribution").stdout)
+    assert [row["name"] for row in rows] == ["lossless"]
+    assert "did you mean 'drafter'" in one_line(unspool("methods", "--kind", "draftr"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("generate", "--method", "plian", "x"), "did you mean 'plain'"),
+        (("generate", "-m", "smolm2-135m", "x"), "did you mean 'smollm2-135m'"),
+        (("generate", "--temperature", "-1", "x"), "temperature"),
+        (("generate", "--max-new-tokens", "0", "x"), "max_new_tokens"),
+        (("generate", "--acceptance", "lossles", "x"), "did you mean 'lossless'"),
+        (("generate", "-m", "missing.gguf", "x"), "no such file"),
+        (("generate", ""), "prompt is empty"),
+        (("generate",), "prompt is empty"),
+        (("generate", "-f", "missing.txt"), "cannot read missing.txt"),
+        (("generate", "x", "-f", "missing.txt"), "use one of them"),
+    ],
+)
+def test_mistakes_are_one_line_before_any_work(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    assert message in one_line(unspool(*arguments, UNSPOOL_CACHE=str(tmp_path)))
+    assert not any(path.suffix in (".bin", ".gguf") for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.model
+def test_generate_streams_the_text_and_then_one_line() -> None:
+    result = unspool("generate", "--method", "plain", "--max-new-tokens", "8", stdin="Say hello.")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+    assert "8 tokens · " in result.stderr.splitlines()[-1] and "plain" in result.stderr
+    result = unspool("generate", "--method", "plain", "--max-new-tokens", "8", "--json", "Say hello.")
+    assert json.loads(result.stdout)["statistics"]["passes"] == 8
+
+
+@pytest.mark.model
+def test_ctrl_c_ends_generation_with_130() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "unspool",
+        "generate",
+        "--method",
+        "plain",
+        "--max-new-tokens",
+        "4000",
+        "--no-chat",
+    ]
+    process = subprocess.Popen([*command, "Once"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.read(20)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+@pytest.mark.model
+def test_ctrl_c_during_conversion_leaves_nothing_half_written(tmp_path: Path) -> None:
+    cache = Path(json.loads(unspool("models", "--json").stdout)[0]["path"]).parent.parent
+    (tmp_path / "models").symlink_to(cache / "models")
+    environment = os.environ | {"UNSPOOL_CACHE": str(tmp_path)}
+    command = [sys.executable, "-m", "unspool", "generate", "--method", "plain", "x"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    while "tracing" not in process.stderr.readline():
+        pass
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert not [path for path in (tmp_path / "converted").rglob("*") if path.is_file()]

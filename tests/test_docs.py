@@ -1,0 +1,320 @@
+"""The documentation is true: its examples run, its generated pages follow the code, its commands have their options."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from typer.testing import CliRunner
+
+from tests.conformance.faults import CACHE_FAULTS, StaleAfterRewind
+from unspool import methods, shaping
+from unspool.backends.toy import ToyModel
+from unspool.cli import app
+from unspool.engine.contracts import LanguageModel, Scores
+from unspool.engine.loop import Request, decode
+from unspool.engine.options import GenerationOptions
+from unspool.engine.trace import StepEvent
+from unspool.errors import UnspoolError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = {path.name: path.read_text("utf-8") for path in DOCS.glob("*.md")}
+TABLE = ToyModel.random(seed=11, vocab_size=6, order=2)
+PROMPT = [0, 1, 2, 0, 1]
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+generated = load(DOCS / "hooks" / "generated.py")
+recompute = load(DOCS / "examples" / "unspool_recompute.py")
+check_backend = load(DOCS / "examples" / "check_backend.py").check_backend
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}[^\n]*\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+
+def run(model: LanguageModel, drafter: Any, options: GenerationOptions) -> tuple[list[int], list[StepEvent]]:
+    rule = methods.acceptance(None, options.greedy, methods.Surroundings(model))
+    request = Request(PROMPT, drafter, rule, options, shaping.build(options))
+    steps = [event for event in decode(model, [request]) if isinstance(event, StepEvent)]
+    return [token for step in steps for token in step.emitted], steps
+
+
+# The example of add-a-method.md, installed the way the page says.
+
+
+@pytest.fixture
+def bigram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (package,) = (tomllib.loads(block) for block in blocks(PAGES["add-a-method.md"], "toml"))
+    (entry,) = package["project"]["entry-points"]["unspool.methods"].items()
+    name, version = package["project"]["name"], package["project"]["version"]
+    info = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text(f"[unspool.methods]\n{entry[0]} = {entry[1]}\n")
+    for file in package["tool"]["hatch"]["build"]["targets"]["wheel"]["include"]:
+        (tmp_path / file).write_text((DOCS / "examples" / file).read_text("utf-8"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    methods.methods.cache_clear()
+    yield
+    methods.methods.cache_clear()
+    sys.modules.pop("unspool_bigram", None)
+
+
+def test_the_page_shows_the_example_and_it_is_short() -> None:
+    assert '--8<-- "examples/unspool_bigram.py"' in PAGES["add-a-method.md"]
+    assert len((DOCS / "examples" / "unspool_bigram.py").read_text("utf-8").splitlines()) < 60
+
+
+@pytest.mark.parametrize("setting", [{}, {"temperature": 0.8, "seed": 4}, {"repetition_penalty": 1.3}])
+def test_the_example_method_gives_plain_decoding(bigram: None, setting: dict[str, Any]) -> None:
+    options = GenerationOptions(max_new_tokens=50, **setting)
+    surroundings = methods.Surroundings(TABLE)
+    expected, passes = run(TABLE, methods.drafter("plain", surroundings), options)
+    drafter = methods.drafter("bigram", surroundings, {"num_assistant_tokens": 3})
+    text, steps = run(TABLE, drafter, options)
+    assert text == expected
+    assert max(len(step.tokens) for step in steps) == 4
+    assert {source for step in steps for source in step.sources} == {"root", "bigram"}
+    assert len(steps) < len(passes), "no draft of the example was accepted"
+
+
+def test_the_example_method_learns_the_emitted_tokens(bigram: None) -> None:
+    drafter: Any = methods.drafter("bigram", methods.Surroundings(TABLE))
+    text, _ = run(TABLE, drafter, GenerationOptions(max_new_tokens=30))
+    whole = [*PROMPT, *text]
+    assert set(drafter.after.items()) <= set(pairwise(whole))
+    assert set(drafter.after.items()) - set(pairwise(PROMPT)), "nothing was learned after the prompt"
+
+
+def test_the_example_method_refuses_a_wrong_option(bigram: None) -> None:
+    with pytest.raises(UnspoolError, match="at least 1"):
+        methods.drafter("bigram", methods.Surroundings(TABLE), {"num_assistant_tokens": 0})
+
+
+def test_an_installed_method_is_listed_and_has_a_page(bigram: None) -> None:
+    listed = CliRunner().invoke(app, ["methods", "--json"]).stdout
+    assert '"name": "bigram"' in listed
+    page = generated.pages()["methods/bigram.md"]
+    assert "| `num_assistant_tokens` | `int` | `4` | most tokens of a draft, at least 1. |" in page
+    assert "draft the token that last followed the newest one" in page
+    assert "[`bigram`](bigram.md)" in generated.pages()["methods/index.md"]
+
+
+# The example and the check of add-a-backend.md.
+
+
+def recomputed() -> Any:
+    return recompute.RecomputeModel(lambda text: np.log(TABLE.probabilities(text)), TABLE.vocab_size, TABLE.max_length)
+
+
+def test_the_example_backend_and_the_toy_model_pass_the_check() -> None:
+    check_backend(recomputed(), PROMPT)
+    check_backend(TABLE, PROMPT, tolerance=0.0)
+
+
+class Siblings(recompute.RecomputeSession):  # type: ignore[misc, name-defined]
+    def score(self, tree: Any, rows: Sequence[int] | None = None) -> Scores:
+        scores: Scores = super().score(tree, rows)
+        for row, node in enumerate(scores.rows):
+            scores.logits[row] = self.model.next_logits([*self.tokens, *tree.tokens[: node + 1]])
+        return scores
+
+
+class StoresOnScore(recompute.RecomputeSession):  # type: ignore[misc, name-defined]
+    def score(self, tree: Any, rows: Sequence[int] | None = None) -> Scores:
+        scores: Scores = super().score(tree, rows)
+        if len(tree) > 4:
+            self.tokens = [*self.tokens, tree.tokens[1]]
+        return scores
+
+
+class CropsByLength(recompute.RecomputeSession):  # type: ignore[misc, name-defined]
+    def commit(self, path: Sequence[int]) -> None:
+        super().commit(range(len(path)))
+
+
+class SharedFork(recompute.RecomputeSession):  # type: ignore[misc, name-defined]
+    def fork(self) -> Any:
+        twin = type(self)(self.model, [])
+        twin.tokens = self.tokens
+        return twin
+
+
+class NoRewind(recompute.RecomputeSession):  # type: ignore[misc, name-defined]
+    def rewind(self, length: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("session", [Siblings, StoresOnScore, CropsByLength, SharedFork, NoRewind])
+def test_the_check_catches_wrong_sessions(session: Any) -> None:
+    model = recomputed()
+    model.open = lambda: session(model, [])
+    with pytest.raises(AssertionError):
+        check_backend(model, PROMPT)
+
+
+@pytest.mark.parametrize("name", [*CACHE_FAULTS, "stale after rewind"])
+def test_the_check_catches_wrong_caches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = CACHE_FAULTS.get(name, StaleAfterRewind)
+    # Every distance counts, so that a wrong entry shows wherever it stands.
+    model = ToyModel.random(seed=3, vocab_size=5, order=3, floor=0.02)
+    monkeypatch.setattr(model, "open", lambda: session(model))
+    with pytest.raises(AssertionError):
+        check_backend(model, PROMPT)
+
+
+def test_the_check_catches_rows_that_share_memory() -> None:
+    model = recomputed()
+
+    def score_many(sessions: Sequence[Any], trees: Sequence[Any], rows: Any = None) -> list[Scores]:
+        scores = [session.score(tree) for session, tree in zip(sessions, trees, strict=True)]
+        return [Scores(scores[-1].logits[:1].repeat(len(s.rows), axis=0), s.rows, s.ms) for s in scores]
+
+    model.score_many = score_many
+    with pytest.raises(AssertionError, match="score_many"):
+        check_backend(model, PROMPT)
+
+
+def test_the_example_backend_decodes_like_its_table(tmp_path: Path) -> None:
+    (tmp_path / "toy.json").write_text('{"seed": 11, "vocab_size": 6, "order": 2}')
+    model = recompute.RecomputeBackend().load(tmp_path)
+    options = GenerationOptions(max_new_tokens=40, temperature=0.9, seed=2)
+    expected, _ = run(TABLE, methods.drafter("plain", methods.Surroundings(TABLE)), options)
+    for name in ("plain", "suffix", "token_recycling"):
+        text, _ = run(model, methods.drafter(name, methods.Surroundings(model)), options)
+        assert text == expected
+
+
+def test_code_of_the_backend_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check as shown, then ``unspool.Model`` around the model that was checked."""
+    page = PAGES["add-a-backend.md"]
+    checked, used = (block for block in blocks(page, "python") if "--8<--" not in block)
+    for name in ("unspool_recompute", "check_backend"):
+        assert f'--8<-- "examples/{name}.py"' in page
+    space: dict[str, Any] = {}
+    exec(checked, space)
+    words = Tokenizer(WordLevel({"Why": 0, "is": 1, "the": 2, "sky": 3, "blue": 4, "?": 5}, unk_token="?"))
+    words.pre_tokenizer = Whitespace()
+    (tmp_path / "my-model").mkdir()
+    words.save(str(tmp_path / "my-model" / "tokenizer.json"))
+    monkeypatch.chdir(tmp_path)
+    space["language_model"] = space["model"]
+    exec(used, space)
+    result = space["model"].generate("Why is the sky blue?", method="suffix", max_new_tokens=8, eos_token_id=[])
+    assert result.token_ids == space["model"].generate([0, 1, 2, 3, 4, 5], method="plain", max_new_tokens=8).token_ids
+
+
+# Generated pages.
+
+
+def test_every_method_has_a_page_with_its_options() -> None:
+    pages = generated.pages()
+    for name, method in methods.methods().items():
+        page = pages[f"methods/{name}.md"]
+        assert method.summary in page
+        assert method.paper in page
+        assert method.guarantee in page
+        assert f"({name}.md)" in pages["methods/index.md"]
+        meaning = generated.attributes(method.options.__doc__)
+        for field in fields(method.options):
+            assert f"| `{field.name}` | `{field.type}` | `{field.default!r}` | {meaning[field.name]} |" in page
+
+
+def test_pages_hold_the_docstring_of_the_method_itself() -> None:
+    pages = generated.pages()
+    assert "Token Recycling keeps the" in pages["methods/token_recycling.md"]
+    assert "Follow the tokens that plain decoding takes" in pages["methods/greedy.md"]
+    assert "Rejection sampling over a token tree" in pages["methods/lossless.md"]
+    assert "Choices where the paper or its code leaves one:\n\n- A token" in pages["methods/token_recycling.md"]
+
+
+def test_attributes_of_a_docstring() -> None:
+    text = """Summary.
+
+    Attributes:
+        one, two: both, which goes on
+            here: with a colon.
+        three: alone.
+
+    More text: not an attribute.
+    """
+    assert generated.attributes(text) == {
+        "one": "both, which goes on here: with a colon.",
+        "two": "both, which goes on here: with a colon.",
+        "three": "alone.",
+    }
+
+
+def test_the_navigation_gets_the_methods() -> None:
+    class Config:
+        nav = [{"Start": "index.md"}, {"Methods": "methods/index.md"}]  # noqa: RUF012
+
+    generated.on_config(Config())
+    assert Config.nav[1]["Methods"] == list(generated.pages())
+
+
+# Commands.
+
+FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
+
+
+def flags(command: str) -> set[str]:
+    return set(FLAG.findall(generated.on_page_markdown(f"<!-- options: {command} -->")))
+
+
+@pytest.mark.parametrize("command", ["generate", "models", "methods", "calibrate"])
+def test_tables_of_options_equal_the_help(command: str) -> None:
+    text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [command, "--help"]).output
+    names = re.findall(r"^\W*(--[a-z-]+)", text, re.MULTILINE)
+    assert set(names) - {"--help"} <= flags(command)
+    assert f"<!-- options: {command} -->" in PAGES["command-line.md"]
+    rows = [line for line in generated.on_page_markdown(f"<!-- options: {command} -->").splitlines() if "`--" in line]
+    assert len(rows) == len(set(names) - {"--help"})
+
+
+def test_commands_in_the_pages_have_their_options() -> None:
+    lines = [
+        line
+        for page in (*PAGES.values(), *generated.pages().values())
+        for b in blocks(page, "sh")
+        for line in b.split("\n")
+    ]
+    seen = set()
+    for line in lines:
+        for command, rest in re.findall(r"unspool (\w+)(.*)", line):
+            seen.add(command)
+            assert set(FLAG.findall(rest.split('"')[0] + " ".join(rest.split('"')[2::2]))) <= flags(command), line
+    assert seen == {"generate", "models", "methods", "calibrate"}
+
+
+def test_python_in_the_pages_compiles() -> None:
+    for name, page in (PAGES | generated.pages()).items():
+        for block in blocks(page, "python"):
+            if "--8<--" not in block:
+                compile(block.replace("build=lambda", "build = lambda"), name, "exec")
