@@ -68,10 +68,11 @@ def check_backend(model: LanguageModel, prompt: Sequence[int], tolerance: float 
     agree(session, TokenTree.chain(text[-1:]), text, "after commit")
 
     twin = session.fork()
-    session.score(TokenTree.chain((text[-1], *ids(0))))
+    session.score(TokenTree.chain((text[-1], *ids(1))))
     session.commit((0, 1))
     agree(twin, TokenTree.chain(text[-1:]), text, "fork (the original has moved on)")
     session.rewind(len(prompt))
+    assert session.length == len(prompt), "rewind: wrong length"
     agree(session, TokenTree.chain(text[len(prompt) : len(prompt) + 2]), text[: len(prompt) + 1], "after rewind")
 
     # Several sessions in one call must give what each gives alone, and each must still be able to commit its own.

@@ -1,4 +1,4 @@
-"""The OpenVINO backend on tiny random checkpoints, against plain forwards of the torch model (T1 of tree verification)."""
+"""The OpenVINO backend on tiny random checkpoints, against plain forwards of the torch model (T1)."""
 
 from __future__ import annotations
 

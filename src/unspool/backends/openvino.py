@@ -16,6 +16,7 @@ import psutil
 from numpy.typing import NDArray
 
 from unspool.backends.openvino_convert import GraphInfo
+from unspool.backends.pages import released
 from unspool.engine.contracts import Ability, Scores
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
@@ -23,8 +24,8 @@ from unspool.errors import UnspoolError
 _MASKED = np.float32(-1e9)
 _CAPACITY_STEP = 128
 
-# Trees are padded to these sizes with nodes that no node sees. OpenVINO prepares kernels for each new shape, which costs
-# as much as a pass or two, so few shapes are better than exact ones.
+# Trees are padded to these sizes with nodes that no node sees. OpenVINO prepares kernels for each new shape, which
+# costs as much as a pass or two, so few shapes are better than exact ones.
 _SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 _SIZE_STEP = 64
 
@@ -44,7 +45,7 @@ class OpenVINOModel:
         threads = threads or psutil.cpu_count(logical=False) or 1
         if threads < 1:
             raise UnspoolError(f"threads must be at least 1, not {threads}")
-        group = "64" if self.info.weights == "int4" else "32"
+        group = str(self.info.activation_group)
         properties = {
             "PERFORMANCE_HINT": "LATENCY",
             # bfloat16 would be faster on some CPUs, but its logits have 8 bits: whole groups of tokens would tie.
@@ -53,9 +54,8 @@ class OpenVINOModel:
             "INFERENCE_NUM_THREADS": str(threads),
         }
         self._ov = ov
-        self._request = (
-            ov.Core().compile_model(directory / "openvino_model.xml", "CPU", properties).create_infer_request()
-        )
+        compiled = ov.Core().compile_model(directory / "openvino_model.xml", "CPU", properties)
+        self._request = compiled.create_infer_request()
         self._bound: NDArray[np.float32] | None = None
         self.settings = {
             "backend": "openvino",
@@ -66,6 +66,10 @@ class OpenVINOModel:
             "precision": "f32",
             "dynamic_quantization_group_size": group,
         }
+        # The first pass repacks the weights. Done here, so that the first request does not wait for it, and so that the
+        # file's pages can go as soon as they are copied.
+        with released(directory / "openvino_model.bin"):
+            self.open().score(TokenTree.chain([0]))
 
     @property
     def vocab_size(self) -> int:

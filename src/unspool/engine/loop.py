@@ -32,7 +32,7 @@ from unspool.engine.trace import EndEvent, Event, FinishReason, PrefillEvent, St
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
 
-PREFILL_BLOCK = 256
+PREFILL_BLOCK = 128
 """Prompt tokens per pass: large enough to keep the processor busy, small enough to bound the memory of a pass."""
 
 MAX_TREE_NODES = 128
