@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: prompts, the machine and its versions, files that appear whole, errors as one line."""
+"""What the benchmark scripts share: prompts, machine and versions, files that appear whole, errors as one line."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 import unspool
 from unspool.calibration import processor
 from unspool.errors import UnspoolError
@@ -92,7 +93,7 @@ def machine() -> dict[str, Any]:
         "physical_cores": psutil.cpu_count(logical=False),
         "logical_cores": psutil.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "load_average_1min": round(psutil.getloadavg()[0], 2),
     }
 
@@ -110,7 +111,8 @@ def surroundings() -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        # Results are published, so files are named without their directories.
+        "command": " ".join(Path(part).name if os.sep in part else part for part in sys.argv),
     }
 
 
@@ -134,6 +136,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def number(value: float | None, digits: int = 2) -> str:
     """A figure of a table; a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def check_outputs(*files: Path | None) -> None:
+    """Refuse an output file that could not be written, before hours of work.
+
+    Raises:
+        UnspoolError: if its directory does not exist or cannot be written.
+    """
+    for file in files:
+        if file is not None and (not os.access(file.absolute().parent, os.W_OK) or file.is_dir()):
+            raise UnspoolError(f"cannot write {file}; name a file in a directory that exists and can be written")
 
 
 def publish(markdown: str, results: dict[str, Any], markdown_file: Path | None, json_file: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""The engines that ``speed.py`` compares, each in a process of its own: it loads once, then decodes one prompt per line.
+"""The engines that ``speed.py`` compares, each in a process of its own: loads once, then decodes one prompt a line.
 
 All get the same prompt ids, thread count and ids that end the text, decode greedily, and stamp every emission of tokens
 with the clock when it reaches the caller, before any detokenisation.
@@ -105,9 +105,9 @@ class GenAI:
 
     def __init__(self, settings: Settings) -> None:
         import openvino_genai
-        from unspool.backends.resolve import resolve
-
         from genai_export import exported
+
+        from unspool.backends.resolve import resolve
 
         directory = settings.genai_model or str(exported(resolve(settings.model)))
         self.pipeline = openvino_genai.LLMPipeline(directory, "CPU", INFERENCE_NUM_THREADS=settings.threads)
@@ -144,9 +144,9 @@ class LlamaCpp:
     """llama-cpp-python on the GGUF as it is."""
 
     def __init__(self, settings: Settings) -> None:
-        from unspool.backends.resolve import resolve
-
         from llama_cpp import Llama
+
+        from unspool.backends.resolve import resolve
 
         source = resolve(settings.model)
         if source.kind != "gguf":
@@ -172,6 +172,7 @@ class Transformers:
     def __init__(self, settings: Settings) -> None:
         import torch
         from transformers import GenerationConfig
+
         from unspool.backends import prepare
         from unspool.backends.resolve import resolve
 

@@ -16,12 +16,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import common
+
 from unspool.backends import prepare, store
 from unspool.backends.openvino_convert import eos_token_ids
 from unspool.backends.resolve import ModelSource, resolve
 from unspool.errors import UnsupportedError
-
-import common
 
 _ATTENTION = "unspool_benchmark_genai"
 _VERSION = 1  # raised whenever what is exported changes
@@ -45,7 +45,7 @@ def exported(source: ModelSource) -> Path:
 
 def _export(source: ModelSource, directory: Path) -> None:
     import openvino as ov
-    import openvino_tokenizers
+    import openvino_tokenizers  # type: ignore[import-untyped, import-not-found, unused-ignore]
     from transformers import AutoTokenizer
 
     model = prepare.load_torch(source)

@@ -19,16 +19,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import common
 import psutil
+import speed_report
+from contestants import CONTESTANTS, PLAIN, Contestant, Emissions, Settings, serve
+from speed_report import Run
+
 from unspool.backends import prepare
 from unspool.backends.resolve import resolve
 from unspool.backends.tokenizer import Tokenizer
 from unspool.errors import UnknownNameError, UnspoolError
-
-import common
-import speed_report
-from contestants import CONTESTANTS, PLAIN, Contestant, Emissions, Settings, serve
-from speed_report import Run
 
 _WARM_UP = "Explain in a few sentences how a rainbow forms."
 _WARM_UP_TOKENS = 32
@@ -94,7 +94,7 @@ class Benchmark:
     """The workers of one run and what they have done so far."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.status = {name: "left out" for name in CONTESTANTS} | {name: "ok" for name in names}
+        self.status = dict.fromkeys(CONTESTANTS, "left out") | dict.fromkeys(names, "ok")
         self.workers: dict[str, Worker] = {}
         self.runs: dict[str, list[Run]] = {}
         self.settings: dict[str, dict[str, str]] = {}
@@ -183,9 +183,11 @@ def main() -> int | None:
         return None
     signal.signal(signal.SIGTERM, _terminated)
     names = _names(arguments.contestants)
+    common.check_outputs(arguments.json, arguments.markdown)
     about = common.surroundings()
     prompts = common.interleave(common.read_prompts(arguments.data), arguments.seed, arguments.per_category)
-    tokenizer = Tokenizer(prepare.tokenizer_directory(resolve(arguments.model)))
+    source = resolve(arguments.model)
+    tokenizer = Tokenizer(prepare.tokenizer_directory(source))
     ids = [tokenizer.chat([{"role": "user", "content": prompt.text}]) for prompt in prompts]
     settings = Settings(
         model=arguments.model,
@@ -215,19 +217,25 @@ def main() -> int | None:
     assert curve is not None
     summary = speed_report.summarise(benchmark.runs, benchmark.status, curve)
     chosen = (
-        f"Model {arguments.model}; {len(prompts)} prompts of {arguments.data.name}, at most {arguments.per_category} "
+        f"Model {source.name}; {len(prompts)} prompts of {arguments.data.name}, at most {arguments.per_category} "
         f"a category; max_new_tokens {arguments.max_new_tokens}; {settings.threads} threads each; "
         f"seed {arguments.seed} (choice of prompts, order of contestants)."
     )
     results = {
         **about,
-        "settings": {**asdict(settings), "seed": arguments.seed, "max_new_tokens": arguments.max_new_tokens},
+        "model": {"name": source.name, "key": source.key},
+        "settings": {
+            "seed": arguments.seed,
+            "per_category": arguments.per_category,
+            "max_new_tokens": arguments.max_new_tokens,
+            "threads": settings.threads,
+        },
         "engines": benchmark.settings,
         "summary": summary,
         "curve": curve,
         "runs": {name: [run.to_json() for run in runs] for name, runs in benchmark.runs.items()},
     }
-    markdown = speed_report.markdown(f"Decoding speed, {arguments.model}", summary, about, chosen)
+    markdown = speed_report.markdown(f"Decoding speed, {source.name}", summary, about, chosen)
     common.publish(markdown, results, arguments.markdown, arguments.json)
     return 1 if any(state.startswith("failed") for state in benchmark.status.values()) else 0
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 from unspool import calibration, methods
-from unspool.backends import prepare
+from unspool.backends import loading
 from unspool.backends.catalogue import default_model
-from unspool.backends.openvino_convert import eos_token_ids
 from unspool.backends.resolve import resolve
 from unspool.backends.tokenizer import Message, StopStrings, Tokenizer
 from unspool.engine.contracts import LanguageModel, Memory
@@ -23,8 +22,6 @@ from unspool.shaping import build as build_shapers
 
 Prompt = str | Sequence[Message] | Sequence[int]
 Report = Callable[[str], None]
-
-BACKENDS = ("openvino", "transformers")
 
 
 @dataclass(frozen=True)
@@ -237,40 +234,23 @@ def load(
     name: str | None = None,
     *,
     backend: str = "openvino",
-    weights: str = "int8",
-    threads: int | None = None,
-    device: str = "cpu",
     report: Report = lambda message: None,
+    **options: Any,
 ) -> Model:
     """Load a model; download and convert it first if need be.
 
     Args:
         name: catalogue name, Hugging Face directory or hub name, or GGUF file; the default model if None.
-        backend: ``"openvino"`` (CPU, fast) or ``"transformers"`` (torch, reference, GPU).
-        weights: ``"int8"``, ``"int4"`` or ``"fp32"``, for openvino.
-        threads: for openvino; the physical cores by default.
-        device: torch device, for transformers.
+        backend: ``"openvino"`` (CPU, fast), ``"transformers"`` (torch, reference, GPU), or one of an installed package.
         report: told in a few words what happens during long work.
+        **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (the
+            physical cores by default). transformers: ``device`` (``"cpu"``).
 
     Raises:
         UnspoolError: with one line that says what to do.
     """
-    if backend not in BACKENDS:
-        raise UnknownNameError("backend", backend, BACKENDS)
     source = resolve(name or default_model())
-    if backend == "openvino":
-        from unspool.backends.openvino import OpenVINOModel
-
-        directory = prepare.converted(source, weights, report)
-        openvino = OpenVINOModel(directory, threads)
-        loaded = Model(source.name, source.key, openvino, Tokenizer(directory), openvino.info.eos_token_ids)
-    else:
-        from unspool.backends.transformers import TransformersModel
-
-        report("loading the weights into torch")
-        torch_model = prepare.load_torch(source).to(device)
-        tokenizer = Tokenizer(prepare.tokenizer_directory(source))
-        eos = eos_token_ids(torch_model)
-        loaded = Model(source.name, source.key, TransformersModel.from_pretrained_model(torch_model), tokenizer, eos)
-    loaded.report = report
-    return loaded
+    loaded = loading.load(source, backend, report, options)
+    model = Model(source.name, source.key, loaded.model, Tokenizer(loaded.tokenizer), loaded.eos_token_ids)
+    model.report = report
+    return model

@@ -95,7 +95,7 @@ _SHIPPED = (
         "auto",
         "drafter",
         "identical",
-        "Lets all drafters compete for the nodes of one tree under this machine's measured cost curve.",
+        "Lets suffix drafts and token recycling compete for the nodes of one tree under this machine's cost curve.",
         "unspool's own",
         AutoOptions,
         _auto,

@@ -212,13 +212,3 @@ class OpenVINOSession:
 
 def _padded(n: int) -> int:
     return next((size for size in _SIZES if size >= n), -(-n // _SIZE_STEP) * _SIZE_STEP)
-
-
-class OpenVINOBackend:
-    """Row of the entry-point group ``unspool.backends``."""
-
-    name = "openvino"
-
-    def load(self, directory: Path, **options: Any) -> OpenVINOModel:
-        """Load a directory written by ``openvino_convert.convert``. Options: ``threads``."""
-        return OpenVINOModel(directory, **options)

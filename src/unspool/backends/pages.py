@@ -1,7 +1,7 @@
 """Gives file-backed memory back to the system.
 
-OpenVINO maps the weight file and repacks it into memory of its own during the first pass; after that the mapped pages are
-dead weight. The kernel would drop them only under pressure, and until then they count as this process's memory.
+OpenVINO maps the weight file and repacks it into memory of its own during the first pass; after that the mapped pages
+are dead weight. The kernel would drop them only under pressure, and until then they count as this process's memory.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _EVERY = 0.02
 def released(file: Path) -> Iterator[None]:
     """While the block runs, keep dropping the pages of ``file`` that this process has mapped and read.
 
-    Safe at any time: the mapping is read only, and a page that is needed again is read from the file again. Does nothing
-    on systems other than Linux.
+    Safe at any time: the mapping is read only, and a page that is needed again is read from the file again. Does
+    nothing on systems other than Linux.
     """
     if not sys.platform.startswith("linux"):
         yield

@@ -55,11 +55,14 @@ def _convert(source: ModelSource, directory: Path, weights: Weights, report: Rep
         convert(model, directory, weights, report)
 
 
-def load_torch(source: ModelSource) -> Any:
-    """The model in float32 on the CPU, from a directory or a GGUF file (de-quantised by transformers).
+def load_torch(source: ModelSource, device: str = "cpu") -> Any:
+    """The model in float32, from a directory or a GGUF file (de-quantised by transformers).
+
+    Args:
+        device: of torch, such as ``"cpu"`` or ``"cuda"`` (CUDA is untested here).
 
     Raises:
-        UnspoolError: with transformers' reason, if it cannot load the model.
+        UnspoolError: with transformers' or torch's reason, if the model or the device cannot be had.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -77,7 +80,11 @@ def load_torch(source: ModelSource) -> Any:
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    return model.eval()
+    try:
+        return model.eval().to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnspoolError(f"cannot use device {device!r}: {reason}") from error
 
 
 def tokenizer_directory(source: ModelSource) -> Path:

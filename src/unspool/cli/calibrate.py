@@ -9,12 +9,10 @@ from typing import Annotated
 import typer
 
 from unspool.cli.common import (
-    BackendName,
     BackendOption,
     DeviceOption,
     ModelOption,
     ThreadsOption,
-    WeightsName,
     WeightsOption,
     loaded,
 )
@@ -22,10 +20,10 @@ from unspool.cli.common import (
 
 def calibrate(
     model: ModelOption = None,
-    backend: BackendOption = BackendName.openvino,
-    weights: WeightsOption = WeightsName.int8,
+    backend: BackendOption = "openvino",
+    weights: WeightsOption = None,
     threads: ThreadsOption = None,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
     """Measure the milliseconds to score 1 to 64 tree nodes, at three context lengths, and keep the curve for `auto`.
@@ -33,7 +31,7 @@ def calibrate(
     `auto` measures on first use and whenever machine, threads, weights or versions change; run this to measure anew,
     for example because the machine was busy then.
     """
-    with loaded(model, backend, weights, threads, device) as decoder:
+    with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.table import Table

@@ -6,24 +6,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from unspool.api import Model
-
-
-class BackendName(str, Enum):
-    openvino = "openvino"
-    transformers = "transformers"
-
-
-class WeightsName(str, Enum):
-    int8 = "int8"
-    int4 = "int4"
-    fp32 = "fp32"
 
 
 ModelOption = Annotated[
@@ -36,24 +24,28 @@ ModelOption = Annotated[
     ),
 ]
 BackendOption = Annotated[
-    BackendName, typer.Option(help="openvino is fast on CPUs; transformers (torch) is the reference.")
+    str,
+    typer.Option(help="openvino is fast on CPUs; transformers (torch) is the reference; installed packages add more."),
 ]
-WeightsOption = Annotated[WeightsName, typer.Option(help="Weight format, for openvino.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads, for openvino. Default: the physical cores.")]
-DeviceOption = Annotated[str, typer.Option(help="torch device, for transformers.")]
+WeightsOption = Annotated[
+    str | None, typer.Option(help="Weight format, for openvino: int8 (default), int4 or fp32.", show_default=False)
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="Threads, for openvino. Default: the physical cores.", show_default=False)
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="torch device, for transformers. Default: cpu.", show_default=False)
+]
 
 
 @contextmanager
-def loaded(
-    model: str | None, backend: BackendName, weights: WeightsName, threads: int | None, device: str
-) -> Iterator[Model]:
-    """Load a model with a spinner on stderr that tells what happens and for how long."""
+def loaded(model: str | None, backend: str, **options: str | int | None) -> Iterator[Model]:
+    """Load a model with a spinner on stderr that tells what happens and for how long; options of None are left out."""
     from unspool.api import load
 
+    given = {name: value for name, value in options.items() if value is not None}
     with Status() as status:
-        made = load(
-            model, backend=backend.value, weights=weights.value, threads=threads, device=device, report=status.say
-        )
+        made = load(model, backend=backend, report=status.say, **given)
     yield made
 
 

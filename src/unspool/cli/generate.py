@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unspool.cli.common import (
-    BackendName,
     BackendOption,
     DeviceOption,
     ModelOption,
     Status,
     ThreadsOption,
-    WeightsName,
     WeightsOption,
     loaded,
 )
@@ -47,10 +45,10 @@ def generate(
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming.")] = False,
-    backend: BackendOption = BackendName.openvino,
-    weights: WeightsOption = WeightsName.int8,
+    backend: BackendOption = "openvino",
+    weights: WeightsOption = None,
     threads: ThreadsOption = None,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = None,
 ) -> None:
     """Decode a prompt and stream the text.
 
@@ -84,7 +82,7 @@ def generate(
     if acceptance is not None:
         find(acceptance, "acceptance")
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
-    with loaded(model, backend, weights, threads, device) as decoder:
+    with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
         if method == "auto":
             with Status() as status:
                 decoder.report = status.say

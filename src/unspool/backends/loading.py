@@ -1,0 +1,95 @@
+"""Which backends there are, and how each one gets from a named model to a loaded one.
+
+``openvino`` and ``transformers`` take every kind of source. Those of installed packages come through the entry-point
+group ``unspool.backends`` and are given directories in Hugging Face layout.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from unspool.backends import prepare
+from unspool.backends.openvino_convert import eos_token_ids
+from unspool.backends.resolve import ModelSource
+from unspool.engine.contracts import LanguageModel
+from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A loaded model, the directory of its tokenizer, and the ids that end a text."""
+
+    model: LanguageModel
+    tokenizer: Path
+    eos_token_ids: tuple[int, ...]
+
+
+def load(source: ModelSource, backend: str, report: Report, options: Mapping[str, Any]) -> Loaded:
+    """Load a model with a backend by name; options are the backend's own.
+
+    Raises:
+        UnknownNameError: for a backend or, where the backend lists its options, an option that does not exist.
+    """
+    loaders = backends()
+    if backend not in loaders:
+        raise UnknownNameError("backend", backend, loaders)
+    loader = loaders[backend]
+    known = inspect.signature(loader).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        for name in options:
+            if name not in known:
+                raise UnknownNameError(f"option of the {backend} backend", name, set(known) - {"source", "report"})
+    return loader(source, report, **options)
+
+
+@cache
+def backends() -> Mapping[str, Callable[..., Loaded]]:
+    """Loaders by backend name: the shipped ones, then those of installed packages."""
+    table: dict[str, Callable[..., Loaded]] = {"openvino": _openvino, "transformers": _transformers}
+    for entry in entry_points(group="unspool.backends"):
+        if entry.name in table:
+            raise UnspoolError(f"the installed backend {entry.value!r} reuses the name {entry.name!r}; uninstall it")
+        table[entry.name] = partial(_installed, entry)
+    return table
+
+
+def _openvino(source: ModelSource, report: Report, weights: str = "int8", threads: int | None = None) -> Loaded:
+    from unspool.backends.openvino import OpenVINOModel
+
+    directory = prepare.converted(source, weights, report)
+    model = OpenVINOModel(directory, threads)
+    return Loaded(model, directory, model.info.eos_token_ids)
+
+
+def _transformers(source: ModelSource, report: Report, device: str = "cpu") -> Loaded:
+    from unspool.backends.transformers import TransformersModel
+
+    report("loading the weights into torch")
+    model = prepare.load_torch(source, device)
+    return Loaded(
+        TransformersModel.from_pretrained_model(model), prepare.tokenizer_directory(source), eos_token_ids(model)
+    )
+
+
+def _installed(entry: EntryPoint, source: ModelSource, report: Report, **options: Any) -> Loaded:
+    if source.kind == "gguf":
+        raise UnsupportedError(
+            f"the {entry.name} backend takes directories in Hugging Face layout, not GGUF; use --backend openvino"
+        )
+    report(f"loading {source.name} with {entry.name}")
+    model = entry.load()().load(source.path, **options)
+    eos: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        if (source.path / name).is_file() and not eos:
+            value = json.loads((source.path / name).read_text("utf-8")).get("eos_token_id")
+            eos = set(value) if isinstance(value, list) else set() if value is None else {value}
+    return Loaded(model, source.path, tuple(sorted(eos)))
