@@ -284,6 +284,8 @@ def serve(name: str) -> None:
             else:
                 answer = asdict(engine.decode(**request))
         except Exception as error:  # reported by the driver, which decides what becomes of the run
-            answer = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"}
+            # The last line: native libraries begin with places in their own source.
+            reason = (str(error).strip() or "no message").splitlines()[-1].strip()
+            answer = {"error": f"{type(error).__name__}: {reason}"}
         channel.write(json.dumps(answer) + "\n")
         channel.flush()

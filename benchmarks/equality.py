@@ -319,9 +319,10 @@ def main() -> int:
         methods.find(name, "drafter")
     temperatures = [0.0] if arguments.judge else [float(value) for value in arguments.temperatures.split(",")]
     limit = arguments.max_new_tokens
+    options = {"weights": arguments.weights} if arguments.backend == "openvino" else {}
     rows: list[dict[str, Any]] = []
     for model_name in arguments.models.split(","):
-        model = load(model_name, backend=arguments.backend, weights=arguments.weights, report=common.say)
+        model = load(model_name, backend=arguments.backend, report=common.say, **options)
         for temperature in temperatures:
             others = (
                 {"transformers.generate": judge(model, limit)}

@@ -186,6 +186,8 @@ def main() -> int | None:
     common.check_outputs(arguments.json, arguments.markdown)
     about = common.surroundings()
     prompts = common.interleave(common.read_prompts(arguments.data), arguments.seed, arguments.per_category)
+    if arguments.genai_model and not Path(arguments.genai_model, "openvino_model.xml").is_file():
+        raise UnspoolError(f"{arguments.genai_model} holds no openvino_model.xml; give an exported directory")
     source = resolve(arguments.model)
     tokenizer = Tokenizer(prepare.tokenizer_directory(source))
     ids = [tokenizer.chat([{"role": "user", "content": prompt.text}]) for prompt in prompts]

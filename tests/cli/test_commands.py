@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,40 +80,47 @@ def test_generate_streams_the_text_and_then_one_line() -> None:
     assert json.loads(result.stdout)["statistics"]["passes"] == 8
 
 
+@contextmanager
+def started(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unspool", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+        # A background job of a shell inherits an ignored SIGINT; a user's terminal does not.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.model
 def test_ctrl_c_ends_generation_with_130() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "unspool",
-        "generate",
-        "--method",
-        "plain",
-        "--max-new-tokens",
-        "4000",
-        "--no-chat",
-    ]
-    process = subprocess.Popen([*command, "Once"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.read(20)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    arguments = ("generate", "--method", "plain", "--max-new-tokens", "4000", "--no-chat", "Once")
+    with started(*arguments) as process:
+        assert process.stdout is not None
+        process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
 
 
 @pytest.mark.model
 def test_ctrl_c_during_conversion_leaves_nothing_half_written(tmp_path: Path) -> None:
+    unspool("models", "pull", "smollm2-135m")
     cache = Path(json.loads(unspool("models", "--json").stdout)[0]["path"]).parent.parent
     (tmp_path / "models").symlink_to(cache / "models")
-    environment = os.environ | {"UNSPOOL_CACHE": str(tmp_path)}
-    command = [sys.executable, "-m", "unspool", "generate", "--method", "plain", "x"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stderr is not None
-    while "tracing" not in process.stderr.readline():
-        pass
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    with started("generate", "--method", "plain", "x", UNSPOOL_CACHE=str(tmp_path)) as process:
+        assert process.stderr is not None
+        while "tracing" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
     assert process.returncode == 130
     assert not [path for path in (tmp_path / "converted").rglob("*") if path.is_file()]
