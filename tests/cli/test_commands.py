@@ -89,7 +89,7 @@ def started(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[st
         text=True,
         env=os.environ | environment,
         # A background job of a shell inherits an ignored SIGINT; a user's terminal does not.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no threads here)
     )
     try:
         yield process
