@@ -157,19 +157,21 @@ class OpenVINOSession:
         return Scores(scores.logits.copy(), scores.rows, scores.ms)
 
     def _masks(self, tree: TokenTree, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
-        size, capacity = len(positions), self._cache.shape[3]
-        allowed = np.eye(size, dtype=np.bool_)  # padding sees itself, so that its softmax has something to sum
-        allowed[: len(tree), : len(tree)] = tree.ancestors
-        past = np.zeros((size, capacity), np.float32)
-        past[:, self._length :] = _MASKED
-        masks = {"tree_mask": np.where(allowed, np.float32(0), _MASKED), "past_mask": past}
-        if window := self._model.info.sliding_window:
-            near = allowed & (positions[:, None] - positions[None] < window)
-            slots = np.arange(capacity)
-            outside = (slots >= self._length) | (positions[:, None] - slots >= window)
-            masks["tree_mask_sliding"] = np.where(near, np.float32(0), _MASKED)
-            masks["past_mask_sliding"] = np.where(outside, _MASKED, np.float32(0))
+        """Additive masks [groups x size, capacity + size]: the cache's slots first, then the tree's nodes."""
+        info, size, capacity = self._model.info, len(positions), self._cache.shape[3]
+        allowed = np.zeros((size, capacity + size), dtype=np.bool_)
+        allowed[:, : self._length] = True
+        tree_part = allowed[:, capacity:]
+        np.fill_diagonal(tree_part, True)  # padding sees itself, so that its softmax has something to sum
+        tree_part[: len(tree), : len(tree)] = tree.ancestors
+        masks = {"mask": self._additive(allowed)}
+        if info.sliding_window:
+            at = np.concatenate([np.arange(capacity), positions])
+            masks["mask_sliding"] = self._additive(allowed & (positions[:, None] - at < info.sliding_window))
         return masks
+
+    def _additive(self, allowed: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return np.tile(np.where(allowed, np.float32(0), _MASKED), (self._model.info.groups, 1))
 
     def commit(self, path: Sequence[int]) -> None:
         if self._new is None:

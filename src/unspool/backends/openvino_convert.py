@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from unspool.errors import UnsupportedError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised whenever the graph's inputs, outputs or weights change; converted models of another version are not used."""
 
 Weights = Literal["int8", "int4", "fp32"]
@@ -32,6 +32,7 @@ class GraphInfo:
 
     Attributes:
         layers, kv_heads, head_dim: shape of the cache.
+        groups: query heads per key/value head.
         vocab_size: width of the logits.
         max_length: longest text in tokens.
         sliding_window: positions that sliding-window layers see, or None if the model has no such layers.
@@ -44,6 +45,7 @@ class GraphInfo:
     layers: int
     kv_heads: int
     head_dim: int
+    groups: int
     vocab_size: int
     max_length: int
     sliding_window: int | None
@@ -102,9 +104,11 @@ def _describe(model: Any, weights: Weights) -> GraphInfo:
             f"{config.model_type} has {', '.join(sorted(unknown))} layers, which the openvino backend cannot score; "
             "try --backend transformers"
         )
+    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     return GraphInfo(
         layers=config.num_hidden_layers,
-        kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        kv_heads=kv_heads,
+        groups=config.num_attention_heads // kv_heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         vocab_size=model.get_output_embeddings().weight.shape[0],
         max_length=config.max_position_embeddings,
@@ -151,26 +155,29 @@ def _trace(model: Any, info: GraphInfo) -> Any:
         softcap: float | None = None,
         **others: Any,
     ) -> tuple[Any, None]:
-        """query [1,H,n,D]; key, value [1,KV,n,D] of the new nodes. Past and new are scored apart, then one softmax."""
+        """query [1,H,n,D]; key, value [1,KV,n,D] of the new nodes; the past comes from io.
+
+        Query heads that share a key/value head are laid out as more nodes of it, so that keys and values are not
+        repeated; the mask comes in repeated to match. Few and plain operations: each one costs time at every change of
+        shape.
+        """
         if extra := [name for name in ("s_aux", "sinks", "position_bias") if others.get(name) is not None]:
             raise UnsupportedError(f"{info.architecture}: attention with {extra[0]} is not supported by openvino")
-        past_key, past_value = io["past"][module.layer_idx]
         io["new"][module.layer_idx] = (key, value)
-        tree_mask, past_mask = io["sliding" if sliding_window else "full"]
-        _, heads, n, dim = query.shape
-        kv_heads = key.shape[1]
-        groups = heads // kv_heads
+        past_key, past_value = io["past"][module.layer_idx]
+        keys, values = torch.cat([past_key, key], 2), torch.cat([past_value, value], 2)
+        mask = io["mask_sliding" if sliding_window else "mask"]
+        heads, dim = query.shape[1], query.shape[3]
         scale = dim**-0.5 if scaling is None else scaling
-        grouped = query.reshape(1, kv_heads, groups * n, dim) * scale
-        to_past = (grouped @ past_key.transpose(2, 3)).reshape(1, kv_heads, groups, n, -1)
-        to_new = (grouped @ key.transpose(2, 3)).reshape(1, kv_heads, groups, n, n)
-        if softcap is not None:
-            to_past, to_new = (torch.tanh(scores / softcap) * softcap for scores in (to_past, to_new))
-        scores = torch.cat([to_past + past_mask, to_new + tree_mask], -1).softmax(-1)
-        scores = scores.reshape(1, kv_heads, groups * n, -1)
-        split = past_key.shape[2]
-        out = scores[..., :split] @ past_value + scores[..., split:] @ value
-        return out.reshape(1, heads, n, dim).transpose(1, 2), None
+        grouped = (query * scale).reshape(1, key.shape[1], -1, dim)
+        if softcap is None:
+            out = torch.nn.functional.scaled_dot_product_attention(
+                grouped, keys, values, attn_mask=mask[None, None], scale=1.0
+            )
+        else:
+            scores = torch.tanh(grouped @ keys.transpose(2, 3) / softcap) * softcap + mask
+            out = scores.softmax(-1) @ values
+        return out.reshape(1, heads, -1, dim).transpose(1, 2), None
 
     AttentionInterface.register(_ATTENTION, attend)
     model.set_attn_implementation(_ATTENTION)
@@ -178,7 +185,7 @@ def _trace(model: Any, info: GraphInfo) -> Any:
     base = model.get_decoder()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     layers = info.layers
-    masks = 4 if info.sliding_window else 2
+    masks = ["mask", "mask_sliding"] if info.sliding_window else ["mask"]
 
     class Wrapper(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -186,9 +193,8 @@ def _trace(model: Any, info: GraphInfo) -> Any:
             self.base, self.head = base, head
 
         def forward(self, ids: Any, positions: Any, rows: Any, *rest: Any) -> tuple[Any, Any]:
-            past = rest[masks:]
-            io["full"] = rest[:2]
-            io["sliding"] = rest[2:4]
+            past = rest[len(masks) :]
+            io.update(zip(masks, rest, strict=False))
             io["past"] = [(past[2 * i], past[2 * i + 1]) for i in range(layers)]
             io["new"] = [None] * layers
             # A 4-D mask stops transformers from making its own; the attention above takes its masks from io.
@@ -204,7 +210,7 @@ def _trace(model: Any, info: GraphInfo) -> Any:
             logits = self.head(hidden[0].index_select(0, rows))
             if cap is not None:
                 logits = torch.tanh(logits / cap) * cap
-            new = torch.stack([entry[0] for pair in io["new"] for entry in pair])
+            new = torch.cat([entry for pair in io["new"] for entry in pair])
             return logits, new
 
     n, capacity = 3, 7
@@ -212,7 +218,7 @@ def _trace(model: Any, info: GraphInfo) -> Any:
         torch.arange(n)[None],
         torch.arange(capacity, capacity + n)[None],
         torch.arange(n),
-        *[torch.zeros(n, n if i % 2 == 0 else capacity) for i in range(masks)],
+        *[torch.zeros(info.groups * n, capacity + n) for _ in masks],
         *[torch.zeros(1, info.kv_heads, capacity, info.head_dim) for _ in range(2 * layers)],
     )
     try:
@@ -225,9 +231,8 @@ def _trace(model: Any, info: GraphInfo) -> Any:
         raise UnsupportedError(
             f"OpenVINO cannot trace {info.architecture} ({reason}); try --backend transformers"
         ) from error
-    names = ["ids", "positions", "rows", "tree_mask", "past_mask"]
-    names += ["tree_mask_sliding", "past_mask_sliding"] if masks == 4 else []
-    shapes: list[list[int]] = [[1, -1], [1, -1], [-1], *[[-1, -1]] * masks]
+    names = ["ids", "positions", "rows", *masks]
+    shapes: list[list[int]] = [[1, -1], [1, -1], [-1], *[[-1, -1]] * len(masks)]
     names += [f"past.{i}" for i in range(2 * layers)]
     shapes += [[1, info.kv_heads, -1, info.head_dim]] * (2 * layers)
     graph.reshape(dict(zip(graph.inputs, shapes, strict=True)))
