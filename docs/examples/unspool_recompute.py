@@ -28,6 +28,7 @@ class RecomputeModel:
     """
 
     abilities: frozenset[Ability] = frozenset()
+    widths: tuple[int, ...] = ()
 
     def __init__(self, next_logits: Callable[[Sequence[int]], Logits], vocab_size: int, max_length: int) -> None:
         self.next_logits = next_logits

@@ -44,7 +44,13 @@ def load(model: LanguageModel, key: str) -> CostCurve | None:
     if not path.is_file():
         return None
     data = json.loads(path.read_text())["curve"]
-    return CostCurve(tuple(data["nodes"]), tuple(data["lengths"]), tuple(tuple(row) for row in data["ms"]))
+    return CostCurve(
+        tuple(data["nodes"]),
+        tuple(data["lengths"]),
+        tuple(tuple(row) for row in data["ms"]),
+        data["switch_ms"],
+        data["padded"],
+    )
 
 
 def calibrate(model: LanguageModel, key: str, progress: Callable[[float], None] = lambda done: None) -> CostCurve:

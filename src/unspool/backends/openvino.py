@@ -80,6 +80,10 @@ class OpenVINOModel:
         return self.info.max_length
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        return _SIZES
+
+    @property
     def abilities(self) -> frozenset[Ability]:
         return frozenset()
 

@@ -105,6 +105,10 @@ class ToyModel:
         return self._max_length
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        return ()
+
+    @property
     def abilities(self) -> frozenset[Ability]:
         """None of the optional ones."""
         return frozenset()

@@ -103,6 +103,10 @@ class TransformersModel:
         return self._max_length
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        return ()
+
+    @property
     def abilities(self) -> frozenset[Ability]:
         return frozenset({Ability.HIDDEN_STATES})
 

@@ -22,6 +22,9 @@ from unspool.engine.cost import CostCurve
 from unspool.engine.tree import TokenTree
 
 _DEPTHS = 6
+_KEPT = 2
+"""Passes over which the price of a change of width is spread: how long a width is kept, roughly."""
+
 _Key = tuple[str, int, int]
 
 
@@ -108,6 +111,7 @@ class Auto:
         self._curve = curve
         self._rates = rates or AcceptanceRates(self._options)
         self._root = _Candidate(0)
+        self._width = 0  # of the pass before; another width costs more
         self._overhead = 0.0  # milliseconds of drafting per proposal, a moving average
 
     def start(self, context: Context) -> None:
@@ -127,8 +131,9 @@ class Auto:
         """The prefix of the nodes in order of reach that has the best expected tokens per millisecond."""
         cost = self._curve.row(len(context.tokens))
         limit = min(budget, len(cost))
+        switch = self._curve.switch_ms / _KEPT
         tokens, parents, sources, names = [context.tokens[-1]], [-1], [0], ["root"]
-        expected, best_rate, best_size = 1.0, 1.0 / (cost[0] + self._overhead), 1
+        expected, best_rate, best_size = 1.0, 0.0, 1
         heap: list[tuple[float, int, int, int, str, _Candidate]] = []
         order = 0
 
@@ -146,7 +151,13 @@ class Auto:
                 heapq.heappush(heap, (-reach * chance, order, index, token, source, child))
 
         open_node(root, 0, 1.0)
-        while heap and len(tokens) < limit:
+        while True:
+            size = len(tokens)
+            price = cost[size - 1] + self._overhead + (switch if self._curve.width(size) != self._width else 0.0)
+            if expected / price > best_rate:
+                best_rate, best_size = expected / price, size
+            if not heap or size >= limit:
+                break
             negative, _, parent, token, source, node = heapq.heappop(heap)
             if source not in names:
                 names.append(source)
@@ -154,11 +165,9 @@ class Auto:
             parents.append(parent)
             sources.append(names.index(source))
             expected -= negative
-            rate = expected / (cost[len(tokens) - 1] + self._overhead)
-            if rate > best_rate:
-                best_rate, best_size = rate, len(tokens)
             open_node(node, len(tokens) - 1, -negative)
         size = best_size
+        self._width = self._curve.width(size)
         return TokenTree(tuple(tokens[:size]), tuple(parents[:size]), tuple(sources[:size]), tuple(names))
 
     def observe(self, step: Step) -> None:

@@ -95,6 +95,11 @@ class LanguageModel(Protocol):
         ...
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers of nodes, ascending, that passes are padded to; empty if a pass is as wide as its tree."""
+        ...
+
+    @property
     def abilities(self) -> frozenset[Ability]: ...
 
     @property

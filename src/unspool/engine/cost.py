@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import median
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.tree import TokenTree
 
-NODES = (1, 2, 3, 4, 5, 8, 9, 12, 13, 16, 17, 24, 25, 32, 48, 64)
+NODES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64)
 LENGTHS = (32, 256, 1024)
 SECONDS = 9.0
+_BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,16 @@ class CostCurve:
     Attributes:
         nodes: numbers of nodes, ascending, starting at 1.
         lengths: context lengths in tokens, ascending.
-        ms: milliseconds, one row a length, one column a number of nodes.
+        ms: milliseconds of a pass after one of the same width, one row a length, one column a number of nodes.
+        switch_ms: what a pass after one of another width costs more.
+        padded: whether passes are padded to the numbers in ``nodes``.
     """
 
     nodes: tuple[int, ...]
     lengths: tuple[int, ...]
     ms: tuple[tuple[float, ...], ...]
+    switch_ms: float = 0.0
+    padded: bool = False
 
     def row(self, length: int) -> NDArray[np.float64]:
         """Milliseconds [64] for 1..64 nodes at a context length (interpolated; constant beyond the measured lengths).
@@ -42,51 +48,55 @@ class CostCurve:
         # One length in eight is computed: the curve changes slowly and a decoding loop asks at every step.
         return _row(self, length // 8 * 8)
 
+    def width(self, n: int) -> int:
+        """Number of nodes that a pass over ``n`` nodes scores."""
+        return self.nodes[bisect_left(self.nodes, n)] if self.padded else n
+
 
 @lru_cache(maxsize=256)
 def _row(curve: CostCurve, length: int) -> NDArray[np.float64]:
-    at_length = [float(np.interp(length, curve.lengths, column)) for column in zip(*curve.ms, strict=True)]
-    full = np.interp(np.arange(1, curve.nodes[-1] + 1), curve.nodes, at_length)
+    at_length = np.array([float(np.interp(length, curve.lengths, column)) for column in zip(*curve.ms, strict=True)])
+    n = np.arange(1, curve.nodes[-1] + 1)
+    full = at_length[np.searchsorted(curve.nodes, n)] if curve.padded else np.interp(n, curve.nodes, at_length)
     return np.minimum.accumulate(full[::-1])[::-1]
 
 
 def measure(
-    model: LanguageModel,
-    nodes: Sequence[int] = NODES,
-    lengths: Sequence[int] = LENGTHS,
-    seconds: float = SECONDS,
-    progress: Callable[[float], None] = lambda done: None,
+    model: LanguageModel, seconds: float = SECONDS, progress: Callable[[float], None] = lambda done: None
 ) -> CostCurve:
     """Measure the curve in about ``seconds``: rounds over all widths, so that a slow moment of the machine spreads.
 
     Args:
-        model: its ``max_length`` cuts the lengths.
+        model: its ``max_length`` cuts the lengths, its ``widths`` are measured if it has any.
         progress: told the share of the time that has passed, 0 to 1.
     """
-    room = model.max_length - max(nodes)
-    lengths = sorted({min(length, room) for length in lengths})
+    nodes = tuple(n for n in model.widths if n <= NODES[-1]) or NODES
+    lengths = sorted({min(length, model.max_length - nodes[-1]) for length in LENGTHS})
     start = time.perf_counter()
     table = []
+    switches: list[float] = []
     for i, length in enumerate(lengths):
         session = model.open()
-        for at in range(0, length, 256):
-            block = TokenTree.chain(_tokens(min(256, length - at), model.vocab_size))
+        for at in range(0, length, _BLOCK):
+            block = TokenTree.chain(_tokens(min(_BLOCK, length - at), model.vocab_size))
             session.score(block, rows=())
             session.commit(range(len(block)))
         times: dict[int, list[float]] = {n: [] for n in nodes}
         end = start + seconds * (i + 1) / len(lengths)
-        while not times[nodes[0]] or time.perf_counter() < end:
-            for n in nodes:
-                tree = TokenTree.chain(_tokens(n, model.vocab_size))
-                if not times[n]:
-                    session.score(tree)  # the first pass of a shape prepares its kernels
-                times[n].append(session.score(tree).ms)
-                if len(times[n]) > 1 and time.perf_counter() > end:
+        trees = [TokenTree.chain(_tokens(n, model.vocab_size)) for n in nodes]
+        for tree in trees:
+            session.score(tree)  # the first pass of a shape prepares its kernels
+        while not times[nodes[-1]] or time.perf_counter() < end:
+            for tree in trees:
+                after_another, after_its_like = session.score(tree).ms, session.score(tree).ms
+                times[len(tree)].append(after_its_like)
+                switches.append(after_another - after_its_like)
+                if times[nodes[-1]] and time.perf_counter() > end:
                     break
             progress(min(1.0, (time.perf_counter() - start) / seconds))
         session.close()
         table.append(tuple(median(times[n]) for n in nodes))
-    return CostCurve(tuple(nodes), tuple(lengths), tuple(table))
+    return CostCurve(nodes, tuple(lengths), tuple(table), max(0.0, median(switches)), bool(model.widths))
 
 
 def _tokens(n: int, vocab_size: int) -> list[int]:

@@ -1,0 +1,76 @@
+"""The cost curve: interpolation, padding, and a measurement of a model whose costs are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unspool.backends.toy import ToyModel
+from unspool.drafters.auto import Auto
+from unspool.engine import cost
+from unspool.engine.contracts import Context
+from unspool.engine.cost import CostCurve
+from unspool.engine.tree import TokenTree
+
+
+def test_points_between_measured_ones_are_interpolated_and_never_cheaper_than_wider_ones() -> None:
+    curve = CostCurve((1, 3, 5), (0, 100), ((10.0, 8.0, 20.0), (20.0, 18.0, 40.0)))
+    np.testing.assert_allclose(curve.row(0), [8, 8, 8, 14, 20])
+    np.testing.assert_allclose(curve.row(100)[:3], [17.6, 17.6, 17.6])  # length 96: one in eight is computed
+    np.testing.assert_allclose(curve.row(10_000), [18, 18, 18, 29, 40])
+
+
+def test_a_padded_curve_has_steps() -> None:
+    curve = CostCurve((1, 4, 8), (0,), ((10.0, 12.0, 20.0),), switch_ms=5.0, padded=True)
+    np.testing.assert_allclose(curve.row(0), [10, 12, 12, 12, 20, 20, 20, 20])
+    assert [curve.width(n) for n in (1, 2, 4, 5, 8)] == [1, 4, 4, 8, 8]
+
+
+def test_measuring_covers_all_widths_and_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "LENGTHS", (8, 16, 4000))
+    told: list[float] = []
+    curve = cost.measure(ToyModel.random(vocab_size=5, max_length=96), seconds=0.05, progress=told.append)
+    assert curve.nodes == cost.NODES and curve.lengths == (8, 16, 32)
+    assert all(len(row) == len(curve.nodes) and min(row) > 0 for row in curve.ms)
+    assert told and told[-1] <= 1
+
+
+class Certain:
+    """Drafts a chain that it is always right about, as far as the rates have learned."""
+
+    def start(self, context: Context) -> None: ...
+
+    def propose(self, context: Context, budget: int) -> TokenTree:
+        return TokenTree.chain([context.tokens[-1], *[1] * (budget - 1)])
+
+    def observe(self, step: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("curve", "size"),
+    [
+        # A second node costs as much as a whole pass: the bare token is sent.
+        (CostCurve((1, 64), (0,), ((1.0, 64.0),)), 1),
+        # Free up to eight, dear beyond: eight are bought.
+        (CostCurve((1, 8, 9, 64), (0,), ((10.0, 10.0, 90.0, 90.0),)), 8),
+    ],
+)
+def test_auto_buys_while_a_node_pays(curve: CostCurve, size: int) -> None:
+    auto = Auto({"certain": Certain()}, curve)
+    for depth in range(1, 30):
+        for _ in range(50):
+            auto._rates.update("certain", 0, depth, True)
+    assert len(auto.propose(Context([1], 1, 0, 0.0), 64)) == size
+
+
+def test_auto_charges_for_a_change_of_width() -> None:
+    context = Context([1], 1, 0, 0.0)
+    trees = {}
+    for price in (0.0, 100.0):
+        curve = CostCurve((1, 2), (0,), ((10.0, 12.0),), switch_ms=price, padded=True)
+        auto = Auto({"certain": Certain()}, curve)
+        auto._width = 1
+        for _ in range(50):
+            auto._rates.update("certain", 0, 1, True)
+        trees[price] = len(auto.propose(context, 2))
+    assert trees == {0.0: 2, 100.0: 1}
