@@ -17,13 +17,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unspool.engine.contracts import Context, Drafter, Step
 from unspool.engine.cost import CostCurve
 from unspool.engine.tree import TokenTree
 
 _DEPTHS = 6
-_KEPT = 2
-"""Passes over which the price of a change of width is spread: how long a width is kept, roughly."""
+_MARGIN = 1.06
+"""How much better than the bare token drafts must promise to be. Choosing the best of many estimates overrates it, and
+the mistakes of drafting are paid in full, those of not drafting only in gains forgone."""
+
+_RECENT = 0.15
+"""Weight of the newest pass in the moving average of what a width promises."""
+
+_KEPT = 8
+"""Passes over which the price of a change to the best width of late is spread."""
 
 _Key = tuple[str, int, int]
 
@@ -111,7 +121,8 @@ class Auto:
         self._curve = curve
         self._rates = rates or AcceptanceRates(self._options)
         self._root = _Candidate(0)
-        self._width = 0  # of the pass before; another width costs more
+        self._width = 1  # of the pass before
+        self._promise: dict[int, float] = {}  # expected tokens by width, a moving average
         self._overhead = 0.0  # milliseconds of drafting per proposal, a moving average
 
     def start(self, context: Context) -> None:
@@ -129,11 +140,10 @@ class Auto:
 
     def _buy(self, root: _Candidate, context: Context, budget: int) -> TokenTree:
         """The prefix of the nodes in order of reach that has the best expected tokens per millisecond."""
+        tokens, parents, sources, names = [context.tokens[-1]], [-1], [0], ["root"]
+        expected = [1.0]  # tokens that the first nodes are expected to give, by their number
         cost = self._curve.row(len(context.tokens))
         limit = min(budget, len(cost))
-        switch = self._curve.switch_ms / _KEPT
-        tokens, parents, sources, names = [context.tokens[-1]], [-1], [0], ["root"]
-        expected, best_rate, best_size = 1.0, 0.0, 1
         heap: list[tuple[float, int, int, int, str, _Candidate]] = []
         order = 0
 
@@ -151,24 +161,38 @@ class Auto:
                 heapq.heappush(heap, (-reach * chance, order, index, token, source, child))
 
         open_node(root, 0, 1.0)
-        while True:
-            size = len(tokens)
-            price = cost[size - 1] + self._overhead + (switch if self._curve.width(size) != self._width else 0.0)
-            if expected / price > best_rate:
-                best_rate, best_size = expected / price, size
-            if not heap or size >= limit:
-                break
+        while heap and len(tokens) < limit:
             negative, _, parent, token, source, node = heapq.heappop(heap)
             if source not in names:
                 names.append(source)
             tokens.append(token)
             parents.append(parent)
             sources.append(names.index(source))
-            expected -= negative
+            expected.append(expected[-1] - negative)
             open_node(node, len(tokens) - 1, -negative)
-        size = best_size
-        self._width = self._curve.width(size)
+        size = self._size(expected, cost)
         return TokenTree(tuple(tokens[:size]), tuple(parents[:size]), tuple(sources[:size]), tuple(names))
+
+    def _size(self, expected: list[float], cost: NDArray[np.float64]) -> int:
+        """How many nodes to buy.
+
+        A pass of another width than the one before costs more, so a width is not chosen for one pass: the width that
+        promised most of late is cheap to return to, any other is charged for going there and back.
+        """
+        switch = self._curve.switch_ms
+        sizes = {self._curve.width(n): n for n in range(1, len(expected) + 1)}  # the widest tree of each width
+        for width, n in sizes.items():
+            before = self._promise.get(width, 1.0)
+            self._promise[width] = before + _RECENT * (expected[n - 1] - before)
+
+        def rate(width: int, tokens: float, charge: float) -> float:
+            price = float(cost[width - 1]) + self._overhead + charge
+            return tokens * (_MARGIN if width == 1 else 1.0) / price
+
+        lately = max(sizes, key=lambda width: rate(width, self._promise[width], 0.0))
+        charges = dict.fromkeys(sizes, 2 * switch) | {lately: switch / _KEPT, self._width: 0.0}
+        self._width = max(sizes, key=lambda width: rate(width, expected[sizes[width] - 1], charges[width]))
+        return sizes[self._width]
 
     def observe(self, step: Step) -> None:
         node = self._root
