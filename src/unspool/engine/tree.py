@@ -6,7 +6,7 @@ A chain is a tree, and plain decoding is the tree of one node.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -124,19 +124,6 @@ class TokenTree:
         """Drafted tokens from below the root to ``node``; empty for the root, whose token is committed text."""
         return [self.tokens[i] for i in self.path(node)[1:]]
 
-    def prefix(self, n: int) -> TokenTree:
-        """The first ``n`` nodes; topological order makes every prefix a tree.
-
-        Only for trees of point masses: dropping drawn siblings after the draw would bias a lossless sampling rule.
-        """
-        if n >= len(self):
-            return self
-        if any(draft != POINT_MASS for draft in self.drafts):
-            raise ValueError("nodes that were drawn from a distribution may not be dropped afterwards")
-        return TokenTree(
-            self.tokens[:n], self.parents[:n], self.sources[:n], self.source_names, buckets=self.buckets[:n]
-        )
-
     def truncated(self, depth: int) -> TokenTree:
         """The nodes down to ``depth``. Depth cuts whole sibling groups, so it is safe for drawn trees too."""
         if int(self.depths.max()) <= depth:
@@ -186,13 +173,6 @@ class TreeBuilder:
         self._child[parent, token] = node = len(self.tokens) - 1
         return node
 
-    def add_chain(self, parent: int, tokens: Iterable[int], source: str, limit: int, bucket: int = 0) -> None:
-        """Add tokens one below the other until the tree holds ``limit`` nodes."""
-        for token in tokens:
-            if len(self) >= limit and (parent, token) not in self._child:
-                return
-            parent = self.add(parent, token, source, bucket)
-
     def build(self) -> TokenTree:
         return TokenTree(
             tuple(self.tokens),
@@ -201,28 +181,3 @@ class TreeBuilder:
             tuple(self._names),
             buckets=tuple(self.buckets),
         )
-
-
-def merge(trees: Sequence[TokenTree], limit: int | None = None) -> TokenTree:
-    """One tree that holds the point-mass trees' paths, common prefixes once; earlier trees win ties of source.
-
-    Raises:
-        ValueError: if the roots differ or a tree holds drawn nodes (merging would drop duplicates after the draw).
-    """
-    if len({tree.tokens[0] for tree in trees}) != 1:
-        raise ValueError("only trees over the same root can be merged")
-    builder = TreeBuilder(trees[0].tokens[0])
-    for tree in trees:
-        if tree.distributions:
-            raise ValueError("trees of drawn nodes cannot be merged")
-        place = {0: 0}
-        for node in range(1, len(tree)):
-            parent = place.get(tree.parents[node])
-            if parent is None:
-                continue
-            known = builder.child(parent, tree.tokens[node])
-            if known is None and limit is not None and len(builder) >= limit:
-                continue
-            source = tree.source_names[tree.sources[node]]
-            place[node] = builder.add(parent, tree.tokens[node], source, tree.buckets[node])
-    return builder.build()
