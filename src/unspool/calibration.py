@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 
@@ -29,7 +29,13 @@ def processor() -> str:
 
 def fingerprint(model: LanguageModel, key: str) -> dict[str, str]:
     """All that a curve depends on; a change of any of it makes a new measurement."""
-    return {"model": key, "unspool": __version__, "machine": f"{platform.node()} {processor()}", **model.settings}
+    return {
+        "model": key,
+        "unspool": __version__,
+        "curve": " ".join(field.name for field in fields(CostCurve)),
+        "machine": f"{platform.node()} {processor()}",
+        **model.settings,
+    }
 
 
 def path_of(model: LanguageModel, key: str) -> Path:

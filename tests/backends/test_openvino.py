@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from unspool.backends.openvino import OpenVINOModel, OpenVINOSession
-from unspool.backends.openvino_convert import convert
+from unspool.backends.openvino_convert import Weights, convert
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
 
@@ -153,6 +153,45 @@ def test_commit_and_rewind_refuse_what_makes_no_sense(pair: Pair) -> None:
         session.commit([0])
     with pytest.raises(ValueError, match="rewind"):
         session.rewind(len(PROMPT) + 1)
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_a_node_scores_to_the_last_bit_alike_in_any_tree(weights: Weights, tmp_path: Path) -> None:
+    """Rounded to int8, activations that differ in the last bit soon differ in earnest: nothing less will do."""
+    torch.manual_seed(0)
+    sizes = {**SIZES, "hidden_size": 128, "intermediate_size": 256}
+    convert(AutoModelForCausalLM.from_config(Qwen2Config(**sizes)).eval(), tmp_path, weights, lambda message: None)
+    model = OpenVINOModel(tmp_path, threads=2)
+    rng = np.random.default_rng(0)
+    text = rng.integers(3, 64, 180).tolist()
+    start = 100  # the cache grows on the way
+
+    def opened() -> OpenVINOSession:
+        session = model.open()
+        session.score(TokenTree.chain(text[:start]), rows=())
+        session.commit(range(start))
+        return session
+
+    session, alone = opened(), []
+    for token in text[start:]:
+        alone.append(session.score(TokenTree.chain([token])).logits[0].copy())
+        session.commit([0])
+    session, at = opened(), start
+    while at < len(text):
+        # The text's own nodes lie scattered in a tree of wrong drafts.
+        path, parents, tokens = [0], [-1], [text[at]]
+        for token in text[at + 1 : at + 1 + int(rng.integers(0, 6))]:
+            for _ in range(int(rng.integers(0, 4))):
+                parents.append(int(rng.integers(0, len(tokens))))
+                tokens.append(int(rng.integers(3, 64)))
+            parents.append(path[-1])
+            path.append(len(tokens))
+            tokens.append(token)
+        logits = session.score(TokenTree(tuple(tokens), tuple(parents))).logits
+        for depth, node in enumerate(path):
+            np.testing.assert_array_equal(logits[node], alone[at - start + depth])
+        session.commit(path)
+        at += len(path)
 
 
 def test_attention_outside_the_interface_is_refused(tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from unspool.backends.openvino_convert import GraphInfo
+from unspool.backends.openvino_convert import FORMAT_VERSION, GraphInfo
 from unspool.backends.pages import released
 from unspool.engine.contracts import Ability, Scores
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
+
+Entries = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Keys [layers, 1, key/value heads, slots, head size], and values alike with one column more, of ones."""
 
 _MASKED = np.float32(-1e9)
 _CAPACITY_STEP = 128
@@ -56,10 +59,11 @@ class OpenVINOModel:
         self._ov = ov
         compiled = ov.Core().compile_model(directory / "openvino_model.xml", "CPU", properties)
         self._request = compiled.create_infer_request()
-        self._bound: NDArray[np.float32] | None = None
+        self._bound: Entries | None = None
         self.settings = {
             "backend": "openvino",
             "openvino": ov.__version__.split("-")[0],
+            "graph": str(FORMAT_VERSION),
             "architecture": self.info.architecture,
             "weights": self.info.weights,
             "threads": str(threads),
@@ -106,35 +110,42 @@ class OpenVINOModel:
             results.append(scores)
         return results
 
-    def infer(
-        self, cache: NDArray[np.float32], inputs: dict[str, NDArray[Any]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def infer(self, cache: Entries, inputs: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float32], Entries]:
         """One pass; returns views of the logits and of the new keys and values, valid until the next pass."""
         tensor = self._ov.Tensor
         if cache is not self._bound:
             # Bound once per cache array: the graph reads what commit writes into it.
-            for i, layer in enumerate(cache):
-                self._request.set_tensor(f"past.{i}", tensor(layer, shared_memory=True))
+            for i, entries in enumerate(pair for layer in zip(*cache, strict=True) for pair in layer):
+                self._request.set_tensor(f"past.{i}", tensor(entries, shared_memory=True))
             self._bound = cache
         for name, value in inputs.items():
             self._request.set_tensor(name, tensor(value))
         self._request.infer()
-        return self._request.get_tensor("logits").data, self._request.get_tensor("new").data
+        logits, keys, values = (self._request.get_tensor(name).data for name in ("logits", "new_keys", "new_values"))
+        return logits, (keys, values)
 
 
 class OpenVINOSession:
-    """One sequence. The cache array is [2 x layers, 1, key/value heads, capacity, head size]."""
+    """One sequence. Its cache has room for more tokens than it holds."""
 
     def __init__(self, model: OpenVINOModel) -> None:
         self._model = model
         info = model.info
-        self._cache = np.zeros((2 * info.layers, 1, info.kv_heads, _CAPACITY_STEP, info.head_dim), np.float32)
+        shape = (info.layers, 1, info.kv_heads, _CAPACITY_STEP)
+        self._cache = (
+            np.zeros((*shape, info.head_dim), np.float32),
+            np.zeros((*shape, info.head_dim + 1), np.float32),
+        )
         self._length = 0
-        self._new: NDArray[np.float32] | None = None
+        self._new: Entries | None = None
 
     @property
     def length(self) -> int:
         return self._length
+
+    @property
+    def _capacity(self) -> int:
+        return self._cache[0].shape[3]
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
         start = time.perf_counter()
@@ -157,12 +168,13 @@ class OpenVINOSession:
     def detach(self, scores: Scores) -> Scores:
         """Copy what the last pass left in memory that the model's next pass overwrites."""
         assert self._new is not None
-        self._new = self._new.copy()
+        keys, values = self._new
+        self._new = keys.copy(), values.copy()
         return Scores(scores.logits.copy(), scores.rows, scores.ms)
 
     def _masks(self, tree: TokenTree, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Additive masks [groups x size, capacity + size]: the cache's slots first, then the tree's nodes."""
-        info, size, capacity = self._model.info, len(positions), self._cache.shape[3]
+        info, size, capacity = self._model.info, len(positions), self._capacity
         allowed = np.zeros((size, capacity + size), dtype=np.bool_)
         allowed[:, : self._length] = True
         tree_part = allowed[:, capacity:]
@@ -182,22 +194,21 @@ class OpenVINOSession:
             raise RuntimeError("commit needs a tree that was scored since the last commit or rewind")
         end = self._length + len(path)
         self._reserve(end)
-        if list(path) == list(range(len(path))):
-            self._cache[:, 0, :, self._length : end] = self._new[:, :, : len(path)]
-        else:
-            self._cache[:, 0, :, self._length : end] = self._new[:, :, list(path)]
+        nodes = slice(len(path)) if list(path) == list(range(len(path))) else list(path)
+        for cache, new in zip(self._cache, self._new, strict=True):
+            cache[:, 0, :, self._length : end] = new[:, :, nodes]
         self._length = end
         self._new = None
 
     def _reserve(self, length: int) -> None:
         """Grow the cache by a quarter, in whole steps: few growths, and little masked memory to read."""
-        old = self._cache.shape[3]
+        old = self._capacity
         if length <= old:
             return
         capacity = -(-max(length, old + old // 4) // _CAPACITY_STEP) * _CAPACITY_STEP
-        grown = np.zeros((*self._cache.shape[:3], capacity, self._cache.shape[4]), np.float32)
-        grown[:, :, :, : self._length] = self._cache[:, :, :, : self._length]
-        self._cache = grown
+        more = [(0, 0), (0, 0), (0, 0), (0, capacity - old), (0, 0)]
+        keys, values = self._cache
+        self._cache = np.pad(keys, more), np.pad(values, more)
 
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self._length:
@@ -207,12 +218,13 @@ class OpenVINOSession:
 
     def fork(self) -> OpenVINOSession:
         twin = OpenVINOSession(self._model)
-        twin._cache = self._cache.copy()
+        keys, values = self._cache
+        twin._cache = keys.copy(), values.copy()
         twin._length = self._length
         return twin
 
     def close(self) -> None:
-        self._cache = self._cache[:, :, :, :0]
+        self._cache = np.empty(0, np.float32), np.empty(0, np.float32)
         self._new = None
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from unspool.errors import UnsupportedError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised whenever the graph's inputs, outputs or weights change; converted models of another version are not used."""
 
 Weights = Literal["int8", "int4", "fp32"]
@@ -160,23 +160,28 @@ def _trace(model: Any, info: GraphInfo) -> Any:
         Query heads that share a key/value head are laid out as more nodes of it, so that keys and values are not
         repeated; the mask comes in repeated to match. Few and plain operations: each one costs time at every change of
         shape.
+
+        The sum under the softmax comes from the same product as the weighted values, by their column of ones. A
+        product adds slot after slot, whose order is that of the text, and masked slots add exact zeros; a reduction
+        would add in an order that depends on where in the pass a token stands. So a node's numbers are the same to the
+        last bit in every tree and at every width, which with int8 activations is what makes them equal at all: one
+        flipped rounding grows from layer to layer.
         """
         if extra := [name for name in ("s_aux", "sinks", "position_bias") if others.get(name) is not None]:
             raise UnsupportedError(f"{info.architecture}: attention with {extra[0]} is not supported by openvino")
+        value = torch.cat([value, torch.ones_like(value[..., :1])], -1)
         io["new"][module.layer_idx] = (key, value)
         past_key, past_value = io["past"][module.layer_idx]
         keys, values = torch.cat([past_key, key], 2), torch.cat([past_value, value], 2)
-        mask = io["mask_sliding" if sliding_window else "mask"]
         heads, dim = query.shape[1], query.shape[3]
         scale = dim**-0.5 if scaling is None else scaling
-        grouped = (query * scale).reshape(1, key.shape[1], -1, dim)
-        if softcap is None:
-            out = torch.nn.functional.scaled_dot_product_attention(
-                grouped, keys, values, attn_mask=mask[None, None], scale=1.0
-            )
-        else:
-            scores = torch.tanh(grouped @ keys.transpose(2, 3) / softcap) * softcap + mask
-            out = scores.softmax(-1) @ values
+        scores = query.reshape(1, key.shape[1], -1, dim) @ keys.transpose(2, 3) * scale
+        if softcap is not None:
+            scores = torch.tanh(scores / softcap) * softcap
+        scores = scores + io["mask_sliding" if sliding_window else "mask"]
+        weights = torch.exp(scores - scores.amax(-1, keepdim=True))
+        out, total = (weights @ values).split([dim, 1], -1)
+        out = out / total
         return out.reshape(1, heads, -1, dim).transpose(1, 2), None
 
     AttentionInterface.register(_ATTENTION, attend)
@@ -192,7 +197,7 @@ def _trace(model: Any, info: GraphInfo) -> Any:
             super().__init__()
             self.base, self.head = base, head
 
-        def forward(self, ids: Any, positions: Any, rows: Any, *rest: Any) -> tuple[Any, Any]:
+        def forward(self, ids: Any, positions: Any, rows: Any, *rest: Any) -> tuple[Any, Any, Any]:
             past = rest[len(masks) :]
             io.update(zip(masks, rest, strict=False))
             io["past"] = [(past[2 * i], past[2 * i + 1]) for i in range(layers)]
@@ -210,8 +215,8 @@ def _trace(model: Any, info: GraphInfo) -> Any:
             logits = self.head(hidden[0].index_select(0, rows))
             if cap is not None:
                 logits = torch.tanh(logits / cap) * cap
-            new = torch.cat([entry for pair in io["new"] for entry in pair])
-            return logits, new
+            keys, values = zip(*io["new"], strict=True)
+            return logits, torch.cat(keys), torch.cat(values)
 
     n, capacity = 3, 7
     example = (
@@ -219,7 +224,7 @@ def _trace(model: Any, info: GraphInfo) -> Any:
         torch.arange(capacity, capacity + n)[None],
         torch.arange(n),
         *[torch.zeros(info.groups * n, capacity + n) for _ in masks],
-        *[torch.zeros(1, info.kv_heads, capacity, info.head_dim) for _ in range(2 * layers)],
+        *[torch.zeros(1, info.kv_heads, capacity, info.head_dim + i % 2) for i in range(2 * layers)],
     )
     try:
         with torch.inference_mode():
@@ -234,11 +239,11 @@ def _trace(model: Any, info: GraphInfo) -> Any:
     names = ["ids", "positions", "rows", *masks]
     shapes: list[list[int]] = [[1, -1], [1, -1], [-1], *[[-1, -1]] * len(masks)]
     names += [f"past.{i}" for i in range(2 * layers)]
-    shapes += [[1, info.kv_heads, -1, info.head_dim]] * (2 * layers)
+    shapes += [[1, info.kv_heads, -1, info.head_dim + i % 2] for i in range(2 * layers)]
     graph.reshape(dict(zip(graph.inputs, shapes, strict=True)))
     for port, name in zip(graph.inputs, names, strict=True):
         port.get_tensor().set_names({name})
-    for port, name in zip(graph.outputs, ("logits", "new"), strict=True):
+    for port, name in zip(graph.outputs, ("logits", "new_keys", "new_values"), strict=True):
         port.get_tensor().set_names({name})
     return graph
 
@@ -251,4 +256,7 @@ def _compress(graph: Any, weights: Weights) -> Any:
     logging.getLogger("nncf").setLevel(logging.WARNING)
     if weights == "int8":
         return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)
-    return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=64, ratio=1.0)
+    # All layers: reading the output layer is a quarter of a small model's step.
+    return nncf.compress_weights(
+        graph, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=64, ratio=1.0, all_layers=True
+    )

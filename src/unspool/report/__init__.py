@@ -1,0 +1,1 @@
+"""The report: results of ``unspool prove`` and ``unspool bench`` as one HTML file."""

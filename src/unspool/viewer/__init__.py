@@ -1,0 +1,1 @@
+"""The viewer: traces as one HTML file to look at."""
