@@ -97,9 +97,12 @@ def rescored(model: LanguageModel, case: Case, width: int) -> Rescored:
         session.score(TokenTree.chain(block), rows=())
         session.commit(range(len(block)))
     for at in range(prompt - 1, len(text) - 1, width):
-        block = text[at : min(at + width, len(text) - 1)]
-        yield from session.score(TokenTree.chain(block)).logits
-        session.commit(range(len(block)))
+        end = min(at + width, len(text) - 1)
+        while at < end:  # as decoding does, no pass is deeper than the session has room for
+            block = text[at : min(at + session.room, end)]
+            yield from session.score(TokenTree.chain(block)).logits
+            session.commit(range(len(block)))
+            at += len(block)
     session.close()
 
 

@@ -61,6 +61,10 @@ class RecomputeSession:
     def length(self) -> int:
         return len(self.tokens)
 
+    @property
+    def room(self) -> int:
+        return self.model.max_length - len(self.tokens)
+
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
         start = time.perf_counter()
         nodes = tuple(range(len(tree))) if rows is None else tuple(sorted(rows))

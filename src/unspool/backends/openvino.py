@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from unspool.backends.openvino_convert import FORMAT_VERSION, GraphInfo
 from unspool.backends.pages import released
+from unspool.backends.sections import STEP, Sections
 from unspool.engine.contracts import Ability, Scores
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
@@ -25,7 +26,6 @@ Entries = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Keys [layers, 1, key/value heads, slots, head size], and values alike with one column more, of ones."""
 
 _MASKED = np.float32(-1e9)
-_CAPACITY_STEP = 128
 
 # Trees are padded to these sizes with nodes that no node sees. OpenVINO prepares kernels for each new shape, which
 # costs as much as a pass or two, so few shapes are better than exact ones.
@@ -45,6 +45,7 @@ class OpenVINOModel:
         import openvino as ov
 
         self.info = GraphInfo.load(directory)
+        self.sections = Sections(self.info.max_length)
         threads = threads or psutil.cpu_count(logical=False) or 1
         if threads < 1:
             raise UnspoolError(f"threads must be at least 1, not {threads}")
@@ -131,7 +132,7 @@ class OpenVINOSession:
     def __init__(self, model: OpenVINOModel) -> None:
         self._model = model
         info = model.info
-        shape = (info.layers, 1, info.kv_heads, _CAPACITY_STEP)
+        shape = (info.layers, 1, info.kv_heads, STEP)
         self._cache = (
             np.zeros((*shape, info.head_dim), np.float32),
             np.zeros((*shape, info.head_dim + 1), np.float32),
@@ -142,6 +143,10 @@ class OpenVINOSession:
     @property
     def length(self) -> int:
         return self._length
+
+    @property
+    def room(self) -> int:
+        return self._model.sections.room(self._length)
 
     @property
     def _capacity(self) -> int:
@@ -176,13 +181,15 @@ class OpenVINOSession:
         """Additive masks [groups x size, capacity + size]: the cache's slots first, then the tree's nodes."""
         info, size, capacity = self._model.info, len(positions), self._capacity
         allowed = np.zeros((size, capacity + size), dtype=np.bool_)
-        allowed[:, : self._length] = True
+        slots = self._model.sections.slots[: self._length]
+        allowed[:, slots] = True
         tree_part = allowed[:, capacity:]
         np.fill_diagonal(tree_part, True)  # padding sees itself, so that its softmax has something to sum
         tree_part[: len(tree), : len(tree)] = tree.ancestors
         masks = {"mask": self._additive(allowed)}
         if info.sliding_window:
-            at = np.concatenate([np.arange(capacity), positions])
+            at = np.zeros(capacity + size, dtype=np.int64)
+            at[slots], at[capacity:] = np.arange(self._length), positions
             masks["mask_sliding"] = self._additive(allowed & (positions[:, None] - at < info.sliding_window))
         return masks
 
@@ -192,29 +199,28 @@ class OpenVINOSession:
     def commit(self, path: Sequence[int]) -> None:
         if self._new is None:
             raise RuntimeError("commit needs a tree that was scored since the last commit or rewind")
-        end = self._length + len(path)
-        self._reserve(end)
-        nodes = slice(len(path)) if list(path) == list(range(len(path))) else list(path)
+        start, self._length = self._length, self._length + len(path)
+        self._fit()
+        slots = self._model.sections.slots[start : self._length]
         for cache, new in zip(self._cache, self._new, strict=True):
-            cache[:, 0, :, self._length : end] = new[:, :, nodes]
-        self._length = end
+            cache[:, 0][:, :, slots] = new[:, :, list(path)]
         self._new = None
 
-    def _reserve(self, length: int) -> None:
-        """Grow the cache by a quarter, in whole steps: few growths, and little masked memory to read."""
+    def _fit(self) -> None:
+        """Give the cache a capacity that suits its section; grown by a quarter, so that it seldom grows."""
+        least, most = self._model.sections.capacities(self._length)
         old = self._capacity
-        if length <= old:
-            return
-        capacity = -(-max(length, old + old // 4) // _CAPACITY_STEP) * _CAPACITY_STEP
-        more = [(0, 0), (0, 0), (0, 0), (0, capacity - old), (0, 0)]
-        keys, values = self._cache
-        self._cache = np.pad(keys, more), np.pad(values, more)
+        if not least <= old <= most:
+            capacity = min(most, -(-max(least, old + old // 4) // STEP) * STEP)
+            keys, values = self._cache
+            self._cache = _resized(keys, capacity), _resized(values, capacity)
 
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self._length:
             raise ValueError(f"cannot rewind to {length}; the session holds {self._length} tokens")
         self._length = length
         self._new = None
+        self._fit()
 
     def fork(self) -> OpenVINOSession:
         twin = OpenVINOSession(self._model)
@@ -224,9 +230,17 @@ class OpenVINOSession:
         return twin
 
     def close(self) -> None:
-        self._cache = np.empty(0, np.float32), np.empty(0, np.float32)
+        keys, values = self._cache
+        self._cache = keys[:0].copy(), values[:0].copy()
         self._new = None
 
 
 def _padded(n: int) -> int:
     return next((size for size in _SIZES if size >= n), -(-n // _SIZE_STEP) * _SIZE_STEP)
+
+
+def _resized(array: NDArray[np.float32], capacity: int) -> NDArray[np.float32]:
+    kept = min(capacity, array.shape[3])
+    resized = np.zeros((*array.shape[:3], capacity, array.shape[4]), np.float32)
+    resized[:, :, :, :kept] = array[:, :, :, :kept]
+    return resized

@@ -186,6 +186,11 @@ class ToySession:
         """Number of entries of the cache."""
         return len(self.cache)
 
+    @property
+    def room(self) -> int:
+        """The rest of the context."""
+        return self.model.max_length - self.length
+
     def positions(self, tree: TokenTree) -> list[int]:
         """Position of every node in the text."""
         length = self.length

@@ -184,6 +184,10 @@ class TransformersSession:
     def length(self) -> int:
         return self._length
 
+    @property
+    def room(self) -> int:
+        return self._owner.max_length - self._length
+
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
         """Logits after each node of ``rows``, float32, or float64 for a float64 model; see ``Session.score``."""
         start = time.perf_counter()

@@ -54,6 +54,14 @@ class Session(Protocol):
         """Number of tokens whose cache entries are stored. The root of the next tree comes at this position."""
         ...
 
+    @property
+    def room(self) -> int:
+        """How many levels the next tree may have, root included, for its logits to be those of any other tree.
+
+        At least 1. A deeper tree is scored correctly, but sums may be grouped differently, which changes last bits.
+        """
+        ...
+
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
         """Logits after each node of ``rows`` (all nodes by default), each given the committed text and its own path.
 

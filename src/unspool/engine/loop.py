@@ -103,7 +103,8 @@ class _Row:
     def propose(self, vocab_size: int) -> tuple[TokenTree, float]:
         start = time.perf_counter()
         # Drafts beyond the length limit could never be emitted, so they are not paid for.
-        tree = self.request.drafter.propose(self.context, MAX_TREE_NODES).truncated(self.remaining - 1)
+        levels = min(self.remaining, self.session.room)
+        tree = self.request.drafter.propose(self.context, MAX_TREE_NODES).truncated(levels - 1)
         if tree.tokens[0] != self.tokens[-1]:
             raise ValueError(f"{self.request.method}: the root of the tree is not the newest committed token")
         if len(tree) > MAX_TREE_NODES:
@@ -237,8 +238,8 @@ def _prefill(row: _Row) -> PrefillEvent:
     """Everything but the last token of the prompt goes into the cache; no logits are asked for."""
     start = time.perf_counter()
     prompt = row.request.tokens[:-1]
-    for at in range(0, len(prompt), PREFILL_BLOCK):
-        block = TokenTree.chain(prompt[at : at + PREFILL_BLOCK])
+    while (at := row.session.length) < len(prompt):
+        block = TokenTree.chain(prompt[at : at + min(PREFILL_BLOCK, row.session.room)])
         row.session.score(block, rows=())
         row.session.commit(range(len(block)))
     return PrefillEvent(row.index, len(prompt), _ms(start))
