@@ -244,7 +244,8 @@ def load(
         backend: ``"openvino"`` (CPU, fast), ``"transformers"`` (torch, reference, GPU), or one of an installed package.
         report: told in a few words what happens during long work.
         **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (the
-            physical cores by default). transformers: ``device`` (``"cpu"``).
+            physical cores by default). transformers: ``device`` (``"cpu"``) and ``dtype``
+            (``"float32"``).
 
     Raises:
         UnspoolError: with one line that says what to do.

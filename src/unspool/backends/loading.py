@@ -70,11 +70,12 @@ def _openvino(source: ModelSource, report: Report, weights: str = "int8", thread
     return Loaded(model, directory, model.info.eos_token_ids)
 
 
-def _transformers(source: ModelSource, report: Report, device: str = "cpu") -> Loaded:
+def _transformers(source: ModelSource, report: Report, device: str = "cpu", dtype: str = "float32") -> Loaded:
     from unspool.backends.transformers import TransformersModel
 
+    target = prepare.torch_device(device)
     report("loading the weights into torch")
-    model = prepare.load_torch(source, device)
+    model = prepare.load_torch(source, dtype).to(target)
     return Loaded(
         TransformersModel.from_pretrained_model(model), prepare.tokenizer_directory(source), eos_token_ids(model)
     )

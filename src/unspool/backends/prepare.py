@@ -19,6 +19,9 @@ Report = Callable[[str], None]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+"""Of torch models."""
+
 # Bytes of the converted model per byte of GGUF (4 to 8 bits a weight) or of a float16 checkpoint, generously.
 _GROWTH = {"int8": 2.0, "int4": 1.5, "fp32": 8.0}
 
@@ -55,36 +58,52 @@ def _convert(source: ModelSource, directory: Path, weights: Weights, report: Rep
         convert(model, directory, weights, report)
 
 
-def load_torch(source: ModelSource, device: str = "cpu") -> Any:
-    """The model in float32, from a directory or a GGUF file (de-quantised by transformers).
+def load_torch(source: ModelSource, dtype: str = "float32") -> Any:
+    """The model on the CPU, from a directory or a GGUF file (de-quantised by transformers). No remote code is run.
 
     Args:
-        device: of torch, such as ``"cpu"`` or ``"cuda"`` (CUDA is untested here).
+        dtype: of weights, cache and arithmetic, see ``DTYPES``.
 
     Raises:
-        UnspoolError: with transformers' or torch's reason, if the model or the device cannot be had.
+        UnspoolError: with transformers' or torch's reason, if the model cannot be loaded.
     """
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     where, gguf = _location(source)
     with _quiet():
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                where, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **gguf
+                where, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False, **gguf
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UnspoolError(f"cannot load {source.name}: {reason}") from error
     # A de-quantised GGUF model is an ordinary one; transformers would go on calling it quantised.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
+    return model.eval()
+
+
+def torch_device(device: str) -> Any:
+    """The torch device of that name, such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` (CUDA is untested here).
+
+    Raises:
+        UnspoolError: if torch does not know it, or this machine does not have it.
+    """
+    import torch
+
     try:
-        return model.eval().to(device)
-    except (RuntimeError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UnspoolError(f"cannot use device {device!r}: {reason}") from error
+        target = torch.device(device)
+    except RuntimeError as error:
+        raise UnspoolError(f"unknown device {device!r}; use 'cpu', 'cuda' or 'cuda:N'") from error
+    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
+        raise UnspoolError(f"no device {device!r} on this machine for this torch; use device='cpu'")
+    return target
 
 
 def tokenizer_directory(source: ModelSource) -> Path:

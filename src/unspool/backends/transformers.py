@@ -21,54 +21,13 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.tree import TokenTree
-from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.errors import UnspoolError, UnsupportedError
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
-
-
-class TransformersBackend:
-    """Loads models from a directory in Hugging Face layout."""
-
-    name = "transformers"
-
-    def load(
-        self, directory: Path, *, device: str = "cpu", dtype: str = "float32", **options: Any
-    ) -> TransformersModel:
-        """Load a model with its configuration; nothing is downloaded and no remote code is run.
-
-        Args:
-            directory: holds ``config.json`` and the weights.
-            device: torch device, such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` (CUDA is untested here).
-            dtype: of weights, cache and arithmetic: ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``.
-
-        Raises:
-            UnsupportedError: if the architecture cannot score trees.
-            UnspoolError: if there is no model in ``directory``, or an option is wrong.
-        """
-        for option in options:
-            raise UnknownNameError("option of the transformers backend", option, ("device", "dtype"))
-        if dtype not in DTYPES:
-            raise UnknownNameError("dtype", dtype, DTYPES)
-        directory = Path(directory)
-        if not (directory / "config.json").is_file():
-            raise UnspoolError(
-                f"no model in {directory}: config.json is missing; give a directory in Hugging Face layout"
-            )
-        target = _device(device)
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError, SafetensorError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UnspoolError(f"cannot load the model in {directory}: {reason}") from error
-        return TransformersModel(model.to(target).eval(), name=directory.resolve().name)
 
 
 class TransformersModel:
@@ -113,7 +72,7 @@ class TransformersModel:
     @property
     def settings(self) -> dict[str, str]:
         return {
-            "backend": TransformersBackend.name,
+            "backend": "transformers",
             "model": self._name,
             "weights": str(self.model.dtype).removeprefix("torch."),
             "dtype": str(self.model.dtype).removeprefix("torch."),
@@ -265,16 +224,6 @@ class TransformersSession:
         for layer in self._cache.layers:
             layer.keys = layer.keys[:, :, : self._length]
             layer.values = layer.values[:, :, : self._length]
-
-
-def _device(device: str) -> torch.device:
-    try:
-        target = torch.device(device)
-    except RuntimeError as error:
-        raise UnspoolError(f"unknown device {device!r}; use 'cpu', 'cuda' or 'cuda:N'") from error
-    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
-        raise UnspoolError(f"no device {device!r} on this machine for this torch; use device='cpu'")
-    return target
 
 
 def _windows(model: PreTrainedModel) -> dict[str, int | None]:
