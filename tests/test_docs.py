@@ -288,7 +288,9 @@ def flags(command: str) -> set[str]:
     return set(FLAG.findall(generated.on_page_markdown(f"<!-- options: {command} -->")))
 
 
-@pytest.mark.parametrize("command", ["generate", "models", "methods", "calibrate"])
+@pytest.mark.parametrize(
+    "command", ["generate", "models", "methods", "calibrate", "prove", "bench", "report", "view"]
+)
 def test_tables_of_options_equal_the_help(command: str) -> None:
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [command, "--help"]).output
     names = re.findall(r"^\W*(--[a-z-]+)", text, re.MULTILINE)
@@ -310,7 +312,7 @@ def test_commands_in_the_pages_have_their_options() -> None:
         for command, rest in re.findall(r"unspool (\w+)(.*)", line):
             seen.add(command)
             assert set(FLAG.findall(rest.split('"')[0] + " ".join(rest.split('"')[2::2]))) <= flags(command), line
-    assert seen == {"generate", "models", "methods", "calibrate"}
+    assert seen == {"generate", "models", "methods", "calibrate", "prove", "bench", "report", "view"}
 
 
 def test_python_in_the_pages_compiles() -> None:

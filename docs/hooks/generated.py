@@ -16,10 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 
 from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.cli.bench import bench
 from unspool.cli.calibrate import calibrate
 from unspool.cli.generate import generate
 from unspool.cli.methods import list_methods
 from unspool.cli.models import list_models
+from unspool.cli.prove import prove
+from unspool.cli.report import report
+from unspool.cli.view import view
 from unspool.engine.cost import CostCurve
 
 if TYPE_CHECKING:
@@ -31,6 +35,10 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "models": list_models,
     "methods": list_methods,
     "calibrate": calibrate,
+    "prove": prove,
+    "bench": bench,
+    "report": report,
+    "view": view,
 }
 
 _GUARANTEES: dict[methods.Guarantee, str] = {

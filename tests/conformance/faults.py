@@ -14,8 +14,8 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.engine import noise
 from unspool.engine.contracts import Context
 from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree
+from unspool.proof.enumeration import Drawn, Node, Row, Siblings, Text, build, independent, no_replacement, top
 
-from .enumeration import Drawn, Node, Row, Siblings, Text, build, independent, no_replacement, top
 from .harness import SampledDrafter, Sampler, stochastic_beam
 
 # Wrong rules.

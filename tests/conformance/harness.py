@@ -18,8 +18,7 @@ from unspool.engine import noise
 from unspool.engine.contracts import AcceptanceRule, Context, Drafter, Step
 from unspool.engine.numeric import softmax
 from unspool.engine.tree import DraftDistribution, TokenTree
-
-from .enumeration import Drawn, Node, Output, Row, Text, build, without
+from unspool.proof.enumeration import Drawn, Node, Output, Row, Text, build, without
 
 
 class ScoredTarget:

@@ -1,46 +1,11 @@
-"""Pairs of a target and a draft model: near, far and degenerate ones. A good draft hides a wrong rule."""
+"""Pairs of models as far apart as the card of known mistakes says."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unspool.backends.toy import ToyModel
-
-KINDS = ("close", "far", "equal", "disjoint", "zeros", "one_hot", "one_hot_draft", "uniform", "narrow_draft")
-
-
-def _normalised(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    return weights / weights.sum(axis=-1, keepdims=True)
-
-
-def pair(kind: str, vocab_size: int, seed: int = 0) -> tuple[ToyModel, ToyModel]:
-    """Target and draft bigram models, with other rows for every context."""
-    rng = np.random.default_rng([seed, vocab_size, KINDS.index(kind)])
-    shape = (vocab_size + 1, vocab_size)
-    p = _normalised(np.exp(rng.standard_normal(shape)))
-    q = _normalised(np.exp(2.5 * rng.standard_normal(shape)))
-    half = (vocab_size + 1) // 2
-    rows = np.arange(vocab_size + 1)
-    if kind == "close":
-        q = _normalised(p * np.exp(0.15 * rng.standard_normal(shape)))
-    elif kind == "equal":
-        q = p.copy()
-    elif kind == "disjoint":
-        p[:, half:] = 0
-        q[:, :half] = 0
-    elif kind == "zeros":
-        p[rows, rows % vocab_size] = 0
-        q[rows, (rows + 1) % vocab_size] = 0
-    elif kind == "one_hot":
-        p = np.eye(vocab_size)[rng.integers(vocab_size, size=vocab_size + 1)]
-    elif kind == "one_hot_draft":
-        q = np.eye(vocab_size)[rng.integers(vocab_size, size=vocab_size + 1)]
-    elif kind == "uniform":
-        q = np.ones(shape)
-    elif kind == "narrow_draft":
-        q[:, 2:] = 0  # more siblings are asked for than the draft has tokens
-    return ToyModel(_normalised(p)), ToyModel(_normalised(q))
+from unspool.proof.pairs import normalised
 
 
 def divergence(target: ToyModel, draft: ToyModel, token: int) -> float:
@@ -52,5 +17,5 @@ def five_tokens(distance: str) -> tuple[ToyModel, ToyModel]:
     """Pairs over 5 tokens whose total variation after token 0 is that of the card: "far" 0.75, "close" 0.07."""
     noise, seed = {"far": (2.5, 163), "close": (0.2, 1)}[distance]
     rng = np.random.default_rng(seed)
-    p = _normalised(np.exp(rng.standard_normal((6, 5))))
-    return ToyModel(p), ToyModel(_normalised(p * np.exp(noise * rng.standard_normal((6, 5)))))
+    p = normalised(np.exp(rng.standard_normal((6, 5))))
+    return ToyModel(p), ToyModel(normalised(p * np.exp(noise * rng.standard_normal((6, 5)))))

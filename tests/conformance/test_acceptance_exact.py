@@ -12,13 +12,12 @@ from unspool.acceptance import Lossless
 from unspool.backends.toy import ToyModel
 from unspool.engine.contracts import Decision
 from unspool.engine.tree import DraftDistribution, TokenTree
-
-from .enumeration import (
+from unspool.proof.enumeration import (
+    DRAWS,
+    SHAPES,
     Shape,
     Siblings,
     TextTarget,
-    deduplicated,
-    drawn_then_retrieval,
     independent,
     joint,
     no_replacement,
@@ -28,34 +27,18 @@ from .enumeration import (
     top,
     total_variation,
     trees,
-    two_drafters,
 )
-from .pairs import KINDS, pair
+from unspool.proof.pairs import KINDS, pair
 
 TOLERANCE = 1e-12
-RULES = {
-    "A_point_mass": top,
-    "B_independent": independent,
-    "B_deduplicated": deduplicated,
-    "C_no_replacement": no_replacement,
-    "M_retrieval_first": retrieval_then_drawn,
-    "M_drawn_first": drawn_then_retrieval,
-    "M_two_drafters": two_drafters,
-}
 LEAF: Shape = ()
-CHAIN: Shape = (((LEAF,),),)
-TREES: dict[str, Shape] = {
-    "chain of 3": CHAIN,
-    "2 siblings with 1 child each": ((LEAF,), (LEAF,)),
-    "3 siblings, 2 children below the first": ((LEAF, LEAF), LEAF, LEAF),
-    "children below the second sibling": (LEAF, (LEAF, LEAF)),
-}
+CHAIN = SHAPES["chain of 3"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", DRAWS)
 def test_one_node(rule: str, kind: str) -> None:
-    siblings: Siblings = RULES[rule]
+    siblings: Siblings = DRAWS[rule]
     for vocab_size, most in ((3, 3), (4, 4), (5, 4)):
         target, draft = pair(kind, vocab_size)
         plain = target.distribution(1, (0,))
@@ -73,12 +56,12 @@ def test_as_many_siblings_as_tokens(rule: Siblings, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", DRAWS)
 def test_joint_of_three_tokens(rule: str, kind: str) -> None:
     target, draft = pair(kind, 3, seed=1)
     plain = target.distribution(3, (1,))
-    for name, shape in TREES.items():
-        drafts = trees(draft, (1,), shape, RULES[rule])
+    for name, shape in SHAPES.items():
+        drafts = trees(draft, (1,), shape, DRAWS[rule])
         assert total_variation(joint(Lossless(), target, (1,), drafts, 3), plain) < TOLERANCE, name
 
 
@@ -92,8 +75,8 @@ def test_stochastic_beam(kind: str) -> None:
 
 def test_draft_weights_sum_to_one() -> None:
     _, draft = pair("far", 3)
-    for siblings in RULES.values():
-        for shape in TREES.values():
+    for siblings in DRAWS.values():
+        for shape in SHAPES.values():
             assert sum(weight for _, weight in trees(draft, (0,), shape, siblings)) == pytest.approx(1, abs=1e-12)
     assert sum(weight for _, weight in stochastic_beam(draft, (0,), 2)) == pytest.approx(1, abs=1e-12)
 

@@ -12,8 +12,8 @@ from unspool.backends.toy import ToyModel
 from unspool.engine.contracts import Drafter
 from unspool.engine.noise import rule_generator
 from unspool.engine.tree import DraftDistribution, TokenTree
+from unspool.proof.enumeration import TextTarget, joint, outcomes, total_variation, trees
 
-from .enumeration import TextTarget, joint, outcomes, total_variation, trees
 from .faults import (
     CACHE_FAULTS,
     RULE_FAULTS,

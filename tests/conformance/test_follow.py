@@ -10,8 +10,8 @@ from unspool.acceptance import Follow
 from unspool.backends.toy import ToyModel
 from unspool.engine.contracts import Drafter
 from unspool.engine.tree import TokenTree
+from unspool.proof.enumeration import TextTarget
 
-from .enumeration import TextTarget
 from .harness import (
     EmptyDrafter,
     EosDrafter,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from unspool import __version__
-from unspool.cli import calibrate, generate, methods, models
+from unspool.cli import bench, calibrate, generate, methods, models, prove, report, view
 from unspool.errors import UnspoolError
 
 app = typer.Typer(
@@ -24,6 +24,10 @@ app.command("generate")(generate.generate)
 app.add_typer(models.app, name="models")
 app.command("methods")(methods.list_methods)
 app.command("calibrate")(calibrate.calibrate)
+app.command("prove")(prove.prove)
+app.command("bench")(bench.bench)
+app.command("report")(report.report)
+app.command("view")(view.view)
 
 
 def _version(value: bool) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +25,9 @@ from unspool.errors import UnspoolError
 
 if TYPE_CHECKING:
     from unspool.api import Model, Result
+
+_ALTERNATIVES = 8
+"""Best tokens that a trace lists for each emitted one."""
 
 
 def generate(
@@ -45,6 +51,8 @@ def generate(
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming.")] = False,
+    trace: Annotated[Path | None, typer.Option(help="Write every pass to this file, for `unspool view`.")] = None,
+    view: Annotated[bool, typer.Option("--view", help="Show the run in the browser when it is over.")] = False,
     backend: BackendOption = "openvino",
     weights: WeightsOption = None,
     threads: ThreadsOption = None,
@@ -61,6 +69,8 @@ def generate(
       unspool generate -m qwen2.5-coder-0.5b --temperature 0.8 --seed 7 < prompt.txt
 
       unspool generate --method token_recycling --json "List the planets." | jq .statistics
+
+      unspool generate --trace run.jsonl --view "Count to twenty."
     """
     from unspool.engine.options import GenerationOptions
 
@@ -81,21 +91,49 @@ def generate(
     find(method, "drafter")
     if acceptance is not None:
         find(acceptance, "acceptance")
+    if trace is not None:
+        from unspool import trace_file
+        from unspool.viewer.page import page_path
+
+        for path in [trace, page_path(trace)] if view else [trace]:
+            trace_file.check_writable(path)
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
     with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
         if method == "auto":
             with Status() as status:
                 decoder.report = status.say
                 decoder.cost_curve()
-        if as_json:
-            result = decoder.generate(text, **options)
-            print(json.dumps(_as_json(decoder, method, result), indent=1, ensure_ascii=False))
-            return
-        stream = decoder.stream(text, **options)
-        for piece in stream:
-            print(piece, end="", flush=True)
-        print(flush=True)
-        print(summary(stream.result, method), file=sys.stderr)
+        if view and trace is None:
+            trace = Path(tempfile.mkdtemp(prefix="unspool-")) / "run.jsonl"
+        with _recorded(decoder, text, chat, trace) as recording:
+            options |= recording
+            if as_json:
+                result = decoder.generate(text, **options)
+                print(json.dumps(_as_json(decoder, method, result), indent=1, ensure_ascii=False))
+            else:
+                stream = decoder.stream(text, **options)
+                for piece in stream:
+                    print(piece, end="", flush=True)
+                print(flush=True)
+                print(summary(stream.result, method), file=sys.stderr)
+    if trace is not None and view:
+        from unspool.cli.view import write_page
+
+        print(f"page: {write_page([trace])}", file=sys.stderr)
+
+
+@contextmanager
+def _recorded(decoder: Model, text: str, chat: bool | None, path: Path | None) -> Iterator[dict[str, Any]]:
+    """The options with which a run writes its trace to ``path``; none without a path."""
+    if path is None:
+        yield {}
+        return
+    from unspool.trace_file import TraceWriter, make_header
+
+    ids, tokenizer = decoder.encode(text, chat), decoder.tokenizer
+    header = make_header(decoder.name, ids, tokenizer, decoder.language_model.vocab_size)
+    with TraceWriter(path, header, tokenizer) as writer:
+        yield {"alternatives": _ALTERNATIVES, "on_event": writer.add}
 
 
 def _read(prompt: str | None, file: Path | None) -> str:

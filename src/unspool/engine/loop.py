@@ -7,7 +7,8 @@ Methods fill its slots (drafter, acceptance rule, shapers, constraint); none has
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -128,11 +129,18 @@ class _Row:
                 break
         nodes = decision.path[: len(emitted)]
         margins = tuple(target.margin(node) for node in nodes)
+        pause = time.perf_counter()
         logprobs = (
             tuple(target.logprob(node, token) for node, token in zip(nodes, emitted, strict=True))
-            if options.logprobs
+            if options.logprobs or options.alternatives
             else None
         )
+        alternatives = ranks = None
+        if options.alternatives:
+            alternatives = tuple(target.alternatives(node, options.alternatives) for node in nodes)
+            ranks = tuple(target.rank(node, token) for node, token in zip(nodes, emitted, strict=True))
+            # What a trace asks for is in none of the times, which are to tell what decoding costs.
+            start += time.perf_counter() - pause
         self.session.commit(nodes)
         self.tokens.extend(emitted)
         if request.constraint is not None:
@@ -156,6 +164,8 @@ class _Row:
             score_ms=score_ms,
             accept_ms=accept_ms,
             observe_ms=_ms(start),
+            alternatives=alternatives,
+            ranks=ranks,
         )
         self.steps += 1
         return event
@@ -202,10 +212,18 @@ def decode(model: LanguageModel, requests: Sequence[Request]) -> Iterator[Event]
     """
     for request in requests:
         check(model, request)
-    return _decode(model, requests)
+    return _told(_decode(model, requests), requests)
 
 
-def _decode(model: LanguageModel, requests: Sequence[Request]) -> Iterator[Event]:
+def _told(events: Generator[Event, None, None], requests: Sequence[Request]) -> Iterator[Event]:
+    with closing(events):
+        for event in events:
+            if tell := requests[event.row].options.on_event:
+                tell(event)
+            yield event
+
+
+def _decode(model: LanguageModel, requests: Sequence[Request]) -> Generator[Event, None, None]:
     rows: list[_Row] = []
     try:
         for index, request in enumerate(requests):

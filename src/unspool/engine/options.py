@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unspool.engine.contracts import Shaper
+from unspool.engine.trace import Event
 from unspool.errors import UnspoolError
+
+MAX_ALTERNATIVES = 20
+"""Most alternatives that a trace lists per token."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class GenerationOptions:
         eos_token_id: ids that end the text; None: the model's own.
         stop: strings that end the text; the string itself is not part of it.
         logprobs: whether results carry log-probabilities.
+        alternatives: how many of the best tokens the trace lists for each emitted one, with their log-probabilities and
+            the rank of the emitted one, 0 to 20; 0 records none of that and costs nothing.
+        on_event: called with each trace event as it happens, in the thread that decodes.
         shapers: more logits shapers, after the built-in ones; transformers' ``LogitsProcessor`` objects are accepted.
     """
 
@@ -42,6 +49,8 @@ class GenerationOptions:
     eos_token_id: Sequence[int] | None = None
     stop: Sequence[str] = ()
     logprobs: bool = False
+    alternatives: int = 0
+    on_event: Callable[[Event], None] | None = None
     shapers: Sequence[Shaper] = ()
 
     def __post_init__(self) -> None:
@@ -54,6 +63,10 @@ class GenerationOptions:
             (0 < self.typical_p <= 1, f"typical_p must lie in (0, 1], not {self.typical_p}"),
             (self.repetition_penalty > 0, f"repetition_penalty must be above 0, not {self.repetition_penalty}"),
             (self.no_repeat_ngram_size >= 0, "no_repeat_ngram_size must be 0 (off) or above"),
+            (
+                0 <= self.alternatives <= MAX_ALTERNATIVES,
+                f"alternatives must lie in 0 (off) to {MAX_ALTERNATIVES}, not {self.alternatives}",
+            ),
             (all(self.stop), "a stop string must not be empty"),
             (all(len(word) for word in self.bad_words_ids), "bad_words_ids must not hold an empty sequence"),
         ):

@@ -96,6 +96,20 @@ class ShapedTarget:
         """Log-probability of ``token`` under the softmax of the shaped logits after ``node``, greedy or not."""
         return float(numeric.log_softmax(self._row(node))[token])
 
+    def alternatives(self, node: int, k: int) -> tuple[tuple[int, float], ...]:
+        """The ``k`` best (id, log-probability) under the softmax of the shaped logits after ``node``.
+
+        Best first, lowest id first among equals; fewer where fewer tokens can follow.
+        """
+        ids = numeric.top_k(self._row(node)[None], k)[0][0]
+        values = numeric.log_softmax(self._row(node))[ids]
+        return tuple((int(i), float(p)) for i, p in zip(ids, values, strict=True) if p > -np.inf)
+
+    def rank(self, node: int, token: int) -> int:
+        """How many tokens come before ``token`` in the order of ``alternatives``, 0 for the best."""
+        row = self._row(node)
+        return int(np.count_nonzero(row > row[token]) + np.count_nonzero(row[:token] == row[token]))
+
     def _pick(self, node: int) -> _Pick:
         pick = self._picks.get(node)
         if pick is None:

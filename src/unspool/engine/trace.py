@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -54,6 +55,9 @@ class StepEvent:
         margins: per emitted token, the gap between the two best logits of the distribution it was taken from.
         logprobs: per emitted token, its log-probability in that distribution, where asked for.
         draft_ms, score_ms, accept_ms, observe_ms: time in the drafter, the model, the acceptance rule and ``observe``.
+        alternatives: per emitted token, the best (id, log-probability) of that distribution, best first, without tokens
+            that cannot follow; None unless asked for.
+        ranks: per emitted token, how many tokens come before it in that order, 0 for the best; None unless asked for.
     """
 
     row: int
@@ -70,6 +74,8 @@ class StepEvent:
     score_ms: float
     accept_ms: float
     observe_ms: float
+    alternatives: tuple[tuple[tuple[int, float], ...], ...] | None = None
+    ranks: tuple[int, ...] | None = None
     kind: Literal["step"] = "step"
 
 
@@ -86,5 +92,13 @@ Event = StartEvent | PrefillEvent | StepEvent | EndEvent
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    """The event as plain data for one line of a JSONL trace."""
-    return asdict(event)
+    """The event as plain data for one line of a JSONL trace.
+
+    JSON has no infinity, so a margin without a runner-up and the log-probability of a token that a lossy rule took
+    against the distribution are None.
+    """
+    data = asdict(event)
+    for name in ("margins", "logprobs"):
+        if data.get(name):
+            data[name] = [value if math.isfinite(value) else None for value in data[name]]
+    return data

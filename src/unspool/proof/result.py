@@ -11,7 +11,7 @@ Check = Literal["identity", "distribution", "validity", "distance"]
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where a run leaves plain decoding.
+    """A place where a run leaves plain decoding, or later what plain decoding would make of the run's own text.
 
     Attributes:
         prompt: number of the prompt in its file, from 0.
@@ -44,8 +44,9 @@ class MethodProof:
         temperature: of the runs.
         prompts: number of runs compared.
         identical: how many of them are plain decoding's to the last token.
-        tokens: compared tokens, up to and with the first difference of each run.
-        ties, faults: number of differences by verdict; a failed statistical test is a fault.
+        tokens: compared tokens.
+        ties, faults: number of differences by verdict, of which a run can have several; a failed statistical test is a
+            fault.
         differences: where the runs part.
         details: figures of other checks, such as p-values, by name.
     """

@@ -1,19 +1,20 @@
-"""Exact output distributions of the lossless rule, without randomness: every draft and every outcome is summed over.
+"""Exact output distributions of acceptance rules, without randomness: every draft and every outcome is summed over.
 
-The rule that is enumerated is the production code: ``Lossless.walk`` takes its randomness as an argument, and here a
-script that visits every outcome takes the place of a generator.
+The rule that is enumerated is the one that decodes: its ``walk`` takes its randomness as an argument, and here a script
+that visits every outcome takes the place of a generator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.acceptance import Lossless
+from unspool.acceptance.lossless import Chance
 from unspool.backends.toy import ToyModel
-from unspool.engine.contracts import Decision
+from unspool.engine.contracts import Decision, Target
 from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree
 
 Row = NDArray[np.float64]
@@ -22,6 +23,15 @@ Drawn = list[tuple[int, DraftDistribution | None]]  # siblings in draw order; No
 Siblings = Callable[[Row, int, Text], Iterator[tuple[Drawn, float]]]  # (q, count, text) -> every draw with its weight
 Shape = tuple["Shape", ...]  # the shape of the subtree below each sibling, in draw order
 Output = dict[Text, float]
+
+
+@runtime_checkable
+class Walks(Protocol):
+    """An acceptance rule whose randomness is an argument, so that its outcomes can be enumerated."""
+
+    def walk(self, target: Target, chance: Chance) -> Decision:
+        """The rule's decision on the scored tree of ``target``, with all its randomness from ``chance``."""
+        ...
 
 
 class TextTarget:
@@ -65,7 +75,7 @@ class Script:
         return answer
 
 
-def outcomes(rule: Lossless, target: TextTarget) -> Iterator[tuple[Decision, float]]:
+def outcomes(rule: Walks, target: TextTarget) -> Iterator[tuple[Decision, float]]:
     """Every decision that the rule can come to, with its probability."""
     scripts: list[tuple[int, ...]] = [()]
     while scripts:
@@ -74,9 +84,7 @@ def outcomes(rule: Lossless, target: TextTarget) -> Iterator[tuple[Decision, flo
         yield decision, script.probability
 
 
-def joint(
-    rule: Lossless, model: ToyModel, prompt: Text, drafts: Iterator[tuple[TokenTree, float]], length: int
-) -> Output:
+def joint(rule: Walks, model: ToyModel, prompt: Text, drafts: Iterator[tuple[TokenTree, float]], length: int) -> Output:
     """The distribution of the first ``length`` tokens when one round is followed by plain sampling."""
     emitted: Output = {}
     for tree, weight in drafts:
@@ -245,3 +253,24 @@ def stochastic_beam(draft: ToyModel, prompt: Text, width: int) -> Iterator[tuple
             nodes: list[Node] = [(prompt[-1], -1, None), *((token, 0, roots) for token in firsts)]
             nodes += [(pair % size, 1 + firsts.index(pair // size), leaves[pair // size]) for pair in order]
             yield build(nodes), weight * other_weight
+
+
+DRAWS: dict[str, Siblings] = {
+    "A_point_mass": top,
+    "B_independent": independent,
+    "B_deduplicated": deduplicated,
+    "C_no_replacement": no_replacement,
+    "M_retrieval_first": retrieval_then_drawn,
+    "M_drawn_first": drawn_then_retrieval,
+    "M_two_drafters": two_drafters,
+}
+"""Every way to draft siblings that a rule must be right for."""
+
+_LEAF: Shape = ()
+SHAPES: dict[str, Shape] = {
+    "chain of 3": (((_LEAF,),),),
+    "2 siblings with 1 child each": ((_LEAF,), (_LEAF,)),
+    "3 siblings, 2 children below the first": ((_LEAF, _LEAF), _LEAF, _LEAF),
+    "children below the second sibling": (_LEAF, (_LEAF, _LEAF)),
+}
+"""Trees that rules are enumerated on."""

@@ -1,0 +1,206 @@
+"""One ``unspool bench`` from its options to its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unspool.backends import store
+from unspool.bench import suites, verdicts
+from unspool.bench.about import about, versions
+from unspool.bench.contestants import PLAIN, Contestant, contestants
+from unspool.bench.engines import Settings
+from unspool.bench.partial import Partial
+from unspool.bench.process import ContestantError, Worker
+from unspool.bench.result import Bench
+from unspool.bench.runner import WARM_UP, Plan, Progress, measure
+from unspool.engine.options import GenerationOptions
+from unspool.errors import UnspoolError
+
+if TYPE_CHECKING:
+    from unspool.backends.resolve import ModelSource
+    from unspool.backends.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asks for.
+
+    Attributes:
+        model: as ``unspool.load`` takes it; None: the default model.
+        methods: drafters, each with ``@weights`` if it is not to have the default ones.
+        peers: names of ``contestants.PEERS``.
+        weights: the default ones.
+        suite: see ``suites.load``.
+        limit: most prompts of a category; None: all.
+        repeats: at least 1.
+        max_new_tokens: at least 2, since a single token has no speed.
+        temperature, seed: as in ``GenerationOptions``.
+        threads: of every contestant; None: the physical cores.
+    """
+
+    model: str | None = None
+    methods: Sequence[str] = ("auto",)
+    peers: Sequence[str] = ()
+    weights: str = "int8"
+    suite: str = "mixed"
+    limit: int | None = None
+    repeats: int = 1
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    seed: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        GenerationOptions(max_new_tokens=self.max_new_tokens, temperature=self.temperature)
+        for name, least in (("max_new_tokens", 2), ("repeats", 1), ("limit", 1), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UnspoolError(f"{name} must be at least {least}, not {value}")
+        if self.peers and self.temperature:
+            raise UnspoolError("peers are compared at temperature 0 only; leave out the peers or the temperature")
+
+
+def benchmark(options: Options, command: str, progress: Progress, json_file: Path | None = None) -> Bench:
+    """Measure, and write the result to ``json_file`` if one is given.
+
+    With a file, finished runs are kept beside it until it is written, and the same options go on where an interrupted
+    benchmark was.
+
+    Args:
+        command: the command line, for the result.
+
+    Raises:
+        UnspoolError: for options that cannot be served, before any measuring; or if a method of unspool fails.
+    """
+    from unspool.backends.catalogue import default_model
+    from unspool.backends.resolve import resolve
+    from unspool.bench.genai_export import directory
+
+    chosen = contestants(options.methods, options.peers, options.weights)
+    suite = suites.load(options.suite, options.limit, options.seed)
+    name = options.model or default_model()
+    source = resolve(name)
+    check_output(json_file)
+    threads = options.threads or _cores()
+    header = asdict(options) | {
+        "model": source.key,
+        "suite": f"{suite.name} {_digest(suite)}",
+        "threads": threads,
+        "versions": versions(),
+    }
+    with closing(Partial(json_file, header, about())) as partial:
+        tokenizer = _prepare(source, chosen, progress)
+        ids = {"": _encode(tokenizer, WARM_UP)} | {p.id: _encode(tokenizer, p.text) for p in suite.prompts}
+        settings = Settings(name, threads, max(map(len, ids.values())) + options.max_new_tokens)
+        limits, curve = _calibrate(chosen, settings, fresh=not partial.runs, progress=progress)
+        if settings.context > limits["max_length"]:
+            longest = max(ids, key=lambda prompt: len(ids[prompt]))
+            raise UnspoolError(
+                f"prompt {longest} ({len(ids[longest])} tokens) and max_new_tokens ({options.max_new_tokens}) exceed "
+                f"the model's context of {limits['max_length']} tokens; lower --max-new-tokens or use another suite"
+            )
+        plan = Plan(
+            contestants=chosen,
+            prompts=suite.prompts,
+            ids=ids,
+            decode=tokenizer.decode,
+            repeats=options.repeats,
+            seed=options.seed,
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            eos=limits["eos"],
+        )
+
+        def start(contestant: Contestant) -> Worker:
+            if contestant.name == "openvino_genai" and not directory(source).is_dir():
+                # Its first start exports the model, which must not count to its memory.
+                Worker(contestant, settings).close()
+            return Worker(contestant, settings)
+
+        measured = measure(plan, start, progress, partial.runs, partial.add)
+        judged = verdicts.judge(plan, measured.runs, lambda: Worker(chosen[0], settings), progress)
+        bench = Bench(
+            about=partial.about,
+            command=command,
+            model=source.name,
+            suite=suite.name,
+            settings=measured.settings,
+            options={
+                key: getattr(options, key) for key in ("limit", "repeats", "seed", "max_new_tokens", "temperature")
+            },
+            left_out=measured.left_out,
+            curve=curve,
+            memory={name: peak for name, peak in partial.memory.items() if name in measured.settings},
+            verdicts=judged,
+            runs=measured.runs,
+        )
+        if json_file is not None:
+            with store.atomic_file(json_file) as temporary:
+                temporary.write_text(json.dumps(bench.to_json(), indent=1) + "\n", encoding="utf-8")
+        partial.remove()
+    return bench
+
+
+def check_output(file: Path | None) -> None:
+    """Refuse an output file that could not be written, before hours of work.
+
+    Raises:
+        UnspoolError: if its directory does not exist or cannot be written.
+    """
+    if file is not None and (not os.access(file.absolute().parent, os.W_OK) or file.is_dir()):
+        raise UnspoolError(f"cannot write {file}; name a file in a directory that exists and can be written")
+
+
+def _prepare(source: ModelSource, chosen: Sequence[Contestant], progress: Progress) -> Tokenizer:
+    """Convert what is not converted yet: in a contestant's process it would count to its memory."""
+    from unspool.backends import prepare
+    from unspool.backends.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer(prepare.tokenizer_directory(source))
+    for weights in dict.fromkeys(contestant.weights for contestant in chosen if contestant.weights is not None):
+        prepare.converted(source, weights, progress.say)
+    return tokenizer
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    if tokenizer.has_chat_template:
+        return tokenizer.chat([{"role": "user", "content": text}])
+    return tokenizer.encode(text)
+
+
+def _calibrate(
+    chosen: Sequence[Contestant], settings: Settings, fresh: bool, progress: Progress
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Limits of the model, and plain's cost curve; curves of other weights go to the cache, where ``auto`` finds them.
+
+    In processes of their own, so that wide passes do not count to the memory of a contestant.
+    """
+    found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    for contestant in chosen:
+        weights = contestant.weights
+        if weights is None or weights in found:
+            continue
+        progress.say(f"measuring the cost curve of {weights}")
+        try:
+            with closing(Worker(Contestant(PLAIN, PLAIN, weights), settings)) as worker:
+                found[weights] = worker.ask("limits"), worker.ask("curve", fresh=fresh)
+        except ContestantError as error:
+            raise UnspoolError(f"{contestant.name}: {error}") from error
+    return next(iter(found.values()))
+
+
+def _digest(suite: suites.Suite) -> str:
+    return hashlib.sha256(repr(suite.prompts).encode()).hexdigest()[:16]
+
+
+def _cores() -> int:
+    import psutil
+
+    return psutil.cpu_count(logical=False) or 1

@@ -1,0 +1,97 @@
+"""``unspool bench``: how fast methods and peers decode a suite of prompts, measured interleaved on this machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unspool.cli.common import ModelOption, ThreadsOption
+
+
+def bench(
+    model: ModelOption = None,
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Methods, comma-separated; plain always takes part. One may have weights of its own: plain@int4."
+        ),
+    ] = "auto",
+    weights: Annotated[str, typer.Option(help="Weight format: int8, int4 or fp32.")] = "int8",
+    suite: Annotated[
+        str, typer.Option(help="mixed, code-edit, json, humaneval, spec-bench:FILE, or a file of prompts.")
+    ] = "mixed",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most prompts of a category. Default: all.", show_default=False)
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="How often every prompt is decoded.")] = 1,
+    peers: Annotated[
+        str, typer.Option(help="Other engines, comma-separated: transformers, llama_cpp, openvino_genai.")
+    ] = "",
+    max_new_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of an answer.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 is greedy; above 0 tokens are sampled.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the order of the runs, the choice by --limit, and sampling.")] = 0,
+    threads: ThreadsOption = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for all figures; an interrupted run goes on from beside it.")
+    ] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="File for the report.")] = None,
+    answers: Annotated[
+        Path | None, typer.Option("--spec-bench-answers", help="Directory for the runs in Spec-Bench's answer format.")
+    ] = None,
+) -> None:
+    """Compare the decoding speed of methods and other engines with plain decoding.
+
+    Every prompt goes to all contestants, each in a process of its own, in an order drawn anew, before the next prompt.
+    Interrupted with Ctrl-C, the same command with the same --json goes on where it was.
+
+    Examples:
+
+      unspool bench -m qwen2.5-coder-0.5b --limit 2
+
+      unspool bench --methods auto,suffix,plain@int4 --suite json --json result.json --html result.html
+
+      unspool bench --peers transformers,llama_cpp,openvino_genai --suite spec-bench:question.jsonl --limit 5
+    """
+    from rich.console import Console
+
+    from unspool.bench import spec_bench, suites, table
+    from unspool.bench.about import command_line
+    from unspool.bench.benchmark import Options, benchmark, check_output
+    from unspool.bench.progress import Screen
+
+    options = Options(
+        model=model,
+        methods=_names(methods),
+        peers=_names(peers),
+        weights=weights,
+        suite=suite,
+        limit=limit,
+        repeats=repeats,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        threads=threads,
+    )
+    for file in (json_file, html_file):
+        check_output(file)
+    try:
+        with Screen() as screen:
+            result = benchmark(options, command_line(sys.argv[1:]), screen, json_file)
+    except KeyboardInterrupt:
+        kept = "the same command goes on from here" if json_file else "nothing was kept; with --json it could go on"
+        print(f"interrupted; {kept}", file=sys.stderr)
+        raise
+    if answers is not None:
+        spec_bench.write(result, answers, suites.load(suite).categories)
+    if html_file is not None:
+        from unspool.report import html
+
+        html.write([result], html_file)
+    table.show(result, Console())
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

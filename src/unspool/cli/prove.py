@@ -1,0 +1,209 @@
+"""``unspool prove``: the proof that methods keep what they promise, as a table."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unspool.cli.common import (
+    BackendOption,
+    DeviceOption,
+    ModelOption,
+    Status,
+    ThreadsOption,
+    WeightsOption,
+    loaded,
+)
+from unspool.errors import UnspoolError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from unspool.proof.prove import Progress
+    from unspool.proof.result import Proof
+
+
+def prove(
+    model: ModelOption = None,
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated names, see `unspool methods`, or all.", metavar="NAMES")
+    ] = "all",
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSONL with `prompt` or, as Spec-Bench, `turns`; or a text file, one prompt a line. "
+            "Default: twelve short ones of unspool's own.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first prompts.", show_default=False)] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of each run.")] = 128,
+    temperature: Annotated[
+        list[float] | None, typer.Option(help="May be repeated. Default: 0 and 0.8.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Prompt i is decoded with this seed plus i.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a report to this file.", show_default=False)] = None,
+    backend: BackendOption = "openvino",
+    weights: WeightsOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Prove on this machine that methods give what plain decoding gives.
+
+    Every method decodes every prompt, and each token is compared with plain decoding of the same backend. A difference
+    below the backend's own noise, which is measured, is a tie; above it is a fault. Rules that promise the same
+    distribution are enumerated on a tiny model, and their draws compared with plain sampling. Exit code 1 on a fault.
+
+    Examples:
+
+      unspool prove
+
+      unspool prove -m qwen2.5-coder-0.5b --methods auto,suffix --prompts question.jsonl --limit 40
+
+      unspool prove --temperature 0.8 --html proof.html
+    """
+    from unspool.bench.about import command_line
+    from unspool.engine.options import GenerationOptions
+    from unspool.errors import UnsupportedError
+    from unspool.prompts import read_prompts
+    from unspool.proof.plan import choose
+    from unspool.proof.prompts import PROMPTS
+    from unspool.proof.prove import TEMPERATURES
+    from unspool.proof.prove import prove as run
+
+    # Mistakes are told before a model is loaded or downloaded.
+    temperatures = temperature or list(TEMPERATURES)
+    for value in temperatures:
+        GenerationOptions(temperature=value, max_new_tokens=max_new_tokens)
+    names = None if methods == "all" else [name.strip() for name in methods.split(",")]
+    choose(names, temperatures)
+    texts = [prompt.text for prompt in (read_prompts(prompts) if prompts else PROMPTS)[:limit]]
+    if html is not None and (html.is_dir() or not os.access(html.absolute().parent, os.W_OK)):
+        raise UnspoolError(f"cannot write {html}; name a file in a directory that exists and can be written")
+    with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
+        chosen, left_out = choose(names, temperatures, decoder.language_model)
+        if not chosen:
+            raise UnsupportedError("none of the methods can be proven; see `unspool methods`")
+        for name, why in left_out.items():
+            print(f"left out: {name} ({why})", file=sys.stderr)
+        if any(method.name == "auto" for method in chosen):
+            with Status() as status:
+                decoder.report = status.say
+                decoder.cost_curve()
+        with _progress() as progress:
+            proof = run(
+                decoder,
+                [method.name for method in chosen],
+                texts,
+                temperatures=temperatures,
+                max_new_tokens=max_new_tokens,
+                seed=seed,
+                command=command_line(sys.argv[1:]),
+                progress=progress,
+            )
+    if html is not None:
+        from unspool.report.html import write
+
+        write([proof], html)
+    if as_json:
+        typer.echo(json.dumps(proof.to_json(), indent=1))
+    else:
+        from rich.console import Console
+
+        show(proof, Console())
+    if proof.faults:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Bars on a terminal; elsewhere one line for each part that is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+
+        def tell(what: str, done: int, of: int) -> None:
+            if done == of:
+                print(f"{what}: {of} of {of}", file=sys.stderr, flush=True)
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    tasks: dict[str, TaskID] = {}
+    with Bars(*columns, console=console, transient=True) as bars:
+
+        def draw(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=of)
+            bars.update(tasks[what], completed=done)
+
+        yield draw
+
+
+def show(proof: Proof, console: Console) -> None:
+    """Print noise, results and differences as tables."""
+    from rich.markup import escape
+
+    settings = ", ".join(f"{name} {value}" for name, value in proof.settings.items())
+    console.print(escape(f"{proof.model}: {settings}"))
+    noise = _table("Noise: change of logits", "", "nodes a pass, largest, root mean square")
+    for point in proof.noise:
+        noise.add_row(str(point.width), _figure(point.max), _figure(point.rms))
+    console.print(noise)
+
+    figures = "temperature, prompts, identical, tokens, ties, faults, tie below"
+    identity = _table("Token for token", "method, compared with", figures)
+    tests = _table("Other checks", "method, check, temperature, faults, figures")
+    for row in proof.rows:
+        style = "bold red" if row.faults else None
+        if "noise" in row.details:
+            counts = (row.prompts, row.identical, row.tokens, row.ties, row.faults)
+            cells = (*map(str, counts), _figure(float(row.details["noise"])))
+            identity.add_row(row.method, str(row.details["compared_with"]), f"{row.temperature:g}", *cells, style=style)
+        else:
+            details = ", ".join(
+                f"{name} {_figure(value) if isinstance(value, float) else value}" for name, value in row.details.items()
+            )
+            tests.add_row(row.method, row.check, f"{row.temperature:g}", str(row.faults), details, style=style)
+    console.print(identity)
+    console.print(tests)
+
+    if any(row.differences for row in proof.rows):
+        figures = "temperature, prompt, seed, token, plain, run, margin, gap, tie below, verdict"
+        table = _table("Differences", "method", figures)
+        for row in proof.rows:
+            for d in row.differences:
+                ids = (d.prompt, d.seed, d.index, *("end" if token is None else token for token in (d.plain, d.other)))
+                leads = [_figure(value) for value in (d.margin, d.gap, float(row.details["noise"]))]
+                style = "bold red" if d.verdict == "fault" else None
+                table.add_row(row.method, f"{row.temperature:g}", *map(str, ids), *leads, d.verdict, style=style)
+        console.print(table)
+    console.print(f"{proof.faults} faults, {sum(row.ties for row in proof.rows)} ties")
+
+
+def _table(title: str, text: str, figures: str = "") -> Table:
+    """An empty table; ``text`` and ``figures`` name its columns, separated by commas."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    for name in filter(None, text.split(", ")):
+        table.add_column(name, overflow="fold")
+    for name in filter(None, figures.split(", ")):
+        table.add_column(name, justify="right", overflow="fold")
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

@@ -1,0 +1,52 @@
+"""``unspool view``: a trace, or two side by side, as a page in the browser."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unspool.errors import UnspoolError
+
+
+def view(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace that `unspool generate --trace` wrote.")],
+    other: Annotated[Path | None, typer.Argument(metavar="[OTHER]", help="A second one, shown beside it.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the page to this file. Default: beside the trace.", show_default=False)
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Only write the page.")] = False,
+) -> None:
+    """Show a trace: where each token came from, its alternatives, and the token tree of every pass with its times.
+
+    The page is one file that needs no server and no network; its path is printed.
+
+    Examples:
+
+      unspool view run.jsonl
+
+      unspool view plain.jsonl auto.jsonl --html both.html --no-open
+    """
+    print(write_page([trace] if other is None else [trace, other], html, open_it=not no_open))
+
+
+def write_page(traces: Sequence[Path], path: Path | None = None, open_it: bool = True) -> Path:
+    """Write the page of one or two trace files, beside the first one by default, and open it in the browser.
+
+    Returns:
+        The file of the page.
+    """
+    from unspool import trace_file
+    from unspool.viewer import page
+
+    path = path or page.page_path(traces[0])
+    if any(path.resolve() == trace.resolve() for trace in traces):
+        raise UnspoolError(f"the page would replace the trace {path}; give another file with --html")
+    trace_file.check_writable(path)
+    page.save(path, [trace_file.read(trace) for trace in traces], [str(trace) for trace in traces])
+    if open_it and not page.show(path):
+        print("no browser was found; open the page in one", file=sys.stderr)
+    return path

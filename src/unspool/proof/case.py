@@ -1,0 +1,25 @@
+"""What plain decoding made of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prompt and plain decoding's output.
+
+    Attributes:
+        number: of the prompt in its file, from 0; different in all cases that are judged together.
+        prompt: ids of the prompt.
+        seed: of the run.
+        token_ids: the output, at least one token.
+        margins: per output token, its lead over the runner-up, as the trace tells.
+    """
+
+    number: int
+    prompt: Sequence[int]
+    seed: int
+    token_ids: Sequence[int]
+    margins: Sequence[float]

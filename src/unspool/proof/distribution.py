@@ -1,0 +1,204 @@
+"""Whether an acceptance rule keeps the model's distribution: exactly on small models, and by a test on a real one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import erfc, exp, pi, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool import shaping
+from unspool.acceptance import Follow
+from unspool.engine.contracts import AcceptanceRule, Context, Drafter, LanguageModel, Logits, Session
+from unspool.engine.loop import MAX_TREE_NODES
+from unspool.engine.noise import rule_generator
+from unspool.engine.options import GenerationOptions
+from unspool.engine.target import ShapedTarget
+from unspool.engine.tree import TokenTree
+from unspool.errors import UnsupportedError
+from unspool.proof.enumeration import DRAWS, SHAPES, Walks, joint, total_variation, trees
+from unspool.proof.pairs import KINDS, pair
+from unspool.proof.passes import prefilled, store
+
+TOLERANCE = 1e-12
+"""Total variation that rounding may leave in an enumerated distribution."""
+
+PREFIXES = 3
+DRAWN = 200
+"""Outputs drawn after each prefix, by the rule and by plain sampling each."""
+
+LENGTH = 2
+"""Tokens of such an output: a draft, and what follows it; or what takes the draft's place, and what follows that."""
+
+_RARE = 10  # outputs seen less often than this, in both samples together, are counted together
+
+Output = tuple[int, ...]
+Build = Callable[[], Drafter]
+
+
+def enumerate_rule(name: str, rule: AcceptanceRule, progress: Callable[[int, int], None]) -> tuple[float, int, int]:
+    """Compare the exact joint distribution of three tokens under the rule with the model's own, on tiny models.
+
+    Every way to draft, on several trees, for near, far and degenerate pairs of target and draft.
+
+    Returns:
+        Largest total variation, number of comparisons, number of them above ``TOLERANCE``.
+
+    Raises:
+        UnsupportedError: if the rule takes its randomness in no form that can be enumerated.
+    """
+    if not isinstance(rule, Walks):
+        raise UnsupportedError(
+            f"{name} cannot be enumerated; give the rule a walk(target, chance), as in unspool.acceptance.lossless"
+        )
+    worst, wrong = 0.0, 0
+    combinations = [(kind, draws, shape) for kind in KINDS for draws in DRAWS.values() for shape in SHAPES.values()]
+    for done, (kind, draws, shape) in enumerate(combinations):
+        progress(done, len(combinations))
+        target, draft = pair(kind, 3, seed=1)
+        found = joint(rule, target, (1,), trees(draft, (1,), shape, draws), 3)
+        distance = total_variation(found, target.distribution(3, (1,)))
+        worst, wrong = max(worst, distance), wrong + (distance >= TOLERANCE)
+    progress(len(combinations), len(combinations))
+    return worst, len(combinations), wrong
+
+
+class Prefix:
+    """Draws outputs after one text. Every tree is scored once, so that many draws cost few passes.
+
+    What a loop does in a request of two new tokens is done here with recorded logits; so drafts are one token deep.
+
+    Args:
+        session: holds all of ``tokens`` but the last.
+        tokens: the text.
+    """
+
+    def __init__(self, session: Session, tokens: Sequence[int], temperature: float) -> None:
+        self._session = session
+        self._length = session.length
+        self._tokens = list(tokens)
+        self._options = GenerationOptions(temperature=temperature)
+        self._shapers = shaping.build(self._options)
+        self._scored: dict[tuple[Output, TokenTree], Logits] = {}
+        self.drafted = self.accepted = 0
+
+    def draw(self, build: Build | None, rule: AcceptanceRule, seed: int) -> Output:
+        """Two tokens.
+
+        Args:
+            build: makes the drafter, whose memory stays as it is; None drafts nothing.
+        """
+        emitted: Output = ()
+        while len(emitted) < LENGTH:
+            tokens = [*self._tokens, *emitted]
+            levels = min(LENGTH - len(emitted), self._session.room)
+            tree = TokenTree.chain(tokens[-1:])
+            if build is not None and levels > 1:
+                context = Context(tokens, len(self._tokens), seed, self._options.temperature)
+                drafter = build()
+                drafter.start(context)
+                tree = drafter.propose(context, MAX_TREE_NODES).truncated(levels - 1)
+            options = replace(self._options, seed=seed)
+            target = ShapedTarget(tree, self._logits(emitted, tree), tokens, self._shapers, options)
+            decision = rule.decide(target, rule_generator(seed, len(tokens)))
+            self.drafted += len(tree) > 1
+            self.accepted += len(decision.path) > 1
+            emitted += (*(tree.tokens[node] for node in decision.path[1:]), decision.token)
+        return emitted[:LENGTH]
+
+    def _logits(self, emitted: Output, tree: TokenTree) -> Logits:
+        key = emitted, replace(tree, distributions=())
+        if key not in self._scored:
+            if emitted:
+                store(self._session, [self._tokens[-1], *emitted[:-1]])
+            self._scored[key] = self._session.score(tree).logits.copy()
+            self._session.rewind(self._length)
+        return self._scored[key]
+
+
+def two_samples(
+    model: LanguageModel,
+    texts: Sequence[Sequence[int]],
+    build: Build,
+    rule: AcceptanceRule,
+    temperature: float,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> dict[str, float | int | str]:
+    """Draw outputs by the rule and by plain sampling after some texts and test whether they are alike.
+
+    Args:
+        build: makes the drafter; its memory should be warm, for without drafts the rule is plain sampling.
+        temperature: above 0.
+        seed: of the draws; all differ.
+
+    Returns:
+        ``p_value`` of a chi-squared test over all texts; number of ``draws`` by the rule; how many of them ``drafted``
+        and ``accepted`` a draft.
+    """
+    statistic, freedom, drafted, accepted = 0.0, 0, 0, 0
+    for number, text in enumerate(texts):
+        first = seed + 2 * DRAWN * number
+        with prefilled(model, text) as session:
+            prefix = Prefix(session, text, temperature)
+            by_rule = []
+            for i in range(DRAWN):
+                progress(number * DRAWN + i, len(texts) * DRAWN)
+                by_rule.append(prefix.draw(build, rule, first + i))
+            drafted, accepted = drafted + prefix.drafted, accepted + prefix.accepted
+            # The pass of one node after each token is the one that the rule saw after a rejected draft.
+            by_plain = [prefix.draw(None, Follow(), first + DRAWN + i) for i in range(DRAWN)]
+        found = chi_squared(contingency(by_rule, by_plain))
+        statistic, freedom = statistic + found[0], freedom + found[1]
+    progress(len(texts) * DRAWN, len(texts) * DRAWN)
+    return {
+        "p_value": p_value(statistic, freedom),
+        "draws": len(texts) * DRAWN,
+        "drafted": drafted,
+        "accepted": accepted,
+    }
+
+
+def contingency(a: Sequence[Output], b: Sequence[Output]) -> NDArray[np.int64]:
+    """Counts [2, cells] of two samples' outputs. Rare ones are counted by their first token, or all together."""
+    both = Counter([*a, *b])
+    common = {output for output, count in both.items() if count >= _RARE}
+    firsts: Counter[int] = Counter()
+    for output, count in both.items():
+        firsts[output[0]] += count * (output not in common)
+
+    def cell(output: Output) -> Output:
+        if output in common:
+            return output
+        return output[:1] if firsts[output[0]] >= _RARE else ()
+
+    counts = [Counter(map(cell, sample)) for sample in (a, b)]
+    cells = sorted({*counts[0], *counts[1]})
+    return np.array([[count[key] for key in cells] for count in counts], dtype=np.int64)
+
+
+def chi_squared(table: NDArray[np.int64]) -> tuple[float, int]:
+    """Chi-squared and degrees of freedom of two samples; columns [2, cells] none of which is empty."""
+    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / table.sum()
+    return float((np.square(table - expected) / expected).sum()), table.shape[1] - 1
+
+
+def p_value(statistic: float, freedom: int) -> float:
+    """Probability of a chi-squared at least this large, by the finite sum for whole degrees of freedom.
+
+    1 where there is nothing to compare.
+    """
+    half = statistic / 2
+    # The upper incomplete gamma function at freedom / 2, by its recurrence from 1 / 2 or 1.
+    if freedom % 2:
+        total, order, term = erfc(sqrt(half)), 1.5, exp(-half) * sqrt(half) * 2 / sqrt(pi)
+    else:
+        total, order, term = float(freedom == 0), 1.0, exp(-half)
+    while order <= freedom / 2:
+        total += term
+        term *= half / order
+        order += 1
+    return total

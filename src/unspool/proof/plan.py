@@ -1,0 +1,86 @@
+"""Which methods a proof can test, at which temperatures, and what each is run as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from unspool import methods
+from unspool.engine.contracts import LanguageModel
+from unspool.errors import UnknownNameError, UnsupportedError
+from unspool.methods import Method
+
+PROVABLE: frozenset[str] = frozenset({"identical", "same distribution"})
+"""Guarantees that there is a test for. Others come with the first method that gives them."""
+
+DRAFTER = "token_recycling"
+"""Drafts for acceptance rules: wide trees of likely tokens, so that siblings are accepted and rejected."""
+
+
+class Run(NamedTuple):
+    """What a method is run as."""
+
+    drafter: str
+    acceptance: str | None
+
+
+def choose(
+    names: Sequence[str] | None, temperatures: Sequence[float], model: LanguageModel | None = None
+) -> tuple[list[Method], dict[str, str]]:
+    """The methods of these names, of either kind; for None all that can be proven.
+
+    Args:
+        temperatures: at least one of them must suit each method.
+        model: if given, what it does not offer plays a part.
+
+    Returns:
+        The methods, and by name those that were left out of all, and why.
+
+    Raises:
+        UnknownNameError: for a name that no method has.
+        UnsupportedError: for a named method that cannot be proven so.
+    """
+    known, left_out = methods.methods(), {}
+    chosen = []
+    for name in known if names is None else dict.fromkeys(names):
+        if name not in known:
+            raise UnknownNameError("method", name, known)
+        method = known[name]
+        try:
+            _check(method, temperatures, model)
+        except UnsupportedError as error:
+            if names is not None:
+                raise
+            left_out[name] = str(error)
+        else:
+            chosen.append(method)
+    return chosen, left_out
+
+
+def _check(method: Method, temperatures: Sequence[float], model: LanguageModel | None) -> None:
+    if method.guarantee not in PROVABLE:
+        raise UnsupportedError(f"{method.name} is {method.guarantee!r}, for which there is no proof yet; leave it out")
+    if not enumerable(method) and not any(applies(method, temperature) for temperature in temperatures):
+        suited = "temperature 0" if method.name == "greedy" else "temperatures above 0"
+        raise UnsupportedError(f"{method.name} is for {suited}; add one, or leave the method out")
+    if model is not None:
+        methods.check_needs(method, model)
+
+
+def applies(method: Method, temperature: float) -> bool:
+    """Whether runs of this temperature test the method."""
+    if method.guarantee == "same distribution":
+        return temperature > 0
+    return method.kind == "drafter" or (temperature == 0) == (method.name == "greedy")
+
+
+def enumerable(method: Method) -> bool:
+    """Whether the method's distribution can be listed on tiny models."""
+    return method.kind == "acceptance" and method.guarantee == "same distribution"
+
+
+def run_of(method: Method) -> Run:
+    """What is run to test the method; without an acceptance rule it is the one that suits the temperature."""
+    if method.kind == "acceptance":
+        return Run(DRAFTER, method.name)
+    return Run(method.name, None if method.guarantee == "identical" else "lossless")

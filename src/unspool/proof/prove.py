@@ -1,0 +1,245 @@
+"""``prove``: every method of a list put to the test that its guarantee asks for, on one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+from unspool import methods
+from unspool.api import Model, Result
+from unspool.bench.about import about
+from unspool.engine.contracts import LanguageModel, Memory
+from unspool.engine.options import GenerationOptions
+from unspool.engine.trace import StepEvent
+from unspool.errors import UnspoolError
+from unspool.methods import Method
+from unspool.proof import distribution, session
+from unspool.proof.case import Case
+from unspool.proof.identity import judge, rescore
+from unspool.proof.noise import FEW, NoiseMeter, points
+from unspool.proof.plan import Run, applies, choose, enumerable, run_of
+from unspool.proof.result import Difference, MethodProof, Proof
+
+TEMPERATURES = (0.0, 0.8)
+MAX_NEW_TOKENS = 128
+
+P_LIMIT = 1e-4
+"""Divided by the number of statistical tests of a proof: a p-value below is a fault."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
+
+_T = TypeVar("_T")
+
+
+def prove(
+    model: Model,
+    names: Sequence[str] | None,
+    prompts: Sequence[str],
+    *,
+    temperatures: Sequence[float] = TEMPERATURES,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    seed: int = 0,
+    command: str = "unspool.proof.prove.prove()",
+    progress: Progress = lambda what, done, of: None,
+) -> Proof:
+    """Put methods to the test.
+
+    - ``identical``: each prompt is decoded and compared with plain decoding, see ``identity``. The threshold of a tie
+      is the backend's noise, measured on the first four prompts and on those in which runs differ. Rules that decide
+      what is accepted are run with the drafter ``token_recycling``.
+    - ``same distribution``: rules are enumerated on tiny models, once; at temperatures above 0 draws after fixed
+      prefixes are compared with plain sampling, see ``distribution``.
+    - Besides: the backend's sessions, see ``session``, and plain decoding itself, re-scored in one pass.
+
+    Args:
+        names: of the registry; None for all that can be proven.
+        prompts: texts; prompt ``i`` is decoded with seed ``seed + i``.
+        temperatures: 0 is greedy.
+        max_new_tokens: of each run.
+        command: what the proof says it was made by.
+
+    Raises:
+        UnspoolError: for names, prompts or options that do not fit, before any work.
+    """
+    temperatures = list(dict.fromkeys(temperatures))
+    for temperature in temperatures:
+        GenerationOptions(temperature=temperature, max_new_tokens=max_new_tokens)
+    chosen, _ = choose(names, temperatures, model.language_model)
+    ids = [model.encode(prompt) for prompt in prompts]
+    if not ids or not temperatures:
+        raise UnspoolError("nothing to prove; give at least one prompt and one temperature")
+    limit = model.language_model.max_length - max_new_tokens
+    for number, prompt in enumerate(ids, 1):
+        if len(prompt) > limit:
+            raise UnspoolError(
+                f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones the model's context of "
+                f"{model.language_model.max_length} holds {limit} at most; shorten it or lower max_new_tokens"
+            )
+    rows = [_enumerated(method, model.language_model, progress) for method in chosen if enumerable(method)]
+    tests = sum(
+        method.guarantee == "same distribution" and applies(method, t) for method in chosen for t in temperatures
+    )
+    parts = []
+    for temperature in temperatures:
+        part = _Part(model, ids, temperature, max_new_tokens, seed, progress)
+        parts.append(part)
+        if len(parts) == 1:
+            progress("sessions", 0, 1)
+            rows.insert(0, session.check(part.meter, part.cases[:FEW]))
+            progress("sessions", 1, 1)
+        rows.append(part.plain())
+        applied = [method for method in chosen if method.name != "plain" and applies(method, temperature)]
+        rows += part.identity([method for method in applied if method.guarantee == "identical"])
+        rows += [part.distribution(m, P_LIMIT / tests) for m in applied if m.guarantee == "same distribution"]
+    return Proof(
+        about(), command, model.name, model.language_model.settings, points(part.meter for part in parts), rows
+    )
+
+
+def _enumerated(method: Method, model: LanguageModel, progress: Progress) -> MethodProof:
+    rule = methods.acceptance(method.name, False, methods.Surroundings(model))
+    what = f"{method.name}, enumeration"
+    worst, compared, faults = distribution.enumerate_rule(method.name, rule, partial(progress, what))
+    details: dict[str, float | int | str] = {
+        "model": "toy",
+        "total_variation": worst,
+        "allowed": distribution.TOLERANCE,
+    }
+    return MethodProof(
+        method.name, method.guarantee, "distribution", 1.0, compared, compared - faults, 0, 0, faults, details=details
+    )
+
+
+class _Part:
+    """What is done at one temperature: plain decoding first, then what is compared with it."""
+
+    def __init__(
+        self,
+        model: Model,
+        prompts: Sequence[Sequence[int]],
+        temperature: float,
+        max_new_tokens: int,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        self._model = model
+        self._temperature = temperature
+        self._max_new_tokens = max_new_tokens
+        self._seed = seed
+        self._progress = progress
+        self._runs: dict[Run, list[list[int]]] = {}
+        self.cases = [self._plain_case(*item) for item in self._counted("plain", list(enumerate(prompts)))]
+        self.meter = NoiseMeter(model.language_model, temperature)
+        for case in self._counted("noise", self.cases[:FEW]):
+            self.meter.measure(case)
+
+    def plain(self) -> MethodProof:
+        """Plain decoding, re-scored in one pass."""
+        found = [rescore(self.meter, case) for case in self._counted("plain, re-scored", self.cases)]
+        return self._row(methods.find("plain", "drafter"), found, "one pass over its own output")
+
+    def identity(self, chosen: Sequence[Method]) -> list[MethodProof]:
+        """One row for each method: its runs against plain decoding."""
+        runs = {method.name: self._decoded(method.name, run_of(method)) for method in chosen}
+        found = judge(
+            self._model.language_model,
+            self.cases,
+            runs,
+            temperature=self._temperature,
+            max_new_tokens=self._max_new_tokens,
+            eos=self._model.eos_token_ids,
+            meter=self.meter,
+        )
+        return [self._row(method, found[method.name], "plain decoding") for method in chosen]
+
+    def distribution(self, method: Method, limit: float) -> MethodProof:
+        """Draws after fixed prefixes against plain sampling.
+
+        Args:
+            limit: a p-value below is a fault.
+        """
+        run = run_of(method)
+        memories: dict[str, Memory] = {}
+        cases = self.cases[: distribution.PREFIXES]
+        # A warm memory: the drafter has seen plain decoding's very text, which is what it gives without a rule's name.
+        for case in cases:
+            self._generate(Run(run.drafter, None), case.prompt, case.seed, memories)
+        surroundings = methods.Surroundings(self._model.language_model, memories, self._model.cost_curve)
+        figures = distribution.two_samples(
+            self._model.language_model,
+            [[*case.prompt, *case.token_ids[: len(case.token_ids) // 2]] for case in cases],
+            lambda: methods.drafter(run.drafter, surroundings),
+            methods.acceptance(run.acceptance, False, surroundings),
+            self._temperature,
+            self._seed,
+            partial(self._progress, f"{method.name}, temperature {self._temperature:g}"),
+        )
+        return MethodProof(
+            method.name,
+            method.guarantee,
+            "distribution",
+            self._temperature,
+            len(cases),
+            0,
+            distribution.LENGTH * int(figures["draws"]),
+            0,
+            int(float(figures["p_value"]) < limit),
+            details={**figures, "p_limit": limit, "drafter": run.drafter, "acceptance": run.acceptance or "same_noise"},
+        )
+
+    def _row(self, method: Method, found: Sequence[Sequence[Difference]], reference: str) -> MethodProof:
+        pairs = list(zip(self.cases, found, strict=True))
+        flat = [difference for differences in found for difference in differences]
+        return MethodProof(
+            method.name,
+            method.guarantee,
+            "identity",
+            self._temperature,
+            len(pairs),
+            sum(not differences for differences in found),
+            # The token that differs was compared too.
+            sum(differences[0].index + 1 if differences else len(case.token_ids) for case, differences in pairs),
+            sum(difference.verdict == "tie" for difference in flat),
+            sum(difference.verdict == "fault" for difference in flat),
+            flat,
+            {"noise": self.meter.limit, "compared_with": reference},
+        )
+
+    def _plain_case(self, number: int, prompt: Sequence[int]) -> Case:
+        seed = self._seed + number
+        result = self._generate(Run("plain", None), prompt, seed, {})
+        margins = [margin for event in result.trace if isinstance(event, StepEvent) for margin in event.margins]
+        return Case(number, prompt, seed, result.token_ids, margins)
+
+    def _decoded(self, name: str, run: Run) -> list[list[int]]:
+        """The runs of all prompts; memories start empty and stay from prompt to prompt."""
+        # Without a name the rule is the one that suits the temperature, so `greedy` is what drafters run under anyway.
+        rule = run.acceptance or ("same_noise" if self._temperature else "greedy")
+        key = run._replace(acceptance=rule)
+        if key not in self._runs:
+            memories: dict[str, Memory] = {}
+            self._runs[key] = [
+                self._generate(run, case.prompt, case.seed, memories).token_ids
+                for case in self._counted(name, self.cases)
+            ]
+        return self._runs[key]
+
+    def _generate(self, run: Run, prompt: Sequence[int], seed: int, memories: dict[str, Memory]) -> Result:
+        return self._model.generate(
+            prompt,
+            method=run.drafter,
+            acceptance=run.acceptance,
+            temperature=self._temperature,
+            seed=seed,
+            max_new_tokens=self._max_new_tokens,
+            memories=memories,
+        )
+
+    def _counted(self, what: str, items: Sequence[_T]) -> Iterator[_T]:
+        what = f"{what}, temperature {self._temperature:g}"
+        for done, item in enumerate(items):
+            self._progress(what, done, len(items))
+            yield item
+        self._progress(what, len(items), len(items))

@@ -1,0 +1,38 @@
+"""Which colour and marker a contestant or a source of tokens has, the same in all charts of a benchmark."""
+
+from __future__ import annotations
+
+from unspool.bench.contestants import PLAIN as PLAIN_NAME
+from unspool.report.drawing import HUES, MARKERS, PEER, PLAIN, ROLES, SQUARE, Look
+from unspool.report.figures import Figures
+from unspool.report.parts import Key
+
+MODEL = "model"
+
+
+def looks(figures: Figures) -> dict[str, Look]:
+    """Methods and drafters in colours, peers and plain decoding in greys; markers tell apart what colours may not."""
+    sources = {source for row in figures.overall(figures.methods) for source in row.by_source}
+    coloured = list(dict.fromkeys([*figures.methods, *sorted(sources - {MODEL, PLAIN_NAME})]))
+    shapes = list(MARKERS)
+    made = {
+        # The marker changes with the colour, and again with each round through the colours.
+        name: Look(HUES[i % len(HUES)], shapes[(i + i // len(HUES)) % len(shapes)])
+        for i, name in enumerate(coloured)
+    }
+    greys = {name: Look(PEER, shapes[(i + 1) % len(shapes)]) for i, name in enumerate(figures.peers)}
+    plain = dict.fromkeys((PLAIN_NAME, MODEL), Look(PLAIN, "o"))
+    return made | greys | plain
+
+
+def colour(look: Look) -> str:
+    """As CSS."""
+    return f"var(--{ROLES[look.colour]})"
+
+
+def marker_key(label: str, look: Look, hollow: bool = False) -> Key:
+    return Key(label, colour(look), MARKERS[look.marker], hollow)
+
+
+def area_key(label: str, look: Look) -> Key:
+    return Key(label, colour(look), SQUARE)

@@ -1,0 +1,62 @@
+"""Who takes part, and what is recorded of the machine and the command."""
+
+from __future__ import annotations
+
+import pytest
+
+from unspool.bench import contestants as module
+from unspool.bench.about import about, command_line
+from unspool.bench.contestants import PEERS, Contestant, contestants
+from unspool.errors import UnknownNameError
+
+
+def test_plain_comes_first_and_everyone_once() -> None:
+    made = contestants(["auto", "plain@int4", "auto@int8", "plain"], ["llama_cpp", "llama_cpp"], "int8")
+    assert made == [
+        Contestant("plain", "plain", "int8"),
+        Contestant("auto", "auto", "int8"),
+        Contestant("plain@int4", "plain", "int4"),
+        Contestant("llama_cpp"),
+    ]
+    assert [one.name for one in contestants(["plain@int8"], [], "int4")] == ["plain", "plain@int8"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "peers", "weights", "message"),
+    [
+        (["auot"], [], "int8", "unknown method 'auot'; did you mean 'auto'"),
+        (["greedy"], [], "int8", "unknown method 'greedy'"),
+        (["auto@int5"], [], "int8", "unknown weight format 'int5'"),
+        ([], [], "int16", "unknown weight format 'int16'"),
+        ([], ["lama_cpp"], "int8", "unknown peer 'lama_cpp'; did you mean 'llama_cpp'"),
+    ],
+)
+def test_unknown_names(methods: list[str], peers: list[str], weights: str, message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        contestants(methods, peers, weights)
+
+
+def test_a_peer_that_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert {name: Contestant(name).missing for name in PEERS} == {
+        "transformers": "not installed; pip install unspool",
+        "llama_cpp": "not installed; pip install 'unspool[peers]'",
+        "openvino_genai": "not installed; pip install 'unspool[peers]'",
+    }
+    assert Contestant("auto", "auto", "int8").missing is None
+
+
+def test_about_tells_machine_and_versions() -> None:
+    told = about()
+    assert {"cpu", "physical_cores", "logical_cores", "memory_gb", "system", "load_average_1min"} == set(
+        told["machine"]
+    )
+    assert {"python", "unspool", "openvino", "numpy"} <= set(told["versions"])
+    assert told["date"].endswith("+00:00")
+
+
+def test_the_command_names_files_without_their_directories() -> None:
+    given = ["bench", "-m", "/home/me/models/x.gguf", "--suite", "spec-bench:/data/q.jsonl", "--json=~/out/r.json"]
+    assert command_line(given) == "unspool bench -m x.gguf --suite spec-bench:q.jsonl --json=r.json"
+    kept = ["bench", "-m", "owner/name", "--suite", "data/q.jsonl", "--methods", "auto,plain@int4"]
+    assert command_line(kept) == "unspool bench -m owner/name --suite data/q.jsonl --methods auto,plain@int4"

@@ -1,0 +1,1 @@
+"""Tests of the viewer and of what it reads."""
