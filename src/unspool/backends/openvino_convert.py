@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from unspool.backends.joined import join_projections
 from unspool.errors import UnsupportedError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised whenever the graph's inputs, outputs or weights change; converted models of another version are not used."""
 
 Weights = Literal["int8", "int4", "fp32"]
@@ -80,6 +81,7 @@ def convert(model: Any, directory: Path, weights: Weights, report: Callable[[str
 
     info = _describe(model, weights)
     report("tracing the graph")
+    join_projections(model)
     graph = _trace(model, info)
     if weights != "fp32":
         report(f"compressing the weights to {weights}")

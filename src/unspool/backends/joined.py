@@ -1,0 +1,60 @@
+"""Joins linear layers that read the same input, so that the graph has one product instead of three or two.
+
+Every product rounds its input to int8 anew and waits for all threads; small ones, such as those of keys and values, do
+little between. The numbers stay what they were: each output is still its own sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Names that transformers gives to layers of one module that it calls on one input."""
+
+
+class _Joined(nn.Module):  # type: ignore[misc]
+    """The layers as one. Keeps its outputs, since it is asked for each of them in turn."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.sizes = [layer.out_features for layer in layers]
+        self.linear = nn.Linear(layers[0].in_features, sum(self.sizes), bias=any(x.bias is not None for x in layers))
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.cat([layer.weight for layer in layers]))
+            if self.linear.bias is not None:
+                zeros = [torch.zeros(size) for size in self.sizes]
+                biases = [zero if layer.bias is None else layer.bias for layer, zero in zip(layers, zeros, strict=True)]
+                self.linear.bias.copy_(torch.cat(biases))
+        self.input: Any = None
+        self.outputs: Sequence[Any] = ()
+
+    def forward(self, inputs: Any) -> Sequence[Any]:
+        if inputs is not self.input:
+            self.input, self.outputs = inputs, self.linear(inputs).split(self.sizes, -1)
+        return self.outputs
+
+
+class _Part(nn.Module):  # type: ignore[misc]
+    """Stands where one of the layers stood."""
+
+    def __init__(self, joined: _Joined, index: int) -> None:
+        super().__init__()
+        self.joined, self.index = joined, index
+
+    def forward(self, inputs: Any) -> Any:
+        return self.joined(inputs)[self.index]
+
+
+def join_projections(model: nn.Module) -> None:
+    """Join the query, key and value layers, and the two that feed the gate of an MLP, in place, wherever they are."""
+    for module in list(model.modules()):
+        for names in _TOGETHER:
+            layers = [getattr(module, name, None) for name in names]
+            if all(type(layer) is nn.Linear for layer in layers):
+                joined = _Joined(layers)
+                for i, name in enumerate(names):
+                    setattr(module, name, _Part(joined, i))
