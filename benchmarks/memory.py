@@ -16,6 +16,7 @@ from typing import Any
 
 import common
 
+from unspool.about import about
 from unspool.errors import UnspoolError
 
 _PROMPT = "Write a short story about a lighthouse keeper who finds a message in a bottle."
@@ -80,7 +81,7 @@ def main() -> int:
     if not _STATUS.is_file():
         raise UnspoolError("peak memory is read from /proc; run on Linux")
     common.check_outputs(arguments.json, arguments.markdown)
-    about = common.surroundings()
+    setting = about()
     figures = []
     for model in arguments.models.split(","):
         for weights in arguments.weights.split(","):
@@ -99,13 +100,13 @@ def main() -> int:
     markdown = "\n\n".join(
         (
             "# Peak resident memory",
-            common.describe(about),
+            common.describe(setting),
             f"A fresh process with the model already converted and calibrated; {_TOKENS} tokens after a chat prompt; "
             "mapped files count. Last column: the higher of the two peaks ÷ weight file (`openvino_model.bin`).",
             common.table([*columns, "peak of generate, MB", "ratio"], rows),
         )
     )
-    common.publish(markdown, {**about, "memory": figures}, arguments.markdown, arguments.json)
+    common.publish(markdown, {**setting, "memory": figures}, arguments.markdown, arguments.json)
     return 0
 
 

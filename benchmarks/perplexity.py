@@ -21,6 +21,7 @@ from typing import Any
 import common
 import numpy as np
 
+from unspool.about import about
 from unspool.api import Model, load
 from unspool.backends.openvino_convert import WEIGHTS
 from unspool.engine.contracts import LanguageModel
@@ -111,7 +112,7 @@ def main() -> int:
     if arguments.tokens < WINDOW or arguments.tokens % WINDOW:
         raise UnspoolError(f"--tokens must be a multiple of {WINDOW}, not {arguments.tokens}")
     common.check_outputs(arguments.json, arguments.markdown)
-    about = common.surroundings()
+    setting = about()
     whole = text()
     perplexities: dict[str, float] = {}
     for name in formats:
@@ -132,14 +133,14 @@ def main() -> int:
     markdown = "\n\n".join(
         (
             f"# Perplexity, {title}",
-            common.describe(about),
+            common.describe(setting),
             f"Text: docstrings of Python's standard library (SHA-256 begins {digest}); {arguments.tokens} of its "
             f"{len(ids)} tokens, in evenly spread windows of {WINDOW} that are scored on their own.",
             common.table(["weights", "perplexity", f"÷ {base_name}"], rows),
         )
     )
     results = {
-        **about,
+        **setting,
         "model": title,
         "tokens": arguments.tokens,
         "window": WINDOW,

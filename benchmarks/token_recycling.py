@@ -19,6 +19,7 @@ from pathlib import Path
 import common
 import numpy as np
 
+from unspool.about import about
 from unspool.acceptance.follow import Follow
 from unspool.api import Model, load
 from unspool.bench import suites
@@ -105,7 +106,7 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, help="file for the table")
     arguments = parser.parse_args()
     common.check_outputs(arguments.json, arguments.markdown)
-    about = common.surroundings()
+    setting = about()
     prompts = suites.load("humaneval", arguments.prompts).prompts
     model = load(arguments.model, report=common.say)
     contestants = variants(model.language_model.vocab_size)
@@ -131,8 +132,8 @@ def main() -> int:
     ]
     chosen = f"Model {model.name}, {model.language_model.settings['weights']}; {len(prompts)} prompts of HumanEval, "
     chosen += f"max_new_tokens {arguments.max_new_tokens}; accepted tokens include the bonus token."
-    markdown = "\n\n".join(("# Token recycling", common.describe(about), chosen, common.table(columns, rows)))
-    results = {**about, "chosen": chosen, "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
+    markdown = "\n\n".join(("# Token recycling", common.describe(setting), chosen, common.table(columns, rows)))
+    results = {**setting, "chosen": chosen, "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
     common.publish(markdown, results, arguments.markdown, arguments.json)
     return 1 if any(variant.identical < len(prompts) for variant in contestants) else 0
 

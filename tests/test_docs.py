@@ -288,9 +288,7 @@ def flags(command: str) -> set[str]:
     return set(FLAG.findall(generated.on_page_markdown(f"<!-- options: {command} -->")))
 
 
-@pytest.mark.parametrize(
-    "command", ["generate", "models", "methods", "calibrate", "prove", "bench", "report", "view"]
-)
+@pytest.mark.parametrize("command", ["generate", "models", "methods", "calibrate", "prove", "bench", "report", "view"])
 def test_tables_of_options_equal_the_help(command: str) -> None:
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [command, "--help"]).output
     names = re.findall(r"^\W*(--[a-z-]+)", text, re.MULTILINE)

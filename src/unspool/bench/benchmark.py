@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unspool.about import about, versions
 from unspool.backends import store
 from unspool.bench import suites, verdicts
-from unspool.bench.about import about, versions
 from unspool.bench.contestants import PLAIN, Contestant, contestants
 from unspool.bench.engines import Settings
 from unspool.bench.partial import Partial

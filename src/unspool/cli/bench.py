@@ -57,8 +57,8 @@ def bench(
     """
     from rich.console import Console
 
+    from unspool.about import command_line
     from unspool.bench import spec_bench, suites, table
-    from unspool.bench.about import command_line
     from unspool.bench.benchmark import Options, benchmark, check_output
     from unspool.bench.progress import Screen
 

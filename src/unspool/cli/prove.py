@@ -71,7 +71,7 @@ def prove(
 
       unspool prove --temperature 0.8 --html proof.html
     """
-    from unspool.bench.about import command_line
+    from unspool.about import command_line
     from unspool.engine.options import GenerationOptions
     from unspool.errors import UnsupportedError
     from unspool.prompts import read_prompts

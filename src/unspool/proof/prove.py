@@ -7,8 +7,8 @@ from functools import partial
 from typing import TypeVar
 
 from unspool import methods
+from unspool.about import about
 from unspool.api import Model, Result
-from unspool.bench.about import about
 from unspool.engine.contracts import LanguageModel, Memory
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
