@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unspool.backends.joined import join_projections
 from unspool.errors import UnsupportedError
 
 FORMAT_VERSION = 5
@@ -78,6 +77,8 @@ def convert(model: Any, directory: Path, weights: Weights, report: Callable[[str
         UnsupportedError: if the architecture's attention is not the standard one.
     """
     import openvino as ov
+
+    from unspool.backends.joined import join_projections  # imports torch, which a start of a converted model spares
 
     info = _describe(model, weights)
     report("tracing the graph")
