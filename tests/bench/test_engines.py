@@ -103,7 +103,7 @@ def test_the_server_judges_differences() -> None:
 def test_peak_memory_never_falls() -> None:
     """In a process of its own, whose peak no other test has raised."""
     program = (
-        "from unspool.bench.engines import peak_bytes\n"
+        "from unspool.bench.worker import peak_bytes\n"
         "before = peak_bytes()\n"
         "data = bytearray(64 << 20)\n"
         "data[:: 1 << 12] = b'x' * len(data[:: 1 << 12])\n"
