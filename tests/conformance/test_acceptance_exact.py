@@ -5,6 +5,8 @@ No randomness, so it sees biases that no number of samples would.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -15,18 +17,22 @@ from unspool.engine.tree import DraftDistribution, TokenTree
 from unspool.proof.enumeration import (
     DRAWS,
     SHAPES,
+    Node,
     Shape,
     Siblings,
+    Text,
     TextTarget,
+    build,
     independent,
     joint,
     no_replacement,
+    ordered_draws,
     outcomes,
     retrieval_then_drawn,
-    stochastic_beam,
     top,
     total_variation,
     trees,
+    without,
 )
 from unspool.proof.pairs import KINDS, pair
 
@@ -63,6 +69,30 @@ def test_joint_of_three_tokens(rule: str, kind: str) -> None:
     for name, shape in SHAPES.items():
         drafts = trees(draft, (1,), shape, DRAWS[rule])
         assert total_variation(joint(Lossless(), target, (1,), drafts, 3), plain) < TOLERANCE, name
+
+
+def stochastic_beam(draft: ToyModel, prompt: Text, width: int) -> Iterator[tuple[TokenTree, float]]:
+    """Every tree of depth 2 of stochastic beam search, siblings in perturbed order.
+
+    The pairs of tokens, in perturbed order, are draws without replacement; the first tokens appear in the order of the
+    best pair below them. So the beam of depth 2 holds the first ``width`` pairs, and the beam of depth 1 the first
+    ``width`` first tokens of the full order, which may lie beyond those pairs.
+    """
+    q = draft.probabilities(prompt)
+    size = len(q)
+    below = [draft.probabilities((*prompt, token)) for token in range(size)]
+    pairs = np.concatenate([q[token] * below[token] for token in range(size)])
+    roots = DraftDistribution(q, replacement=False)
+    leaves = [DraftDistribution(row, replacement=False) for row in below]
+    for order, weight in ordered_draws(pairs, width):
+        seen = list(dict.fromkeys(pair // size for pair in order))
+        rest = without(q, seen)
+        more = ordered_draws(rest, width - len(seen)) if rest is not None else iter([((), 1.0)])
+        for others, other_weight in more:
+            firsts = [*seen, *others]
+            nodes: list[Node] = [(prompt[-1], -1, None), *((token, 0, roots) for token in firsts)]
+            nodes += [(pair % size, 1 + firsts.index(pair // size), leaves[pair // size]) for pair in order]
+            yield build(nodes), weight * other_weight
 
 
 @pytest.mark.parametrize("kind", KINDS)

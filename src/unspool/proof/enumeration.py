@@ -231,30 +231,6 @@ def two_drafters(q: Row, count: int, text: Text) -> Iterator[tuple[Drawn, float]
             yield [*mixed[:1], (text[-1], None), *mixed[1:]], weight * weight_other
 
 
-def stochastic_beam(draft: ToyModel, prompt: Text, width: int) -> Iterator[tuple[TokenTree, float]]:
-    """Every tree of depth 2 of stochastic beam search, siblings in perturbed order.
-
-    The pairs of tokens, in perturbed order, are draws without replacement; the first tokens appear in the order of the
-    best pair below them. So the beam of depth 2 holds the first ``width`` pairs, and the beam of depth 1 the first
-    ``width`` first tokens of the full order, which may lie beyond those pairs.
-    """
-    q = draft.probabilities(prompt)
-    size = len(q)
-    below = [draft.probabilities((*prompt, token)) for token in range(size)]
-    pairs = np.concatenate([q[token] * below[token] for token in range(size)])
-    roots = DraftDistribution(q, replacement=False)
-    leaves = [DraftDistribution(row, replacement=False) for row in below]
-    for order, weight in ordered_draws(pairs, width):
-        seen = list(dict.fromkeys(pair // size for pair in order))
-        rest = without(q, seen)
-        more = ordered_draws(rest, width - len(seen)) if rest is not None else iter([((), 1.0)])
-        for others, other_weight in more:
-            firsts = [*seen, *others]
-            nodes: list[Node] = [(prompt[-1], -1, None), *((token, 0, roots) for token in firsts)]
-            nodes += [(pair % size, 1 + firsts.index(pair // size), leaves[pair // size]) for pair in order]
-            yield build(nodes), weight * other_weight
-
-
 DRAWS: dict[str, Siblings] = {
     "A_point_mass": top,
     "B_independent": independent,
