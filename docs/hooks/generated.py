@@ -77,6 +77,8 @@ def _page(method: methods.Method) -> str:
     lines = [f"# {method.name}", "", method.summary, "", "| | |", "|---|---|"]
     guarantee = f"[{method.guarantee}](../concepts.md#guarantees): {_GUARANTEES[method.guarantee]}"
     facts = {"kind": method.kind, "guarantee": guarantee, "paper": method.paper}
+    if method.assisted:
+        needs = ", ".join(filter(None, ["a draft model", needs]))
     facts |= {"needs": needs or "no optional ability of the backend", "module": f"`{module}`"}
     lines += [f"| {key} | {_cell(value)} |" for key, value in facts.items()]
     lines += ["", "## Use", "", *_example(method), "", "## Options", "", *_options(method.options)]
@@ -105,16 +107,22 @@ def _example(method: methods.Method) -> list[str]:
         temperature = 0.0 if method.name == "greedy" else 0.8
         command = f"--temperature {temperature:g} --acceptance {method.name}"
         arguments = f'temperature={temperature}, acceptance="{method.name}"'
-    backend, loading = (" --backend transformers", 'backend="transformers"') if method.needs else ("", "")
+    flags, loading = [], []
+    if method.assisted:
+        flags.append("-m qwen2.5-coder-1.5b --assistant-model qwen2.5-coder-0.5b")
+        loading += ['"qwen2.5-coder-1.5b"', 'assistant_model="qwen2.5-coder-0.5b"']
+    if method.needs:
+        flags.append("--backend transformers")
+        loading.append('backend="transformers"')
     return [
         "```sh",
-        f'unspool generate{backend} {command} "Why is the sky blue?"',
+        f'unspool generate {" ".join([*flags, command])} "Why is the sky blue?"',
         "```",
         "",
         "```python",
         "import unspool",
         "",
-        f"model = unspool.load({loading})",
+        f"model = unspool.load({', '.join(loading)})",
         f'result = model.generate("Why is the sky blue?", {arguments})',
         "```",
     ]

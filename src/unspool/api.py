@@ -9,6 +9,7 @@ from typing import Any, overload
 from unspool import calibration, methods
 from unspool.backends import loading
 from unspool.backends.catalogue import default_model
+from unspool.backends.openvino_convert import WEIGHTS
 from unspool.backends.resolve import resolve
 from unspool.backends.tokenizer import Message, StopStrings, Tokenizer
 from unspool.engine.contracts import LanguageModel, Memory
@@ -17,7 +18,7 @@ from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import Statistics, summarise
 from unspool.engine.trace import EndEvent, Event, FinishReason, StepEvent
-from unspool.errors import UnknownNameError, UnspoolError
+from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.shaping import build as build_shapers
 
 Prompt = str | Sequence[Message] | Sequence[int]
@@ -72,17 +73,26 @@ class Stream:
 
 
 class Model:
-    """A loaded model with its tokenizer, and what methods have learned on it (``memories``).
+    """A loaded model with its tokenizer, its draft model if it has one, and what methods have learned (``memories``).
 
     Made by ``load``. Not safe for use by several threads at once.
     """
 
-    def __init__(self, name: str, key: str, model: LanguageModel, tokenizer: Tokenizer, eos: Sequence[int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        key: str,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        eos: Sequence[int],
+        assistant: Model | None = None,
+    ) -> None:
         self.name = name
         self.key = key
         self.language_model = model
         self.tokenizer = tokenizer
         self.eos_token_ids = frozenset(eos)
+        self.assistant = assistant
         self.memories: dict[str, Memory] = {}
         self.report: Report = lambda message: None
         self._curve: CostCurve | None = None
@@ -95,6 +105,19 @@ class Model:
             self.report("measuring this machine's cost curve, once (10 s)")
             self._curve = calibration.calibrate(self.language_model, self.key, progress)
         return self._curve
+
+    def surroundings(self, memories: dict[str, Memory] | None = None) -> methods.Surroundings:
+        """What methods are built from.
+
+        Args:
+            memories: what methods have learned; the model's own if None.
+        """
+        return methods.Surroundings(
+            self.language_model,
+            self.memories if memories is None else memories,
+            self.cost_curve,
+            self.assistant.language_model if self.assistant else None,
+        )
 
     def encode(self, prompt: Prompt, chat: bool | None = None) -> list[int]:
         """Ids of a prompt.
@@ -191,9 +214,7 @@ class Model:
         settings = GenerationOptions(**options)
         eos = self.eos_token_ids if settings.eos_token_id is None else frozenset(settings.eos_token_id)
         settings = replace(settings, eos_token_id=sorted(eos))
-        surroundings = methods.Surroundings(
-            self.language_model, self.memories if memories is None else memories, self.cost_curve
-        )
+        surroundings = self.surroundings(memories)
         rule = methods.acceptance(acceptance, settings.greedy, surroundings)
         shapers = build_shapers(settings)
         requests, stops = [], []
@@ -234,6 +255,7 @@ def load(
     name: str | None = None,
     *,
     backend: str = "openvino",
+    assistant_model: str | Model | None = None,
     report: Report = lambda message: None,
     **options: Any,
 ) -> Model:
@@ -242,6 +264,8 @@ def load(
     Args:
         name: catalogue name, Hugging Face directory or hub name, or GGUF file; the default model if None.
         backend: ``"openvino"`` (CPU, fast), ``"transformers"`` (torch, reference, GPU), or one of an installed package.
+        assistant_model: draft model for the methods that need one: a loaded model, or a name as above, which is loaded
+            with the same backend and options (``name@int4``: with weights of its own).
         report: told in a few words what happens during long work.
         **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (the
             physical cores by default). transformers: ``device`` (``"cpu"``) and ``dtype``
@@ -251,7 +275,30 @@ def load(
         UnspoolError: with one line that says what to do.
     """
     source = resolve(name or default_model())
+    if isinstance(assistant_model, str):
+        assistant, own = split_weights(assistant_model)
+        resolve(assistant)  # a mistake in its name is told before any work
     loaded = loading.load(source, backend, report, options)
     model = Model(source.name, source.key, loaded.model, Tokenizer(loaded.tokenizer), loaded.eos_token_ids)
     model.report = report
+    if isinstance(assistant_model, str):
+        weights = {"weights": own} if own else {}
+        assistant_model = load(assistant, backend=backend, report=report, **{**options, **weights})
+    if assistant_model is not None:
+        _check_tokenizers(model, assistant_model)
+        model.assistant = assistant_model
     return model
+
+
+def split_weights(name: str) -> tuple[str, str | None]:
+    """A model's name and the weight format that it may carry: ``"name@int4"``."""
+    base, _, weights = name.rpartition("@")
+    return (base, weights) if base and weights in WEIGHTS else (name, None)
+
+
+def _check_tokenizers(model: Model, assistant: Model) -> None:
+    if model.tokenizer.vocabulary != assistant.tokenizer.vocabulary:
+        raise UnsupportedError(
+            f"{assistant.name} cannot draft for {model.name}: their tokenizers differ; "
+            "use a smaller model of the same family"
+        )

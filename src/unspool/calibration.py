@@ -15,16 +15,27 @@ from unspool.backends import store
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.cost import CostCurve, measure
 
+_INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8")
+
 
 @cache
 def processor() -> str:
-    """Name of the CPU, as precisely as the system tells."""
+    """Name of the CPU, as precisely as the system tells.
+
+    Virtual machines give very different processors one name, so family, model and the instructions that decide how fast
+    wide passes are belong to it.
+    """
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    if not cpuinfo.is_file():
+        return platform.processor() or platform.machine()
+    first = cpuinfo.read_text().split("\n\n")[0]
+    facts = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in first.splitlines())}
+    if "model name" not in facts:
+        return platform.processor() or platform.machine()
+    flags = set(facts.get("flags", "").split())
+    known = [flag for flag in _INSTRUCTIONS if flag in flags]
+    numbers = f"family {facts.get('cpu family', '?')} model {facts.get('model', '?')}"
+    return f"{facts['model name']} ({', '.join([numbers, *known])})"
 
 
 def fingerprint(model: LanguageModel, key: str) -> dict[str, str]:

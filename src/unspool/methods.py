@@ -14,6 +14,7 @@ from typing import Any, Literal
 from unspool.acceptance.follow import Follow
 from unspool.acceptance.lossless import Lossless
 from unspool.drafters.auto import AcceptanceRates, Auto, AutoOptions
+from unspool.drafters.draft_model import DraftModel, DraftModelOptions
 from unspool.drafters.plain import Plain, PlainOptions
 from unspool.drafters.prompt_lookup import PromptLookup, PromptLookupOptions
 from unspool.drafters.suffix import Suffix, SuffixOptions
@@ -34,11 +35,13 @@ class Surroundings:
         model: the loaded model.
         memories: what methods keep between requests, by method name; made on first use.
         curve: gives the model's cost curve, measuring it if need be.
+        assistant: the draft model, if there is one.
     """
 
     model: LanguageModel
     memories: dict[str, Memory] = field(default_factory=dict)
     curve: Callable[[], CostCurve] | None = None
+    assistant: LanguageModel | None = None
 
     def memory(self, name: str, make: Callable[[], Memory]) -> Any:
         """The memory of a method; ``make`` is called if there is none yet."""
@@ -60,6 +63,8 @@ class Method:
         options: frozen dataclass with the paper's defaults.
         build: makes the drafter of one sequence, or the acceptance rule.
         needs: abilities that the model must offer.
+        assisted: whether it needs a draft model.
+        assistant_needs: abilities that the draft model must offer.
     """
 
     name: str
@@ -70,6 +75,8 @@ class Method:
     options: type[Any]
     build: Callable[[Surroundings, Any], Any]
     needs: frozenset[Ability] = frozenset()
+    assisted: bool = False
+    assistant_needs: frozenset[Ability] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,14 @@ class NoOptions:
 def _recycling(surroundings: Surroundings, options: TokenRecyclingOptions) -> TokenRecycling:
     memory = surroundings.memory("token_recycling", partial(RecyclingMatrix, options.k))
     return TokenRecycling(options, memory, surroundings.model.vocab_size)
+
+
+def _assisted(make: Callable[[Any, LanguageModel, int], Drafter]) -> Callable[[Surroundings, Any], Drafter]:
+    def build(surroundings: Surroundings, options: Any) -> Drafter:
+        assert surroundings.assistant is not None  # see check_needs
+        return make(options, surroundings.assistant, surroundings.model.vocab_size)
+
+    return build
 
 
 def _auto(surroundings: Surroundings, options: AutoOptions) -> Auto:
@@ -99,6 +114,16 @@ _SHIPPED = (
         "unspool's own",
         AutoOptions,
         _auto,
+    ),
+    Method(
+        "draft_model",
+        "drafter",
+        "identical",
+        "Drafts a chain with a smaller model of the same tokenizer.",
+        "Fast Inference from Transformers via Speculative Decoding (2022)",
+        DraftModelOptions,
+        _assisted(DraftModel),
+        assisted=True,
     ),
     Method(
         "plain",
@@ -196,13 +221,25 @@ def find(name: str, kind: Kind) -> Method:
     return known[name]
 
 
-def check_needs(method: Method, model: LanguageModel) -> None:
-    """Raise an ``UnsupportedError`` that names method and backend if the model lacks an ability."""
-    if missing := method.needs - model.abilities:
-        wanted = ", ".join(sorted(ability.value for ability in missing))
+def check_needs(method: Method, surroundings: Surroundings) -> None:
+    """Raise an ``UnsupportedError`` that names method and backend if a model is missing or lacks an ability."""
+    model, assistant = surroundings.model, surroundings.assistant
+    check_assisted(method, assistant)
+    for whose, needs, one in (("", method.needs, model), (" of its draft model", method.assistant_needs, assistant)):
+        if one is not None and (missing := needs - one.abilities):
+            wanted = ", ".join(sorted(ability.value for ability in missing))
+            raise UnsupportedError(
+                f"{method.name} needs {wanted}{whose}, which the {one.settings['backend']} backend does not offer; "
+                "try --backend transformers"
+            )
+
+
+def check_assisted(method: Method, assistant: object | None) -> None:
+    """Raise an ``UnsupportedError`` if the method needs a draft model and there is none."""
+    if method.assisted and assistant is None:
         raise UnsupportedError(
-            f"{method.name} needs {wanted}, which the {model.settings['backend']} backend does not offer; "
-            "try --backend transformers"
+            f"{method.name} needs a draft model; name a smaller one of the same tokenizer with --assistant-model "
+            "(assistant_model=...)"
         )
 
 
@@ -222,7 +259,7 @@ def make_options(method: Method, values: Mapping[str, Any]) -> Any:
 def drafter(name: str, surroundings: Surroundings, values: Mapping[str, Any] | None = None) -> Drafter:
     """Build the drafter of one sequence by method name."""
     method = find(name, "drafter")
-    check_needs(method, surroundings.model)
+    check_needs(method, surroundings)
     made: Drafter = method.build(surroundings, make_options(method, values or {}))
     return made
 
@@ -239,6 +276,6 @@ def acceptance(name: str | None, greedy: bool, surroundings: Surroundings) -> Ac
         raise UnsupportedError(
             f"acceptance {name!r} is for temperature {'above 0' if greedy else '0'}; leave it out or change temperature"
         )
-    check_needs(method, surroundings.model)
+    check_needs(method, surroundings)
     rule: AcceptanceRule = method.build(surroundings, make_options(method, {}))
     return rule

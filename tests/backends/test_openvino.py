@@ -20,6 +20,7 @@ from transformers import (
 
 from unspool.backends.openvino import OpenVINOModel, OpenVINOSession
 from unspool.backends.openvino_convert import Weights, convert
+from unspool.calibration import processor
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
 
@@ -155,9 +156,13 @@ def test_commit_and_rewind_refuse_what_makes_no_sense(pair: Pair) -> None:
         session.rewind(len(PROMPT) + 1)
 
 
+# With VNNI, OpenVINO rounds activations to int8, where a difference in the last bit soon grows; nothing less than the
+# same bits will do. Without it activations stay float32, and a pass over one node takes another kernel than wider ones.
+TOLERANCE = 0.0 if "avx512_vnni" in processor() else 1e-4
+
+
 @pytest.mark.parametrize(("weights", "start"), [("int4", 100), ("int8", 350), ("int8", 610), ("int8", 1500)])
 def test_a_node_scores_to_the_last_bit_alike_in_any_tree(weights: Weights, start: int, tmp_path: Path) -> None:
-    """Rounded to int8, activations that differ in the last bit soon differ in earnest: nothing less will do."""
     torch.manual_seed(0)
     sizes = {**SIZES, "hidden_size": 128, "intermediate_size": 256, "max_position_embeddings": 2048}
     convert(AutoModelForCausalLM.from_config(Qwen2Config(**sizes)).eval(), tmp_path, weights, lambda message: None)
@@ -193,7 +198,7 @@ def test_a_node_scores_to_the_last_bit_alike_in_any_tree(weights: Weights, start
             path, tree = [0], TokenTree.chain(text[at : at + 1])
         logits = session.score(tree).logits
         for depth, node in enumerate(path):
-            np.testing.assert_array_equal(logits[node], alone[at - start + depth])
+            np.testing.assert_allclose(logits[node], alone[at - start + depth], rtol=0, atol=TOLERANCE)
         session.commit(path)
         at += len(path)
 

@@ -31,7 +31,7 @@ def model(eos: bool = False) -> ToyModel:
 
 
 def surroundings(toy: ToyModel) -> methods.Surroundings:
-    return methods.Surroundings(toy, curve=lambda: CURVE)
+    return methods.Surroundings(toy, curve=lambda: CURVE, assistant=toy.related(0.7, seed=2))
 
 
 def drafters(toy: ToyModel, text: list[int], name: str) -> Drafter:

@@ -19,6 +19,8 @@ from unspool.engine.contracts import Decision, Target
 class Follow:
     """The greedy rule and the same-noise rule; an ``AcceptanceRule``."""
 
+    tests_draws = False
+
     def decide(self, target: Target, rng: np.random.Generator) -> Decision:
         """Descend while a child holds the token that plain decoding takes; ``rng`` is not used."""
         tree = target.tree

@@ -52,6 +52,8 @@ class _Random:
 class Lossless:
     """The lossless sampling rule for point masses, independent draws, draws without replacement and their mixtures."""
 
+    tests_draws = True
+
     def decide(self, target: Target, rng: np.random.Generator) -> Decision:
         """Walk the tree with fresh randomness.
 

@@ -38,6 +38,11 @@ class Tokenizer:
         return self._fast.get_vocab_size()
 
     @property
+    def vocabulary(self) -> dict[str, int]:
+        """Piece to id, added tokens included."""
+        return self._fast.get_vocab()
+
+    @property
     def has_chat_template(self) -> bool:
         return isinstance(self._template, str)
 

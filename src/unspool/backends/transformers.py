@@ -39,7 +39,9 @@ class TransformersModel:
         self._name = name
         self._config = model.config.get_text_config(decoder=True)
         self._max_length = _max_length(self._config)
-        self.keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        parameters = inspect.signature(model.forward).parameters
+        self.keeps_logits = "logits_to_keep" in parameters
+        self.cache_name = "cache" if "cache" in parameters else "past_key_values"  # renamed in transformers 5.24
         # One pass over one token, because the logits can be wider than config.vocab_size where embeddings are padded.
         self._vocab_size = int(self.open().score(TokenTree.chain([0])).logits.shape[1])
 
@@ -168,10 +170,10 @@ class TransformersSession:
             input_ids=torch.tensor([tree.tokens], device=device),
             position_ids=torch.from_numpy(self._length + tree.depths)[None].to(device),
             attention_mask=owner.masks(tree, self._length),
-            past_key_values=self._cache,
             use_cache=True,
             output_hidden_states=self._hidden_states,
             return_dict=True,
+            **{owner.cache_name: self._cache},
             **({"logits_to_keep": index} if owner.keeps_logits else {}),
         )
         logits = output.logits[0] if owner.keeps_logits else output.logits[0].index_select(0, index)

@@ -43,6 +43,7 @@ class Options:
         max_new_tokens: at least 2, since a single token has no speed.
         temperature, seed: as in ``GenerationOptions``.
         threads: of every contestant; None: the physical cores.
+        assistant_model: draft model, as ``unspool.load`` takes it, for the methods that need one.
     """
 
     model: str | None = None
@@ -56,6 +57,7 @@ class Options:
     temperature: float = 0.0
     seed: int = 0
     threads: int | None = None
+    assistant_model: str | None = None
 
     def __post_init__(self) -> None:
         GenerationOptions(max_new_tokens=self.max_new_tokens, temperature=self.temperature)
@@ -79,11 +81,13 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
     Raises:
         UnspoolError: for options that cannot be served, before any measuring; or if a method of unspool fails.
     """
+    from unspool.api import split_weights
+    from unspool.backends import prepare
     from unspool.backends.catalogue import default_model
     from unspool.backends.resolve import resolve
     from unspool.bench.genai_export import directory
 
-    chosen = contestants(options.methods, options.peers, options.weights)
+    chosen = contestants(options.methods, options.peers, options.weights, options.assistant_model)
     suite = suites.load(options.suite, options.limit, options.seed)
     name = options.model or default_model()
     source = resolve(name)
@@ -97,8 +101,13 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
     }
     with closing(Partial(json_file, header, about())) as partial:
         tokenizer = _prepare(source, chosen, progress)
+        if options.assistant_model is not None:
+            base, own = split_weights(options.assistant_model)
+            prepare.converted(resolve(base), own or options.weights, progress.say)
         ids = {"": _encode(tokenizer, WARM_UP)} | {p.id: _encode(tokenizer, p.text) for p in suite.prompts}
-        settings = Settings(name, threads, max(map(len, ids.values())) + options.max_new_tokens)
+        settings = Settings(
+            name, threads, max(map(len, ids.values())) + options.max_new_tokens, options.assistant_model
+        )
         limits, curve = _calibrate(chosen, settings, fresh=not partial.runs, progress=progress)
         if settings.context > limits["max_length"]:
             longest = max(ids, key=lambda prompt: len(ids[prompt]))
@@ -133,7 +142,8 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
             suite=suite.name,
             settings=measured.settings,
             options={
-                key: getattr(options, key) for key in ("limit", "repeats", "seed", "max_new_tokens", "temperature")
+                key: getattr(options, key)
+                for key in ("limit", "repeats", "seed", "max_new_tokens", "temperature", "assistant_model")
             },
             left_out=measured.left_out,
             curve=curve,

@@ -52,23 +52,27 @@ class Contestant:
         return f"not installed; {PEERS[self.name].install}"
 
 
-def contestants(names: Sequence[str], peers: Sequence[str], weights: str) -> list[Contestant]:
+def contestants(
+    names: Sequence[str], peers: Sequence[str], weights: str, assistant: str | None = None
+) -> list[Contestant]:
     """Plain decoding first, then the methods, then the peers, each once.
 
     Args:
         names: of drafters, each with ``@weights`` if it is not to have the default ones.
         weights: the default ones.
+        assistant: name of the draft model, if there is one.
 
     Raises:
         UnknownNameError: for a method, peer or weight format that does not exist.
+        UnsupportedError: for a method that needs a draft model where there is none.
     """
     from unspool.backends.openvino_convert import WEIGHTS
-    from unspool.methods import find
+    from unspool.methods import check_assisted, find
 
     chosen: dict[str, Contestant] = {}
     for text in (PLAIN, *names):
         method, _, own = text.partition("@")
-        find(method, "drafter")
+        check_assisted(find(method, "drafter"), assistant)
         used = own or weights
         if used not in WEIGHTS:
             raise UnknownNameError("weight format", used, WEIGHTS)

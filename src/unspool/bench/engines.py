@@ -19,11 +19,13 @@ class Settings:
         model: as ``unspool.load`` takes it.
         threads: computing threads.
         context: longest prompt with its output, in tokens.
+        assistant: draft model, as ``unspool.load`` takes it; loaded only for the methods that need one.
     """
 
     model: str
     threads: int
     context: int
+    assistant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,14 @@ class Unspool:
 
     def __init__(self, settings: Settings, method: str, weights: str) -> None:
         import unspool
+        from unspool.methods import find
 
-        self.model = unspool.load(settings.model, weights=weights, threads=settings.threads)
+        self.model = unspool.load(
+            settings.model,
+            assistant_model=settings.assistant if find(method, "drafter").assisted else None,
+            weights=weights,
+            threads=settings.threads,
+        )
         self.method = method
         self.settings = {**self.model.language_model.settings, "method": method}
 
@@ -109,7 +117,7 @@ class Unspool:
 
         model = self.model
         clock = Clock()
-        around = methods.Surroundings(model.language_model, model.memories, model.cost_curve)
+        around = model.surroundings()
         options = GenerationOptions(
             max_new_tokens=task.max_new_tokens, temperature=task.temperature, seed=task.seed, eos_token_id=task.eos
         )

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from unspool.cli.common import ModelOption, ThreadsOption
+from unspool.cli.common import AssistantOption, ModelOption, ThreadsOption
 
 
 def bench(
     model: ModelOption = None,
+    assistant_model: AssistantOption = None,
     methods: Annotated[
         str,
         typer.Option(
@@ -74,6 +75,7 @@ def bench(
         temperature=temperature,
         seed=seed,
         threads=threads,
+        assistant_model=assistant_model,
     )
     for file in (json_file, html_file):
         check_output(file)

@@ -23,6 +23,15 @@ ModelOption = Annotated[
         "Default: smollm2-135m.",
     ),
 ]
+AssistantOption = Annotated[
+    str | None,
+    typer.Option(
+        "--assistant-model",
+        help="Draft model for the methods that need one: a smaller model of the same tokenizer, named like --model; "
+        "NAME@int4 gives it weights of its own.",
+        show_default=False,
+    ),
+]
 BackendOption = Annotated[
     str,
     typer.Option(help="openvino is fast on CPUs; transformers (torch) is the reference; installed packages add more."),
@@ -39,13 +48,15 @@ DeviceOption = Annotated[
 
 
 @contextmanager
-def loaded(model: str | None, backend: str, **options: str | int | None) -> Iterator[Model]:
+def loaded(
+    model: str | None, backend: str, assistant_model: str | None = None, **options: str | int | None
+) -> Iterator[Model]:
     """Load a model with a spinner on stderr that tells what happens and for how long; options of None are left out."""
     from unspool.api import load
 
     given = {name: value for name, value in options.items() if value is not None}
     with Status() as status:
-        made = load(model, backend=backend, report=status.say, **given)
+        made = load(model, backend=backend, assistant_model=assistant_model, report=status.say, **given)
     yield made
 
 

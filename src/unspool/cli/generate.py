@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unspool.cli.common import (
+    AssistantOption,
     BackendOption,
     DeviceOption,
     ModelOption,
@@ -35,6 +36,7 @@ def generate(
         str | None, typer.Argument(help="The prompt; without it, --file or standard input is read.")
     ] = None,
     model: ModelOption = None,
+    assistant_model: AssistantOption = None,
     method: Annotated[str, typer.Option(help="How to decode, see `unspool methods --kind drafter`.")] = "auto",
     acceptance: Annotated[
         str | None, typer.Option(help="Acceptance rule. Default: greedy, or same_noise when sampling.")
@@ -70,6 +72,8 @@ def generate(
 
       unspool generate --method token_recycling --json "List the planets." | jq .statistics
 
+      unspool generate -m qwen2.5-coder-1.5b --method draft_model --assistant-model qwen2.5-coder-0.5b < prompt.txt
+
       unspool generate --trace run.jsonl --view "Count to twenty."
     """
     from unspool.engine.options import GenerationOptions
@@ -86,9 +90,9 @@ def generate(
     }
     # Mistakes are told before a model is loaded or downloaded.
     GenerationOptions(**options)
-    from unspool.methods import find
+    from unspool.methods import check_assisted, find
 
-    find(method, "drafter")
+    check_assisted(find(method, "drafter"), assistant_model)
     if acceptance is not None:
         find(acceptance, "acceptance")
     if trace is not None:
@@ -98,7 +102,9 @@ def generate(
         for path in [trace, page_path(trace)] if view else [trace]:
             trace_file.check_writable(path)
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
-    with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
+    with loaded(
+        model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
+    ) as decoder:
         if method == "auto":
             with Status() as status:
                 decoder.report = status.say

@@ -36,6 +36,7 @@ def list_methods(
                 "summary": m.summary,
                 "paper": m.paper,
                 "needs": sorted(ability.value for ability in m.needs),
+                "needs_assistant_model": m.assisted,
                 "options": _options(m.options),
             }
             for m in rows

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unspool.cli.common import (
+    AssistantOption,
     BackendOption,
     DeviceOption,
     ModelOption,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 def prove(
     model: ModelOption = None,
+    assistant_model: AssistantOption = None,
     methods: Annotated[
         str, typer.Option(help="Comma-separated names, see `unspool methods`, or all.", metavar="NAMES")
     ] = "all",
@@ -89,8 +91,10 @@ def prove(
     texts = [prompt.text for prompt in (read_prompts(prompts) if prompts else PROMPTS)[:limit]]
     if html is not None and (html.is_dir() or not os.access(html.absolute().parent, os.W_OK)):
         raise UnspoolError(f"cannot write {html}; name a file in a directory that exists and can be written")
-    with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
-        chosen, left_out = choose(names, temperatures, decoder.language_model)
+    with loaded(
+        model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
+    ) as decoder:
+        chosen, left_out = choose(names, temperatures, decoder.surroundings())
         if not chosen:
             raise UnsupportedError("none of the methods can be proven; see `unspool methods`")
         for name, why in left_out.items():

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import heapq
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,20 +122,16 @@ class Auto:
         self._root = _Candidate(0)
         self._width = 1  # of the pass before
         self._promise: dict[int, float] = {}  # expected tokens by width, a moving average
-        self._overhead = 0.0  # milliseconds of drafting per proposal, a moving average
 
     def start(self, context: Context) -> None:
         for drafter in self._drafters.values():
             drafter.start(context)
 
     def propose(self, context: Context, budget: int) -> TokenTree:
-        start = time.perf_counter()
         self._root = root = _Candidate(0)
         for name, drafter in self._drafters.items():
             _merge(root, name, drafter.propose(context, min(self._options.candidates, budget)))
-        tree = self._buy(root, context, budget)
-        self._overhead += 0.1 * ((time.perf_counter() - start) * 1000 - self._overhead)
-        return tree
+        return self._buy(root, context, budget)
 
     def _buy(self, root: _Candidate, context: Context, budget: int) -> TokenTree:
         """The prefix of the nodes in order of reach that has the best expected tokens per millisecond."""
@@ -186,8 +181,7 @@ class Auto:
             self._promise[width] = before + _RECENT * (expected[n - 1] - before)
 
         def rate(width: int, tokens: float, charge: float) -> float:
-            price = float(cost[width - 1]) + self._overhead + charge
-            return tokens * (_MARGIN if width == 1 else 1.0) / price
+            return tokens * (_MARGIN if width == 1 else 1.0) / (float(cost[width - 1]) + charge)
 
         lately = max(sizes, key=lambda width: rate(width, self._promise[width], 0.0))
         charges = dict.fromkeys(sizes, 2 * switch) | {lately: switch / _KEPT, self._width: 0.0}

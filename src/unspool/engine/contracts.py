@@ -166,7 +166,14 @@ class Target(Protocol):
 
 
 class AcceptanceRule(Protocol):
-    """Walks the tree from the root and decides which drafts stay."""
+    """Walks the tree from the root and decides which drafts stay.
+
+    Attributes:
+        tests_draws: whether drafts are tested against the distributions that they were drawn from. If so, what is drawn
+            must come from ``noise.draft_generator`` and say its distribution; if not, distributions are not looked at.
+    """
+
+    tests_draws: bool
 
     def decide(self, target: Target, rng: np.random.Generator) -> Decision: ...
 
@@ -211,12 +218,15 @@ class Context:
         prompt_length: how many of them are the prompt.
         seed: seed of the request's noise.
         temperature: of the target distribution; 0 is greedy. Drafters that sample draft at this temperature.
+        tests_draws: of the acceptance rule. Where it is False and the temperature above 0, a token is right if it is
+            the draw with its position's own noise, so that noise is the one to draft with.
     """
 
     tokens: Sequence[int]
     prompt_length: int
     seed: int
     temperature: float
+    tests_draws: bool = False
 
 
 class Step(Protocol):
@@ -234,6 +244,13 @@ class Step(Protocol):
 
     def top_k(self, k: int) -> tuple[NDArray[np.int64], Logits]:
         """Ids and logits [nodes, k] of the ``k`` largest logits, best first, lowest id first among equals."""
+        ...
+
+    def alternatives(self, node: int, k: int) -> tuple[tuple[int, float], ...]:
+        """The ``k`` likeliest (id, log-probability) after ``node``, best first, shaped and constrained as in decoding.
+
+        At temperature 0 that of the shaped logits at temperature 1. Valid only during ``observe``.
+        """
         ...
 
 

@@ -76,6 +76,7 @@ class _Step:
     emitted: tuple[int, ...]
     context: Context
     logits: Logits
+    _target: ShapedTarget = field(repr=False)
     _top: tuple[NDArray[np.int64], Logits] | None = field(default=None, repr=False)
 
     def top_k(self, k: int) -> tuple[NDArray[np.int64], Logits]:
@@ -83,6 +84,9 @@ class _Step:
             self._top = numeric.top_k(self.logits, k)
         ids, values = self._top
         return ids[:, :k], values[:, :k]
+
+    def alternatives(self, node: int, k: int) -> tuple[tuple[int, float], ...]:
+        return self._target.alternatives(node, k)
 
 
 class _Row:
@@ -93,7 +97,13 @@ class _Row:
         self.request = request
         self.session = session
         self.tokens = list(request.tokens)
-        self.context = Context(self.tokens, len(request.tokens), request.options.seed, request.options.temperature)
+        self.context = Context(
+            self.tokens,
+            len(request.tokens),
+            request.options.seed,
+            request.options.temperature,
+            request.rule.tests_draws,
+        )
         self.steps = 0
         self.finished: FinishReason | None = None
 
@@ -148,7 +158,7 @@ class _Row:
         accept_ms = _ms(start)
         start = time.perf_counter()
         if not self.finished:
-            request.drafter.observe(_Step(tree, decision, tuple(emitted), self.context, logits))
+            request.drafter.observe(_Step(tree, decision, tuple(emitted), self.context, logits, target))
         event = StepEvent(
             row=self.index,
             index=self.steps,

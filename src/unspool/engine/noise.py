@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MASK = (1 << 64) - 1
-_ACCEPT = 1 << 63  # keeps the rule's own draws apart from the positions' noise
+# Streams of a position besides its noise: the rule's own draws and those of a drafter, independent of each other.
+_ACCEPT = 1 << 63
+_DRAFT = 1 << 62
 
 
 def _bits(seed: int, stream: int, n: int) -> NDArray[np.uint64]:
@@ -49,5 +51,17 @@ def draw(log_weights: NDArray[np.float64], seed: int, position: int, vocab_size:
 
 def rule_generator(seed: int, position: int) -> np.random.Generator:
     """Fresh randomness for the tests of an acceptance rule in the round that starts at ``position``."""
-    key = np.array([seed & _MASK, (position & _MASK) | _ACCEPT], dtype=np.uint64)
+    return _generator(seed, position | _ACCEPT)
+
+
+def draft_generator(seed: int, position: int) -> np.random.Generator:
+    """Fresh randomness for the draws of a drafter in the round that starts at ``position``.
+
+    Every round starts at a position of its own, so nothing is drawn from it twice.
+    """
+    return _generator(seed, position | _DRAFT)
+
+
+def _generator(seed: int, stream: int) -> np.random.Generator:
+    key = np.array([seed & _MASK, stream & _MASK], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key))

@@ -142,14 +142,16 @@ class TokenTree:
 
 
 class TreeBuilder:
-    """Grows a tree of point masses node by node; equal children of one parent are merged, the first source stays."""
+    """Grows a tree node by node; equal children of one parent are merged, the first source and its draw stay."""
 
     def __init__(self, root: int) -> None:
         self.tokens = [root]
         self.parents = [-1]
         self.sources = [0]
+        self.drafts = [POINT_MASS]
         self.buckets = [0]
         self._names = ["root"]
+        self._distributions: list[DraftDistribution] = []
         self._child: dict[tuple[int, int], int] = {}
 
     def __len__(self) -> int:
@@ -159,8 +161,19 @@ class TreeBuilder:
         """The child of ``parent`` that holds ``token``, if there is one."""
         return self._child.get((parent, token))
 
-    def add(self, parent: int, token: int, source: str, bucket: int = 0) -> int:
-        """Add a child, or return the one that already holds ``token``."""
+    def drawn_from(self, distribution: DraftDistribution | None) -> int:
+        """The handle for ``add`` of children that are drawn from ``distribution``; None: chosen, not drawn."""
+        if distribution is None:
+            return POINT_MASS
+        self._distributions.append(distribution)
+        return len(self._distributions) - 1
+
+    def add(self, parent: int, token: int, source: str, bucket: int = 0, draft: int = POINT_MASS) -> int:
+        """Add a child, or return the one that already holds ``token``. Drawn siblings are added in draw order.
+
+        Args:
+            draft: handle from ``drawn_from`` if the token was drawn.
+        """
         known = self._child.get((parent, token))
         if known is not None:
             return known
@@ -169,6 +182,7 @@ class TreeBuilder:
         self.tokens.append(int(token))
         self.parents.append(parent)
         self.sources.append(self._names.index(source))
+        self.drafts.append(draft)
         self.buckets.append(bucket)
         self._child[parent, token] = node = len(self.tokens) - 1
         return node
@@ -179,5 +193,7 @@ class TreeBuilder:
             tuple(self.parents),
             tuple(self.sources),
             tuple(self._names),
-            buckets=tuple(self.buckets),
+            tuple(self.drafts),
+            tuple(self._distributions),
+            tuple(self.buckets),
         )

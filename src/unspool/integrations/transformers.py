@@ -38,7 +38,10 @@ from unspool.engine.trace import EndEvent, Event, FinishReason, StepEvent
 from unspool.errors import UnspoolError, UnsupportedError
 from unspool.shaping import adapt
 
-_HARMLESS = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}
+_CACHES = {"cache", "past_key_values"}
+"""What transformers calls its cache, since 5.24 and before."""
+
+_HARMLESS = {"attention_mask", "position_ids", "use_cache", "logits_to_keep", *_CACHES}
 """What ``generate`` hands over besides the ids: read or checked here, or without influence on the text."""
 
 _ROW_DEPENDENT = (
@@ -57,6 +60,7 @@ def transformers_method(
     seed: int | None = None,
     streamer: Any = None,
     memories: dict[str, Memory] | None = None,
+    assistant_model: PreTrainedModel | None = None,
     **options: Any,
 ) -> TransformersMethod:
     """A callable for the ``custom_generate`` argument of transformers' ``generate``.
@@ -71,13 +75,18 @@ def transformers_method(
             generator, so that ``torch.manual_seed`` rules it.
         streamer: object with ``put`` and ``end``; is given the prompt, then each token, as by ``generate``.
         memories: what methods learn, by method name, kept between calls; by default the callable's own.
+        assistant_model: draft model for the methods that need one; of the same tokenizer. Bound here, because given to
+            ``generate`` it asks for transformers' own assisted generation.
         **options: the method's own options.
 
     Raises:
         UnknownNameError: for an unknown method or option.
+        UnsupportedError: for a method that needs a draft model where there is none.
     """
-    methods.make_options(methods.find(method, "drafter"), options)
-    return TransformersMethod(method, acceptance, seed, streamer, memories, options)
+    found = methods.find(method, "drafter")
+    methods.make_options(found, options)
+    methods.check_assisted(found, assistant_model)
+    return TransformersMethod(method, acceptance, seed, streamer, memories, assistant_model, options)
 
 
 class TransformersMethod:
@@ -94,6 +103,7 @@ class TransformersMethod:
         seed: int | None,
         streamer: Any,
         memories: dict[str, Memory] | None,
+        assistant: PreTrainedModel | None,
         options: dict[str, Any],
     ) -> None:
         self.trace: list[Event] = []
@@ -102,6 +112,7 @@ class TransformersMethod:
         self._seed = seed
         self._streamer = streamer
         self._memories = memories
+        self._assistant = TransformersModel.from_pretrained_model(assistant) if assistant is not None else None
         self._options = options
         self._model: PreTrainedModel | None = None
         self._surroundings: methods.Surroundings | None = None
@@ -175,7 +186,9 @@ class TransformersMethod:
         if self._surroundings is None or self._model is not model:
             wrapped = TransformersModel.from_pretrained_model(model)
             memories = self._memories if self._memories is not None else {}
-            self._surroundings = methods.Surroundings(wrapped, memories, cache(lambda: _curve(wrapped)))
+            self._surroundings = methods.Surroundings(
+                wrapped, memories, cache(lambda: _curve(wrapped)), self._assistant
+            )
             self._model = model
         return self._surroundings
 
@@ -264,7 +277,7 @@ def _refuse(config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
     given = sorted(name for name, value in model_kwargs.items() if value is not None and name not in _HARMLESS)
     if given:
         raise UnsupportedError(f"unspool decodes from input_ids alone; leave out {', '.join(given)}")
-    if getattr(model_kwargs.get("past_key_values"), "_is_user_defined", False):
+    if any(getattr(model_kwargs.get(name), "_is_user_defined", False) for name in _CACHES):
         raise UnsupportedError("unspool keeps a cache of its own; leave out past_key_values and pass the whole text")
 
 

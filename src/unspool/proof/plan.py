@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from unspool import methods
-from unspool.engine.contracts import LanguageModel
 from unspool.errors import UnknownNameError, UnsupportedError
-from unspool.methods import Method
+from unspool.methods import Method, Surroundings
 
 PROVABLE: frozenset[str] = frozenset({"identical", "same distribution"})
 """Guarantees that there is a test for. Others come with the first method that gives them."""
@@ -25,13 +24,13 @@ class Run(NamedTuple):
 
 
 def choose(
-    names: Sequence[str] | None, temperatures: Sequence[float], model: LanguageModel | None = None
+    names: Sequence[str] | None, temperatures: Sequence[float], surroundings: Surroundings | None = None
 ) -> tuple[list[Method], dict[str, str]]:
     """The methods of these names, of either kind; for None all that can be proven.
 
     Args:
         temperatures: at least one of them must suit each method.
-        model: if given, what it does not offer plays a part.
+        surroundings: if given, what the models do not offer plays a part.
 
     Returns:
         The methods, and by name those that were left out of all, and why.
@@ -47,7 +46,7 @@ def choose(
             raise UnknownNameError("method", name, known)
         method = known[name]
         try:
-            _check(method, temperatures, model)
+            _check(method, temperatures, surroundings)
         except UnsupportedError as error:
             if names is not None:
                 raise
@@ -57,14 +56,14 @@ def choose(
     return chosen, left_out
 
 
-def _check(method: Method, temperatures: Sequence[float], model: LanguageModel | None) -> None:
+def _check(method: Method, temperatures: Sequence[float], surroundings: Surroundings | None) -> None:
     if method.guarantee not in PROVABLE:
         raise UnsupportedError(f"{method.name} is {method.guarantee!r}, for which there is no proof yet; leave it out")
     if not enumerable(method) and not any(applies(method, temperature) for temperature in temperatures):
         suited = "temperature 0" if method.name == "greedy" else "temperatures above 0"
         raise UnsupportedError(f"{method.name} is for {suited}; add one, or leave the method out")
-    if model is not None:
-        methods.check_needs(method, model)
+    if surroundings is not None:
+        methods.check_needs(method, surroundings)
 
 
 def applies(method: Method, temperature: float) -> bool:

@@ -66,7 +66,7 @@ def prove(
     temperatures = list(dict.fromkeys(temperatures))
     for temperature in temperatures:
         GenerationOptions(temperature=temperature, max_new_tokens=max_new_tokens)
-    chosen, _ = choose(names, temperatures, model.language_model)
+    chosen, _ = choose(names, temperatures, model.surroundings())
     ids = [model.encode(prompt) for prompt in prompts]
     if not ids or not temperatures:
         raise UnspoolError("nothing to prove; give at least one prompt and one temperature")
@@ -166,7 +166,7 @@ class _Part:
         # A warm memory: the drafter has seen plain decoding's very text, which is what it gives without a rule's name.
         for case in cases:
             self._generate(Run(run.drafter, None), case.prompt, case.seed, memories)
-        surroundings = methods.Surroundings(self._model.language_model, memories, self._model.cost_curve)
+        surroundings = self._model.surroundings(memories)
         figures = distribution.two_samples(
             self._model.language_model,
             [[*case.prompt, *case.token_ids[: len(case.token_ids) // 2]] for case in cases],

@@ -1,0 +1,127 @@
+"""A second model that drafts: its session, kept in step with the text of one sequence, and how it draws tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool.engine.contracts import Context, LanguageModel, Logits, Session
+from unspool.engine.noise import draft_generator, gumbel
+from unspool.engine.numeric import log_softmax, top_k
+from unspool.engine.tree import DraftDistribution, TokenTree
+
+_BLOCK = 128
+
+
+class Assistant:
+    """The draft model's session of one sequence.
+
+    The session holds what it shares with the committed text: drafts that turned out right stay in its cache, the rest
+    is rewound.
+
+    Args:
+        model: the draft model.
+        vocab_size: of the target. Models of one tokenizer pad their output layers differently; logits are cut or filled
+            up with -inf to this width.
+    """
+
+    def __init__(self, model: LanguageModel, vocab_size: int) -> None:
+        self.model = model
+        self._vocab_size = vocab_size
+        self._session: Session | None = None
+        self._held: list[int] = []  # the tokens in the session
+
+    def levels(self, tokens: Sequence[int]) -> int:
+        """How many tokens the draft model's context has room for behind ``tokens``; 0 if there is none left."""
+        return max(0, self.model.max_length - len(tokens))
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        """Hold all of ``tokens`` but the last one, which is the root of what is scored next."""
+        if self._session is None:
+            self._session = self.model.open()
+        wanted = len(tokens) - 1
+        same = next((i for i in range(min(len(self._held), wanted)) if self._held[i] != tokens[i]), None)
+        same = min(len(self._held), wanted) if same is None else same
+        if same < len(self._held):
+            self._session.rewind(same)
+            del self._held[same:]
+        while (at := len(self._held)) < wanted:
+            block = list(tokens[at : min(wanted, at + min(_BLOCK, self._session.room))])
+            self._session.score(TokenTree.chain(block), rows=())
+            self._session.commit(range(len(block)))
+            self._held += block
+
+    def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Logits:
+        """Logits [rows, vocabulary] after nodes of a tree whose root comes behind the held text; keeps nothing."""
+        assert self._session is not None, "follow comes first"
+        return self._fitted(self._session.score(tree, rows).logits)
+
+    def step(self, token: int) -> NDArray[np.float32] | NDArray[np.float64]:
+        """Logits [vocabulary] after ``token``, which is held from then on."""
+        row: Logits = self.score(TokenTree.chain([token]))[0]
+        assert self._session is not None
+        self._session.commit([0])
+        self._held.append(token)
+        return row
+
+    def _fitted(self, logits: Logits) -> Logits:
+        width = logits.shape[1]
+        if width == self._vocab_size:
+            return logits
+        fitted = np.full((len(logits), self._vocab_size), -np.inf, dtype=logits.dtype)
+        fitted[:, : min(width, self._vocab_size)] = logits[:, : self._vocab_size]
+        return fitted
+
+
+class Draws:
+    """How tokens are drawn behind the nodes of one draft, as temperature and acceptance rule ask for.
+
+    Greedy: the likeliest ones. Under a rule that tests draws: with fresh noise, and the rule is told the distribution.
+    Else with the noise of the position, which is the one that plain decoding draws with.
+
+    Args:
+        context: of the round.
+        vocab_size: of the target.
+        temperature: that drafts are drawn at; that of the target if None.
+    """
+
+    def __init__(self, context: Context, vocab_size: int, temperature: float | None = None) -> None:
+        self._context = context
+        self._vocab_size = vocab_size
+        self._temperature = context.temperature if temperature is None else temperature
+        self._rng = draft_generator(context.seed, len(context.tokens))
+
+    @property
+    def greedy(self) -> bool:
+        return self._context.temperature == 0
+
+    def logprobs(self, logits: Logits) -> NDArray[np.float64]:
+        """[vocabulary] log-probabilities of the distribution that is drawn from; at temperature 0 those at 1."""
+        return log_softmax(np.asarray(logits, dtype=np.float64) / (1.0 if self.greedy else self._temperature))
+
+    def noise(self, depth: int) -> NDArray[np.float64] | float:
+        """Gumbel noise [vocabulary] for the children of one node of this depth, 0 at the root; to be used once."""
+        if self.greedy:
+            return 0.0
+        if self._context.tests_draws:
+            return self._rng.gumbel(size=self._vocab_size)
+        return gumbel(self._context.seed, len(self._context.tokens) + depth, self._vocab_size)
+
+    def distribution(self, logprobs: NDArray[np.float64]) -> DraftDistribution | None:
+        """What siblings say that they were drawn from, without replacement; None where no rule asks."""
+        if self.greedy or not self._context.tests_draws:
+            return None
+        return DraftDistribution(np.exp(logprobs), replacement=False)
+
+    def siblings(self, logits: Logits, depth: int, k: int) -> tuple[NDArray[np.int64], DraftDistribution | None]:
+        """``k`` distinct tokens in draw order (Gumbel top-k), those of probability 0 left out, and their distribution.
+
+        Args:
+            logits: [vocabulary], of the node that gets the children.
+            depth: of that node.
+        """
+        logprobs = self.logprobs(logits)
+        ids, keys = top_k((logprobs + self.noise(depth))[None], k)
+        return ids[0][keys[0] > -np.inf], self.distribution(logprobs)
