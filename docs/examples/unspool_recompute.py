@@ -36,7 +36,7 @@ class RecomputeModel:
         self.max_length = max_length
         self.settings = {"backend": "recompute"}
 
-    def open(self) -> RecomputeSession:
+    def open(self, hidden_states: bool = False) -> RecomputeSession:
         return RecomputeSession(self, [])
 
     def score_many(

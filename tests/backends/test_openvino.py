@@ -133,6 +133,18 @@ def test_rewind_and_fork(pair: Pair) -> None:
     assert np.abs(logits - pair.plain([*PROMPT, TREE.tokens[0], TREE.tokens[1], 44])).max() < 1e-4
 
 
+def test_hidden_states_are_what_the_output_layer_reads(pair: Pair) -> None:
+    session = pair.model.open(hidden_states=True)
+    session.score(TokenTree.chain(PROMPT), rows=())
+    session.commit(range(len(PROMPT)))
+    scores = session.score(TREE, rows=(2, 6))
+    assert scores.hidden is not None
+    with torch.no_grad():
+        logits = pair.reference.get_output_embeddings()(torch.tensor(scores.hidden)).numpy()
+    np.testing.assert_allclose(logits, scores.logits, atol=1e-4)
+    assert pair.opened(PROMPT).score(TREE).hidden is None
+
+
 def test_score_many_equals_score(pair: Pair) -> None:
     sessions = [pair.opened(PROMPT), pair.opened(PROMPT[:3]), pair.opened([9] * 20)]
     trees = [TREE, TokenTree.chain([4, 5]), TokenTree.chain([6])]

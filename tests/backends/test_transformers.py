@@ -216,7 +216,7 @@ def test_score_many_equals_score(model):
     sessions = [opened(model, p) for p in prompts]
     together = model.score_many(sessions, trees, rows)
     for one, many in zip(alone, together, strict=True):
-        assert one.rows == many.rows and np.array_equal(one.logits, many.logits)
+        assert one.rows == many.rows and np.abs(one.logits - many.logits).max() < 1e-5
     assert [s.rows for s in model.score_many(sessions, trees)] == [tuple(range(len(tree))) for tree in trees]
     with pytest.raises(ValueError):
         model.score_many(sessions, trees[:2])

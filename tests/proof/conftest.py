@@ -38,7 +38,7 @@ class Counting(ToyModel):
     session: type[ToySession] = ToySession
     opened = 0
 
-    def open(self) -> ToySession:
+    def open(self, hidden_states: bool = False) -> ToySession:
         self.opened += 1
         return self.session(self)
 

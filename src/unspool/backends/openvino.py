@@ -90,10 +90,10 @@ class OpenVINOModel:
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        return frozenset()
+        return frozenset({Ability.HIDDEN_STATES})
 
-    def open(self) -> OpenVINOSession:
-        return OpenVINOSession(self)
+    def open(self, hidden_states: bool = False) -> OpenVINOSession:
+        return OpenVINOSession(self, hidden_states)
 
     def score_many(
         self,
@@ -111,8 +111,10 @@ class OpenVINOModel:
             results.append(scores)
         return results
 
-    def infer(self, cache: Entries, inputs: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float32], Entries]:
-        """One pass; returns views of the logits and of the new keys and values, valid until the next pass."""
+    def infer(
+        self, cache: Entries, inputs: dict[str, NDArray[Any]]
+    ) -> tuple[NDArray[np.float32], Entries, NDArray[np.float32]]:
+        """One pass; returns views of logits, of new keys and values, and of hidden states, valid until the next."""
         tensor = self._ov.Tensor
         if cache is not self._bound:
             # Bound once per cache array: the graph reads what commit writes into it.
@@ -122,15 +124,18 @@ class OpenVINOModel:
         for name, value in inputs.items():
             self._request.set_tensor(name, tensor(value))
         self._request.infer()
-        logits, keys, values = (self._request.get_tensor(name).data for name in ("logits", "new_keys", "new_values"))
-        return logits, (keys, values)
+        logits, keys, values, hidden = (
+            self._request.get_tensor(name).data for name in ("logits", "new_keys", "new_values", "hidden")
+        )
+        return logits, (keys, values), hidden
 
 
 class OpenVINOSession:
     """One sequence. Its cache has room for more tokens than it holds."""
 
-    def __init__(self, model: OpenVINOModel) -> None:
+    def __init__(self, model: OpenVINOModel, hidden_states: bool = False) -> None:
         self._model = model
+        self._hidden_states = hidden_states
         info = model.info
         shape = (info.layers, 1, info.kv_heads, STEP)
         self._cache = (
@@ -167,15 +172,17 @@ class OpenVINOSession:
             "rows": np.arange(size) if rows is None else np.array(wanted, dtype=np.int64),
             **self._masks(tree, positions),
         }
-        logits, self._new = self._model.infer(self._cache, inputs)
-        return Scores(logits[: len(wanted)], wanted, (time.perf_counter() - start) * 1000)
+        logits, self._new, hidden = self._model.infer(self._cache, inputs)
+        kept = hidden[: len(wanted)] if self._hidden_states else None
+        return Scores(logits[: len(wanted)], wanted, (time.perf_counter() - start) * 1000, kept)
 
     def detach(self, scores: Scores) -> Scores:
         """Copy what the last pass left in memory that the model's next pass overwrites."""
         assert self._new is not None
         keys, values = self._new
         self._new = keys.copy(), values.copy()
-        return Scores(scores.logits.copy(), scores.rows, scores.ms)
+        hidden = None if scores.hidden is None else scores.hidden.copy()
+        return Scores(scores.logits.copy(), scores.rows, scores.ms, hidden)
 
     def _masks(self, tree: TokenTree, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Additive masks [groups x size, capacity + size]: the cache's slots first, then the tree's nodes."""
@@ -223,7 +230,7 @@ class OpenVINOSession:
         self._fit()
 
     def fork(self) -> OpenVINOSession:
-        twin = OpenVINOSession(self._model)
+        twin = OpenVINOSession(self._model, self._hidden_states)
         keys, values = self._cache
         twin._cache = keys.copy(), values.copy()
         twin._length = self._length

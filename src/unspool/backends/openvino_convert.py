@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from unspool.errors import UnsupportedError
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Raised whenever the graph's inputs, outputs or weights change; converted models of another version are not used."""
 
 Weights = Literal["int8", "int4", "fp32"]
@@ -200,7 +200,7 @@ def _trace(model: Any, info: GraphInfo) -> Any:
             super().__init__()
             self.base, self.head = base, head
 
-        def forward(self, ids: Any, positions: Any, rows: Any, *rest: Any) -> tuple[Any, Any, Any]:
+        def forward(self, ids: Any, positions: Any, rows: Any, *rest: Any) -> tuple[Any, Any, Any, Any]:
             past = rest[len(masks) :]
             io.update(zip(masks, rest, strict=False))
             io["past"] = [(past[2 * i], past[2 * i + 1]) for i in range(layers)]
@@ -215,11 +215,12 @@ def _trace(model: Any, info: GraphInfo) -> Any:
                     f"{info.architecture} does its attention outside transformers' attention interface, so the "
                     "openvino backend cannot give it a tree; use another model"
                 )
-            logits = self.head(hidden[0].index_select(0, rows))
+            hidden = hidden[0].index_select(0, rows)
+            logits = self.head(hidden)
             if cap is not None:
                 logits = torch.tanh(logits / cap) * cap
             keys, values = zip(*io["new"], strict=True)
-            return logits, torch.cat(keys), torch.cat(values)
+            return logits, torch.cat(keys), torch.cat(values), hidden
 
     n, capacity = 3, 7
     example = (
@@ -246,7 +247,7 @@ def _trace(model: Any, info: GraphInfo) -> Any:
     graph.reshape(dict(zip(graph.inputs, shapes, strict=True)))
     for port, name in zip(graph.inputs, names, strict=True):
         port.get_tensor().set_names({name})
-    for port, name in zip(graph.outputs, ("logits", "new_keys", "new_values"), strict=True):
+    for port, name in zip(graph.outputs, ("logits", "new_keys", "new_values", "hidden"), strict=True):
         port.get_tensor().set_names({name})
     return graph
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.tree import TokenTree
-from unspool.errors import UnspoolError
+from unspool.errors import UnspoolError, UnsupportedError
 
 MAX_VOCAB_SIZE = 8
 MAX_ORDER = 3
@@ -153,8 +153,10 @@ class ToyModel:
             growing = longer
         return outputs | growing
 
-    def open(self) -> ToySession:
-        """An empty session."""
+    def open(self, hidden_states: bool = False) -> ToySession:
+        """An empty session. Has no hidden states to give."""
+        if hidden_states:
+            raise UnsupportedError("the toy model has no hidden states")
         return ToySession(self)
 
     def score_many(

@@ -1,10 +1,12 @@
 """The torch backend: token trees on any transformers causal LM whose attention takes a 4-D mask.
 
 The reference that other backends are compared with, and the path for GPUs and for methods that need hidden states.
-A pass is one forward with explicit position ids (committed length + depth) and an additive mask. Sliding-window layers
-get a mask of their own, in which the window counts positions. Every layer keeps its whole cache, windowed ones too:
-a cache cut to the window could not be rewound. Refused: recurrent state, encoder-decoders, attention that bypasses
-transformers' attention interface (ALiBi models for instance) or that is neither eager nor sdpa.
+A pass over any number of sequences is one forward with explicit position ids (committed length + depth) and an
+additive mask. Rows are padded to the longest text and to the largest tree, and the lengths that are known say what is
+padding, never a token id. Sliding-window layers get a mask of their own, in which the window counts positions. Every
+layer keeps its whole cache, windowed ones too: a cache cut to the window could not be rewound. Refused: recurrent
+state, encoder-decoders, attention that bypasses transformers' attention interface (ALiBi models for instance) or that
+is neither eager nor sdpa.
 
 CUDA devices are selected by ``device``; untested here.
 """
@@ -13,16 +15,17 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from unspool.backends.torch_cache import PassCache, RowCache
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
@@ -96,7 +99,7 @@ class TransformersModel:
         """
         if self.model.training:
             raise UnspoolError("the model is in training mode, where dropout is random; call model.eval() first")
-        return TransformersSession(self, DynamicCache(), 0, hidden_states)
+        return TransformersSession(self, RowCache(), hidden_states)
 
     def score_many(
         self,
@@ -104,128 +107,153 @@ class TransformersModel:
         trees: Sequence[TokenTree],
         rows: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Scores]:
-        """``score`` of each session on its own tree, one after the other: a padded batch would round differently."""
-        each: Iterable[Sequence[int] | None] = [None] * len(trees) if rows is None else rows
-        return [session.score(tree, row) for session, tree, row in zip(sessions, trees, each, strict=True)]
+        """One forward for all sessions. Sums are grouped by the shape of the batch, so last bits differ from ``score``'s."""
+        start = time.perf_counter()
+        if not len(sessions) == len(trees) == len(trees if rows is None else rows):
+            raise ValueError("score_many takes one tree, and one list of rows, for each session")
+        if not sessions:
+            return []
+        own = cast("Sequence[TransformersSession]", sessions)
+        picked = [_picked(tree, rows[i] if rows else None) for i, tree in enumerate(trees)]
+        for session, tree in zip(own, trees, strict=True):
+            if session.length + int(tree.depths.max()) >= self._max_length:
+                raise UnspoolError(f"the text exceeds the model's context of {self._max_length} tokens; shorten it")
+        with torch.no_grad():
+            results = self._forward(own, trees, picked)
+        for session, tree in zip(own, trees, strict=True):
+            session.scored = tree
+        ms = (time.perf_counter() - start) * 1000 / len(own)
+        return [Scores(logits, nodes, ms, hidden) for nodes, (logits, hidden) in zip(picked, results, strict=True)]
 
-    def masks(self, tree: TokenTree, length: int) -> Any:
-        """Additive mask [1, 1, nodes, length + nodes] of a tree after ``length`` committed tokens, 0 where allowed.
+    def _forward(
+        self, sessions: Sequence[TransformersSession], trees: Sequence[TokenTree], picked: Sequence[tuple[int, ...]]
+    ) -> list[tuple[NDArray[Any], NDArray[np.float32] | None]]:
+        """Logits, and hidden states where a session wants them, of the picked nodes of every row."""
+        device = self.model.device
+        lengths = [session.length for session in sessions]
+        ids = np.zeros((len(trees), max(map(len, trees))), dtype=np.int64)
+        for i, tree in enumerate(trees):
+            ids[i, : len(tree)] = tree.tokens
+        # The output layer is the dearest part of a pass: it sees only nodes that some row asks for.
+        wanted = sorted(set().union(*picked))
+        index = torch.tensor(wanted, dtype=torch.long, device=device)
+        output = self.model(
+            input_ids=torch.from_numpy(ids).to(device),
+            position_ids=torch.from_numpy(self.positions(trees, lengths)).to(device),
+            attention_mask=self.masks(trees, lengths),
+            use_cache=True,
+            output_hidden_states=any(session.hidden_states for session in sessions),
+            return_dict=True,
+            **{self.cache_name: PassCache([session.cache for session in sessions])},
+            **({"logits_to_keep": index} if self.keeps_logits else {}),
+        )
+        results = []
+        for i, (session, nodes) in enumerate(zip(sessions, picked, strict=True)):
+            places = [wanted.index(node) for node in nodes] if self.keeps_logits else list(nodes)
+            hidden = _numpy(output.hidden_states[-1][i], nodes).astype(np.float32) if session.hidden_states else None
+            results.append((_numpy(output.logits[i], places), hidden))
+        return results
+
+    def positions(self, trees: Sequence[TokenTree], lengths: Sequence[int]) -> NDArray[np.int64]:
+        """Position in its own text of every node, [rows, largest tree]; padding has the root's, which is a valid one."""
+        positions = np.zeros((len(trees), max(map(len, trees))), dtype=np.int64)
+        for i, (tree, length) in enumerate(zip(trees, lengths, strict=True)):
+            positions[i] = length
+            positions[i, : len(tree)] += tree.depths
+        return positions
+
+    def masks(self, trees: Sequence[TokenTree], lengths: Sequence[int]) -> Any:
+        """Additive mask [rows, 1, nodes, longest length + nodes], 0 where allowed; see ``PassCache`` for the slots.
 
         One tensor where all layers share it, which every model accepts; else one per kind of layer.
         """
-        built = {kind: self._mask(tree, length, window) for kind, window in self.windows.items()}
+        width, nodes = max(lengths), max(map(len, trees))
+        allowed = np.zeros((len(trees), nodes, width + nodes), dtype=np.bool_)
+        # Padding sees itself, so that its softmax has something to sum. Nobody looks at what comes of it.
+        allowed[:, np.arange(nodes), width + np.arange(nodes)] = True
+        for row, tree, length in zip(allowed, trees, lengths, strict=True):
+            row[: len(tree), :length] = True
+            row[: len(tree), width : width + len(tree)] = tree.ancestors
+        positions = self.positions(trees, lengths)
+        built = {kind: self._mask(allowed, positions, window) for kind, window in self.windows.items()}
         return built if len(built) > 1 else next(iter(built.values()))
 
-    def _mask(self, tree: TokenTree, length: int, window: int | None) -> torch.Tensor:
-        allowed = np.ones((len(tree), length + len(tree)), dtype=np.bool_)
-        allowed[:, length:] = tree.ancestors
+    def _mask(self, allowed: NDArray[np.bool_], positions: NDArray[np.int64], window: int | None) -> torch.Tensor:
         if window is not None:
-            # Committed token i sits in slot i; a node's slot says nothing, its position is length + depth.
-            positions = length + tree.depths
-            allowed &= positions[:, None] - np.concatenate([np.arange(length), positions]) < window
+            # Committed token i sits in slot i; a node's slot says nothing about its position.
+            rows, nodes, slots = allowed.shape
+            committed = np.broadcast_to(np.arange(slots - nodes), (rows, slots - nodes))
+            allowed = allowed & (positions[:, :, None] - np.hstack([committed, positions])[:, None] < window)
         mask = torch.zeros(allowed.shape, dtype=self.model.dtype)
         mask.masked_fill_(torch.from_numpy(~allowed), torch.finfo(self.model.dtype).min)
-        return mask[None, None].to(self.model.device)
+        return mask[:, None].to(self.model.device)
 
 
 class TransformersSession:
-    """One sequence: the keys and values of its committed tokens in a ``DynamicCache`` of uncropped layers.
+    """One sequence: the keys and values of its committed tokens, and between ``score`` and ``commit`` those of a tree.
 
-    After ``score`` the cache also holds the nodes of the scored tree, until ``commit`` or the next call drops them.
+    Attributes:
+        cache: its keys and values.
+        hidden_states: whether scores carry hidden states.
+        scored: the tree that was scored last, if nothing happened since.
     """
 
-    def __init__(self, owner: TransformersModel, cache: DynamicCache, length: int, hidden_states: bool) -> None:
+    def __init__(self, owner: TransformersModel, cache: RowCache, hidden_states: bool) -> None:
+        self.cache = cache
+        self.hidden_states = hidden_states
+        self.scored: TokenTree | None = None
         self._owner = owner
-        self._cache = cache
-        self._length = length
-        self._hidden_states = hidden_states
-        self._scored: TokenTree | None = None
 
     @property
     def length(self) -> int:
-        return self._length
+        return self.cache.length
 
     @property
     def room(self) -> int:
-        return self._owner.max_length - self._length
+        return self._owner.max_length - self.length
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
         """Logits after each node of ``rows``, float32, or float64 for a float64 model; see ``Session.score``."""
-        start = time.perf_counter()
-        picked = tuple(range(len(tree))) if rows is None else tuple(sorted(set(rows)))
-        if picked and not 0 <= picked[0] <= picked[-1] < len(tree):
-            raise ValueError(f"rows must be nodes of the tree, 0 to {len(tree) - 1}")
-        if self._length + int(tree.depths.max()) >= self._owner.max_length:
-            raise UnspoolError(f"the text exceeds the model's context of {self._owner.max_length} tokens; shorten it")
-        self._drop_scored()
-        with torch.no_grad():
-            logits, hidden = self._forward(tree, list(picked))
-        self._scored = tree
-        return Scores(logits, picked, (time.perf_counter() - start) * 1000, hidden)
-
-    def _forward(self, tree: TokenTree, picked: list[int]) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
-        owner, device = self._owner, self._owner.model.device
-        index = torch.tensor(picked, dtype=torch.long, device=device)
-        output = owner.model(
-            input_ids=torch.tensor([tree.tokens], device=device),
-            position_ids=torch.from_numpy(self._length + tree.depths)[None].to(device),
-            attention_mask=owner.masks(tree, self._length),
-            use_cache=True,
-            output_hidden_states=self._hidden_states,
-            return_dict=True,
-            **{owner.cache_name: self._cache},
-            **({"logits_to_keep": index} if owner.keeps_logits else {}),
-        )
-        logits = output.logits[0] if owner.keeps_logits else output.logits[0].index_select(0, index)
-        logits = logits if logits.dtype == torch.float64 else logits.float()  # numpy has no bfloat16
-        if not self._hidden_states:
-            return logits.cpu().numpy(), None
-        hidden = output.hidden_states[-1][0]
-        return logits.cpu().numpy(), hidden.index_select(0, index.to(hidden.device)).float().cpu().numpy()
+        return self._owner.score_many([self], [tree], [rows])[0]
 
     def commit(self, path: Sequence[int]) -> None:
         """Keep these nodes of the last scored tree, contiguous after the committed ones; see ``Session.commit``."""
-        tree, nodes = self._scored, list(path)
+        tree, nodes = self.scored, list(path)
         if tree is None or not nodes or nodes != tree.path(nodes[-1]):
             raise ValueError("commit takes a path that starts at the root of the tree that was scored last")
-        if nodes != list(range(len(nodes))):
-            slots = torch.tensor(nodes) + self._length
-            with torch.no_grad():
-                for layer in self._cache.layers:
-                    for kept in (layer.keys, layer.values):
-                        # index_select copies before anything is written, so source and target may overlap.
-                        kept[:, :, self._length : self._length + len(nodes)] = kept.index_select(
-                            2, slots.to(kept.device)
-                        )
-        self._length += len(nodes)
-        self._drop_scored()
+        with torch.no_grad():
+            self.cache.append(nodes)
+        self.scored = None
 
     def rewind(self, length: int) -> None:
         """Forget everything after the first ``length`` tokens, the last scored tree included."""
-        if not 0 <= length <= self._length:
-            raise ValueError(f"cannot rewind to {length}: the session holds {self._length} tokens")
-        self._length = length
-        self._drop_scored()
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot rewind to {length}: the session holds {self.length} tokens")
+        self.cache.length = length
+        self.cache.new = {}
+        self.scored = None
 
     def fork(self) -> TransformersSession:
         """An independent copy of the committed text; a tree that was scored and not committed is not copied."""
-        cache = DynamicCache()
-        with torch.no_grad():
-            for index, layer in enumerate(self._cache.layers):
-                kept = (layer.keys[:, :, : self._length], layer.values[:, :, : self._length])
-                cache.update(*kept, index)  # concatenates, so it copies
-        return TransformersSession(self._owner, cache, self._length, self._hidden_states)
+        return TransformersSession(self._owner, self.cache.copy(), self.hidden_states)
 
     def close(self) -> None:
-        self._cache = DynamicCache()
-        self._length = 0
-        self._scored = None
+        self.cache = RowCache()
+        self.scored = None
 
-    def _drop_scored(self) -> None:
-        self._scored = None
-        for layer in self._cache.layers:
-            layer.keys = layer.keys[:, :, : self._length]
-            layer.values = layer.values[:, :, : self._length]
+
+def _picked(tree: TokenTree, rows: Sequence[int] | None) -> tuple[int, ...]:
+    picked = tuple(range(len(tree))) if rows is None else tuple(sorted(set(rows)))
+    if picked and not 0 <= picked[0] <= picked[-1] < len(tree):
+        raise ValueError(f"rows must be nodes of the tree, 0 to {len(tree) - 1}")
+    return picked
+
+
+def _numpy(values: torch.Tensor, rows: Sequence[int]) -> NDArray[Any]:
+    """These rows of a tensor; float32, because numpy has no bfloat16, or float64."""
+    kept = values.index_select(0, torch.tensor(rows, dtype=torch.long, device=values.device))
+    array: NDArray[Any] = (kept if kept.dtype == torch.float64 else kept.float()).cpu().numpy()
+    return array
 
 
 def _windows(model: PreTrainedModel) -> dict[str, int | None]:

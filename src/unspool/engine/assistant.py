@@ -25,10 +25,17 @@ class Assistant:
         model: the draft model.
         vocab_size: of the target. Models of one tokenizer pad their output layers differently; logits are cut or filled
             up with -inf to this width.
+        hidden_states: whether ``hidden`` is asked for; the model must offer ``Ability.HIDDEN_STATES``.
+
+    Attributes:
+        hidden: [rows, hidden size] of the last ``score`` or ``step``: the last layer's hidden states at the nodes
+            that were scored. Valid until the next call.
     """
 
-    def __init__(self, model: LanguageModel, vocab_size: int) -> None:
+    def __init__(self, model: LanguageModel, vocab_size: int, hidden_states: bool = False) -> None:
         self.model = model
+        self.hidden: NDArray[np.float32] | None = None
+        self._hidden_states = hidden_states
         self._vocab_size = vocab_size
         self._session: Session | None = None
         self._held: list[int] = []  # the tokens in the session
@@ -40,7 +47,7 @@ class Assistant:
     def follow(self, tokens: Sequence[int]) -> None:
         """Hold all of ``tokens`` but the last one, which is the root of what is scored next."""
         if self._session is None:
-            self._session = self.model.open()
+            self._session = self.model.open(self._hidden_states)
         wanted = len(tokens) - 1
         same = next((i for i in range(min(len(self._held), wanted)) if self._held[i] != tokens[i]), None)
         same = min(len(self._held), wanted) if same is None else same
@@ -56,7 +63,9 @@ class Assistant:
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Logits:
         """Logits [rows, vocabulary] after nodes of a tree whose root comes behind the held text; keeps nothing."""
         assert self._session is not None, "follow comes first"
-        return self._fitted(self._session.score(tree, rows).logits)
+        scores = self._session.score(tree, rows)
+        self.hidden = scores.hidden
+        return self._fitted(scores.logits)
 
     def step(self, token: int) -> NDArray[np.float32] | NDArray[np.float64]:
         """Logits [vocabulary] after ``token``, which is held from then on."""

@@ -115,7 +115,13 @@ class LanguageModel(Protocol):
         """Everything that changes speed or rounding: backend, weights, threads, versions. Keys the calibration."""
         ...
 
-    def open(self) -> Session: ...
+    def open(self, hidden_states: bool = False) -> Session:
+        """An empty session.
+
+        Args:
+            hidden_states: whether scores carry the last layer's hidden states (``Ability.HIDDEN_STATES``).
+        """
+        ...
 
     def score_many(
         self,
