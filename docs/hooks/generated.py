@@ -48,7 +48,7 @@ _GUARANTEES: dict[methods.Guarantee, str] = {
     "lossy": "the text may differ from plain decoding's",
 }
 
-_KINDS: dict[methods.Kind, str] = {"drafter": "Drafters", "acceptance": "Acceptance rules"}
+_KINDS: dict[methods.Kind, str] = {"drafter": "Drafters", "acceptance": "Acceptance rules", "batch": "Batch plans"}
 
 
 def pages() -> dict[str, str]:
@@ -103,6 +103,15 @@ def _example(method: methods.Method) -> list[str]:
             arguments += (
                 ", method_options={" + ", ".join(f'"{name}": {value!r}' for name, value in values.items()) + "}"
             )
+    elif method.kind == "batch":
+        return [
+            "```python",
+            "import unspool",
+            "",
+            'model = unspool.load(backend="transformers")',
+            f'results = model.generate(["Why is the sky blue?", "Count to twenty."], batch="{method.name}")',
+            "```",
+        ]
     else:
         temperature = 0.0 if method.name == "greedy" else 0.8
         command = f"--temperature {temperature:g} --acceptance {method.name}"

@@ -12,6 +12,7 @@ from unspool.backends.catalogue import default_model
 from unspool.backends.openvino_convert import WEIGHTS
 from unspool.backends.resolve import resolve
 from unspool.backends.tokenizer import Message, StopStrings, Tokenizer
+from unspool.drafters.datastore import vocabulary_fingerprint
 from unspool.engine.contracts import LanguageModel, Memory
 from unspool.engine.cost import CostCurve
 from unspool.engine.loop import Request, decode
@@ -117,6 +118,7 @@ class Model:
             self.memories if memories is None else memories,
             self.cost_curve,
             self.assistant.language_model if self.assistant else None,
+            lambda: vocabulary_fingerprint(self.tokenizer.vocabulary),
         )
 
     def encode(self, prompt: Prompt, chat: bool | None = None) -> list[int]:
@@ -145,11 +147,15 @@ class Model:
     @overload
     def generate(self, prompt: list[str], **options: Any) -> list[Result]: ...
 
-    def generate(self, prompt: Any, **options: Any) -> Any:
+    def generate(
+        self, prompt: Any, *, batch: str | None = None, batch_options: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
         """Decode one prompt, or a list of texts as one batch whose rows equal the rows alone.
 
         Args:
             prompt: see ``encode``; a list of strings is a batch.
+            batch: name of a batch plan (``"eqspec"``, ``"exspec"``): which rows share a pass; by default all.
+            batch_options: the plan's own options, by name.
             method: name of a drafter of the registry, ``"auto"`` by default.
             method_options: the method's own options, by name.
             acceptance: name of an acceptance rule; by default ``greedy`` or, above temperature 0, ``same_noise``.
@@ -160,14 +166,17 @@ class Model:
         Raises:
             UnspoolError: for a request that cannot be served, before any work.
         """
-        batch = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str)
-        requests, stops = self._requests(prompt if batch else [prompt], **options)
-        events = list(decode(self.language_model, requests))
+        several = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str)
+        if batch is not None and not several:
+            raise UnspoolError(f"the batch plan {batch} needs a batch; give a list of texts")
+        plan = None if batch is None else methods.batch_plan(batch, batch_options)
+        requests, stops = self._requests(prompt if several else [prompt], **options)
+        events = list(decode(self.language_model, requests, plan))
         results = [
             self._result([event for event in events if event.row == row], request, stop)
             for row, (request, stop) in enumerate(zip(requests, stops, strict=True))
         ]
-        return results if batch else results[0]
+        return results if several else results[0]
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """Like ``generate`` for one prompt, giving the text piece by piece."""

@@ -7,23 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from unspool.acceptance.follow import Follow
-from unspool.acceptance.lossless import Lossless
-from unspool.drafters.auto import AcceptanceRates, Auto, AutoOptions
-from unspool.drafters.draft_model import DraftModel, DraftModelOptions
-from unspool.drafters.plain import Plain, PlainOptions
-from unspool.drafters.prompt_lookup import PromptLookup, PromptLookupOptions
-from unspool.drafters.suffix import Suffix, SuffixOptions
-from unspool.drafters.token_recycling import RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
+from unspool.engine.batch import BatchPlan
 from unspool.engine.contracts import Ability, AcceptanceRule, Drafter, LanguageModel, Memory
 from unspool.engine.cost import CostCurve
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
-Kind = Literal["drafter", "acceptance"]
+Kind = Literal["drafter", "acceptance", "batch"]
 Guarantee = Literal["identical", "same distribution", "valid", "lossy"]
 
 
@@ -36,12 +29,14 @@ class Surroundings:
         memories: what methods keep between requests, by method name; made on first use.
         curve: gives the model's cost curve, measuring it if need be.
         assistant: the draft model, if there is one.
+        vocabulary: gives the fingerprint of the tokenizer's vocabulary; ``""`` where it is not known.
     """
 
     model: LanguageModel
     memories: dict[str, Memory] = field(default_factory=dict)
     curve: Callable[[], CostCurve] | None = None
     assistant: LanguageModel | None = None
+    vocabulary: Callable[[], str] = str
 
     def memory(self, name: str, make: Callable[[], Memory]) -> Any:
         """The memory of a method; ``make`` is called if there is none yet."""
@@ -61,7 +56,7 @@ class Method:
         summary: one sentence.
         paper: title and year, or what it is where there is no paper.
         options: frozen dataclass with the paper's defaults.
-        build: makes the drafter of one sequence, or the acceptance rule.
+        build: makes the drafter of one sequence, the acceptance rule, or the batch plan.
         needs: abilities that the model must offer.
         assisted: whether it needs a draft model.
         assistant_needs: abilities that the draft model must offer.
@@ -84,113 +79,6 @@ class NoOptions:
     """A method without options."""
 
 
-def _recycling(surroundings: Surroundings, options: TokenRecyclingOptions) -> TokenRecycling:
-    memory = surroundings.memory("token_recycling", partial(RecyclingMatrix, options.k))
-    return TokenRecycling(options, memory, surroundings.model.vocab_size)
-
-
-def _assisted(make: Callable[[Any, LanguageModel, int], Drafter]) -> Callable[[Surroundings, Any], Drafter]:
-    def build(surroundings: Surroundings, options: Any) -> Drafter:
-        assert surroundings.assistant is not None  # see check_needs
-        return make(options, surroundings.assistant, surroundings.model.vocab_size)
-
-    return build
-
-
-def _auto(surroundings: Surroundings, options: AutoOptions) -> Auto:
-    if surroundings.curve is None:
-        raise UnspoolError("auto needs a cost curve; run through unspool.load(), which measures one")
-    drafters = {name: drafter(name, surroundings) for name in ("suffix", "token_recycling")}
-    rates = surroundings.memory("auto", AcceptanceRates)
-    return Auto(drafters, surroundings.curve(), rates, options)
-
-
-_SHIPPED = (
-    Method(
-        "auto",
-        "drafter",
-        "identical",
-        "Lets suffix drafts and token recycling compete for the nodes of one tree under this machine's cost curve.",
-        "unspool's own",
-        AutoOptions,
-        _auto,
-    ),
-    Method(
-        "draft_model",
-        "drafter",
-        "identical",
-        "Drafts a chain with a smaller model of the same tokenizer.",
-        "Fast Inference from Transformers via Speculative Decoding (2022)",
-        DraftModelOptions,
-        _assisted(DraftModel),
-        assisted=True,
-    ),
-    Method(
-        "plain",
-        "drafter",
-        "identical",
-        "One token a pass, no drafts: what every other method is compared with.",
-        "textbook autoregressive decoding",
-        PlainOptions,
-        lambda _, options: Plain(options),
-    ),
-    Method(
-        "prompt_lookup",
-        "drafter",
-        "identical",
-        "Drafts what followed the last n-gram where it occurred before.",
-        "Prompt Lookup Decoding (2023), as in transformers",
-        PromptLookupOptions,
-        lambda _, options: PromptLookup(options),
-    ),
-    Method(
-        "suffix",
-        "drafter",
-        "identical",
-        "Drafts what followed the longest suffix of the text that occurred before, by a suffix automaton.",
-        "SAM Decoding: Speculative Decoding via Suffix Automaton (2024)",
-        SuffixOptions,
-        lambda _, options: Suffix(options),
-    ),
-    Method(
-        "token_recycling",
-        "drafter",
-        "identical",
-        "Unrolls a tree from a table of the tokens that the model last ranked highest after each token.",
-        "Turning Trash into Treasure: Accelerating Inference of LLMs with Token Recycling (2024)",
-        TokenRecyclingOptions,
-        _recycling,
-    ),
-    Method(
-        "greedy",
-        "acceptance",
-        "identical",
-        "Keeps drafts that equal the argmax. The rule at temperature 0.",
-        "textbook greedy verification of a tree",
-        NoOptions,
-        lambda *_: Follow(),
-    ),
-    Method(
-        "same_noise",
-        "acceptance",
-        "identical",
-        "Keeps drafts that equal the draw with the position's own noise: token for token the plain run of that seed.",
-        "Gumbel coupling (unspool's reference rule for sampling)",
-        NoOptions,
-        lambda *_: Follow(),
-    ),
-    Method(
-        "lossless",
-        "acceptance",
-        "same distribution",
-        "Accepts or resamples so that the output keeps the model's distribution; drafts may be drawn or chosen.",
-        "Speculative Sampling (2023), SpecInfer (2024), Recursive Speculative Decoding (2024)",
-        NoOptions,
-        lambda *_: Lossless(),
-    ),
-)
-
-
 @cache
 def methods() -> Mapping[str, Method]:
     """All rows by name: shipped ones, then those of installed third-party packages.
@@ -198,7 +86,9 @@ def methods() -> Mapping[str, Method]:
     Raises:
         UnspoolError: if a third-party entry is not a ``Method`` or takes a name that is in use.
     """
-    table = {method.name: method for method in _SHIPPED}
+    from unspool.shipped import SHIPPED  # its rows are built from what is above
+
+    table = {method.name: method for method in SHIPPED}
     for entry in entry_points(group="unspool.methods"):
         method = entry.load()
         if not isinstance(method, Method) or method.name in table:
@@ -217,7 +107,8 @@ def find(name: str, kind: Kind) -> Method:
     """
     known = {key: method for key, method in methods().items() if method.kind == kind}
     if name not in known:
-        raise UnknownNameError("method" if kind == "drafter" else "acceptance rule", name, known)
+        what = {"drafter": "method", "acceptance": "acceptance rule", "batch": "batch plan"}[kind]
+        raise UnknownNameError(what, name, known)
     return known[name]
 
 
@@ -279,3 +170,10 @@ def acceptance(name: str | None, greedy: bool, surroundings: Surroundings) -> Ac
     check_needs(method, surroundings)
     rule: AcceptanceRule = method.build(surroundings, make_options(method, {}))
     return rule
+
+
+def batch_plan(name: str, values: Mapping[str, Any] | None = None) -> BatchPlan:
+    """Build a batch plan by name."""
+    method = find(name, "batch")
+    made: BatchPlan = method.build(None, make_options(method, values or {}))  # type: ignore[arg-type]
+    return made

@@ -7,7 +7,7 @@ import pytest
 from unspool.about import about, command_line
 from unspool.bench import contestants as module
 from unspool.bench.contestants import PEERS, Contestant, contestants
-from unspool.errors import UnknownNameError
+from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 
 def test_plain_comes_first_and_everyone_once() -> None:
@@ -19,6 +19,21 @@ def test_plain_comes_first_and_everyone_once() -> None:
         Contestant("llama_cpp"),
     ]
     assert [one.name for one in contestants(["plain@int8"], [], "int4")] == ["plain", "plain@int8"]
+
+
+def test_a_prompt_lookup_may_draft_another_number_of_tokens() -> None:
+    made = contestants([], ["openvino_genai_prompt_lookup", "openvino_genai_prompt_lookup@8", "llama_cpp"], "int8")[1:]
+    assert [one.num_assistant_tokens for one in made] == [5, 8, None]
+    assert {one.peer for one in made} == {"openvino_genai_prompt_lookup", "llama_cpp"}
+    for wrong in ("llama_cpp@5", "llama_cpp_prompt_lookup@0", "llama_cpp_prompt_lookup@x"):
+        with pytest.raises(UnspoolError, match="prompt lookup takes @N"):
+            contestants([], [wrong], "int8")
+
+
+def test_a_method_without_its_draft_model_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="--assistant-model"):
+        contestants(["draft_model"], [], "int8")
+    assert contestants(["draft_model"], [], "int8", "small")[1].method == "draft_model"
 
 
 @pytest.mark.parametrize(
@@ -40,8 +55,11 @@ def test_a_peer_that_is_not_installed_says_how_to_install_it(monkeypatch: pytest
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert {name: Contestant(name).missing for name in PEERS} == {
         "transformers": "not installed; pip install unspool",
+        "transformers_prompt_lookup": "not installed; pip install unspool",
         "llama_cpp": "not installed; pip install 'unspool[peers]'",
+        "llama_cpp_prompt_lookup": "not installed; pip install 'unspool[peers]'",
         "openvino_genai": "not installed; pip install 'unspool[peers]'",
+        "openvino_genai_prompt_lookup": "not installed; pip install 'unspool[peers]'",
     }
     assert Contestant("auto", "auto", "int8").missing is None
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from unspool.api import Model
 from unspool.backends.toy import ToyModel
 from unspool.bench.contestants import Contestant
 from unspool.bench.engines import Clock, Settings, Task, Unspool, by_depth
@@ -21,8 +21,9 @@ PROMPT = [0, 1, 2, 3, 0, 1, 2, 3]
 
 def engine(method: str, **toy: Any) -> Unspool:
     made = Unspool.__new__(Unspool)
-    model: Any = SimpleNamespace(language_model=ToyModel.random(5, order=1, **toy), memories={}, cost_curve=None)
-    made.model, made.method, made.settings = model, method, {}
+    no_tokenizer: Any = None
+    made.model = Model("toy", "toy", ToyModel.random(5, order=1, **toy), no_tokenizer, ())
+    made.method, made.settings = method, {}
     return made
 
 

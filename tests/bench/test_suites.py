@@ -110,3 +110,20 @@ def test_humaneval_solutions_pass_and_empty_ones_do_not() -> None:
 def test_unknown_suite_is_an_unknown_name() -> None:
     with pytest.raises(UnknownNameError):
         suites.load("nothing-like-it")
+
+
+def test_source_edit_asks_for_a_copy_with_one_change() -> None:
+    suite = suites.load("source-edit")
+    assert len(suite.prompts) >= 12
+    for prompt in suite.prompts:
+        code = prompt.text.split("```")[1]
+        assert code.count("\n") >= 18 and "_new" not in code
+    assert suites.load("source-edit").prompts == suite.prompts
+
+
+def test_several_suites_become_one() -> None:
+    suite = suites.load("json,source-edit", limit=2)
+    assert [prompt.category for prompt in suite.prompts] == ["json"] * 2 + ["source-edit"] * 2
+    assert suite.name == "json,source-edit"
+    with pytest.raises(UnspoolError, match="same id"):
+        suites.load("json,json")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import typer
-from tests.bench.fakes import bench as made
-from tests.bench.fakes import run
 from typer.testing import CliRunner, Result
 
+from tests.bench.fakes import bench as made
+from tests.bench.fakes import run
 from unspool.bench import benchmark as module
 from unspool.bench.result import Bench
 from unspool.cli.bench import bench

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from tests.proof import conftest
 from tests.proof.conftest import Rounding, method, toy
 from tests.proof.faults import KeepsRejected, OffByOne
-from typer.testing import CliRunner
-
 from unspool import api
 from unspool.api import Model
 from unspool.backends.toy import ToySession

@@ -77,3 +77,8 @@ def test_rule_generator_is_apart_from_the_noise():
     assert np.array_equal(first, noise.rule_generator(3, 9).random(1000))
     assert not np.array_equal(first, noise.rule_generator(3, 10).random(1000))
     assert not np.intersect1d(noise.rule_generator(3, 9).bit_generator.random_raw(1000), noise._bits(3, 9, 1000)).size
+
+
+def test_noise_of_some_tokens_is_that_of_all() -> None:
+    for seed, ids in ((0, [5]), (3, [999, 0, 7, 8, 3]), (-1, list(range(40)))):
+        np.testing.assert_array_equal(noise.gumbel_of(seed, 17, ids), noise.gumbel(seed, 17, 1000)[ids])

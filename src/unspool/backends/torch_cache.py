@@ -87,7 +87,7 @@ class PassCache(DynamicCache):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> Entries:
-        """Keys and values [rows, heads, longest row + nodes, size] for one layer; the new ones are left with their rows."""
+        """Keys and values of one layer, [rows, heads, longest row + nodes, size]; every row is left its new ones."""
         for row, keys, values in zip(self._rows, key_states, value_states, strict=True):
             row.new[layer_idx] = keys, values
         kept = [row.kept(layer_idx) for row in self._rows]

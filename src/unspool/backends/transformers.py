@@ -107,7 +107,7 @@ class TransformersModel:
         trees: Sequence[TokenTree],
         rows: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Scores]:
-        """One forward for all sessions. Sums are grouped by the shape of the batch, so last bits differ from ``score``'s."""
+        """One forward for all sessions. Its sums are grouped in another way than those of one row: last bits differ."""
         start = time.perf_counter()
         if not len(sessions) == len(trees) == len(trees if rows is None else rows):
             raise ValueError("score_many takes one tree, and one list of rows, for each session")
@@ -118,6 +118,8 @@ class TransformersModel:
         for session, tree in zip(own, trees, strict=True):
             if session.length + int(tree.depths.max()) >= self._max_length:
                 raise UnspoolError(f"the text exceeds the model's context of {self._max_length} tokens; shorten it")
+        for session in own:
+            session.scored = None
         with torch.no_grad():
             results = self._forward(own, trees, picked)
         for session, tree in zip(own, trees, strict=True):
@@ -149,13 +151,13 @@ class TransformersModel:
         )
         results = []
         for i, (session, nodes) in enumerate(zip(sessions, picked, strict=True)):
-            places = [wanted.index(node) for node in nodes] if self.keeps_logits else list(nodes)
+            places = np.searchsorted(wanted, nodes).tolist() if self.keeps_logits else nodes
             hidden = _numpy(output.hidden_states[-1][i], nodes).astype(np.float32) if session.hidden_states else None
             results.append((_numpy(output.logits[i], places), hidden))
         return results
 
     def positions(self, trees: Sequence[TokenTree], lengths: Sequence[int]) -> NDArray[np.int64]:
-        """Position in its own text of every node, [rows, largest tree]; padding has the root's, which is a valid one."""
+        """Position of every node in its own text, [rows, largest tree]; padding has its root's, which is valid."""
         positions = np.zeros((len(trees), max(map(len, trees))), dtype=np.int64)
         for i, (tree, length) in enumerate(zip(trees, lengths, strict=True)):
             positions[i] = length

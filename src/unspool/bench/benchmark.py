@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unspool.about import about, versions
 from unspool.backends import store
 from unspool.bench import suites, verdicts
-from unspool.bench.contestants import PLAIN, Contestant, contestants
+from unspool.bench.contestants import PEERS, PLAIN, Contestant, contestants
 from unspool.bench.engines import Settings
 from unspool.bench.partial import Partial
 from unspool.bench.process import ContestantError, Worker
@@ -128,7 +128,11 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
         )
 
         def start(contestant: Contestant) -> Worker:
-            if contestant.name == "openvino_genai" and not directory(source).is_dir():
+            if (
+                contestant.is_peer
+                and PEERS[contestant.peer].module == "openvino_genai"
+                and not directory(source).is_dir()
+            ):
                 # Its first start exports the model, which must not count to its memory.
                 Worker(contestant, settings).close()
             return Worker(contestant, settings)

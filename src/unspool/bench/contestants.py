@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from unspool.errors import UnknownNameError
+from unspool.errors import UnknownNameError, UnspoolError
 
 PLAIN = "plain"
 """What all others are compared with: plain decoding with the default weights."""
@@ -14,17 +14,30 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class Peer:
-    """Another engine: the module that must be importable, and the command that installs it."""
+    """Another engine.
+
+    Attributes:
+        module: must be importable.
+        install: the command that installs it.
+        lookup: default number of tokens that its prompt lookup drafts; None: no prompt lookup.
+    """
 
     module: str
     install: str
+    lookup: int | None = None
 
+
+_EXTRA = "pip install 'unspool[peers]'"
 
 PEERS = {
     "transformers": Peer("transformers", "pip install unspool"),
-    "llama_cpp": Peer("llama_cpp", "pip install 'unspool[peers]'"),
-    "openvino_genai": Peer("openvino_genai", "pip install 'unspool[peers]'"),
+    "transformers_prompt_lookup": Peer("transformers", "pip install unspool", 10),
+    "llama_cpp": Peer("llama_cpp", _EXTRA),
+    "llama_cpp_prompt_lookup": Peer("llama_cpp", _EXTRA, 10),
+    "openvino_genai": Peer("openvino_genai", _EXTRA),
+    "openvino_genai_prompt_lookup": Peer("openvino_genai", _EXTRA, 5),
 }
+"""Their own plain decoding and, with their own defaults, their prompt lookup."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,8 @@ class Contestant:
     """A row of the table.
 
     Attributes:
-        name: ``method``, ``method@weights`` where the weights are not the default ones, or a peer's name.
+        name: ``method``, ``method@weights`` where the weights are not the default ones, or a peer's name, with ``@N``
+            where its prompt lookup drafts another number of tokens than its default.
         method, weights: None for a peer, whose weights are its own affair.
     """
 
@@ -41,15 +55,26 @@ class Contestant:
     weights: str | None = None
 
     @property
+    def peer(self) -> str:
+        """Name of the peer in ``PEERS``."""
+        return self.name.partition("@")[0]
+
+    @property
+    def num_assistant_tokens(self) -> int | None:
+        """What a peer's prompt lookup drafts; None: it decodes plainly."""
+        own = self.name.partition("@")[2]
+        return int(own) if own else PEERS[self.peer].lookup
+
+    @property
     def is_peer(self) -> bool:
         return self.method is None
 
     @property
     def missing(self) -> str | None:
         """Why a peer cannot be started, or None."""
-        if not self.is_peer or find_spec(PEERS[self.name].module) is not None:
+        if not self.is_peer or find_spec(PEERS[self.peer].module) is not None:
             return None
-        return f"not installed; {PEERS[self.name].install}"
+        return f"not installed; {PEERS[self.peer].install}"
 
 
 def contestants(
@@ -64,6 +89,7 @@ def contestants(
 
     Raises:
         UnknownNameError: for a method, peer or weight format that does not exist.
+        UnspoolError: for a number of tokens where there is no prompt lookup.
         UnsupportedError: for a method that needs a draft model where there is none.
     """
     from unspool.backends.openvino_convert import WEIGHTS
@@ -79,7 +105,10 @@ def contestants(
         name = method if used == weights else f"{method}@{used}"
         chosen[name] = Contestant(name, method, used)
     for name in peers:
-        if name not in PEERS:
-            raise UnknownNameError("peer", name, PEERS)
+        peer, at, number = name.partition("@")
+        if peer not in PEERS:
+            raise UnknownNameError("peer", peer, PEERS)
+        if at and (PEERS[peer].lookup is None or not number.isdecimal() or int(number) < 1):
+            raise UnspoolError(f"unknown peer {name!r}; only a prompt lookup takes @N, the number of tokens it drafts")
         chosen[name] = Contestant(name)
     return list(chosen.values())

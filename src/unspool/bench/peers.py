@@ -1,4 +1,7 @@
-"""Other engines on the same prompt ids: greedy, stopped by the end of the text alone, else with their defaults."""
+"""Other engines on the same prompt ids: greedy, stopped by the end of the text alone, else with their defaults.
+
+Each one decodes plainly or, given a number of tokens to draft, with its own prompt lookup.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +25,21 @@ class _Peer:
 class OpenVINOGenAI(_Peer):
     """OpenVINO GenAI on the int8 weights that unspool has: paged attention, 8-bit keys and values."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, num_assistant_tokens: int | None) -> None:
         import openvino_genai
 
         from unspool.backends.resolve import resolve
         from unspool.bench.genai_export import exported
 
         directory = str(exported(resolve(settings.model)))
-        self.pipeline = openvino_genai.LLMPipeline(directory, "CPU", INFERENCE_NUM_THREADS=settings.threads)
+        lookup = {"prompt_lookup": True} if num_assistant_tokens else {}
+        self.num_assistant_tokens = num_assistant_tokens
+        self.pipeline = openvino_genai.LLMPipeline(directory, "CPU", INFERENCE_NUM_THREADS=settings.threads, **lookup)
         self.settings = {
             "openvino-genai": metadata.version("openvino-genai"),
             "weights": "int8",
             "threads": str(settings.threads),
+            **_drafting(num_assistant_tokens),
         }
 
     def decode(self, task: Task) -> Decoded:
@@ -47,6 +53,9 @@ class OpenVINOGenAI(_Peer):
         config.stop_token_ids = set(task.eos)
         if task.eos:
             config.eos_token_id = task.eos[0]
+        if self.num_assistant_tokens:
+            config.num_assistant_tokens = self.num_assistant_tokens
+            config.max_ngram_size = 3
         prompt = np.array([task.ids], dtype=np.int64)
         inputs = openvino_genai.TokenizedInputs(ov.Tensor(prompt), ov.Tensor(np.ones_like(prompt)))
         clock = Clock()
@@ -67,8 +76,9 @@ class OpenVINOGenAI(_Peer):
 class LlamaCpp(_Peer):
     """llama-cpp-python on the GGUF as it is."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, num_assistant_tokens: int | None) -> None:
         from llama_cpp import Llama
+        from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
         from unspool.backends.resolve import resolve
 
@@ -77,12 +87,20 @@ class LlamaCpp(_Peer):
             raise UnsupportedError(f"llama.cpp needs a GGUF, which {source.name} is not; give a GGUF or leave it out")
         threads = settings.threads
         self.model = Llama(
-            str(source.fetch()), n_ctx=settings.context, n_threads=threads, n_threads_batch=threads, verbose=False
+            str(source.fetch()),
+            n_ctx=settings.context,
+            n_threads=threads,
+            n_threads_batch=threads,
+            draft_model=LlamaPromptLookupDecoding(num_pred_tokens=num_assistant_tokens)
+            if num_assistant_tokens
+            else None,
+            verbose=False,
         )
         self.settings = {
             "llama-cpp-python": metadata.version("llama-cpp-python"),
             "weights": source.path.name,
             "threads": str(threads),
+            **_drafting(num_assistant_tokens),
         }
 
     def decode(self, task: Task) -> Decoded:
@@ -97,7 +115,7 @@ class LlamaCpp(_Peer):
 class Transformers(_Peer):
     """transformers' ``generate`` on the same weights in float32."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, num_assistant_tokens: int | None) -> None:
         import torch
         from transformers import GenerationConfig
 
@@ -108,11 +126,13 @@ class Transformers(_Peer):
         self.model = prepare.load_torch(resolve(settings.model))
         # The model's own configuration would fill in penalties that the others do not have.
         self.model.generation_config = GenerationConfig()
+        self.lookup = {"prompt_lookup_num_tokens": num_assistant_tokens} if num_assistant_tokens else {}
         self.settings = {
             "transformers": metadata.version("transformers"),
             "torch": metadata.version("torch"),
             "weights": str(self.model.dtype).removeprefix("torch."),
             "threads": str(settings.threads),
+            **_drafting(num_assistant_tokens),
         }
 
     def decode(self, task: Task) -> Decoded:
@@ -141,17 +161,22 @@ class Transformers(_Peer):
             eos_token_id=task.eos or None,
             pad_token_id=task.eos[0] if task.eos else 0,
             streamer=Streamer(),
+            **self.lookup,
         )
         _check_stream(clock.token_ids, result[0, len(task.ids) :].tolist(), task.eos)
         return clock.decoded()
 
 
-LOADERS: dict[str, Callable[[Settings], Engine]] = {
+LOADERS: dict[str, Callable[[Settings, int | None], Engine]] = {
     "transformers": Transformers,
     "llama_cpp": LlamaCpp,
     "openvino_genai": OpenVINOGenAI,
 }
-"""By the names of ``contestants.PEERS``."""
+"""By the modules of ``contestants.PEERS``."""
+
+
+def _drafting(num_assistant_tokens: int | None) -> dict[str, str]:
+    return {"prompt_lookup_tokens": str(num_assistant_tokens)} if num_assistant_tokens else {}
 
 
 def _check_stream(streamed: list[int], returned: list[int], eos: list[int]) -> None:

@@ -12,11 +12,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from unspool.bench import quality
+from unspool.bench import quality, source_edit
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.prompts import Prompt, read_prompts
 
-SUITES = ("mixed", "code-edit", "json", "humaneval", "spec-bench:FILE")
+SUITES = ("mixed", "code-edit", "json", "humaneval", "source-edit", "spec-bench:FILE")
 """What ``load`` knows by name; anything else is a file of prompts."""
 
 MT_BENCH = frozenset({"writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"})
@@ -43,13 +43,20 @@ def load(name: str, limit: int | None = None, seed: int = 0) -> Suite:
     """The suite that ``name`` means.
 
     Args:
-        name: of ``SUITES``, or a file as ``prompts.read_prompts`` takes it.
+        name: of ``SUITES``, or a file as ``prompts.read_prompts`` takes it; several, separated by commas, become one.
         limit: most prompts of a category, drawn by ``seed``; None: all.
 
     Raises:
         UnspoolError: for a name that is neither, a file with a bad line, or a package that is not installed.
     """
-    suite = _load(name)
+    parts = [_load(part.strip()) for part in name.split(",")]
+    suite = Suite(
+        ",".join(part.name for part in parts),
+        [prompt for part in parts for prompt in part.prompts],
+        {number: category for part in parts for number, category in part.categories.items()},
+    )
+    if len({prompt.id for prompt in suite.prompts}) < len(suite.prompts):
+        raise UnspoolError(f"two prompts of {name} have the same id; give these suites one at a time")
     for prompt in suite.prompts:
         quality.check(prompt)
     if limit is not None:
@@ -80,6 +87,8 @@ def _load(name: str) -> Suite:
         return Suite(name, [prompt for prompt in read_prompts(_MIXED) if prompt.category == name], {})
     if name == "humaneval":
         return Suite(name, _humaneval(), {})
+    if name == "source-edit":
+        return Suite(name, source_edit.prompts(), {})
     kind, _, file = name.partition(":")
     if kind == "spec-bench":
         if not file:

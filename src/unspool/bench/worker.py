@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unspool.bench.contestants import Contestant
+from unspool.bench.contestants import PEERS, Contestant
 from unspool.bench.engines import Engine, Settings, Task, Unspool
 from unspool.errors import UnspoolError
 
@@ -88,7 +88,7 @@ def load(contestant: Contestant, settings: Settings) -> Engine:
         return Unspool(settings, contestant.method, contestant.weights)
     from unspool.bench.peers import LOADERS
 
-    return LOADERS[contestant.name](settings)
+    return LOADERS[PEERS[contestant.peer].module](settings, contestant.num_assistant_tokens)
 
 
 def peak_bytes() -> int:

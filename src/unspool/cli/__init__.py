@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from unspool import __version__
-from unspool.cli import bench, calibrate, generate, methods, models, prove, report, view
+from unspool.cli import bench, calibrate, datastore, generate, methods, models, prove, report, train, view
 from unspool.errors import UnspoolError
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.command("prove")(prove.prove)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)
 app.command("view")(view.view)
+app.add_typer(datastore.app, name="datastore")
+app.add_typer(train.app, name="train")
 
 
 def _version(value: bool) -> None:

@@ -22,14 +22,22 @@ def bench(
     ] = "auto",
     weights: Annotated[str, typer.Option(help="Weight format: int8, int4 or fp32.")] = "int8",
     suite: Annotated[
-        str, typer.Option(help="mixed, code-edit, json, humaneval, spec-bench:FILE, or a file of prompts.")
+        str,
+        typer.Option(
+            help="mixed, code-edit, json, humaneval, source-edit, spec-bench:FILE, or a file of prompts; several, "
+            "separated by commas, become one."
+        ),
     ] = "mixed",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Most prompts of a category. Default: all.", show_default=False)
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="How often every prompt is decoded.")] = 1,
     peers: Annotated[
-        str, typer.Option(help="Other engines, comma-separated: transformers, llama_cpp, openvino_genai.")
+        str,
+        typer.Option(
+            help="Other engines, comma-separated: transformers, llama_cpp, openvino_genai; each also as "
+            "NAME_prompt_lookup, which takes the number of drafted tokens: openvino_genai_prompt_lookup@8."
+        ),
     ] = "",
     max_new_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of an answer.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 is greedy; above 0 tokens are sampled.")] = 0.0,

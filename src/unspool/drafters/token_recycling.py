@@ -214,6 +214,7 @@ class TokenRecycling:
         self.memory = memory if memory is not None else RecyclingMatrix(self.options.k)
         if self.memory.k != self.options.k:
             raise UnspoolError(f"the recycling matrix keeps k = {self.memory.k} ids, the options say {self.options.k}")
+        self._root = 0  # of the last draft
         if vocab_size is not None:
             self.memory.fit(vocab_size)
 
@@ -223,7 +224,8 @@ class TokenRecycling:
     def propose(self, context: Context, budget: int) -> TokenTree:
         """The first nodes of the template that the matrix can fill, at most ``min(budget, nodes + 1)`` of them."""
         limit = min(budget, self.options.nodes + 1)
-        builder = TreeBuilder(context.tokens[-1])
+        self._root = context.tokens[-1]
+        builder = TreeBuilder(self._root)
         place = {0: 0}  # node of the template -> node of the tree
         rows: dict[int, list[int]] = {}
         for node, (parent, rank) in enumerate(_LINKS, 1):
@@ -238,6 +240,10 @@ class TokenRecycling:
             if rank < len(row):
                 place[node] = builder.add(at, row[rank], self.name, rank)
         return builder.build()
+
+    def first_ranking(self, k: int) -> Sequence[int] | None:
+        """At most ``k`` ids that the target wanted most after the newest token when it was last scored."""
+        return self.memory.row(self._root)[:k] or None
 
     def observe(self, step: Step) -> None:
         """Overwrite the rows of all scored nodes, accepted or not."""

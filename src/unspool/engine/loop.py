@@ -1,12 +1,14 @@
 """The autoregressive loop: propose a tree, score it in one pass, accept a path, commit it, let the drafter observe.
 
-Plain decoding is this loop with an empty draft, and a batch is several rows of it whose trees are scored together.
-Methods fill its slots (drafter, acceptance rule, shapers, constraint); none has a loop of its own.
+Plain decoding is this loop with an empty draft, and a batch is several rows of it whose trees are scored together; a
+batch plan says which. Methods fill its slots (drafter, acceptance rule, shapers, constraint, batch plan); none has a
+loop of its own.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine import numeric
+from unspool.engine.batch import AllRows, BatchPlan, OpenRow
 from unspool.engine.contracts import (
     AcceptanceRule,
     Constraint,
@@ -105,6 +108,7 @@ class _Row:
             request.rule.tests_draws,
         )
         self.steps = 0
+        self.waited = 0
         self.finished: FinishReason | None = None
 
     @property
@@ -124,7 +128,7 @@ class _Row:
             raise ValueError(f"{self.request.method}: a drafted token lies outside the vocabulary")
         return tree, _ms(start)
 
-    def accept(self, tree: TokenTree, logits: Logits, draft_ms: float, score_ms: float) -> StepEvent:
+    def accept(self, tree: TokenTree, logits: Logits, draft_ms: float, score_ms: float, batch_pass: int) -> StepEvent:
         start = time.perf_counter()
         request, options = self.request, self.request.options
         target = ShapedTarget(tree, logits, self.tokens, request.shapers, options, request.constraint)
@@ -176,6 +180,7 @@ class _Row:
             observe_ms=_ms(start),
             alternatives=alternatives,
             ranks=ranks,
+            batch_pass=batch_pass,
         )
         self.steps += 1
         return event
@@ -212,17 +217,20 @@ def check(model: LanguageModel, request: Request) -> None:
         )
 
 
-def decode(model: LanguageModel, requests: Sequence[Request]) -> Iterator[Event]:
+def decode(model: LanguageModel, requests: Sequence[Request], plan: BatchPlan | None = None) -> Iterator[Event]:
     """Decode the requests together and yield trace events as they happen.
 
     Closing the generator early (``break``, Ctrl-C) closes the sessions.
+
+    Args:
+        plan: which rows share a pass; by default all of them.
 
     Raises:
         UnspoolError: if a request cannot be served; raised before any work on any of them.
     """
     for request in requests:
         check(model, request)
-    return _told(_decode(model, requests), requests)
+    return _told(_decode(model, requests, plan or AllRows()), requests)
 
 
 def _told(events: Generator[Event, None, None], requests: Sequence[Request]) -> Iterator[Event]:
@@ -233,33 +241,47 @@ def _told(events: Generator[Event, None, None], requests: Sequence[Request]) -> 
             yield event
 
 
-def _decode(model: LanguageModel, requests: Sequence[Request]) -> Generator[Event, None, None]:
-    rows: list[_Row] = []
+def _decode(model: LanguageModel, requests: Sequence[Request], plan: BatchPlan) -> Generator[Event, None, None]:
+    order = range(len(requests))
+    waiting = deque(sorted(order, key=lambda index: len(requests[index].tokens)) if plan.shortest_first else order)
+    active: dict[int, _Row] = {}  # by index, in the order in which they were opened
+    passes = 0
     try:
-        for index, request in enumerate(requests):
-            row = _Row(index, request, model.open())
-            rows.append(row)
-            options = request.options
-            yield StartEvent(
-                index, len(request.tokens), request.method, model.settings, options.temperature, options.seed
-            )
-            yield _prefill(row)
-            request.drafter.start(row.context)
-        active = rows
-        while active:
-            proposals = [row.propose(model.vocab_size) for row in active]
+        while waiting or active:
+            while waiting and (plan.window is None or len(active) < plan.window):
+                index = waiting.popleft()
+                request = requests[index]
+                row = active[index] = _Row(index, request, model.open())
+                options = request.options
+                yield StartEvent(
+                    index, len(request.tokens), request.method, model.settings, options.temperature, options.seed
+                )
+                yield _prefill(row)
+                request.drafter.start(row.context)
+            rows = _chosen(plan, active)
+            proposals = [row.propose(model.vocab_size) for row in rows]
             trees = [tree for tree, _ in proposals]
-            scores = model.score_many([row.session for row in active], trees)
-            for row, (tree, draft_ms), score in zip(active, proposals, scores, strict=True):
-                yield row.accept(tree, score.logits, draft_ms, score.ms)
+            scores = model.score_many([row.session for row in rows], trees)
+            for row, (tree, draft_ms), score in zip(rows, proposals, scores, strict=True):
+                yield row.accept(tree, score.logits, draft_ms, score.ms, passes)
                 if row.finished:
                     row.session.close()
+                    del active[row.index]
                     yield EndEvent(row.index, row.finished)
-            active = [row for row in active if not row.finished]
+            passes += 1
     finally:
-        for row in rows:
-            if not row.finished:
-                row.session.close()
+        for row in active.values():
+            row.session.close()
+
+
+def _chosen(plan: BatchPlan, active: dict[int, _Row]) -> list[_Row]:
+    """The rows of the next pass. All others have waited for one pass more."""
+    chosen = plan.choose([OpenRow(row.index, len(row.tokens), row.waited) for row in active.values()])
+    if not chosen or len(set(chosen)) < len(chosen) or not active.keys() >= set(chosen):
+        raise ValueError(f"a batch plan chooses open rows, at least one and none twice, not {list(chosen)}")
+    for row in active.values():
+        row.waited = 0 if row.index in chosen else row.waited + 1
+    return [active[index] for index in chosen]
 
 
 def _prefill(row: _Row) -> PrefillEvent:

@@ -6,6 +6,8 @@ from the target this way gives, token for token, the run that plain sampling giv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,15 +26,32 @@ def _bits(seed: int, stream: int, n: int) -> NDArray[np.uint64]:
 
 def exponential(seed: int, position: int, vocab_size: int) -> NDArray[np.float64]:
     """Standard exponential noise [vocabulary] of one position; ``-log`` of it is standard Gumbel noise."""
+    return _exponential(_bits(seed, position, vocab_size))
+
+
+def _exponential(raw: NDArray[np.uint64]) -> NDArray[np.float64]:
     # The top 53 bits plus a half: uniform in the open interval (0, 1), so that the logarithm is finite.
-    uniform = ((_bits(seed, position, vocab_size) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    noise: NDArray[np.float64] = -np.log(uniform)
+    noise: NDArray[np.float64] = -np.log(((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
     return noise
 
 
 def gumbel(seed: int, position: int, vocab_size: int) -> NDArray[np.float64]:
     """Standard Gumbel noise [vocabulary] of one position."""
     noise: NDArray[np.float64] = -np.log(exponential(seed, position, vocab_size))
+    return noise
+
+
+def gumbel_of(seed: int, position: int, ids: Sequence[int]) -> NDArray[np.float64]:
+    """``gumbel(seed, position, ...)[ids]`` without drawing the noise of the other tokens."""
+    generator = np.random.Philox(key=np.array([seed & _MASK, position & _MASK], dtype=np.uint64))
+    blocks: dict[int, NDArray[np.uint64]] = {}
+    at = 0
+    for block in sorted({token // 4 for token in ids}):  # the counter gives four numbers a step
+        generator.advance(block - at)
+        blocks[block] = generator.random_raw(4)
+        at = block + 1
+    raw = np.array([blocks[token // 4][token % 4] for token in ids], dtype=np.uint64)
+    noise: NDArray[np.float64] = -np.log(_exponential(raw))
     return noise
 
 

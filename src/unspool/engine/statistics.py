@@ -67,3 +67,20 @@ def summarise(events: Iterable[Event], row: int = 0) -> Statistics:
                 source = event.sources[drafted[i]] if i < len(drafted) else "model"
                 by_source[source] = by_source.get(source, 0) + 1
     return Statistics(tokens, passes, nodes, prefill / 1000, total / 1000, scoring / 1000, by_source)
+
+
+def grouping_rate(events: Iterable[Event]) -> float | None:
+    """Share of a batch's passes in which all rows had texts of equal length, so that none was padded.
+
+    Args:
+        events: of all rows of one batch, in any order.
+
+    Returns:
+        0 to 1, of the passes that scored several rows; None if there was none.
+    """
+    lengths: dict[int, list[int]] = {}
+    for event in events:
+        if isinstance(event, StepEvent):
+            lengths.setdefault(event.batch_pass, []).append(event.position)
+    several = [rows for rows in lengths.values() if len(rows) > 1]
+    return sum(len(set(rows)) == 1 for rows in several) / len(several) if several else None

@@ -58,6 +58,7 @@ class StepEvent:
         alternatives: per emitted token, the best (id, log-probability) of that distribution, best first, without tokens
             that cannot follow; None unless asked for.
         ranks: per emitted token, how many tokens come before it in that order, 0 for the best; None unless asked for.
+        batch_pass: number of the pass among those of the whole batch; rows with the same number were scored together.
     """
 
     row: int
@@ -76,6 +77,7 @@ class StepEvent:
     observe_ms: float
     alternatives: tuple[tuple[tuple[int, float], ...], ...] | None = None
     ranks: tuple[int, ...] | None = None
+    batch_pass: int = 0
     kind: Literal["step"] = "step"
 
 

@@ -59,6 +59,8 @@ def choose(
 def _check(method: Method, temperatures: Sequence[float], surroundings: Surroundings | None) -> None:
     if method.guarantee not in PROVABLE:
         raise UnsupportedError(f"{method.name} is {method.guarantee!r}, for which there is no proof yet; leave it out")
+    if method.kind == "batch":
+        raise UnsupportedError(f"{method.name} is a batch plan, and a proof decodes prompt by prompt; leave it out")
     if not enumerable(method) and not any(applies(method, temperature) for temperature in temperatures):
         suited = "temperature 0" if method.name == "greedy" else "temperatures above 0"
         raise UnsupportedError(f"{method.name} is for {suited}; add one, or leave the method out")

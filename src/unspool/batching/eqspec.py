@@ -1,0 +1,55 @@
+"""EQSPEC: "Batch Speculative Decoding Done Right" (2025), the correct form of a batch.
+
+Rows of a batch accept different numbers of drafts and drift apart in length. Every pass holds the same ``batch_size``
+rows all the same, each with positions, mask and cache entries of its own text.
+
+What it changes about plain decoding: several sequences share a pass. Guarantee: identical; a row's text is that of the
+row alone, with any drafter and acceptance rule, up to the rounding of a batched pass.
+
+Other than in the paper's code:
+- A row that ends is replaced by the next sequence at once, where the paper carries it along until the batch is done.
+- Rows are brought in step by the backend. The paper's code shifts the whole cache of every row in every round, so that
+  the rows end in the same column; here nodes have columns of their own, and a row's entries stay where they are.
+- Every row has a draft of its own length, where the paper's is as long as the least that a row may still emit. So a row
+  near its end shortens nobody's draft.
+- A draft that is accepted whole gives its bonus token too, which the code drops.
+
+Left out: drafting for all rows in one pass of a draft model; drafters draft row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unspool.engine.batch import OpenRow
+from unspool.errors import UnspoolError
+
+
+@dataclass(frozen=True)
+class EqSpecOptions:
+    """Options of ``eqspec``.
+
+    Attributes:
+        batch_size: rows of a pass, at least 1; fewer when fewer are left.
+    """
+
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UnspoolError(f"batch_size must be at least 1, not {self.batch_size}")
+
+
+class EqSpec:
+    """As many sequences are open as a pass has rows, and all of them are in every pass."""
+
+    name = "eqspec"
+    shortest_first = False
+
+    def __init__(self, options: EqSpecOptions) -> None:
+        self.window: int | None = options.batch_size
+
+    def choose(self, rows: Sequence[OpenRow]) -> Sequence[int]:
+        """All of them."""
+        return [row.index for row in rows]

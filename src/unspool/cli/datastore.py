@@ -1,0 +1,206 @@
+"""``unspool datastore``: corpora that ``--method rasd`` retrieves from; ``build`` and ``info``."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unspool.cli.common import ModelOption
+from unspool.errors import UnspoolError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from unspool.backends.tokenizer import Tokenizer
+
+app = typer.Typer(help="Make a corpus that `rasd` retrieves drafts from, or look at one.", no_args_is_help=True)
+
+
+@app.command()
+def build(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="FILE_OR_DIRECTORY...", help="Texts and earlier outputs; see above.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to make.")],
+    model: ModelOption = None,
+) -> None:
+    """Build a datastore from texts, or from what a model wrote before.
+
+    A file is one document: UTF-8 text, or what `unspool generate` wrote with --trace (the prompt and the text) or with
+    --json (the text), which is taken token for token. Of a directory all files are taken, those below it too, but
+    hidden ones and those that are no text. Only the tokenizer of the model is loaded.
+
+    Examples:
+
+      unspool datastore build -m qwen2.5-coder-0.5b -o my-code src/ ../library/src
+
+      unspool datastore build -m qwen2.5-coder-0.5b -o answers runs/*.jsonl
+    """
+    from unspool.drafters.datastore import Datastore, vocabulary_fingerprint
+    from unspool.drafters.datastore_files import check_new
+
+    check_new(output)
+    files = list(_files(paths))
+    name, tokenizer = _tokenizer(model)
+    reader = _Reader(name, tokenizer)
+    with _bars("reading", "sorting") as (reading, sorting):
+        documents = reader.read(files, reading)
+        if not any(documents):
+            raise UnspoolError(f"there is no text in {', '.join(map(str, paths))}; name files of UTF-8 text")
+        made = Datastore.from_sequences(documents, vocabulary_fingerprint(tokenizer.vocabulary), name, sorting)
+        made.save(output)
+    skipped = f" ({reader.skipped} files are no text)" if reader.skipped else ""
+    typer.echo(f"{output}: {len(made)} tokens, {made.count} documents{skipped}")
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The datastore.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+) -> None:
+    """Say what a datastore holds and which model it is for."""
+    from unspool.backends import store
+    from unspool.drafters.datastore import Datastore
+
+    opened = Datastore.open(path)
+    size = store.size_on_disk(path)
+    if as_json:
+        data = {
+            "path": str(path),
+            "model": opened.model,
+            "vocabulary": opened.vocabulary,
+            "tokens": len(opened),
+            "documents": opened.count,
+            "bytes": size,
+        }
+        typer.echo(json.dumps(data, indent=1))
+        return
+    typer.echo(f"{path}: {len(opened)} tokens, {opened.count} documents, {store.format_bytes(size)}")
+    typer.echo(f"for models with the tokenizer of {opened.model or 'an unknown model'}")
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file to read; ``named`` by the user, not found in a directory."""
+
+    path: Path
+    named: bool
+
+
+def _files(paths: Iterable[Path]) -> Iterator[_File]:
+    """In the order of the arguments, those of a directory by name; each file once."""
+    seen: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            found = [_File(file, False) for file in _below(path)]
+        elif path.is_file():
+            found = [_File(path, True)]
+        else:
+            raise UnspoolError(f"no such file or directory: {path}")
+        for file in found:
+            if (resolved := file.path.resolve()) not in seen:
+                seen.add(resolved)
+                yield file
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    for parent, directories, names in os.walk(directory):
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+
+
+class _Reader:
+    """Reads documents as ids of one tokenizer."""
+
+    def __init__(self, model: str, tokenizer: Tokenizer) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self.skipped = 0
+
+    def read(self, files: Sequence[_File], progress: Callable[[float], None]) -> list[Sequence[int]]:
+        """One document a file; files of directories that are no text are counted in ``skipped``."""
+        documents: list[Sequence[int]] = []
+        for done, file in enumerate(files):
+            progress(done / len(files))
+            try:
+                text = file.path.read_bytes().decode("utf-8")
+                if "\0" in text:
+                    raise ValueError("a byte of 0")
+            except ValueError as error:
+                if file.named:
+                    raise UnspoolError(f"{file.path} is no UTF-8 text; leave it out, or convert it") from error
+                self.skipped += 1
+                continue
+            except OSError as error:
+                raise UnspoolError(f"cannot read {file.path}: {error.strerror}") from error
+            documents.append(array("i", self._ids(file.path, text)))
+        progress(1.0)
+        return documents
+
+    def _ids(self, path: Path, text: str) -> list[int]:
+        written = _written(path, text)
+        if written is None:
+            return self._tokenizer.encode(text, add_special_tokens=False)
+        model, ids = written
+        if model != self._model:
+            raise UnspoolError(f"{path} was written by {model}; build a datastore of its own for it with -m {model}")
+        return ids
+
+
+def _written(path: Path, text: str) -> tuple[str, list[int]] | None:
+    """Model and ids of a file that ``unspool generate`` wrote; None if it is another text."""
+    if path.suffix == ".jsonl" and text.startswith('{"kind":"header"'):
+        from unspool import trace_file
+
+        trace = trace_file.read(path)
+        steps = [event for event in trace.events if event["kind"] == "step"]
+        return trace.header["model"], [
+            *trace.header["prompt_token_ids"],
+            *(token for step in steps for token in step["emitted"]),
+        ]
+    if path.suffix == ".json":
+        try:
+            data: Any = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        if isinstance(data, dict) and {"model", "method", "token_ids", "finish_reason"} <= data.keys():
+            ids = data["token_ids"]
+            if not isinstance(ids, list) or any(type(token) is not int or token < 0 for token in ids):
+                raise UnspoolError(f"the token_ids of {path} are no token ids; write the file anew")
+            return data["model"], ids
+    return None
+
+
+@contextmanager
+def _bars(*names: str) -> Iterator[tuple[Callable[[float], None], ...]]:
+    """A bar on stderr for each part of the work, and who to tell what share of it is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks = [progress.add_task(name, total=1.0) for name in names]
+        yield tuple(partial(_told, progress, task) for task in tasks)
+
+
+def _told(progress: Progress, task: TaskID, done: float) -> None:
+    progress.update(task, completed=done)
+
+
+def _tokenizer(model: str | None) -> tuple[str, Tokenizer]:
+    from unspool.backends.catalogue import default_model
+    from unspool.backends.prepare import tokenizer_directory
+    from unspool.backends.resolve import resolve
+    from unspool.backends.tokenizer import Tokenizer
+
+    source = resolve(model or default_model())
+    return source.name, Tokenizer(tokenizer_directory(source))

@@ -1,0 +1,100 @@
+"""``unspool train``: what some methods need trained, made for the user's own models."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unspool.cli.common import (
+    AssistantOption,
+    BackendOption,
+    DeviceOption,
+    ModelOption,
+    ThreadsOption,
+    WeightsOption,
+    loaded,
+)
+from unspool.cli.prove import _progress as progress_bars
+from unspool.errors import UnspoolError, UnsupportedError
+
+app = typer.Typer(help="Train what some methods need, for your own models.", no_args_is_help=True)
+
+
+@app.callback()
+def _root() -> None: ...
+
+
+@app.command("acceptance-head")
+def acceptance_head(
+    prompts: Annotated[
+        Path,
+        typer.Option(
+            help="JSONL with `prompt` or, as Spec-Bench, `turns`; or a text file, one prompt a line. "
+            "The paper used 40 000; every fifth one is held out."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory for data, state and head.")],
+    model: ModelOption = None,
+    assistant_model: AssistantOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first prompts.", show_default=False)] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of each continuation.")] = 512,
+    temperature: Annotated[float, typer.Option(help="Temperature that the head is for; 0 is greedy decoding.")] = 1.0,
+    learning_rate: Annotated[
+        float, typer.Option(help="At its peak. With a few hundred prompts there are few steps: 1e-3 then does better.")
+    ] = 5e-5,
+    num_train_epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Prompts of a training step.")] = 32,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same head.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+    backend: BackendOption = "openvino",
+    weights: WeightsOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Train the head with which `specdec_pp` ends its drafts. It belongs to a pair of models and a temperature.
+
+    The target writes a continuation of every prompt, the draft model drafts along it, and a small head learns from the
+    draft model's hidden states which drafted tokens the target would accept. An interrupted run goes on where it ended.
+
+    Example:
+
+      unspool train acceptance-head -m qwen2.5-coder-1.5b --assistant-model qwen2.5-coder-0.5b --prompts prompts.jsonl
+      -o head
+    """
+    from unspool.prompts import read_prompts
+    from unspool.training.acceptance_data import DataOptions
+    from unspool.training.acceptance_head import TrainingOptions, train
+
+    # Mistakes are told before a model is loaded or downloaded.
+    if assistant_model is None:
+        raise UnsupportedError("an acceptance head belongs to a pair of models; name the draft with --assistant-model")
+    data = DataOptions(max_new_tokens, temperature, seed=seed)
+    training = TrainingOptions(
+        learning_rate=learning_rate, num_train_epochs=num_train_epochs, batch_size=batch_size, seed=seed
+    )
+    texts = [prompt.text for prompt in read_prompts(prompts)[:limit]]
+    if len(texts) < 2:
+        raise UnspoolError(f"{prompts} holds one prompt; a head needs at least two, one of which is held out")
+    parent = output.absolute() if output.exists() else output.absolute().parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UnspoolError(f"cannot write to {output}; name a directory that can be written")
+    with (
+        loaded(
+            model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
+        ) as target,
+        progress_bars() as progress,
+    ):
+        head = train(target, texts, output, data, training, progress)
+    if as_json:
+        typer.echo(json.dumps(head.about, indent=1))
+        return
+    held_out = head.about["held_out"]
+    auc = "–" if held_out["auc"] is None else f"{held_out['auc']:.3f}"
+    typer.echo(f"{output}: AUC {auc}, KL {held_out['kl']:.3f} on {held_out['tokens']} tokens that were held out")
+    typer.echo("predicted  accepted  tokens")
+    for tokens, predicted, accepted in held_out["reliability"]:
+        typer.echo(f"{predicted:9.2f}  {accepted:8.2f}  {tokens:6}")

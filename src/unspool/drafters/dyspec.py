@@ -1,0 +1,212 @@
+"""DySpec: "DySpec: Faster Speculative Decoding with Dynamic Token Tree Structure" (2024).
+
+A draft model draws a tree that grows, draw by draw, where the next draw is likeliest to be reached.
+
+The probability that the draft gives a token stands for the probability that the target accepts it. The value v of a
+draw is then the chance that it is tested: the product of R[y] over the drafts that lead to it and of 1 - R[y] over
+the siblings before it, R being the draft's distribution without those siblings. Whether to draw is decided before the
+token is known, and what is drawn stays, so the draws remain fair.
+
+Two ways to spend nodes. By default always the draw of the largest value, until ``num_assistant_tokens`` nodes are drawn
+(the paper's algorithm 1). With a ``threshold``, level by level, every draw whose value reaches it (algorithm 2): one
+pass of the draft model a level, which is what the paper runs in practice.
+
+What it changes about plain decoding: several of its tokens leave one pass of the target. Guarantee: the same
+distribution under the lossless rule; identical under the greedy and the same-noise rule.
+
+Where the paper leaves a choice, or is amended:
+- Algorithm 1 runs the draft model for every node. Here it runs when the first child of a node is to be drawn, and then
+  for all nodes that it has not seen. The draws are the same, of fewer passes.
+- A threshold needs a bound all the same: draws stop at ``num_assistant_tokens`` nodes.
+- At a target temperature of 0 the paper goes on drawing. Here siblings are the likeliest tokens, best first, which the
+  greedy rule accepts more often. Under the same-noise rule they are drawn with the position's noise. Values are
+  those of ``draft_temperature`` in every case.
+- Of equal values the one that came first is drawn first, a sibling before a child.
+
+Left out: reordering the nodes for block-sparse attention, which pays for trees of several hundred nodes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from unspool.engine.assistant import Assistant, Draws
+from unspool.engine.contracts import Context, LanguageModel, Logits, Step
+from unspool.engine.numeric import log_softmax, top_k
+from unspool.engine.tree import TokenTree, TreeBuilder
+from unspool.errors import UnspoolError
+
+
+@dataclass(frozen=True)
+class DySpecOptions:
+    """Defaults are the paper's.
+
+    Attributes:
+        num_assistant_tokens: most drafted nodes of a tree, at least 1.
+        draft_temperature: that drafts are drawn at, above 0, whatever the temperature of the target.
+        threshold: draw level by level wherever the value is at least this, in (0, 1]; about 1 / num_assistant_tokens
+            fills a tree of that size. None: draw by the largest value.
+    """
+
+    num_assistant_tokens: int = 64
+    draft_temperature: float = 0.6
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_assistant_tokens < 1:
+            raise UnspoolError(f"num_assistant_tokens must be at least 1, not {self.num_assistant_tokens}")
+        if not self.draft_temperature > 0:
+            raise UnspoolError(f"draft_temperature must be above 0, not {self.draft_temperature}")
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise UnspoolError(f"threshold must lie above 0 and be at most 1, not {self.threshold}")
+
+
+class _Growth:
+    """A tree that grows, with the tokens that can still be drawn at each of its nodes.
+
+    Args:
+        size: how many drafted nodes it may get.
+        levels: how deep they may lie.
+    """
+
+    def __init__(self, assistant: Assistant, draws: Draws, options: DySpecOptions, root: int, size: int, levels: int):
+        self.builder = TreeBuilder(root)
+        self._assistant = assistant
+        self._draws = draws
+        self._temperature = options.draft_temperature
+        self._size = size
+        self._levels = levels
+        self._depths = [0]
+        self._logits: dict[int, Logits] = {}  # of nodes that were scored and have no children yet
+        self._siblings: dict[int, _Siblings] = {}
+
+    @property
+    def room(self) -> int:
+        """How many nodes can still be drawn."""
+        return self._size + 1 - len(self.builder)
+
+    def can_have_children(self, node: int) -> bool:
+        """Whether a child of ``node`` can still be drawn, if there is room."""
+        known = self._siblings.get(node)
+        return bool(known.pending) if known else self._depths[node] < self._levels
+
+    def score(self, nodes: list[int]) -> None:
+        """One pass of the draft model, for the children of ``nodes`` (ascending)."""
+        # The session writes its next scores over these.
+        self._logits |= zip(nodes, self._assistant.score(self.builder.build(), nodes).copy(), strict=True)
+
+    def scored(self, node: int) -> bool:
+        return node in self._logits or node in self._siblings
+
+    def draw(self, node: int) -> tuple[int, float]:
+        """Add the next child of ``node``; also returns its R, which it had among the tokens not drawn before."""
+        siblings = self._siblings.get(node)
+        if siblings is None:
+            siblings = self._siblings[node] = self._start(node)
+        token, share = siblings.draw()
+        self._depths.append(self._depths[node] + 1)
+        return self.builder.add(node, token, DySpec.name, draft=siblings.draft), share
+
+    def _start(self, node: int) -> _Siblings:
+        logprobs = log_softmax(self._logits.pop(node).astype(np.float64) / self._temperature)
+        # The order of all draws is settled here (Gumbel top-k); whether one is made rests on those before it alone.
+        keys = logprobs + self._draws.noise(self._depths[node])
+        tokens = top_k(keys[None], self.room)[0][0]
+        q = np.exp(logprobs[tokens])
+        pending = [(token, share) for token, share in zip(tokens.tolist(), q.tolist(), strict=True) if share > 0]
+        return _Siblings(pending[::-1], self.builder.drawn_from(self._draws.distribution(logprobs)))
+
+
+@dataclass
+class _Siblings:
+    """The children of one node.
+
+    Attributes:
+        pending: those not drawn yet, the next one last: token, and probability before the first draw.
+        draft: handle of what they are drawn from.
+        mass: probability of all tokens not drawn yet.
+    """
+
+    pending: list[tuple[int, float]]
+    draft: int
+    mass: float = 1.0
+
+    def draw(self) -> tuple[int, float]:
+        token, q = self.pending.pop()
+        share = q / self.mass if q < self.mass else 1.0  # rounding may leave less than the last tokens have
+        self.mass -= q
+        return token, share
+
+
+class DySpec:
+    """A tree drawn best first, or above a threshold, from a draft model.
+
+    Args:
+        model: the draft model.
+        vocab_size: of the target.
+    """
+
+    name = "dyspec"
+
+    def __init__(self, options: DySpecOptions, model: LanguageModel, vocab_size: int) -> None:
+        self.options = options
+        self._assistant = Assistant(model, vocab_size)
+        self._vocab_size = vocab_size
+
+    def start(self, context: Context) -> None:
+        """Nothing: the draft model reads the prompt with the first draft."""
+
+    def propose(self, context: Context, budget: int) -> TokenTree:
+        """A tree of at most ``min(budget, num_assistant_tokens + 1)`` nodes."""
+        size = min(budget - 1, self.options.num_assistant_tokens)
+        levels = self._assistant.levels(context.tokens)
+        draws = Draws(context, self._vocab_size)
+        growth = _Growth(self._assistant, draws, self.options, context.tokens[-1], size, levels)
+        if size > 0 and levels > 0:
+            self._assistant.follow(context.tokens)
+            if self.options.threshold is None:
+                _best_first(growth)
+            else:
+                _above(growth, self.options.threshold)
+        return growth.builder.build()
+
+    def observe(self, step: Step) -> None:
+        """Nothing: the next draft begins with what the committed text shares with the last one."""
+
+
+def _best_first(growth: _Growth) -> None:
+    """Algorithm 1. An entry of the heap is a draw: its value, when it came, the parent."""
+    entries = itertools.count()
+    heap = [(-1.0, next(entries), 0)]
+    unscored = [0]
+    while heap and growth.room:
+        value, _, node = heapq.heappop(heap)
+        if not growth.scored(node):
+            growth.score(unscored)
+            unscored = []
+        child, share = growth.draw(node)
+        if growth.can_have_children(node):
+            heapq.heappush(heap, (value * (1 - share), next(entries), node))
+        if growth.can_have_children(child):
+            heapq.heappush(heap, (value * share, next(entries), child))
+            unscored.append(child)
+
+
+def _above(growth: _Growth, threshold: float) -> None:
+    """Algorithm 2. A layer holds the nodes whose first draw reaches the threshold, with its value."""
+    layer = [(0, 1.0)]
+    while layer and growth.room:
+        growth.score([node for node, _ in layer])
+        below = []
+        for node, first in layer:
+            value = first
+            while value >= threshold and growth.can_have_children(node) and growth.room:
+                child, share = growth.draw(node)
+                if value * share >= threshold and growth.can_have_children(child):
+                    below.append((child, value * share))
+                value *= 1 - share
+        layer = below

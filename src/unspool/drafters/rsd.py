@@ -1,0 +1,123 @@
+"""Recursive speculative decoding: "Recursive Speculative Decoding: Accelerating LLM Inference via Sampling Without
+Replacement" (2024). A draft model draws a tree in which all siblings differ, so that no node of it is spent twice.
+
+Two trees. ``beam`` (RSD-S) is the paper's better one: stochastic beam search keeps the ``num_beams`` prefixes of each
+level with the largest perturbed log-probabilities, so nodes go where the draft model is sure; prefixes of which no
+child is kept stay in the tree as leaves. ``constant`` (RSD-C) gives every node of a level the same number of children.
+One pass of the draft model a level.
+
+What it changes about plain decoding: several of its tokens leave one pass of the target. Guarantee: the same
+distribution under the lossless rule, which tests siblings in the order in which they were drawn and takes each rejected
+one out of the draft's distribution (recursive rejection sampling); identical under the greedy and the same-noise rule.
+
+Where the paper leaves a choice: drafts are drawn at the target's temperature. Default sizes are unspool's: the paper
+compares trees of 6 to 30 nodes and names no best one. Under the same-noise rule the noise of a node is that of its
+position; at temperature 0 there is none, and the two trees are beam search and the top tokens of each node.
+
+A budget too small for the tree takes whole levels from the beam, and children from the level of the constant tree that
+does not fit. Left out: top-p for the draft.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unspool.engine.assistant import Assistant, Draws
+from unspool.engine.contracts import Context, LanguageModel, Step
+from unspool.engine.stochastic_beam import Beam
+from unspool.engine.tree import TokenTree, TreeBuilder
+from unspool.errors import UnspoolError
+
+
+@dataclass(frozen=True)
+class RSDOptions:
+    """Options of ``rsd``.
+
+    Attributes:
+        tree: "beam" (RSD-S, stochastic beam search) or "constant" (RSD-C, constant branching).
+        num_beams: nodes of each level of the beam tree, at least 1.
+        draft_length: levels of the beam tree, at least 1; it has ``num_beams`` times as many nodes.
+        branching: children of each node, level by level, of the constant tree; at least 1 each.
+    """
+
+    tree: Literal["beam", "constant"] = "beam"
+    num_beams: int = 4
+    draft_length: int = 3
+    branching: tuple[int, ...] = (2, 2, 2)
+
+    def __post_init__(self) -> None:
+        if self.tree not in ("beam", "constant"):
+            raise UnspoolError(f'tree must be "beam" or "constant", not {self.tree!r}')
+        for name in ("num_beams", "draft_length"):
+            if getattr(self, name) < 1:
+                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+        # A list is what JSON and notebooks give; the options are frozen and stay hashable.
+        object.__setattr__(self, "branching", tuple(self.branching))
+        if not self.branching or min(self.branching) < 1:
+            raise UnspoolError(f"branching needs one number of at least 1 for each level, not {self.branching}")
+
+
+class RSD:
+    """A tree drawn without replacement from a draft model.
+
+    Args:
+        model: the draft model.
+        vocab_size: of the target.
+    """
+
+    name = "rsd"
+
+    def __init__(self, options: RSDOptions, model: LanguageModel, vocab_size: int) -> None:
+        self.options = options
+        self._assistant = Assistant(model, vocab_size)
+        self._vocab_size = vocab_size
+
+    def start(self, context: Context) -> None:
+        """Nothing: the draft model reads the prompt with the first draft."""
+
+    def propose(self, context: Context, budget: int) -> TokenTree:
+        """A tree whose shape was fitted into ``budget`` before anything was drawn: what is drawn must stay."""
+        builder = TreeBuilder(context.tokens[-1])
+        levels = self._assistant.levels(context.tokens)
+        if budget > 1 and levels > 0:
+            self._assistant.follow(context.tokens)
+            draws = Draws(context, self._vocab_size)
+            if self.options.tree == "beam":
+                self._beam(builder, draws, budget - 1, levels)
+            else:
+                self._constant(builder, draws, budget - 1, levels)
+        return builder.build()
+
+    def _constant(self, builder: TreeBuilder, draws: Draws, nodes: int, levels: int) -> None:
+        level = [0]
+        for depth, branching in enumerate(self.options.branching[:levels]):
+            count = min(branching, (nodes + 1 - len(builder)) // len(level))
+            if not count:
+                return
+            rows = self._assistant.score(builder.build(), level)
+            below = []
+            for parent, logits in zip(level, rows, strict=True):
+                tokens, distribution = draws.siblings(logits, depth, count)
+                draft = builder.drawn_from(distribution)
+                below += [builder.add(parent, int(token), self.name, draft=draft) for token in tokens]
+            level = below
+
+    def _beam(self, builder: TreeBuilder, draws: Draws, nodes: int, levels: int) -> None:
+        width = min(self.options.num_beams, nodes)
+        beam, level = Beam(), [0]
+        for depth in range(min(self.options.draft_length, nodes // width, levels)):
+            rows = self._assistant.score(builder.build(), level)
+            logprobs = [draws.logprobs(logits) for logits in rows]
+            noise = [None if draws.greedy else draws.noise(depth) for _ in level]
+            beam = beam.expanded(logprobs, noise, width)
+            parents, tokens = beam.parents.tolist(), beam.tokens.tolist()
+            drafts = {i: builder.drawn_from(draws.distribution(logprobs[i])) for i in dict.fromkeys(parents)}
+            # Best first: among siblings that is the order in which they were drawn.
+            level = [
+                builder.add(level[i], token, self.name, draft=drafts[i])
+                for i, token in zip(parents, tokens, strict=True)
+            ]
+
+    def observe(self, step: Step) -> None:
+        """Nothing: the next draft begins with what the committed text shares with the last one."""

@@ -1,0 +1,68 @@
+"""Suffix arrays over token ids: where does a sequence occur in a corpus? Manber and Myers, 1990, with numpy.
+
+Suffixes are ordered by their first tokens only, as many as the longest query has; that takes a few sorts.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEPARATOR = -1
+"""Ends every document of a corpus. No query holds it, so no match crosses it."""
+
+
+def sort_suffixes(
+    tokens: NDArray[np.int32], depth: int, progress: Callable[[float], None] = lambda done: None
+) -> NDArray[np.int64]:
+    """Positions [n] in the order of the ``depth`` tokens from each position on; equal ones by position.
+
+    Prefix doubling: the rank of a window and that of the window behind it are the rank of both together. Takes
+    about 55 bytes a token and 2 to 3 seconds a million tokens.
+
+    Args:
+        depth: a power of two.
+        progress: told what share is done.
+    """
+    ranks, order = _ranked(tokens.astype(np.int64))
+    rounds, length = depth.bit_length(), 1
+    for done in range(1, rounds):
+        progress(done / rounds)
+        behind = ranks[length:] + 1  # a window that the end cuts short has 0 behind it, and comes first
+        ranks *= len(tokens) + 1
+        ranks[: len(behind)] += behind
+        ranks, order = _ranked(ranks)
+        length *= 2
+    progress(1.0)
+    return order
+
+
+def _ranked(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rank [n] of each key among the distinct ones, and the stable order [n]."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    steps = np.zeros(len(keys), dtype=np.int64)
+    np.cumsum(ordered[1:] != ordered[:-1], out=steps[1:])
+    ranks = np.empty_like(steps)
+    ranks[order] = steps
+    return ranks, order
+
+
+def occurrences(tokens: NDArray[np.int32], suffixes: NDArray[Any], query: Sequence[int]) -> tuple[int, int]:
+    """Where ``query`` occurs: the half-open range of ``suffixes`` that begin with it; empty if there are none.
+
+    Args:
+        query: at most as many tokens as the suffixes are ordered by.
+    """
+    wanted = list(query)
+
+    def begin(position: int) -> list[int]:
+        window: list[int] = tokens[position : position + len(wanted)].tolist()
+        return window
+
+    low = bisect_left(suffixes, wanted, key=begin)
+    return low, bisect_right(suffixes, wanted, lo=low, key=begin)

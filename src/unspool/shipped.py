@@ -1,0 +1,243 @@
+"""The rows of the registry that unspool ships: what each method is called, promises and is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from unspool.acceptance.follow import Follow
+from unspool.acceptance.lossless import Lossless
+from unspool.batching.eqspec import EqSpec, EqSpecOptions
+from unspool.batching.exspec import ExSpec, ExSpecOptions
+from unspool.drafters.aded import Aded, AdedOptions
+from unspool.drafters.aded_table import TrigramTable
+from unspool.drafters.auto import AcceptanceRates, Auto, AutoOptions
+from unspool.drafters.datastore import Datastore
+from unspool.drafters.draft_model import DraftModel, DraftModelOptions
+from unspool.drafters.dyspec import DySpec, DySpecOptions
+from unspool.drafters.pearl import Pearl, PearlOptions
+from unspool.drafters.plain import Plain, PlainOptions
+from unspool.drafters.prompt_lookup import PromptLookup, PromptLookupOptions
+from unspool.drafters.rasd import RASD, RASDOptions
+from unspool.drafters.rsd import RSD, RSDOptions
+from unspool.drafters.specdec_pp import SpecDecPP, SpecDecPPOptions
+from unspool.drafters.stand import Stand, StandOptions
+from unspool.drafters.stand_memory import NGramMemory
+from unspool.drafters.suffix import Suffix, SuffixOptions
+from unspool.drafters.token_recycling import RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
+from unspool.engine.contracts import Drafter, LanguageModel
+from unspool.errors import UnspoolError
+from unspool.methods import Method, NoOptions, Surroundings, drafter
+
+
+def _recycling(surroundings: Surroundings, options: TokenRecyclingOptions) -> TokenRecycling:
+    memory = surroundings.memory("token_recycling", partial(RecyclingMatrix, options.k))
+    return TokenRecycling(options, memory, surroundings.model.vocab_size)
+
+
+def _assisted(make: Callable[[Any, LanguageModel, int], Drafter]) -> Callable[[Surroundings, Any], Drafter]:
+    def build(surroundings: Surroundings, options: Any) -> Drafter:
+        assert surroundings.assistant is not None  # see check_needs
+        return make(options, surroundings.assistant, surroundings.model.vocab_size)
+
+    return build
+
+
+def _aded(surroundings: Surroundings, options: AdedOptions) -> Aded:
+    return Aded(options, surroundings.memory("aded", TrigramTable), surroundings.model.vocab_size)
+
+
+def _stand(surroundings: Surroundings, options: StandOptions) -> Stand:
+    return Stand(options, surroundings.memory("stand", NGramMemory), surroundings.model.vocab_size)
+
+
+def _rasd(surroundings: Surroundings, options: RASDOptions) -> RASD:
+    inner = options.drafter or ("draft_model" if surroundings.assistant is not None else "token_recycling")
+    # One object for all sequences: the files are mapped once.
+    store: Datastore
+    if options.datastore is None:
+        store = surroundings.memory("rasd", Datastore)
+    else:
+        store = surroundings.memory(f"rasd {options.datastore}", partial(Datastore.open, options.datastore))
+    store.check(surroundings.model.vocab_size, surroundings.vocabulary() if len(store) else "")
+    return RASD(options, drafter(inner, surroundings), store)
+
+
+def _auto(surroundings: Surroundings, options: AutoOptions) -> Auto:
+    if surroundings.curve is None:
+        raise UnspoolError("auto needs a cost curve; run through unspool.load(), which measures one")
+    drafters = {name: drafter(name, surroundings) for name in ("suffix", "token_recycling")}
+    rates = surroundings.memory("auto", AcceptanceRates)
+    return Auto(drafters, surroundings.curve(), rates, options)
+
+
+SHIPPED = (
+    Method(
+        "auto",
+        "drafter",
+        "identical",
+        "Lets suffix drafts and token recycling compete for the nodes of one tree under this machine's cost curve.",
+        "unspool's own",
+        AutoOptions,
+        _auto,
+    ),
+    Method(
+        "aded",
+        "drafter",
+        "identical",
+        "Searches a table of trigrams, raised by the newest text, for the prefixes to draft.",
+        "Adaptive Draft-Verification for Efficient Large Language Model Decoding (2025)",
+        AdedOptions,
+        _aded,
+    ),
+    Method(
+        "draft_model",
+        "drafter",
+        "identical",
+        "Drafts a chain with a smaller model of the same tokenizer.",
+        "Fast Inference from Transformers via Speculative Decoding (2022)",
+        DraftModelOptions,
+        _assisted(DraftModel),
+        assisted=True,
+    ),
+    Method(
+        "dyspec",
+        "drafter",
+        "identical",
+        "Draws a tree from a draft model, always where the next draw is likeliest to be reached.",
+        "DySpec: Faster Speculative Decoding with Dynamic Token Tree Structure (2024)",
+        DySpecOptions,
+        _assisted(DySpec),
+        assisted=True,
+    ),
+    Method(
+        "pearl",
+        "drafter",
+        "identical",
+        "Lets a draft model write the next block while the target scores the last one.",
+        "PEARL: Parallel Speculative Decoding with Adaptive Draft Length (2024)",
+        PearlOptions,
+        _assisted(Pearl),
+        assisted=True,
+    ),
+    Method(
+        "plain",
+        "drafter",
+        "identical",
+        "One token a pass, no drafts: what every other method is compared with.",
+        "textbook autoregressive decoding",
+        PlainOptions,
+        lambda _, options: Plain(options),
+    ),
+    Method(
+        "prompt_lookup",
+        "drafter",
+        "identical",
+        "Drafts what followed the last n-gram where it occurred before.",
+        "Prompt Lookup Decoding (2023), as in transformers",
+        PromptLookupOptions,
+        lambda _, options: PromptLookup(options),
+    ),
+    Method(
+        "rasd",
+        "drafter",
+        "identical",
+        "Lays what is retrieved from the text and from a datastore over the tree of another drafter.",
+        "RASD: Retrieval-Augmented Speculative Decoding (2025)",
+        RASDOptions,
+        _rasd,
+    ),
+    Method(
+        "rsd",
+        "drafter",
+        "identical",
+        "Draws siblings that all differ from a draft model, by stochastic beam search or with constant branching.",
+        "Recursive Speculative Decoding: Accelerating LLM Inference via Sampling Without Replacement (2024)",
+        RSDOptions,
+        _assisted(RSD),
+        assisted=True,
+    ),
+    Method(
+        "specdec_pp",
+        "drafter",
+        "identical",
+        "Ends a draft model's chain when some token of it will likely be rejected; untrained stand-in without a head.",
+        "SpecDec++: Boosting Speculative Decoding via Adaptive Candidate Lengths (2024)",
+        SpecDecPPOptions,
+        _assisted(SpecDecPP),
+        assisted=True,
+    ),
+    Method(
+        "stand",
+        "drafter",
+        "identical",
+        "Draws drafts from the mean distributions that the target had after the same n-grams.",
+        "Accelerated Test-Time Scaling with Model-Free Speculative Sampling (2025)",
+        StandOptions,
+        _stand,
+    ),
+    Method(
+        "suffix",
+        "drafter",
+        "identical",
+        "Drafts what followed the longest suffix of the text that occurred before, by a suffix automaton.",
+        "SAM Decoding: Speculative Decoding via Suffix Automaton (2024)",
+        SuffixOptions,
+        lambda _, options: Suffix(options),
+    ),
+    Method(
+        "token_recycling",
+        "drafter",
+        "identical",
+        "Unrolls a tree from a table of the tokens that the model last ranked highest after each token.",
+        "Turning Trash into Treasure: Accelerating Inference of LLMs with Token Recycling (2024)",
+        TokenRecyclingOptions,
+        _recycling,
+    ),
+    Method(
+        "greedy",
+        "acceptance",
+        "identical",
+        "Keeps drafts that equal the argmax. The rule at temperature 0.",
+        "textbook greedy verification of a tree",
+        NoOptions,
+        lambda *_: Follow(),
+    ),
+    Method(
+        "same_noise",
+        "acceptance",
+        "identical",
+        "Keeps drafts that equal the draw with the position's own noise: token for token the plain run of that seed.",
+        "Gumbel coupling (unspool's reference rule for sampling)",
+        NoOptions,
+        lambda *_: Follow(),
+    ),
+    Method(
+        "lossless",
+        "acceptance",
+        "same distribution",
+        "Accepts or resamples so that the output keeps the model's distribution; drafts may be drawn or chosen.",
+        "Speculative Sampling (2023), SpecInfer (2024), Recursive Speculative Decoding (2024)",
+        NoOptions,
+        lambda *_: Lossless(),
+    ),
+    Method(
+        "eqspec",
+        "batch",
+        "identical",
+        "The same number of rows in every pass; a row that ends is replaced at once.",
+        "Batch Speculative Decoding Done Right (2025)",
+        EqSpecOptions,
+        lambda _, options: EqSpec(options),
+    ),
+    Method(
+        "exspec",
+        "batch",
+        "identical",
+        "Keeps more rows open than a pass holds and lets those of equal length run together.",
+        "Batch Speculative Decoding Done Right (2025)",
+        ExSpecOptions,
+        lambda _, options: ExSpec(options),
+    ),
+)

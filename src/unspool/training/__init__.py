@@ -1,0 +1,1 @@
+"""What methods need trained: heads on hidden states. torch is imported where training starts."""

@@ -1,0 +1,1 @@
+"""Batch plans on the toy model and on tiny torch models."""
