@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unspool import methods
+from unspool import methods, shaping
 from unspool.acceptance import Lossless
 from unspool.backends.toy import ToyModel
 from unspool.drafters.draft_model import DraftModel, DraftModelOptions
@@ -22,7 +22,7 @@ TARGET = ToyModel.random(vocab_size=6, order=2, seed=11)
 
 def steps(drafter: DraftModel, options: GenerationOptions, lossless: bool = False) -> list[StepEvent]:
     rule = Lossless() if lossless else methods.acceptance(None, options.greedy, methods.Surroundings(TARGET))
-    events = decode(TARGET, [Request([0, 1, 2], drafter, rule, options)])
+    events = decode(TARGET, [Request([0, 1, 2], drafter, rule, options, shaping.build(options))])
     return [event for event in events if isinstance(event, StepEvent)]
 
 

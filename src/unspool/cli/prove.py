@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +18,7 @@ from unspool.cli.common import (
     Status,
     ThreadsOption,
     WeightsOption,
+    bars,
     loaded,
 )
 from unspool.errors import UnspoolError
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from unspool.proof.prove import Progress
     from unspool.proof.result import Proof
 
 
@@ -103,7 +101,7 @@ def prove(
             with Status() as status:
                 decoder.report = status.say
                 decoder.cost_curve()
-        with _progress() as progress:
+        with bars() as progress:
             proof = run(
                 decoder,
                 [method.name for method in chosen],
@@ -126,34 +124,6 @@ def prove(
         show(proof, Console())
     if proof.faults:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Bars on a terminal; elsewhere one line for each part that is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-
-        def tell(what: str, done: int, of: int) -> None:
-            if done == of:
-                print(f"{what}: {of} of {of}", file=sys.stderr, flush=True)
-
-        yield tell
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    tasks: dict[str, TaskID] = {}
-    with Bars(*columns, console=console, transient=True) as bars:
-
-        def draw(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=of)
-            bars.update(tasks[what], completed=done)
-
-        yield draw
 
 
 def show(proof: Proof, console: Console) -> None:

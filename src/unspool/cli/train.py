@@ -16,9 +16,9 @@ from unspool.cli.common import (
     ModelOption,
     ThreadsOption,
     WeightsOption,
+    bars,
     loaded,
 )
-from unspool.cli.prove import _progress as progress_bars
 from unspool.errors import UnspoolError, UnsupportedError
 
 app = typer.Typer(help="Train what some methods need, for your own models.", no_args_is_help=True)
@@ -86,7 +86,7 @@ def acceptance_head(
         loaded(
             model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
         ) as target,
-        progress_bars() as progress,
+        bars() as progress,
     ):
         head = train(target, texts, output, data, training, progress)
     if as_json:

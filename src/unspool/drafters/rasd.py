@@ -41,7 +41,7 @@ import numpy as np
 from unspool.drafters.datastore import LONGEST_MATCH, SHORTEST_MATCH, Datastore
 from unspool.drafters.retrieval import Continuations, most_frequent
 from unspool.drafters.suffix import SuffixAutomaton
-from unspool.engine.contracts import Context, Drafter, Step
+from unspool.engine.contracts import Closing, Context, Drafter, Step
 from unspool.engine.fuse import fuse
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
@@ -171,6 +171,11 @@ class RASD:
             kept.append(source if ranking is None or trust else source.only(ranking))
         self._undecided = list(zip(retrieved, kept, strict=True))
         return kept
+
+    def close(self) -> None:
+        """Let the inner drafter end, if it works in the background."""
+        if isinstance(self._drafter, Closing):
+            self._drafter.close()
 
     def observe(self, step: Step) -> None:
         """Count which branches were right; the inner drafter learns from all scored nodes."""

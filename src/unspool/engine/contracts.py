@@ -277,6 +277,15 @@ class Drafter(Protocol):
 
 
 @runtime_checkable
+class Closing(Protocol):
+    """A drafter that works in the background, and so must be told when its sequence is over, however it ended."""
+
+    def close(self) -> None:
+        """Wait until nothing of it runs any more."""
+        ...
+
+
+@runtime_checkable
 class Memory(Protocol):
     """What a method learns across requests. Changes speed, never text. Users hold, save, load and reset it."""
 

@@ -20,6 +20,7 @@ from unspool.engine import numeric
 from unspool.engine.batch import AllRows, BatchPlan, OpenRow
 from unspool.engine.contracts import (
     AcceptanceRule,
+    Closing,
     Constraint,
     Context,
     Decision,
@@ -185,6 +186,12 @@ class _Row:
         self.steps += 1
         return event
 
+    def close(self) -> None:
+        """The drafter first: it may still be at work."""
+        if isinstance(self.request.drafter, Closing):
+            self.request.drafter.close()
+        self.session.close()
+
     def _reason(self, token: int, count: int) -> FinishReason | None:
         # A stop string ends the text before the limit does, and end of text before both.
         if token in self.request.eos:
@@ -265,13 +272,13 @@ def _decode(model: LanguageModel, requests: Sequence[Request], plan: BatchPlan) 
             for row, (tree, draft_ms), score in zip(rows, proposals, scores, strict=True):
                 yield row.accept(tree, score.logits, draft_ms, score.ms, passes)
                 if row.finished:
-                    row.session.close()
+                    row.close()
                     del active[row.index]
                     yield EndEvent(row.index, row.finished)
             passes += 1
     finally:
         for row in active.values():
-            row.session.close()
+            row.close()
 
 
 def _chosen(plan: BatchPlan, active: dict[int, _Row]) -> list[_Row]:
