@@ -28,6 +28,7 @@ ANY_LINE = Draft202012Validator(schema())
 def model(tmp_path: Path) -> Model:
     made = toy(tmp_path / "model")
     made._curve = CostCurve((1, 8, 64), (32,), ((10.0, 11.0, 40.0),))  # auto asks for one
+    made.assistant = toy(tmp_path / "assistant")
     return made
 
 

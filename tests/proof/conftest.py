@@ -66,6 +66,7 @@ def toy(session: type[ToySession] = ToySession, near_ties: bool = False, eos: in
     made = Counting(table, eos)
     made.session = session
     model = Model("toy", "toy", made, Digits(), [] if eos is None else [eos])  # type: ignore[arg-type]
+    model.assistant = Model("draft", "draft", ToyModel(table).related(0.7, seed=2), Digits(), ())  # type: ignore[arg-type]
     # A stated curve, so that auto drafts and no time is measured.
     model._curve = CostCurve((1, 4, 64), (32,), ((1.0, 1.0, 4.0),))
     return model
