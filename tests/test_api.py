@@ -155,3 +155,12 @@ def test_the_transformers_backend_decodes_the_same_catalogue_model() -> None:
     drafted = reference.generate(PROMPT, method="suffix", max_new_tokens=12)
     assert plain.token_ids == drafted.token_ids
     assert plain.text.strip()
+
+
+def test_batch_plans_are_for_batches(model: Model) -> None:
+    with pytest.raises(UnspoolError, match="needs a batch"):
+        model.generate(PROMPT, batch="eqspec")
+    with pytest.raises(UnspoolError, match="name one"):
+        model.generate([PROMPT], batch_options={"batch_size": 2})
+    with pytest.raises(UnspoolError, match="unknown batch plan 'eqspek'; did you mean 'eqspec'"):
+        model.generate([PROMPT], batch="eqspek")

@@ -299,6 +299,14 @@ def test_tables_of_options_equal_the_help(command: str) -> None:
     assert len(rows) == len(set(names) - {"--help"})
 
 
+@pytest.mark.parametrize(("group", "command"), [("datastore", "build"), ("train", "acceptance-head")])
+def test_tables_of_options_of_subcommands_equal_the_help(group: str, command: str) -> None:
+    text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [group, command, "--help"]).output
+    names = re.findall(r"^│\W*(--[a-z-]+)", text, re.MULTILINE)
+    assert set(names) - {"--help"} and set(names) - {"--help"} <= flags(group)
+    assert f"<!-- options: {group} -->" in PAGES["command-line.md"]
+
+
 def test_commands_in_the_pages_have_their_options() -> None:
     lines = [
         line
@@ -311,7 +319,8 @@ def test_commands_in_the_pages_have_their_options() -> None:
         for command, rest in re.findall(r"unspool (\w+)(.*)", line):
             seen.add(command)
             assert set(FLAG.findall(rest.split('"')[0] + " ".join(rest.split('"')[2::2]))) <= flags(command), line
-    assert seen == {"generate", "models", "methods", "calibrate", "prove", "bench", "report", "view"}
+    groups = {"datastore", "train"}  # the tables are those of their one command with options of its own
+    assert seen == {"generate", "models", "methods", "calibrate", "prove", "bench", "report", "view", *groups}
 
 
 def test_python_in_the_pages_compiles() -> None:

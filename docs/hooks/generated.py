@@ -18,11 +18,13 @@ from unspool import methods
 from unspool.backends.toy import ToyModel
 from unspool.cli.bench import bench
 from unspool.cli.calibrate import calibrate
+from unspool.cli.datastore import build as datastore_build
 from unspool.cli.generate import generate
 from unspool.cli.methods import list_methods
 from unspool.cli.models import list_models
 from unspool.cli.prove import prove
 from unspool.cli.report import report
+from unspool.cli.train import acceptance_head
 from unspool.cli.view import view
 from unspool.engine.cost import CostCurve
 
@@ -39,6 +41,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench,
     "report": report,
     "view": view,
+    "datastore": datastore_build,
+    "train": acceptance_head,
 }
 
 _GUARANTEES: dict[methods.Guarantee, str] = {

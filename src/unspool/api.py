@@ -169,6 +169,8 @@ class Model:
         several = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str)
         if batch is not None and not several:
             raise UnspoolError(f"the batch plan {batch} needs a batch; give a list of texts")
+        if batch_options and batch is None:
+            raise UnspoolError('batch_options belong to a batch plan; name one, such as batch="eqspec"')
         plan = None if batch is None else methods.batch_plan(batch, batch_options)
         requests, stops = self._requests(prompt if several else [prompt], **options)
         events = list(decode(self.language_model, requests, plan))

@@ -129,7 +129,8 @@ class LanguageModel(Protocol):
         trees: Sequence[TokenTree],
         rows: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Scores]:
-        """``score`` of each session on its own tree. Rows of unequal length are fine; the results equal ``score``'s."""
+        """``score`` of each session on its own tree. Rows of unequal length are fine; the results are ``score``'s up to
+        rounding."""
         ...
 
 
