@@ -155,6 +155,7 @@ class Variant:
     make: Make
     emitted: list[int] = field(default_factory=list)  # tokens of each pass of the target
     nodes: list[int] = field(default_factory=list)  # drafted, of each tree
+    passes: int = 0  # of the target, the last one of each text too
     drafting: int = 0
     reading: int = 0
     identical: int = 0
@@ -168,8 +169,8 @@ class Variant:
             common.number(float(np.mean(self.nodes)), 1),
             f"{np.mean(self.emitted):.3f} ± {error:.3f}",
             str(count),
-            common.number(self.drafting / count),
-            common.number(self.reading / count),
+            common.number(self.drafting / self.passes),
+            common.number(self.reading / self.passes),
             f"{self.identical} of {prompts}" if greedy else "–",
         ]
 
@@ -253,6 +254,7 @@ def measure(
             kept = steps[:-1] or steps
             variant.emitted += [len(step.emitted) for step in kept]
             variant.nodes += [len(step.tokens) - 1 for step in kept]
+            variant.passes += len(steps)
             variant.drafting += counted.drafting
             variant.reading += counted.reading
             variant.identical += text(steps) == plain

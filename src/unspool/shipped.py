@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from unspool.acceptance.follow import Follow
@@ -60,6 +61,8 @@ def _rasd(surroundings: Surroundings, options: RASDOptions) -> RASD:
         store = surroundings.memory("rasd", Datastore)
     else:
         store = surroundings.memory(f"rasd {options.datastore}", partial(Datastore.open, options.datastore))
+        if store.path is None:  # all memories were reset; the option still names it
+            store.load(Path(options.datastore))
     store.check(surroundings.model.vocab_size, surroundings.vocabulary() if len(store) else "")
     return RASD(options, drafter(inner, surroundings), store)
 

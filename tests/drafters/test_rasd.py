@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from unspool import methods
 from unspool.acceptance import Follow, Lossless
 from unspool.backends.toy import ToyModel
 from unspool.drafters import rasd as module
@@ -311,3 +313,15 @@ def test_drawn_drafts_are_left_as_they_were_drawn() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(UnspoolError, match=next(iter(options))):
         RASDOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_datastore_that_the_options_name_is_opened_again_after_a_reset(tmp_path: Path) -> None:
+    Datastore.from_sequences([[0, 1, 2, 3, 0, 1, 2, 3]]).save(tmp_path / "store")
+    around = methods.Surroundings(ToyModel.random(vocab_size=6, seed=1))
+    options = {"datastore": str(tmp_path / "store")}
+    methods.drafter("rasd", around, options)
+    (store,) = (memory for memory in around.memories.values() if isinstance(memory, Datastore))
+    store.reset()
+    assert len(store) == 0
+    methods.drafter("rasd", around, options)
+    assert len(store) == 8
