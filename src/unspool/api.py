@@ -79,21 +79,13 @@ class Model:
     Made by ``load``. Not safe for use by several threads at once.
     """
 
-    def __init__(
-        self,
-        name: str,
-        key: str,
-        model: LanguageModel,
-        tokenizer: Tokenizer,
-        eos: Sequence[int],
-        assistant: Model | None = None,
-    ) -> None:
+    def __init__(self, name: str, key: str, model: LanguageModel, tokenizer: Tokenizer, eos: Sequence[int]) -> None:
         self.name = name
         self.key = key
         self.language_model = model
         self.tokenizer = tokenizer
         self.eos_token_ids = frozenset(eos)
-        self.assistant = assistant
+        self.assistant: Model | None = None
         self.memories: dict[str, Memory] = {}
         self.report: Report = lambda message: None
         self._curve: CostCurve | None = None

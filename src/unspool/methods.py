@@ -59,7 +59,6 @@ class Method:
         build: makes the drafter of one sequence, the acceptance rule, or the batch plan.
         needs: abilities that the model must offer.
         assisted: whether it needs a draft model.
-        assistant_needs: abilities that the draft model must offer.
     """
 
     name: str
@@ -71,7 +70,6 @@ class Method:
     build: Callable[[Surroundings, Any], Any]
     needs: frozenset[Ability] = frozenset()
     assisted: bool = False
-    assistant_needs: frozenset[Ability] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -113,16 +111,15 @@ def find(name: str, kind: Kind) -> Method:
 
 
 def check_needs(method: Method, surroundings: Surroundings) -> None:
-    """Raise an ``UnsupportedError`` that names method and backend if a model is missing or lacks an ability."""
-    model, assistant = surroundings.model, surroundings.assistant
-    check_assisted(method, assistant)
-    for whose, needs, one in (("", method.needs, model), (" of its draft model", method.assistant_needs, assistant)):
-        if one is not None and (missing := needs - one.abilities):
-            wanted = ", ".join(sorted(ability.value for ability in missing))
-            raise UnsupportedError(
-                f"{method.name} needs {wanted}{whose}, which the {one.settings['backend']} backend does not offer; "
-                "try --backend transformers"
-            )
+    """Raise an ``UnsupportedError`` that names method and backend if a draft model or an ability is missing."""
+    check_assisted(method, surroundings.assistant)
+    model = surroundings.model
+    if missing := method.needs - model.abilities:
+        wanted = ", ".join(sorted(ability.value for ability in missing))
+        raise UnsupportedError(
+            f"{method.name} needs {wanted}, which the {model.settings['backend']} backend does not offer; "
+            "try --backend transformers"
+        )
 
 
 def check_assisted(method: Method, assistant: object | None) -> None:

@@ -28,7 +28,7 @@ from unspool.drafters.stand_memory import NGramMemory
 from unspool.drafters.suffix import Suffix, SuffixOptions
 from unspool.drafters.token_recycling import RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
 from unspool.engine.contracts import Drafter, LanguageModel
-from unspool.errors import UnspoolError
+from unspool.errors import UnspoolError, UnsupportedError
 from unspool.methods import Method, NoOptions, Surroundings, drafter
 
 
@@ -43,6 +43,13 @@ def _assisted(make: Callable[[Any, LanguageModel, int], Drafter]) -> Callable[[S
         return make(options, surroundings.assistant, surroundings.model.vocab_size)
 
     return build
+
+
+def _pearl(surroundings: Surroundings, options: PearlOptions) -> Pearl:
+    assert surroundings.assistant is not None  # see check_needs
+    if surroundings.assistant is surroundings.model:
+        raise UnsupportedError("pearl runs both models at once; load the draft model apart from the target")
+    return Pearl(options, surroundings.assistant, surroundings.model.vocab_size)
 
 
 def _aded(surroundings: Surroundings, options: AdedOptions) -> Aded:
@@ -121,7 +128,7 @@ SHIPPED = (
         "Lets a draft model write the next block while the target scores the last one.",
         "PEARL: Parallel Speculative Decoding with Adaptive Draft Length (2024)",
         PearlOptions,
-        _assisted(Pearl),
+        _pearl,
         assisted=True,
     ),
     Method(

@@ -13,6 +13,7 @@ from unspool.drafters.pearl import Pearl, PearlOptions
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
+from unspool.errors import UnsupportedError
 
 
 @pytest.mark.parametrize("ending", ["length", "eos", "closed", "error"])
@@ -37,3 +38,9 @@ def test_when_the_text_ends_the_draft_model_is_idle(ending: str) -> None:
     except KeyboardInterrupt:
         assert ending == "error"
     assert drafter._block is None
+
+
+def test_the_target_itself_is_refused_as_its_draft_model() -> None:
+    """The two run at the same time, and a model runs one pass at a time."""
+    with pytest.raises(UnsupportedError, match="apart from the target"):
+        methods.drafter("pearl", methods.Surroundings(TARGET, assistant=TARGET))

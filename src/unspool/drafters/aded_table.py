@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine import arrays
 from unspool.errors import UnspoolError
 
 SUCCESSORS = 12
@@ -155,26 +154,18 @@ class TrigramTable:
     def save(self, path: Path) -> None:
         """Write everything to an ``.npz`` file; a file of that name is replaced in one step."""
         rows = list(self._learned.values())
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                np.savez(
-                    file,
-                    vocab_size=np.int64(self.vocab_size or 0),
-                    pairs=self._pairs,
-                    starts=self._starts,
-                    ids=self._ids,
-                    values=self._values,
-                    learned_pairs=np.array(list(self._learned), np.int64),
-                    learned_starts=np.cumsum([0, *map(len, rows)]),
-                    learned_ids=np.array([token for row in rows for token in row], np.int32),
-                    learned_values=np.array([value for row in rows for value in row.values()], np.float64),
-                )
-            part.replace(path)
-        except OSError as error:
-            raise UnspoolError(f"cannot write the trigram table to {path}: {error.strerror or error}") from error
-        finally:
-            part.unlink(missing_ok=True)
+        content = {
+            "vocab_size": np.int64(self.vocab_size or 0),
+            "pairs": self._pairs,
+            "starts": self._starts,
+            "ids": self._ids,
+            "values": self._values,
+            "learned_pairs": np.array(list(self._learned), np.int64),
+            "learned_starts": np.cumsum([0, *map(len, rows)]),
+            "learned_ids": np.array([token for row in rows for token in row], np.int32),
+            "learned_values": np.array([value for row in rows for value in row.values()], np.float64),
+        }
+        arrays.save(path, "trigram table", content)
 
     def load(self, path: Path) -> None:
         """Replace the contents by those of a file that ``save`` wrote; beyond the capacity the oldest are left out.
@@ -183,21 +174,15 @@ class TrigramTable:
             UnspoolError: if the file cannot be read or belongs to another vocabulary; nothing is changed then.
         """
         names = ("pairs", "starts", "ids", "values")
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                vocab_size = int(file["vocab_size"])
-                corpus, learned = ([file[prefix + name] for name in names] for prefix in ("", "learned_"))
-        except OSError as error:
-            raise UnspoolError(f"cannot read the trigram table {path}: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise UnspoolError(f"{path} is not a saved trigram table; delete it and start with a new one") from error
+        found = arrays.load(path, "trigram table", ("vocab_size", *names, *(f"learned_{name}" for name in names)))
+        vocab_size, corpus, learned = int(found[0]), found[1:5], found[5:]
         if vocab_size and self.vocab_size not in (None, vocab_size):
             raise UnspoolError(
                 f"{path} was learned on a vocabulary of {vocab_size} tokens and the model has {self.vocab_size}; "
                 "use one table per model"
             )
-        for arrays in (corpus, learned):
-            _check(path, self.vocab_size or vocab_size or 1 << _BITS, *arrays)
+        for part in (corpus, learned):
+            _check(path, self.vocab_size or vocab_size or 1 << _BITS, *part)
         self.vocab_size = self.vocab_size or vocab_size or None
         self._set_corpus(*corpus)
         pairs, starts, ids, values = (part.tolist() for part in learned)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine import arrays
 from unspool.errors import UnspoolError
 
 ORDERS = (4, 3, 2)
@@ -145,23 +144,15 @@ class NGramMemory:
         for i, key in enumerate(self._rows):
             keys[i, : len(key)] = key
         rows = list(self._rows.values())
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                np.savez(
-                    file,
-                    orders=np.array(self.orders),
-                    vocab_size=np.int64(self.vocab_size or 0),
-                    keys=keys,
-                    ids=self._ids[rows],
-                    probabilities=self._probabilities[rows],
-                    counts=self._counts[rows],
-                )
-            part.replace(path)
-        except OSError as error:
-            raise UnspoolError(f"cannot write the n-gram memory to {path}: {error.strerror or error}") from error
-        finally:
-            part.unlink(missing_ok=True)
+        content = {
+            "orders": np.array(self.orders),
+            "vocab_size": np.int64(self.vocab_size or 0),
+            "keys": keys,
+            "ids": self._ids[rows],
+            "probabilities": self._probabilities[rows],
+            "counts": self._counts[rows],
+        }
+        arrays.save(path, "n-gram memory", content)
 
     def load(self, path: Path) -> None:
         """Replace the contents by those of a file that ``save`` wrote; beyond the capacity its oldest are left out.
@@ -171,13 +162,7 @@ class NGramMemory:
                 changed then.
         """
         names = ("orders", "vocab_size", "keys", "ids", "probabilities", "counts")
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                orders, vocab_size, keys, ids, probabilities, counts = (file[name] for name in names)
-        except OSError as error:
-            raise UnspoolError(f"cannot read the n-gram memory {path}: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise UnspoolError(f"{path} is not a saved n-gram memory; delete it and start with a new one") from error
+        orders, vocab_size, keys, ids, probabilities, counts = arrays.load(path, "n-gram memory", names)
         if orders.tolist() != list(self.orders):
             raise UnspoolError(
                 f"{path} holds n-grams of the orders {orders.tolist()}, not {list(self.orders)}; "

@@ -16,8 +16,6 @@ do it either.
 
 from __future__ import annotations
 
-import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine import arrays
 from unspool.engine.contracts import Context, Step
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
@@ -151,15 +150,8 @@ class RecyclingMatrix:
         """Write the rows that are filled to an ``.npz`` file; a file of that name is replaced in one step."""
         rows = np.empty((0, self.k), np.int32) if self._rows is None else self._rows
         filled = np.flatnonzero((rows != EMPTY).any(axis=1))
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                np.savez(file, vocab_size=np.int64(len(rows)), tokens=filled, ids=rows[filled])
-            part.replace(path)
-        except OSError as error:
-            raise UnspoolError(f"cannot write the recycling matrix to {path}: {error.strerror or error}") from error
-        finally:
-            part.unlink(missing_ok=True)
+        filled_rows = {"vocab_size": np.int64(len(rows)), "tokens": filled, "ids": rows[filled]}
+        arrays.save(path, "recycling matrix", filled_rows)
 
     def load(self, path: Path) -> None:
         """Replace the contents by those of a file that ``save`` wrote.
@@ -167,13 +159,8 @@ class RecyclingMatrix:
         Raises:
             UnspoolError: if the file cannot be read or belongs to another ``k`` or vocabulary; nothing is changed then.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                vocab_size, tokens, ids = int(file["vocab_size"]), file["tokens"], file["ids"]
-        except OSError as error:
-            raise UnspoolError(f"cannot read the recycling matrix {path}: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise UnspoolError(f"{path} is not a saved recycling matrix; delete it and start with a new one") from error
+        size, tokens, ids = arrays.load(path, "recycling matrix", ("vocab_size", "tokens", "ids"))
+        vocab_size = int(size)
         if ids.shape != (len(tokens), self.k):
             raise UnspoolError(
                 f"{path} does not hold rows of k = {self.k} ids; use a matrix of the k it was saved with"
