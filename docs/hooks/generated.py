@@ -150,7 +150,7 @@ def _options(options: type[Any]) -> list[str]:
     for field in fields(options):
         kind = field.type if isinstance(field.type, str) else field.type.__name__
         default = "" if field.default is MISSING else f"`{field.default!r}`"
-        lines.append(f"| `{field.name}` | `{_cell(kind)}` | {default} | {_cell(meaning.get(field.name, ''))} |")
+        lines.append(f"| `{field.name}` | `{kind}` | {default} | {_cell(meaning.get(field.name, ''))} |")
     return lines
 
 
