@@ -79,7 +79,9 @@ def pair(target: LanguageModel = TARGET, draft: LanguageModel | None = None) -> 
     if draft is None:
         draft = Shown(TARGET.related(0.9, seed=4).table)
     small = Model("small", "key of small", draft, Digits(), [])  # type: ignore[arg-type]
-    return Model("large", "key of large", target, Digits(), [], small)  # type: ignore[arg-type]
+    large = Model("large", "key of large", target, Digits(), [])  # type: ignore[arg-type]
+    large.assistant = small
+    return large
 
 
 def llama(seed: int, layers: int) -> TransformersModel:
