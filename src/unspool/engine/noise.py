@@ -15,6 +15,8 @@ _MASK = (1 << 64) - 1
 # Streams of a position besides its noise: the rule's own draws and those of a drafter, independent of each other.
 _ACCEPT = 1 << 63
 _DRAFT = 1 << 62
+# Canvases draw for a position again and again; positions of texts stay far below this.
+_STEP_SHIFT = 32
 
 
 def _bits(seed: int, stream: int, n: int) -> NDArray[np.uint64]:
@@ -39,6 +41,16 @@ def gumbel(seed: int, position: int, vocab_size: int) -> NDArray[np.float64]:
     """Standard Gumbel noise [vocabulary] of one position."""
     noise: NDArray[np.float64] = -np.log(exponential(seed, position, vocab_size))
     return noise
+
+
+def canvas_gumbel(seed: int, position: int, step: int, vocab_size: int) -> NDArray[np.float64]:
+    """Standard Gumbel noise [vocabulary] of one position of a canvas in one of its passes."""
+    return gumbel(seed, position | (step + 1) << _STEP_SHIFT, vocab_size)
+
+
+def canvas_generator(seed: int, step: int) -> np.random.Generator:
+    """Fresh randomness for the choice of positions in one pass over a canvas."""
+    return _generator(seed, step | _ACCEPT)
 
 
 def gumbel_of(seed: int, position: int, ids: Sequence[int]) -> NDArray[np.float64]:

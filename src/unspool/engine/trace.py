@@ -82,6 +82,31 @@ class StepEvent:
 
 
 @dataclass(frozen=True)
+class CanvasEvent:
+    """One pass of the denoise loop that committed something: the canvas after it.
+
+    Attributes:
+        step: number of the pass, from 0.
+        block: block that the pass worked on, from 0.
+        slots: token id of each slot of the canvas; None is a mask.
+        committed: slots that got their token.
+        confidence: per committed slot, the probability that its token had.
+        fed: number of positions that the pass scored.
+        ms: milliseconds in the model.
+    """
+
+    row: int
+    step: int
+    block: int
+    slots: tuple[int | None, ...]
+    committed: tuple[int, ...]
+    confidence: tuple[float, ...]
+    fed: int
+    ms: float
+    kind: Literal["canvas"] = "canvas"
+
+
+@dataclass(frozen=True)
 class EndEvent:
     """A request is over."""
 
@@ -90,7 +115,7 @@ class EndEvent:
     kind: Literal["end"] = "end"
 
 
-Event = StartEvent | PrefillEvent | StepEvent | EndEvent
+Event = StartEvent | PrefillEvent | StepEvent | CanvasEvent | EndEvent
 
 
 def to_json(event: Event) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""dParallel: Learnable Parallel Decoding for dLLMs (2025): commits every token whose entropy is low enough.
+
+The slot of the lowest entropy is always committed. dParallel trains a model for this rule; any model can use it.
+Guarantee: lossy; a threshold below 0 is one token a step exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unspool.engine.canvas import Flags, View
+
+
+@dataclass(frozen=True)
+class EntropyThresholdOptions:
+    """The default is the paper's for LLaDA.
+
+    Attributes:
+        threshold: largest entropy, in nats.
+    """
+
+    threshold: float = 0.5
+
+
+class EntropyThreshold:
+    """Commits what is certain enough."""
+
+    def __init__(self, options: EntropyThresholdOptions | None = None) -> None:
+        self.options = options or EntropyThresholdOptions()
+
+    def enter(self, view: View) -> None:
+        """Nothing: the rule has no state."""
+
+    def select(self, view: View) -> Flags:
+        chosen: Flags = view.entropy <= self.options.threshold
+        chosen[np.argmin(np.where(view.masked, view.entropy, np.inf))] = True
+        return chosen

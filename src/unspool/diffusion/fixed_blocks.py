@@ -1,0 +1,45 @@
+"""Large Language Diffusion Models (2025): LLaDA's semi-autoregressive blocks of one length, finished left to right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unspool.engine.canvas import Sight
+from unspool.errors import UnspoolError
+
+
+@dataclass(frozen=True)
+class FixedBlocksOptions:
+    """The default is the whole canvas.
+
+    Attributes:
+        block_length: slots of a block; None: all of them. Must divide the canvas.
+    """
+
+    block_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.block_length is not None and self.block_length < 1:
+            raise UnspoolError(f"block_length must be at least 1, not {self.block_length}")
+
+
+class FixedBlocks:
+    """Blocks end at multiples of ``block_length`` slots, whatever is given in them."""
+
+    def __init__(self, options: FixedBlocksOptions | None = None) -> None:
+        self._length = (options or FixedBlocksOptions()).block_length
+
+    def check(self, slots: int) -> None:
+        if self._length is not None and slots % self._length:
+            below, above = slots // self._length * self._length, -(-slots // self._length) * self._length
+            sizes = f"{below} or {above}" if below else str(above)
+            raise UnspoolError(
+                f"block_length {self._length} does not divide a canvas of {slots} slots; take {sizes} slots or another "
+                "block_length"
+            )
+
+    def next_block(self, start: int, sight: Sight) -> int:
+        """Up to the next multiple: a block may begin behind slots that were given."""
+        if self._length is None:
+            return len(sight.tokens) - start
+        return self._length - (start - sight.prompt_length) % self._length

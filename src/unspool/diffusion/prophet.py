@@ -1,0 +1,60 @@
+"""Diffusion Language Models Know the Answer Before Decoding (2025): Prophet, which stops when the answer is certain.
+
+Watches the gap between the two largest logits over the answer's slots. When its mean passes a bar that falls with
+progress, all remaining masks are filled with the likeliest tokens. Guarantee: lossy; bars of infinity change nothing,
+and what was committed before the exit stays.
+
+Choices: the gap is that of raw logits, before transforms and noise, as in the paper. Progress is the share of slots
+that are committed, not of scheduled steps, since parallel policies do not know how many steps they will take; with one
+token a step the two are the same. A pass that did not feed the answer and all masks is not looked at (block caches).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unspool.engine.canvas import Sight
+from unspool.errors import UnspoolError
+
+
+@dataclass(frozen=True)
+class ProphetOptions:
+    """Bars are the paper's.
+
+    Attributes:
+        answer: slots (first, end) of the answer, from 0; None: all slots.
+        high, middle, low: mean gaps that end the decoding in the first, second and last third of it.
+    """
+
+    answer: tuple[int, int] | None = None
+    high: float = 7.5
+    middle: float = 5.0
+    low: float = 2.5
+
+
+class Prophet:
+    """Stops when the answer's gap passes the bar."""
+
+    def __init__(self, options: ProphetOptions | None = None) -> None:
+        self.options = options or ProphetOptions()
+
+    def check(self, slots: int) -> None:
+        if self.options.answer is not None:
+            first, end = self.options.answer
+            if not 0 <= first < end <= slots:
+                raise UnspoolError(f"the answer's slots {first} to {end} do not lie in a canvas of {slots} slots")
+
+    def stop(self, sight: Sight) -> bool:
+        first, end = self.options.answer or (0, len(sight.tokens) - sight.prompt_length)
+        rows = sight.logits(sight.prompt_length + first, sight.prompt_length + end)
+        if rows is None:
+            return False
+        best = np.partition(rows.astype(np.float64), -2, axis=1)[:, -2:]
+        return float((best[:, 1] - best[:, 0]).mean()) >= self._bar(sight.committed_share)
+
+    def _bar(self, progress: float) -> float:
+        if progress < 0.33:
+            return self.options.high
+        return self.options.middle if progress < 0.67 else self.options.low

@@ -1,0 +1,36 @@
+"""Fast-dLLM: Training-free Acceleration of Diffusion LLM by Enabling KV Cache and Parallel Decoding (2025), threshold.
+
+Commits every token whose probability reaches a threshold, at least the best one. Guarantee: lossy; a threshold above 1
+is one token a step exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unspool.engine.canvas import Flags, View
+
+
+@dataclass(frozen=True)
+class ThresholdOptions:
+    """The default is the paper's.
+
+    Attributes:
+        threshold: least probability.
+    """
+
+    threshold: float = 0.9
+
+
+class Threshold:
+    """Commits what is confident enough."""
+
+    def __init__(self, options: ThresholdOptions | None = None) -> None:
+        self.options = options or ThresholdOptions()
+
+    def enter(self, view: View) -> None:
+        """Nothing: the rule has no state."""
+
+    def select(self, view: View) -> Flags:
+        chosen: Flags = view.confidence >= self.options.threshold
+        return chosen
