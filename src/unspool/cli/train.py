@@ -98,3 +98,45 @@ def acceptance_head(
     typer.echo("predicted  accepted  tokens")
     for tokens, predicted, accepted in held_out["reliability"]:
         typer.echo(f"{predicted:9.2f}  {accepted:8.2f}  {tokens:6}")
+
+
+@app.command("diffusion")
+def diffusion(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory for state, model and learning curve.")],
+    max_steps: Annotated[int, typer.Option(help="Training steps of 64 canvases.")] = 16_000,
+    hidden_size: Annotated[int, typer.Option(help="Width of the model.")] = 128,
+    num_hidden_layers: Annotated[int, typer.Option(help="Layers of the model.")] = 4,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads. A model this small gains little from a second one.")
+    ] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+) -> None:
+    """Train a small masked-diffusion model from nothing, on lists, sums and short functions that are made as needed.
+
+    The model is a Hugging Face directory with the layout of its canvas beside it. An interrupted run goes on where it
+    ended. Afterwards it answers held-out questions, one token a step.
+
+    Example:
+
+      unspool train diffusion -o tiny-diffusion
+    """
+    from unspool.training.canvas_model import CanvasTrainingOptions, evaluate, train
+
+    options = CanvasTrainingOptions(
+        max_steps=max_steps, hidden_size=hidden_size, num_hidden_layers=num_hidden_layers, seed=seed
+    )
+    parent = output.absolute() if output.exists() else output.absolute().parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UnspoolError(f"cannot write to {output}; name a directory that can be written")
+    import torch
+
+    torch.set_num_threads(threads)
+    with bars() as progress:
+        accuracies = evaluate(train(output, options, progress), progress)
+    if as_json:
+        typer.echo(json.dumps({"accuracy": accuracies}, indent=1))
+        return
+    typer.echo("accuracy on 50 held-out questions, one token a step:")
+    for name, value in accuracies.items():
+        typer.echo(f"{name:16}{value:5.2f}")

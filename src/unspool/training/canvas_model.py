@@ -1,0 +1,306 @@
+"""Training of a small masked-diffusion LM on ``diffusion.tasks``, from nothing, on a CPU.
+
+Loss: mean cross-entropy over masked slots, which has the optimum of the likelihood bound and trains faster than its
+weighting by 1/t. Every canvas has a share t of its slots masked, at random; the t of a batch are spread evenly over 0
+to 1 from one random start. Prompts stay clean; end tokens behind the answer count as slots. Muon for the matrices of
+the blocks, AdamW for the rest, linear warm-up, cosine to 2 %, gradients clipped at norm 1, and a moving average of
+the weights, which is what is kept.
+
+Data is drawn from (seed, step), so the same seed gives the same model, interrupted or not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unspool.diffusion import tasks
+from unspool.diffusion.fixed_blocks import FixedBlocks
+from unspool.diffusion.tasks import Task
+from unspool.diffusion.top_k import TopK
+from unspool.engine.canvas import Denoiser
+from unspool.engine.denoise import CanvasRequest, Parts, denoise
+from unspool.errors import UnspoolError
+from unspool.training.acceptance_data import Progress, atomically
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM
+
+STATE, CURVE, ABOUT = "training.pt", "curve.json", "canvas.json"
+_HELD_OUT, _QUESTIONS = 20_260_000, 50
+_PIECE = 50
+"""Steps between two points of the learning curve."""
+
+
+@dataclass(frozen=True)
+class CanvasTrainingOptions:
+    """Defaults are those that the shipped model was planned with.
+
+    Attributes:
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: of the model.
+        max_steps: training steps, at least 1.
+        batch_size: canvases of a step, at least 1.
+        muon_learning_rate, adam_learning_rate: at their peak.
+        warmup_steps: steps in which the learning rates rise.
+        weights: how often each task is drawn in relation to the others; tasks that are not named count 1.
+        save_steps: steps between two saved states, a multiple of 50, so that no point of the curve is cut.
+        seed: of start and data.
+    """
+
+    hidden_size: int = 128
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    intermediate_size: int = 512
+    max_steps: int = 16_000
+    batch_size: int = 64
+    muon_learning_rate: float = 0.02
+    adam_learning_rate: float = 2e-3
+    warmup_steps: int = 200
+    weights: tuple[tuple[str, float], ...] = (("reverse", 2.0), ("addition", 3.0))
+    save_steps: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "max_steps", "batch_size", "save_steps"):
+            if getattr(self, name) < 1:
+                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.num_attention_heads < 1 or self.hidden_size % (2 * self.num_attention_heads):
+            raise UnspoolError("hidden_size must be a multiple of twice num_attention_heads")
+        if self.save_steps % _PIECE:
+            raise UnspoolError(f"save_steps must be a multiple of {_PIECE}, not {self.save_steps}")
+        known = {task.name for task in tasks.SHORT}
+        for name, weight in self.weights:
+            if name not in known or weight < 0:
+                raise UnspoolError(f"{name}={weight} is not a task with a weight of at least 0; tasks: {sorted(known)}")
+
+
+def network(options: CanvasTrainingOptions) -> LlamaForCausalLM:
+    """An untrained model of stock transformers parts that sees the whole canvas."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tasks.SYMBOLS),
+        hidden_size=options.hidden_size,
+        num_hidden_layers=options.num_hidden_layers,
+        num_attention_heads=options.num_attention_heads,
+        num_key_value_heads=options.num_attention_heads,
+        intermediate_size=options.intermediate_size,
+        max_position_embeddings=tasks.PROMPT_LENGTH + tasks.CANVAS_LENGTH,
+        tie_word_embeddings=True,
+        is_causal=False,
+        bos_token_id=None,
+        eos_token_id=tasks.IDS[tasks.END],
+        pad_token_id=tasks.IDS[tasks.PAD],
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        return LlamaForCausalLM(config)
+
+
+def batch(options: CanvasTrainingOptions, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clean ids [batch, positions] of one step and where they are masked."""
+    import torch
+
+    rng = np.random.default_rng([options.seed, step])
+    weights = np.array([dict(options.weights).get(task.name, 1.0) for task in tasks.SHORT])
+    rows = []
+    for choice in rng.choice(len(tasks.SHORT), options.batch_size, p=weights / weights.sum()):
+        example = tasks.SHORT[choice].sample(rng)
+        rows.append(tasks.prompt_ids(example) + tasks.canvas_ids(example))
+    # One random start and even spacing: every batch holds nearly clean and nearly empty canvases.
+    shares = (rng.random() + np.arange(options.batch_size) / options.batch_size) % 1
+    masked = rng.random((options.batch_size, tasks.PROMPT_LENGTH + tasks.CANVAS_LENGTH)) < shares[:, None]
+    masked[:, : tasks.PROMPT_LENGTH] = False
+    masked[~masked.any(axis=1), tasks.PROMPT_LENGTH] = True  # a canvas without a mask would teach nothing
+    return torch.from_numpy(np.array(rows)), torch.from_numpy(masked)
+
+
+def loss(model: Callable[..., Any], ids: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy over the masked slots."""
+    import torch
+
+    logits = model(input_ids=ids.masked_fill(masked, tasks.IDS[tasks.MASK]), use_cache=False).logits
+    return torch.nn.functional.cross_entropy(logits[masked], ids[masked])
+
+
+def train(
+    directory: Path, options: CanvasTrainingOptions | None = None, progress: Progress = lambda what, done, of: None
+) -> LlamaForCausalLM:
+    """Train, or go on where ``directory`` ends, and write a Hugging Face directory into it.
+
+    Beside the model it gets ``canvas.json`` (mask, end token, layout, options, seconds) and ``curve.json`` (steps,
+    losses, seconds).
+
+    Raises:
+        UnspoolError: if the directory holds the state of other options.
+    """
+    import torch
+
+    options = options or CanvasTrainingOptions()
+    directory.mkdir(parents=True, exist_ok=True)
+    model = network(options)
+    average = network(options)
+    average.load_state_dict(model.state_dict())
+    optimizers = _optimizers(model, options)
+    first, curve = _resume(directory / STATE, options, model, average, optimizers)
+    start = time.perf_counter() - (curve[-1][2] if curve else 0.0)
+    model.train()
+    recent: list[float] = []
+    for step in range(first, options.max_steps):
+        share = _schedule(step, options)
+        for optimizer, peak in zip(optimizers, _peaks(options), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
+            optimizer.zero_grad()
+        value = loss(model, *batch(options, step))
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        _average(average, model, min(0.999, (step + 1) / (step + 10)))
+        recent.append(float(value.detach()))
+        done = step + 1
+        if done % _PIECE == 0 or done == options.max_steps:
+            curve.append((done, sum(recent) / len(recent), time.perf_counter() - start))
+            recent = []
+        if done % options.save_steps == 0 or done == options.max_steps:
+            _save(directory / STATE, options, done, curve, model, average, optimizers)
+        progress("training", done, options.max_steps)
+    average.eval()
+    _write(directory, average, options, curve)
+    return average
+
+
+def _optimizers(model: LlamaForCausalLM, options: CanvasTrainingOptions) -> list[torch.optim.Optimizer]:
+    import torch
+
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    held = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in held]
+    return [
+        torch.optim.Muon(matrices, lr=options.muon_learning_rate, momentum=0.95, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=options.adam_learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def _peaks(options: CanvasTrainingOptions) -> tuple[float, float]:
+    return options.muon_learning_rate, options.adam_learning_rate
+
+
+def _schedule(step: int, options: CanvasTrainingOptions) -> float:
+    """Part of the peak learning rate: a linear rise, then a cosine down to 2 %."""
+    if step < options.warmup_steps:
+        return (step + 1) / options.warmup_steps
+    done = (step - options.warmup_steps) / max(1, options.max_steps - options.warmup_steps)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _average(average: LlamaForCausalLM, model: LlamaForCausalLM, keep: float) -> None:
+    import torch
+
+    with torch.no_grad():
+        for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+            kept.lerp_(new, 1 - keep)
+
+
+Curve = list[tuple[int, float, float]]
+
+
+def _resume(
+    state: Path,
+    options: CanvasTrainingOptions,
+    model: LlamaForCausalLM,
+    average: LlamaForCausalLM,
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> tuple[int, Curve]:
+    import torch
+
+    if not state.exists():
+        return 0, []
+    saved = torch.load(state, weights_only=True)
+    if json.loads(saved["options"]) != json.loads(_told(options)):
+        raise UnspoolError(f"{state} belongs to training with other options; delete it, or name another directory")
+    model.load_state_dict(saved["model"])
+    average.load_state_dict(saved["average"])
+    for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
+        optimizer.load_state_dict(kept)
+    return int(saved["steps"]), [(int(s), float(v), float(t)) for s, v, t in saved["curve"]]
+
+
+def _told(options: CanvasTrainingOptions) -> str:
+    return json.dumps(asdict(options))
+
+
+def _save(
+    state: Path,
+    options: CanvasTrainingOptions,
+    steps: int,
+    curve: Curve,
+    model: LlamaForCausalLM,
+    average: LlamaForCausalLM,
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> None:
+    import torch
+
+    saved = {
+        "options": _told(options),
+        "steps": steps,
+        "curve": curve,
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+    }
+    atomically(state, lambda part: torch.save(saved, part))
+
+
+def _write(directory: Path, model: LlamaForCausalLM, options: CanvasTrainingOptions, curve: Curve) -> None:
+    about = {
+        "mask_id": tasks.IDS[tasks.MASK],
+        "eos_token_id": tasks.IDS[tasks.END],
+        "shift": 0,
+        "symbols": list(tasks.SYMBOLS),
+        "prompt_length": tasks.PROMPT_LENGTH,
+        "canvas_length": tasks.CANVAS_LENGTH,
+        "training": asdict(options),
+        "seconds": round(curve[-1][2]),
+    }
+    model.save_pretrained(directory)
+    points = [{"step": step, "loss": value, "seconds": seconds} for step, value, seconds in curve]
+    for name, content in ((ABOUT, about), (CURVE, points)):
+        text = json.dumps(content, indent=1)
+        atomically(directory / name, lambda part, text=text: part.write_text(text))  # type: ignore[misc]
+
+
+def evaluate(model: LlamaForCausalLM, progress: Progress = lambda what, done, of: None) -> dict[str, float]:
+    """Share of right answers by task, one token a step, to 50 questions that training has not seen."""
+    from unspool.backends.torch_canvas import TransformersDenoiser
+
+    denoiser = TransformersDenoiser(model, tasks.IDS[tasks.MASK], tasks.IDS[tasks.END])
+    found = {}
+    for done, task in enumerate(tasks.SHORT):
+        progress("held-out questions", done, len(tasks.SHORT))
+        found[task.name] = _accuracy(denoiser, task)
+    progress("held-out questions", len(tasks.SHORT), len(tasks.SHORT))
+    return found
+
+
+def _accuracy(denoiser: Denoiser, task: Task) -> float:
+    # Training draws from (seed, step): a key of other length is another stream.
+    rng = np.random.default_rng([_HELD_OUT, *task.name.encode()])
+    examples = [task.sample(rng) for _ in range(_QUESTIONS)]
+    requests = [
+        CanvasRequest(tasks.prompt_ids(example), [None] * tasks.CANVAS_LENGTH, Parts(TopK(), FixedBlocks()))
+        for example in examples
+    ]
+    answers = denoise(denoiser, requests)
+    right = (task.right(e, tasks.answer_of(slots)) for e, slots in zip(examples, answers, strict=True))
+    return sum(right) / len(examples)

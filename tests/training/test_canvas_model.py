@@ -1,0 +1,124 @@
+"""Training of a masked-diffusion model: what a batch holds, the same model from the same seed, and that it learns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from unspool.cli import app
+from unspool.diffusion import tasks
+from unspool.errors import UnspoolError
+from unspool.training import canvas_model
+from unspool.training.canvas_model import CanvasTrainingOptions, batch, loss, network, train
+
+TINY = CanvasTrainingOptions(
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=16,
+    max_steps=100,
+    batch_size=8,
+    warmup_steps=5,
+    save_steps=50,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_batch_masks_answers_alone_in_evenly_spread_shares() -> None:
+    options = replace(TINY, batch_size=64)
+    shares = []
+    for step in range(40):
+        ids, masked = batch(options, step)
+        assert ids.shape == masked.shape == (64, tasks.PROMPT_LENGTH + tasks.CANVAS_LENGTH)
+        assert not masked[:, : tasks.PROMPT_LENGTH].any()
+        assert masked.any(dim=1).all()
+        assert not (ids == tasks.IDS[tasks.MASK]).any()
+        shares.append(np.sort(masked[:, tasks.PROMPT_LENGTH :].float().mean(dim=1).numpy()))
+    # The i-th smallest share of a batch is near i / 64 in every batch, not on average alone.
+    assert np.abs(np.mean(shares, axis=0) - (np.arange(64) + 0.5) / 64).max() < 0.04
+    assert np.abs(np.array(shares).mean(axis=1) - 0.5).max() < 0.05
+
+
+def test_tasks_are_drawn_by_their_weights() -> None:
+    weights = tuple((task.name, float(task.name == "sort")) for task in tasks.SHORT)
+    ids, _ = batch(replace(TINY, weights=weights), 0)
+    assert set(ids[:, 0].tolist()) == {tasks.IDS["<sort>"]}
+
+
+def test_the_loss_is_that_of_masked_slots() -> None:
+    model, (ids, masked) = network(TINY).eval(), batch(TINY, 0)
+    with torch.no_grad():
+        logits = model(input_ids=torch.where(masked, tasks.IDS[tasks.MASK], ids)).logits.log_softmax(-1)
+        expected = -logits.gather(2, ids[..., None])[..., 0][masked].mean()
+        assert float(loss(model, ids, masked)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_model_sees_the_whole_canvas() -> None:
+    model = network(TINY).eval()
+    ids = torch.zeros((1, 34), dtype=torch.long)
+    other = ids.clone()
+    other[0, -1] = 5
+    with torch.no_grad():
+        assert (model(input_ids=ids).logits[0, 0] - model(input_ids=other).logits[0, 0]).abs().max() > 1e-6
+
+
+def test_an_interrupted_run_gives_the_same_model_and_the_loss_falls(tmp_path: Path) -> None:
+    train(tmp_path / "whole", TINY)
+
+    def stop(what: str, done: int, of: int) -> None:
+        if done == 70:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", TINY, stop)
+    assert not (tmp_path / "parts" / "model.safetensors").exists()
+    train(tmp_path / "parts", TINY)
+    whole, parts = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("whole", "parts"))
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+    assert whole.config.is_causal is False
+    curve = json.loads((tmp_path / "whole" / canvas_model.CURVE).read_text())
+    assert [point["step"] for point in curve] == [50, 100]
+    assert curve[1]["loss"] < curve[0]["loss"]
+    about = json.loads((tmp_path / "whole" / canvas_model.ABOUT).read_text())
+    assert about["symbols"][about["mask_id"]] == tasks.MASK
+    with pytest.raises(UnspoolError, match="other options"):
+        train(tmp_path / "whole", replace(TINY, seed=1))
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canvas_model, "_QUESTIONS", 2)
+    arguments = ["train", "diffusion", "-o", str(tmp_path / "m"), "--max-steps", "2", "--hidden-size", "16", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(result.stdout)["accuracy"]) == {task.name for task in tasks.SHORT}
+    assert (tmp_path / "m" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_steps": 0},
+        {"hidden_size": 14},
+        {"save_steps": 60},
+        {"weights": (("sorting", 1.0),)},
+        {"weights": (("sort", -1.0),)},
+    ],
+)
+def test_options_that_make_no_sense(wrong: dict[str, object]) -> None:
+    with pytest.raises(UnspoolError):
+        replace(TINY, **wrong)  # type: ignore[arg-type]
