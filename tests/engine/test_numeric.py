@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unspool.engine.numeric import log_softmax, softmax, top_k
+from unspool.engine.numeric import log_softmax, log_sum_exp, softmax, top_k
 
 
 def reference(rows, k):
@@ -64,3 +64,15 @@ def test_softmax():
     assert log_softmax(logits)[2] == -np.inf
     np.testing.assert_allclose(np.exp(log_softmax(logits)), expected, rtol=1e-14)
     assert logits[1] == 3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_log_sum_exp_gives_log_softmax(dtype: type) -> None:
+    row = (np.random.default_rng(1).normal(size=5000) * 4 + 300).astype(dtype)
+    row[[3, 7]] = -np.inf
+    with np.errstate(all="ignore"):
+        found = row.astype(np.float64) - log_sum_exp(row)
+    expected = log_softmax(row)
+    assert found[3] == -np.inf
+    finite = row > -np.inf
+    assert np.abs(found[finite] - expected[finite]).max() < (1e-6 if dtype == np.float32 else 1e-12)

@@ -49,6 +49,13 @@ def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     return x
 
 
+def log_sum_exp(logits: NDArray[Any]) -> float:
+    """What log-probabilities of one row are its logits less of. Exponentials in the row's own precision, summed in
+    float64: for a large float32 vocabulary several times faster than ``log_softmax``, and right to 1e-7."""
+    best = logits.max()
+    return float(best) + float(np.log(np.exp(logits - best).sum(dtype=np.float64)))
+
+
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Probabilities of one row in float64; they sum to 1."""
     x = np.exp(logits.astype(np.float64) - float(logits.max()))

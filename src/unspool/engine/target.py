@@ -94,16 +94,17 @@ class ShapedTarget:
 
     def logprob(self, node: int, token: int) -> float:
         """Log-probability of ``token`` under the softmax of the shaped logits after ``node``, greedy or not."""
-        return float(numeric.log_softmax(self._row(node))[token])
+        row = self._row(node)
+        return float(row[token]) - numeric.log_sum_exp(row)
 
     def alternatives(self, node: int, k: int) -> tuple[tuple[int, float], ...]:
         """The ``k`` best (id, log-probability) under the softmax of the shaped logits after ``node``.
 
         Best first, lowest id first among equals; fewer where fewer tokens can follow.
         """
-        ids = numeric.top_k(self._row(node)[None], k)[0][0]
-        values = numeric.log_softmax(self._row(node))[ids]
-        return tuple((int(i), float(p)) for i, p in zip(ids, values, strict=True) if p > -np.inf)
+        (ids,), (values,) = numeric.top_k(self._row(node)[None], k)
+        total = numeric.log_sum_exp(self._row(node))
+        return tuple((int(i), float(v) - total) for i, v in zip(ids, values, strict=True) if v > -np.inf)
 
     def rank(self, node: int, token: int) -> int:
         """How many tokens come before ``token`` in the order of ``alternatives``, 0 for the best."""
