@@ -56,7 +56,9 @@ class TopK:
     def select(self, view: View) -> Flags:
         chosen = np.zeros(len(view.masked), dtype=np.bool_)
         score = np.where(view.masked, self._score(view), -np.inf)
-        chosen[np.argsort(-score, kind="stable")[: self._shares.pop(0)]] = True
+        # A constraint may have refused tokens, so that a block takes more steps than planned.
+        count = self._shares.pop(0) if self._shares else self.options.tokens_per_step
+        chosen[np.argsort(-score, kind="stable")[:count]] = True
         return chosen
 
     def _score(self, view: View) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -225,3 +225,16 @@ class StopRule(Protocol):
     def stop(self, sight: Sight) -> bool:
         """Asked after each pass, before anything of it is committed."""
         ...
+
+
+class CanvasConstraint(Protocol):
+    """Says which canvases can still become a right text. Its verdicts hold for the rest of a run: what cannot be
+    completed now cannot be later, with less left open."""
+
+    def check(self, slots: Sequence[int | None]) -> None:
+        """Raise an ``UnspoolError`` if these slots, None where they hold a mask, cannot be completed."""
+        ...
+
+    def allows(self, slots: Sequence[int | None], slot: int, token: int) -> bool:
+        """Whether they can still be completed with ``token`` in place of the mask in ``slot``."""
+        ...

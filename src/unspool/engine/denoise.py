@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from unspool.engine import noise
 from unspool.engine.canvas import (
     BlockSchedule,
+    CanvasConstraint,
     CanvasScores,
     Denoiser,
     Fed,
@@ -41,12 +42,16 @@ class Parts:
         schedule: where blocks end.
         transforms: applied to the logits of a block in this order.
         stop: when the rest is filled at once; None: never.
+        constraint: what may be committed; None: anything. A token that it refuses is not looked at again in its slot,
+            which waits for the next pass; if a pass would commit nothing, the likeliest token that is allowed is
+            committed. Behind an end token everything is filled with it.
     """
 
     policy: UnmaskPolicy
     schedule: BlockSchedule
     transforms: Sequence[ScoreTransform] = ()
     stop: StopRule | None = None
+    constraint: CanvasConstraint | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,8 @@ def check(model: Denoiser, request: CanvasRequest) -> None:
     request.parts.schedule.check(len(request.slots))
     if request.parts.stop is not None:
         request.parts.stop.check(len(request.slots))
+    if request.parts.constraint is not None:
+        request.parts.constraint.check(request.slots)
 
 
 def denoise(
@@ -170,6 +177,7 @@ class _Row:
         self._masked[: self._first] = False
         self._step = 0
         self._block = 0
+        self._refused: dict[int, list[int]] = {}  # by position, tokens that the constraint does not allow
 
     def slots(self) -> list[int]:
         tokens: list[int] = self._tokens[self._first :].tolist()
@@ -227,6 +235,9 @@ class _Row:
         assert rows is not None  # every pass feeds the active block
         logits = rows.astype(np.float64)
         logits[:, self._model.mask_id] = -np.inf
+        for position, tokens in self._refused.items():
+            if start <= position < stop:
+                logits[position - start, tokens] = -np.inf
         return logits
 
     def _enter(self, start: int, stop: int, sight: Sight) -> None:
@@ -245,12 +256,45 @@ class _Row:
         return view, chosen
 
     def _commit(self, view: View, slots: NDArray[np.int64]) -> None:
-        self._tokens[view.start + slots] = view.tokens[slots]
-        self._masked[view.start + slots] = False
-        self._tell(view.start + slots, view.confidence[slots], view.sight)
+        committed: dict[int, float] = {}
+        for slot in slots[np.argsort(-view.confidence[slots], kind="stable")].tolist():
+            self._place(view.start + slot, int(view.tokens[slot]), float(view.confidence[slot]), committed)
+        left = np.where(view.masked[:, None], view.probabilities, -1.0)
+        for position, tokens in self._refused.items():
+            if 0 <= position - view.start < len(left):
+                left[position - view.start, tokens] = -1.0
+        while not committed:  # only a constraint refuses anything
+            slot, token = np.unravel_index(int(left.argmax()), left.shape)
+            if left[slot, token] < 0:
+                raise UnspoolError("the constraint allows no token in any slot, though it allowed the canvas before")
+            self._place(view.start + int(slot), int(token), float(left[slot, token]), committed)
+            left[slot, token] = -1.0
+        self._tell(committed, view.sight)
+
+    def _place(self, position: int, token: int, confidence: float, committed: dict[int, float]) -> None:
+        """Commit a token unless the constraint refuses it, and what follows from it."""
+        constraint = self._request.parts.constraint
+        if not self._masked[position]:  # an end token before it has filled it
+            return
+        if constraint is not None and not constraint.allows(self._open(), position - self._first, token):
+            self._refused.setdefault(position, []).append(token)
+            return
+        self._tokens[position] = token
+        self._masked[position] = False
+        committed[position] = confidence
+        if constraint is not None and token == self._model.eos_token_id:
+            behind = position + np.flatnonzero(self._masked[position:])
+            self._tokens[behind] = token
+            self._masked[behind] = False
+            committed |= dict.fromkeys(behind.tolist(), 1.0)
+
+    def _open(self) -> list[int | None]:
+        """The slots, None where they hold a mask."""
+        slots = zip(self._tokens[self._first :].tolist(), self._masked[self._first :].tolist(), strict=True)
+        return [None if masked else token for token, masked in slots]
 
     def _stops(self, sight: Sight) -> bool:
-        """Fill all masks with the likeliest tokens if the stop rule says so."""
+        """Fill all masks with the likeliest tokens that are allowed if the stop rule says so."""
         rule = self._request.parts.stop
         left = np.flatnonzero(self._masked)
         first, end = int(left[0]), int(left[-1]) + 1
@@ -258,25 +302,27 @@ class _Row:
         if rule is None or sight.logits(first, end) is None or not rule.stop(sight):
             return False
         rows = self._raw(first, end, sight)[left - first]
-        self._tokens[left] = rows.argmax(axis=1)
-        self._masked[left] = False
-        best = rows.max(axis=1, keepdims=True)
-        self._tell(left, 1.0 / np.exp(rows - best).sum(axis=1), sight)
+        chances = np.exp(rows - rows.max(axis=1, keepdims=True))
+        chances /= chances.sum(axis=1, keepdims=True)
+        committed: dict[int, float] = {}
+        for i in np.argsort(-chances.max(axis=1), kind="stable"):
+            for token in np.argsort(-rows[i], kind="stable").tolist():
+                if not self._masked[left[i]]:
+                    break
+                self._place(int(left[i]), token, float(chances[i, token]), committed)
+        self._tell(committed, sight)
         return True
 
-    def _tell(self, positions: NDArray[np.int64], confidence: NDArray[np.float64], sight: Sight) -> None:
-        slots = [
-            None if masked else int(token)
-            for token, masked in zip(self._tokens[self._first :], self._masked[self._first :], strict=True)
-        ]
+    def _tell(self, committed: dict[int, float], sight: Sight) -> None:
+        positions = sorted(committed)
         self._emit(
             CanvasEvent(
                 self._index,
                 sight.step,
                 self._block,
-                tuple(slots),
-                tuple((positions - self._first).tolist()),
-                tuple(np.minimum(confidence, 1.0).tolist()),
+                tuple(self._open()),
+                tuple(position - self._first for position in positions),
+                tuple(min(committed[position], 1.0) for position in positions),
                 len(sight.scores.logits),
                 sight.scores.ms,
             )

@@ -1,0 +1,1 @@
+"""Constraints: which tokens may follow, or fill a canvas."""
