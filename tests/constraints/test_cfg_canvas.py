@@ -184,3 +184,21 @@ def test_canvases_that_cannot_be_completed_are_refused_with_the_reason() -> None
     canvas.check([None, None, None, None])
     with pytest.raises(UnspoolError, match="end token"):
         CFGCanvas(Grammar('start: "a"'), ["a"], 1)
+
+
+def test_rules_that_derive_nothing() -> None:
+    canvas = CFGCanvas(Grammar('start: "a" rest "b" rest\nrest: | "c" rest'), ["a", "b", "c", None], 3)
+    a, b, c = range(3)
+    assert canvas.completable([a, b])
+    assert canvas.completable([a, c, c, b, c])
+    assert canvas.completable([a, None, None])
+    assert not canvas.completable([a, None, a])
+    with pytest.raises(UnspoolError, match="longer canvas"):
+        CFGCanvas(Grammar('start: rest "a"\nrest:'), ["b", None], 1).check([None])
+
+
+def test_the_end_token_is_no_text_even_if_it_has_one() -> None:
+    canvas = CFGCanvas(Grammar('start: "a"+'), ["a", "a"], 1)
+    assert canvas.completable([0, 1])
+    assert not canvas.completable([0, 1, 0])
+    assert not canvas.completable([1, 1])
