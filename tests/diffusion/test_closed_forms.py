@@ -18,7 +18,7 @@ from unspool.diffusion.top_k import ORDERS, Order, TopK, TopKOptions
 from unspool.engine.canvas import ScoreTransform, UnmaskPolicy
 from unspool.engine.denoise import CanvasOptions, CanvasRequest, Parts, denoise
 
-RUNS = 600
+RUNS = 300
 
 Make = Callable[[], UnmaskPolicy]
 
