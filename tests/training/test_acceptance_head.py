@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,6 @@ from unspool.training.acceptance_head import TrainingOptions, auc, fit, loss, me
 
 TARGET = ToyModel.random(vocab_size=6, order=2, seed=11)
 PROMPTS = ["0120120", "5", "2424", "1135", "33", "012"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices are tiny here, and threads that wait for one another cost more than they do."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Shown(ToyModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
+from unspool.backends.diffusion_checkpoints import CANVAS
 from unspool.cli import app
 from unspool.diffusion import tasks
 from unspool.errors import UnspoolError
@@ -29,14 +29,6 @@ TINY = CanvasTrainingOptions(
     warmup_steps=5,
     save_steps=50,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_a_batch_masks_answers_alone_in_evenly_spread_shares() -> None:
@@ -94,7 +86,7 @@ def test_an_interrupted_run_gives_the_same_model_and_the_loss_falls(tmp_path: Pa
     curve = json.loads((tmp_path / "whole" / canvas_model.CURVE).read_text())
     assert [point["step"] for point in curve] == [50, 100]
     assert curve[1]["loss"] < curve[0]["loss"]
-    about = json.loads((tmp_path / "whole" / canvas_model.ABOUT).read_text())
+    about = json.loads((tmp_path / "whole" / CANVAS).read_text())
     assert about["symbols"][about["mask_id"]] == tasks.MASK
     with pytest.raises(UnspoolError, match="other options"):
         train(tmp_path / "whole", replace(TINY, seed=1))

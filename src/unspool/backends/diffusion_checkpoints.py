@@ -5,8 +5,8 @@ rows predict the next position. What a checkpoint asks for and the stock class d
 ``unspool train diffusion`` wrote, or any causal LM that was trained on masks, have a ``canvas.json`` with ``mask_id``,
 ``eos_token_id`` and ``shift`` beside their config.
 
-Memory is that of the weights in the checkpoint's own precision, plus one file of them while loading: 16 GB and 5 GB for
-LLaDA-8B in bfloat16. Only tiny random checkpoints of LLaDA and Dream were loaded here.
+All weights are read at once, in the checkpoint's own precision. Only tiny random checkpoints of LLaDA and Dream were
+loaded here.
 """
 
 from __future__ import annotations

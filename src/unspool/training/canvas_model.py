@@ -1,10 +1,10 @@
 """Training of a small masked-diffusion LM on ``diffusion.tasks``, from nothing, on a CPU.
 
-Loss: mean cross-entropy over masked slots, which has the optimum of the likelihood bound and trains faster than its
-weighting by 1/t. Every canvas has a share t of its slots masked, at random; the t of a batch are spread evenly over 0
-to 1 from one random start. Prompts stay clean; end tokens behind the answer count as slots. Muon for the matrices of
-the blocks, AdamW for the rest, linear warm-up, cosine to 2 %, gradients clipped at norm 1, and a moving average of
-the weights, which is what is kept.
+Loss: mean cross-entropy over masked slots, which has the same optimum as the likelihood bound, whose weighting by 1/t
+it leaves out. Every canvas has a share t of its slots masked, at random; the t of a batch are spread evenly over 0 to
+1 from one random start. Prompts stay clean; end tokens behind the answer count as slots. Muon for the matrices of the
+blocks, AdamW for the rest, linear warm-up, cosine to 2 %, gradients clipped at norm 1, and a moving average of the
+weights, which is what is kept.
 
 Data is drawn from (seed, step), so the same seed gives the same model, interrupted or not.
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unspool.backends.diffusion_checkpoints import CANVAS
 from unspool.diffusion import tasks
 from unspool.diffusion.fixed_blocks import FixedBlocks
 from unspool.diffusion.tasks import Task
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM
 
-STATE, CURVE, ABOUT = "training.pt", "curve.json", "canvas.json"
+STATE, CURVE = "training.pt", "curve.json"
 _HELD_OUT, _QUESTIONS = 20_260_000, 50
 _PIECE = 50
 """Steps between two points of the learning curve."""
@@ -42,7 +43,7 @@ _PIECE = 50
 
 @dataclass(frozen=True)
 class CanvasTrainingOptions:
-    """Defaults are those that the shipped model was planned with.
+    """Defaults are a plan for an hour on two cores; no model was trained to their end yet.
 
     Attributes:
         hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: of the model.
@@ -275,7 +276,7 @@ def _write(directory: Path, model: LlamaForCausalLM, options: CanvasTrainingOpti
     }
     model.save_pretrained(directory)
     points = [{"step": step, "loss": value, "seconds": seconds} for step, value, seconds in curve]
-    for name, content in ((ABOUT, about), (CURVE, points)):
+    for name, content in ((CANVAS, about), (CURVE, points)):
         text = json.dumps(content, indent=1)
         atomically(directory / name, lambda part, text=text: part.write_text(text))  # type: ignore[misc]
 
