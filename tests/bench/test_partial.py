@@ -17,6 +17,11 @@ HEADER = {"model": "tiny", "methods": ("auto",), "seed": 0}
 ABOUT = {"date": "then"}
 
 
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "out.json.partial.jsonl"
+
+
 def partial(tmp_path: Path, header: dict[str, Any] = HEADER, about: dict[str, Any] = ABOUT) -> Partial:
     return Partial(tmp_path / "out.json", header, about)
 
@@ -56,24 +61,24 @@ def test_memory_is_the_peak_over_all_sessions(tmp_path: Path) -> None:
     assert second.memory == {"plain": 500}
 
 
-def test_another_command_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_another_command_is_refused_with_what_to_do(tmp_path: Path, journal: Path) -> None:
     first = partial(tmp_path)
     first.add(run("plain", "0", 2, 1.0), 1)
     first.close()
-    before = first.path.read_bytes()
+    before = journal.read_bytes()
     with pytest.raises(UnspoolError, match=r"another command \(seed: 0, now 1\); finish that one, give another --json"):
         partial(tmp_path, {**HEADER, "seed": 1})
-    assert first.path.read_bytes() == before
+    assert journal.read_bytes() == before
     partial(tmp_path).close()
 
 
-def test_a_line_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
+def test_a_line_that_was_cut_off_is_dropped(tmp_path: Path, journal: Path) -> None:
     first = partial(tmp_path)
     first.add(run("plain", "0", 2, 1.0, text="é"), 1)
     first.add(run("auto", "0", 2, 1.0), 1)
     first.close()
-    data = first.path.read_bytes()
-    first.path.write_bytes(data[:-10] + b" " * 5000)
+    data = journal.read_bytes()
+    journal.write_bytes(data[:-10] + b" " * 5000)
     second = partial(tmp_path)
     assert [one.contestant for one in second.runs] == ["plain"]
     second.add(run("auto", "0", 4, 1.0), 1)
@@ -81,21 +86,21 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
     third = partial(tmp_path)
     assert [(one.contestant, one.timed_tokens) for one in third.runs] == [("plain", 2), ("auto", 4)]
     assert third.about["resumed_after_runs"] == [1, 2]
-    assert all(isinstance(json.loads(line), dict) for line in third.path.read_text().splitlines())
+    assert all(isinstance(json.loads(line), dict) for line in journal.read_text().splitlines())
 
 
 @pytest.mark.parametrize("cut", [3, 80])
-def test_a_beginning_that_was_cut_off_starts_anew(tmp_path: Path, cut: int) -> None:
+def test_a_beginning_that_was_cut_off_starts_anew(tmp_path: Path, journal: Path, cut: int) -> None:
     first = partial(tmp_path)
     first.close()
-    first.path.write_bytes(first.path.read_bytes()[:cut])
+    journal.write_bytes(journal.read_bytes()[:cut])
     second = partial(tmp_path)
     assert second.runs == [] and second.about == ABOUT
     second.close()
-    assert len(first.path.read_text().splitlines()) == 2
+    assert len(journal.read_text().splitlines()) == 2
 
 
-@pytest.mark.parametrize(("content", "message"), [("no JSON\n", "is damaged"), ("[1]\n", "holds no runs")])
+@pytest.mark.parametrize(("content", "message"), [("no JSON\n", "is damaged"), ("[1]\n", "holds no runs;")])
 def test_a_foreign_file_is_refused_and_kept(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "out.json.partial.jsonl"
     path.write_text(content)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from tests.conformance.faults import LastTokenFromTarget, OffByOne
 from tests.conformance.harness import SampledDrafter, draw_no_replacement, sample_tree
 from unspool import methods
 from unspool.acceptance import Follow, Lossless
+from unspool.api import Model
 from unspool.errors import UnspoolError
 from unspool.proof.prove import prove
 from unspool.proof.result import MethodProof, Proof
@@ -148,3 +151,37 @@ def test_mistakes_are_told_before_any_work(options: dict, message: str) -> None:
     with pytest.raises(UnspoolError, match=message):
         prove(model, **{"names": None, "prompts": PROMPTS, "max_new_tokens": 20, **options})
     assert model.language_model.opened == 0  # type: ignore[attr-defined]
+
+
+def test_runs_that_are_kept_are_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = tmp_path / "runs.jsonl"
+    first = SHORT(toy(Rounding, near_ties=True), ["suffix"], runs=runs)
+    decoded: list[str] = []
+    generate = Model.generate
+
+    def watched(self: Model, *args: Any, **options: Any) -> Any:
+        decoded.append(options["method"])
+        return generate(self, *args, **options)
+
+    monkeypatch.setattr(Model, "generate", watched)
+    again = SHORT(toy(Rounding, near_ties=True), ["suffix", "token_recycling"], runs=runs)
+    assert decoded == ["token_recycling"] * 2 * len(PROMPTS)
+    assert [row for row in again.rows if row.method != "token_recycling"] == first.rows
+    with pytest.raises(UnspoolError, match=r"another command \(seed: 0, now 1\); .* give another --runs"):
+        SHORT(toy(), ["suffix"], seed=1, runs=runs)
+
+
+def test_a_prompt_that_was_interrupted_is_decoded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = tmp_path / "runs.jsonl"
+    generate, left = Model.generate, count(len(PROMPTS) + 1, -1)
+
+    def interrupted(self: Model, *args: Any, **options: Any) -> Any:
+        if next(left) == 0:
+            raise KeyboardInterrupt
+        return generate(self, *args, **options)
+
+    monkeypatch.setattr(Model, "generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        SHORT(toy(), ["suffix"], runs=runs)
+    monkeypatch.setattr(Model, "generate", generate)
+    assert SHORT(toy(), ["suffix"], runs=runs).rows == SHORT(toy(), ["suffix"]).rows

@@ -1,22 +1,20 @@
-"""What a benchmark has done so far, on disk beside its result, so that the same command goes on after an interruption.
+"""What a benchmark has done so far, in a journal beside its result.
 
-The first line of the file says which command it belongs to, the second when and where it began; then comes a line for
-each finished run. A last line that was cut off is dropped.
+The journal's first line says when and where the benchmark began; then comes a line for each finished run.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from unspool.bench.result import Run
-from unspool.errors import UnspoolError
+from unspool.journal import Journal
 
 
 class Partial:
-    """The file of one benchmark.
+    """The finished runs of one benchmark.
 
     Attributes:
         runs: finished runs, in order.
@@ -25,7 +23,7 @@ class Partial:
     """
 
     def __init__(self, result: Path | None, header: dict[str, Any], about: dict[str, Any]) -> None:
-        """Open or begin the file of ``result``; without a result nothing is on disk.
+        """Open or begin the journal of ``result``; without a result nothing is on disk.
 
         Args:
             header: all that decides what is measured; plain data.
@@ -36,66 +34,30 @@ class Partial:
         self.runs: list[Run] = []
         self.memory: dict[str, int] = {}
         self.about = about
-        self._file: TextIO | None = None
-        if result is not None:
-            self.path = result.with_name(f"{result.name}.partial.jsonl")
-            self._open(header)
-
-    def _open(self, header: dict[str, Any]) -> None:
-        header = json.loads(json.dumps(header))
-        # What follows the last line end was cut off, and is written over.
-        whole, end, _ = (self.path.read_bytes() if self.path.is_file() else b"").rpartition(b"\n")
-        lines = self._lines(whole)
-        if lines:
-            self._check(lines[0].get("header", {}), header)
-        for line in lines[1:]:
+        path = None if result is None else result.with_name(f"{result.name}.partial.jsonl")
+        self._journal = Journal(path, header, "--json")
+        for line in self._journal.lines:
             self._take(line)
-        self._file = self.path.open("r+" if end else "w", encoding="utf-8")
-        self._file.seek(len(whole + end))
-        self._file.truncate()
-        if not lines:
-            self._write({"header": header})
-        if len(lines) < 2:
-            self._write({"about": self.about})
+        if not self._journal.lines:
+            self._add({"about": about})
         elif self.runs:
-            line = {"resumed": len(self.runs)}
-            self._take(line)
-            self._write(line)
+            self._add({"resumed": len(self.runs)})
 
     def add(self, run: Run, memory: int) -> None:
         """Keep a finished run, and the peak of its contestant in bytes."""
-        line = {"run": asdict(run), "memory": memory}
-        self._take(line)
-        self._write(line)
+        self._add({"run": asdict(run), "memory": memory})
 
     def close(self) -> None:
         """Leave the file where it is."""
-        if self._file is not None:
-            self._file.close()
+        self._journal.close()
 
     def remove(self) -> None:
         """The result is written; the file is not needed any more."""
-        if self._file is not None:
-            self._file.close()
-            self.path.unlink()
+        self._journal.remove()
 
-    def _lines(self, data: bytes) -> list[dict[str, Any]]:
-        try:
-            lines = [json.loads(line) for line in data.splitlines()]
-        except ValueError as error:
-            raise UnspoolError(f"{self.path} is damaged ({error}); remove it and start anew") from error
-        if not all(isinstance(line, dict) for line in lines):
-            raise UnspoolError(f"{self.path} holds no runs of a benchmark; give another --json, or remove it")
-        return lines
-
-    def _check(self, found: dict[str, Any], header: dict[str, Any]) -> None:
-        if found == header:
-            return
-        name = next(name for name in [*header, *found] if found.get(name) != header.get(name))
-        raise UnspoolError(
-            f"{self.path} holds the unfinished runs of another command ({name}: {_short(found.get(name))}, "
-            f"now {_short(header.get(name))}); finish that one, give another --json, or remove the file"
-        )
+    def _add(self, line: dict[str, Any]) -> None:
+        self._take(line)
+        self._journal.add(line)
 
     def _take(self, line: dict[str, Any]) -> None:
         if "about" in line:
@@ -107,13 +69,3 @@ class Partial:
             run = Run(**line["run"])
             self.runs.append(run)
             self.memory[run.contestant] = max(line["memory"], self.memory.get(run.contestant, 0))
-
-    def _write(self, line: dict[str, Any]) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

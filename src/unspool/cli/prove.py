@@ -52,6 +52,12 @@ def prove(
     seed: Annotated[int, typer.Option(help="Prompt i is decoded with this seed plus i.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a report to this file.", show_default=False)] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep decoded runs in this file; those that it holds are not decoded again.", show_default=False
+        ),
+    ] = None,
     backend: BackendOption = "openvino",
     weights: WeightsOption = None,
     threads: ThreadsOption = None,
@@ -62,12 +68,13 @@ def prove(
     Every method decodes every prompt, and each token is compared with plain decoding of the same backend. A difference
     below the backend's own noise, which is measured, is a tie; above it is a fault. Rules that promise the same
     distribution are enumerated on a tiny model, and their draws compared with plain sampling. Exit code 1 on a fault.
+    Interrupted with Ctrl-C, the same command with the same --runs goes on after the last finished method.
 
     Examples:
 
       unspool prove
 
-      unspool prove -m qwen2.5-coder-0.5b --methods auto,suffix --prompts question.jsonl --limit 40
+      unspool prove -m qwen2.5-coder-0.5b --methods auto,suffix --prompts question.jsonl --limit 40 --runs runs.jsonl
 
       unspool prove --temperature 0.8 --html proof.html
     """
@@ -87,8 +94,9 @@ def prove(
     names = None if methods == "all" else [name.strip() for name in methods.split(",")]
     choose(names, temperatures)
     texts = [prompt.text for prompt in (read_prompts(prompts) if prompts else PROMPTS)[:limit]]
-    if html is not None and (html.is_dir() or not os.access(html.absolute().parent, os.W_OK)):
-        raise UnspoolError(f"cannot write {html}; name a file in a directory that exists and can be written")
+    for file in (html, runs):
+        if file is not None and (file.is_dir() or not os.access(file.absolute().parent, os.W_OK)):
+            raise UnspoolError(f"cannot write {file}; name a file in a directory that exists and can be written")
     with loaded(
         model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
     ) as decoder:
@@ -110,6 +118,7 @@ def prove(
                 max_new_tokens=max_new_tokens,
                 seed=seed,
                 command=command_line(sys.argv[1:]),
+                runs=runs,
                 progress=progress,
             )
     if html is not None:

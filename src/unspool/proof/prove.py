@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from unspool import methods
-from unspool.about import about
+from unspool.about import about, versions
 from unspool.api import Model, Result
+from unspool.calibration import processor
 from unspool.engine.contracts import LanguageModel, Memory
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
+from unspool.journal import Journal
 from unspool.methods import Method
 from unspool.proof import distribution, session
 from unspool.proof.case import Case
@@ -30,6 +36,9 @@ P_LIMIT = 1e-4
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
 
+Decoded = tuple[list[int], list[float]]
+"""The tokens of a run and their leads over the runners-up."""
+
 _T = TypeVar("_T")
 
 
@@ -42,6 +51,7 @@ def prove(
     max_new_tokens: int = MAX_NEW_TOKENS,
     seed: int = 0,
     command: str = "unspool.proof.prove.prove()",
+    runs: Path | None = None,
     progress: Progress = lambda what, done, of: None,
 ) -> Proof:
     """Put methods to the test.
@@ -59,9 +69,10 @@ def prove(
         temperatures: 0 is greedy.
         max_new_tokens: of each run.
         command: what the proof says it was made by.
+        runs: journal of decoded runs; those that it holds are not decoded again, whatever methods are asked for.
 
     Raises:
-        UnspoolError: for names, prompts or options that do not fit, before any work.
+        UnspoolError: for names, prompts, options or a journal that do not fit, before any work.
     """
     temperatures = list(dict.fromkeys(temperatures))
     for temperature in temperatures:
@@ -77,13 +88,28 @@ def prove(
                 f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones the model's context of "
                 f"{model.language_model.max_length} holds {limit} at most; shorten it or lower max_new_tokens"
             )
+    with closing(_Runs(model, ids, max_new_tokens, seed, runs)) as kept:
+        return _prove(model, chosen, ids, temperatures, max_new_tokens, seed, command, kept, progress)
+
+
+def _prove(
+    model: Model,
+    chosen: Sequence[Method],
+    ids: Sequence[Sequence[int]],
+    temperatures: Sequence[float],
+    max_new_tokens: int,
+    seed: int,
+    command: str,
+    kept: _Runs,
+    progress: Progress,
+) -> Proof:
     rows = [_enumerated(method, model.language_model, progress) for method in chosen if enumerable(method)]
     tests = sum(
         method.guarantee == "same distribution" and applies(method, t) for method in chosen for t in temperatures
     )
     parts = []
     for temperature in temperatures:
-        part = _Part(model, ids, temperature, max_new_tokens, seed, progress)
+        part = _Part(model, ids, temperature, max_new_tokens, seed, kept, progress)
         parts.append(part)
         if len(parts) == 1:
             progress("sessions", 0, 1)
@@ -112,6 +138,38 @@ def _enumerated(method: Method, model: LanguageModel, progress: Progress) -> Met
     )
 
 
+class _Runs:
+    """What was decoded, kept in a journal."""
+
+    def __init__(
+        self, model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int, seed: int, path: Path | None
+    ) -> None:
+        header = {
+            "model": model.name,
+            "settings": model.language_model.settings,
+            "assistant": model.assistant and {model.assistant.name: model.assistant.language_model.settings},
+            "cpu": processor(),
+            "versions": versions(),
+            "prompts": hashlib.sha256(json.dumps([list(prompt) for prompt in prompts]).encode()).hexdigest()[:16],
+            "max_new_tokens": max_new_tokens,
+            "seed": seed,
+        }
+        self._journal = Journal(path, header, "--runs")
+
+    def get(self, temperature: float, run: Run, decode: Callable[[], list[Decoded]]) -> list[Decoded]:
+        """Each prompt's tokens and their margins, by ``decode`` if they are not known."""
+        key = [temperature, *run]
+        for line in self._journal.lines:
+            if line["run"] == key:
+                return [(ids, margins) for ids, margins in line["outputs"]]
+        outputs = decode()
+        self._journal.add({"run": key, "outputs": outputs})
+        return outputs
+
+    def close(self) -> None:
+        self._journal.close()
+
+
 class _Part:
     """What is done at one temperature: plain decoding first, then what is compared with it."""
 
@@ -122,6 +180,7 @@ class _Part:
         temperature: float,
         max_new_tokens: int,
         seed: int,
+        kept: _Runs,
         progress: Progress,
     ) -> None:
         self._model = model
@@ -129,8 +188,13 @@ class _Part:
         self._max_new_tokens = max_new_tokens
         self._seed = seed
         self._progress = progress
-        self._runs: dict[Run, list[list[int]]] = {}
-        self.cases = [self._plain_case(*item) for item in self._counted("plain", list(enumerate(prompts)))]
+        self._kept = kept
+        self._prompts = prompts
+        outputs = self._decoded("plain", Run("plain", None))
+        self.cases = [
+            Case(number, prompt, seed + number, ids, margins)
+            for number, (prompt, (ids, margins)) in enumerate(zip(prompts, outputs, strict=True))
+        ]
         self.meter = NoiseMeter(model.language_model, temperature)
         for case in self._counted("noise", self.cases[:FEW]):
             self.meter.measure(case)
@@ -142,7 +206,7 @@ class _Part:
 
     def identity(self, chosen: Sequence[Method]) -> list[MethodProof]:
         """One row for each method: its runs against plain decoding."""
-        runs = {method.name: self._decoded(method.name, run_of(method)) for method in chosen}
+        runs = {method.name: [ids for ids, _ in self._decoded(method.name, run_of(method))] for method in chosen}
         found = judge(
             self._model.language_model,
             self.cases,
@@ -207,24 +271,20 @@ class _Part:
             {"noise": self.meter.limit, "compared_with": reference},
         )
 
-    def _plain_case(self, number: int, prompt: Sequence[int]) -> Case:
-        seed = self._seed + number
-        result = self._generate(Run("plain", None), prompt, seed, {})
-        margins = [margin for event in result.trace if isinstance(event, StepEvent) for margin in event.margins]
-        return Case(number, prompt, seed, result.token_ids, margins)
-
-    def _decoded(self, name: str, run: Run) -> list[list[int]]:
+    def _decoded(self, name: str, run: Run) -> list[Decoded]:
         """The runs of all prompts; memories start empty and stay from prompt to prompt."""
         # Without a name the rule is the one that suits the temperature, so `greedy` is what drafters run under anyway.
         rule = run.acceptance or ("same_noise" if self._temperature else "greedy")
-        key = run._replace(acceptance=rule)
-        if key not in self._runs:
+
+        def decode() -> list[Decoded]:
             memories: dict[str, Memory] = {}
-            self._runs[key] = [
-                self._generate(run, case.prompt, case.seed, memories).token_ids
-                for case in self._counted(name, self.cases)
+            results = [
+                self._generate(run, prompt, self._seed + number, memories)
+                for number, prompt in self._counted(name, list(enumerate(self._prompts)))
             ]
-        return self._runs[key]
+            return [(result.token_ids, _margins(result)) for result in results]
+
+        return self._kept.get(self._temperature, run._replace(acceptance=rule), decode)
 
     def _generate(self, run: Run, prompt: Sequence[int], seed: int, memories: dict[str, Memory]) -> Result:
         return self._model.generate(
@@ -243,3 +303,7 @@ class _Part:
             self._progress(what, done, len(items))
             yield item
         self._progress(what, len(items), len(items))
+
+
+def _margins(result: Result) -> list[float]:
+    return [margin for event in result.trace if isinstance(event, StepEvent) for margin in event.margins]
