@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from tests.conformance.faults import CACHE_FAULTS, StaleAfterRewind
 from unspool import methods, shaping
 from unspool.backends.toy import ToyModel
+from unspool.bench.result import Bench, Run
 from unspool.cli import app
 from unspool.engine.contracts import LanguageModel, Scores
 from unspool.engine.loop import Request, decode
@@ -279,16 +280,39 @@ def test_the_navigation_gets_the_methods() -> None:
     assert Config.nav[1]["Methods"] == list(generated.pages())
 
 
+def test_a_table_of_speeds() -> None:
+    speeds = {"plain": (2.0, 1.0), "auto": (4.0, 4.0), "llama_cpp": (1.0, 1.0)}
+    runs = [
+        Run(name, category, category, 0, [1] * 9, "", 0.1, 8 / speed, 8, None if name == "llama_cpp" else 3)
+        for name, pair in speeds.items()
+        for category, speed in zip(("edit", "qa"), pair, strict=True)
+    ]
+    about = {"date": "2026-01-02T03:04", "machine": {"cpu": "Z80", "physical_cores": 1}}
+    about["versions"] = {"unspool": "1", "openvino": "2"}
+    result = Bench(about, "unspool bench", "tiny", "s", {name: {} for name in speeds}, {}, {}, None, {}, {}, runs)
+    lines = generated.bench_table(result).splitlines()
+    assert lines[0] == "| | tokens a pass | edit | qa | geometric mean |"
+    assert lines[2:4] == ["| `auto` | 3.00 | **2.00** | **4.00** | 2.83 |", "| `llama_cpp` | – | 0.50 | 1.00 | 0.71 |"]
+    assert lines[-2] == "unspool bench" and "plain: 1.5 tokens/s" in lines[5] and "Z80" in lines[5]
+
+
 # Commands.
 
 FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
+TABLES = {"train": ("train", "diffusion", "unmask_filter")}
+"""Commands of which one page has several tables, one for each of their own commands."""
+
+
 def flags(command: str) -> set[str]:
-    return set(FLAG.findall(generated.on_page_markdown(f"<!-- options: {command} -->")))
+    tables = TABLES.get(command, (command,))
+    return {flag for t in tables for flag in FLAG.findall(generated.on_page_markdown(f"<!-- options: {t} -->"))}
 
 
-@pytest.mark.parametrize("command", ["generate", "models", "methods", "calibrate", "prove", "bench", "report", "view"])
+@pytest.mark.parametrize(
+    "command", ["generate", "models", "methods", "calibrate", "prove", "bench", "frontier", "report", "view"]
+)
 def test_tables_of_options_equal_the_help(command: str) -> None:
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [command, "--help"]).output
     names = re.findall(r"^\W*(--[a-z-]+)", text, re.MULTILINE)
@@ -319,7 +343,18 @@ def test_commands_in_the_pages_have_their_options() -> None:
             seen.add(command)
             assert set(FLAG.findall(rest.split('"')[0] + " ".join(rest.split('"')[2::2]))) <= flags(command), line
     groups = {"datastore", "train"}  # the tables are those of their one command with options of its own
-    assert seen == {"generate", "models", "methods", "calibrate", "prove", "bench", "report", "view", *groups}
+    assert seen == {
+        "generate",
+        "models",
+        "methods",
+        "calibrate",
+        "prove",
+        "bench",
+        "frontier",
+        "report",
+        "view",
+        *groups,
+    }
 
 
 def test_python_in_the_pages_compiles() -> None:

@@ -7,24 +7,31 @@ their page like the shipped ones.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from enum import Enum
+from pathlib import Path
+from statistics import geometric_mean
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.bench.contestants import PLAIN
+from unspool.bench.result import Bench
+from unspool.bench.summary import ALL, ratio_table, summarise
 from unspool.cli.bench import bench
 from unspool.cli.calibrate import calibrate
 from unspool.cli.datastore import build as datastore_build
+from unspool.cli.frontier import frontier
 from unspool.cli.generate import generate
 from unspool.cli.methods import list_methods
 from unspool.cli.models import list_models
 from unspool.cli.prove import prove
 from unspool.cli.report import report
-from unspool.cli.train import acceptance_head
+from unspool.cli.train import acceptance_head, diffusion, unmask_filter
 from unspool.cli.view import view
 from unspool.engine.cost import CostCurve
 
@@ -39,11 +46,16 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "calibrate": calibrate,
     "prove": prove,
     "bench": bench,
+    "frontier": frontier,
     "report": report,
     "view": view,
     "datastore": datastore_build,
     "train": acceptance_head,
+    "diffusion": diffusion,
+    "unmask_filter": unmask_filter,
 }
+
+_BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 _GUARANTEES: dict[methods.Guarantee, str] = {
     "identical": "token for token the text of plain decoding with the same seed, ties apart",
@@ -52,7 +64,15 @@ _GUARANTEES: dict[methods.Guarantee, str] = {
     "lossy": "the text may differ from plain decoding's",
 }
 
-_KINDS: dict[methods.Kind, str] = {"drafter": "Drafters", "acceptance": "Acceptance rules", "batch": "Batch plans"}
+_KINDS: dict[methods.Kind, str] = {
+    "drafter": "Drafters",
+    "acceptance": "Acceptance rules",
+    "batch": "Batch plans",
+    "unmask": "Diffusion: unmask policies",
+    "transform": "Diffusion: score transforms",
+    "schedule": "Diffusion: block schedules",
+    "stop": "Diffusion: stop rules",
+}
 
 
 def pages() -> dict[str, str]:
@@ -100,6 +120,19 @@ def _module(method: methods.Method) -> str:
 
 def _example(method: methods.Method) -> list[str]:
     """The method on the command line and in Python."""
+    if method.on_canvas:
+        return [
+            "```sh",
+            f'unspool generate -m tiny-diffusion --method {method.name} "<sort> d a c b"',
+            "```",
+            "",
+            "```python",
+            "import unspool",
+            "",
+            'model = unspool.load_diffusion("tiny-diffusion")',
+            f'result = model.generate("<sort> d a c b", method="{method.name}")',
+            "```",
+        ]
     if method.kind == "drafter":
         command, arguments = f"--method {method.name}", f'method="{method.name}"'
         values = {f.name: f.default for f in fields(method.options) if f.default is not MISSING}
@@ -201,6 +234,50 @@ def _values(kind: Any) -> str:
     return "" if kind in (bool, type(None)) else str(kind.__name__).lower()
 
 
+def bench_table(bench: Bench) -> str:
+    """Speed of every contestant in relation to plain decoding as a Markdown table, with what it was measured on."""
+    summaries = summarise(bench)
+    categories = [name for name in dict.fromkeys(row.category for row in summaries) if name != ALL]
+    ratios = ratio_table(summaries)
+    best = {c: max(by[c][1] for by in ratios.values() if c in by) for c in categories}
+    passes = {row.contestant: row.mean_accepted_tokens for row in summaries if row.category == ALL}
+    speed = next(row.tokens_per_second.median for row in summaries if (row.contestant, row.category) == (PLAIN, ALL))
+
+    def cell(by: Mapping[str, tuple[float, float]], category: str) -> str:
+        if category not in by:
+            return "–"
+        text = f"{by[category][1]:.2f}"
+        return f"**{text}**" if by[category][1] == best[category] else text
+
+    lines = [
+        f"| | tokens a pass | {' | '.join(categories)} | geometric mean |",
+        "|---|" + "---:|" * (len(categories) + 2),
+    ]
+    for name, by in ratios.items():
+        cells = [cell(by, category) for category in categories]
+        accepted = passes.get(name)
+        mean = geometric_mean(by[c][1] for c in categories if c in by)
+        shown = "–" if accepted is None else f"{accepted:.2f}"
+        lines.append(f"| `{name}` | {shown} | {' | '.join(cells)} | {mean:.2f} |")
+    host, versions = bench.about["machine"], bench.about["versions"]
+    lines += [
+        "",
+        "Speed ÷ plain decoding's (ratio of totals; the best of a category is bold; below 1 is slower). "
+        f"{bench.model}; plain: {speed:.1f} tokens/s. "
+        f"{host['cpu']}, {host['physical_cores']} cores, {bench.about['date'][:10]}, "
+        f"unspool {versions['unspool']}, OpenVINO {versions['openvino']}. Made by:",
+        "",
+        "```sh",
+        bench.command,
+        "```",
+    ]
+    return "\n".join(lines)
+
+
+def _bench_file(name: str) -> str:
+    return bench_table(Bench.from_json(json.loads((_BENCHMARKS / name).read_text())))
+
+
 def on_config(config: MkDocsConfig) -> None:
     """Put the methods' pages into the navigation, where ``mkdocs.yml`` has only their index."""
     for entry in config.nav or []:
@@ -217,5 +294,6 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace ``<!-- options: NAME -->`` by the table of that command's options."""
-    return re.sub(r"<!-- options: (\w+) -->", lambda match: command_table(_COMMANDS[match[1]]), markdown)
+    """Fill in ``<!-- options: COMMAND -->`` and ``<!-- bench: FILE -->``, a result in ``benchmarks``."""
+    markdown = re.sub(r"<!-- options: (\w+) -->", lambda match: command_table(_COMMANDS[match[1]]), markdown)
+    return re.sub(r"<!-- bench: (\S+) -->", lambda match: _bench_file(match[1]), markdown)

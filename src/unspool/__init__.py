@@ -12,6 +12,7 @@ except PackageNotFoundError:  # a checkout that is not installed
 
 if TYPE_CHECKING:
     from unspool.api import Model, Result, Stream, load
+    from unspool.canvas_api import CanvasResult, DiffusionModel, load_diffusion
     from unspool.engine.options import GenerationOptions
     from unspool.errors import UnspoolError
     from unspool.integrations.transformers import transformers_method
@@ -21,12 +22,17 @@ _HOMES = {
     "Model": "unspool.api",
     "Result": "unspool.api",
     "Stream": "unspool.api",
+    "load_diffusion": "unspool.canvas_api",
+    "DiffusionModel": "unspool.canvas_api",
+    "CanvasResult": "unspool.canvas_api",
     "GenerationOptions": "unspool.engine.options",
     "UnspoolError": "unspool.errors",
     "transformers_method": "unspool.integrations.transformers",
 }
 
 __all__ = [
+    "CanvasResult",
+    "DiffusionModel",
     "GenerationOptions",
     "Model",
     "Result",
@@ -34,6 +40,7 @@ __all__ = [
     "UnspoolError",
     "__version__",
     "load",
+    "load_diffusion",
     "transformers_method",
 ]
 

@@ -5,18 +5,20 @@ Third parties add rows through the entry-point group ``unspool.methods``: each e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from unspool.engine.batch import BatchPlan
 from unspool.engine.contracts import Ability, AcceptanceRule, Drafter, LanguageModel, Memory
 from unspool.engine.cost import CostCurve
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
-Kind = Literal["drafter", "acceptance", "batch"]
+CanvasKind = Literal["unmask", "transform", "schedule", "stop"]
+Kind = Literal["drafter", "acceptance", "batch", CanvasKind]
 Guarantee = Literal["identical", "same distribution", "valid", "lossy"]
 
 
@@ -46,17 +48,32 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
+class CanvasSurroundings:
+    """What a part of the denoise loop may be built from.
+
+    Attributes:
+        delimiters: gives the ids of the tokens that hold a newline.
+        directory: of the model, where what was trained for it may lie; None: it has none.
+    """
+
+    delimiters: Callable[[], Sequence[int]]
+    directory: Path | None = None
+
+
+@dataclass(frozen=True)
 class Method:
     """A row of the registry.
 
     Attributes:
         name: what the user types; also the name of its file, its test and its page.
-        kind: which slot of the loop it fills.
+        kind: which slot it fills: of the autoregressive loop (``drafter``, ``acceptance``, ``batch``) or of the denoise
+            loop (``unmask``, ``transform``, ``schedule``, ``stop``).
         guarantee: ``identical`` (token for token plain decoding), ``same distribution``, ``valid`` or ``lossy``.
         summary: one sentence.
         paper: title and year, or what it is where there is no paper.
         options: frozen dataclass with the paper's defaults.
-        build: makes the drafter of one sequence, the acceptance rule, or the batch plan.
+        build: makes the drafter of one sequence, the acceptance rule, the batch plan, or the part of one canvas, which
+            gets ``CanvasSurroundings``.
         needs: abilities that the model must offer.
         assisted: whether it needs a draft model.
     """
@@ -67,9 +84,14 @@ class Method:
     summary: str
     paper: str
     options: type[Any]
-    build: Callable[[Surroundings, Any], Any]
+    build: Callable[[Any, Any], Any]
     needs: frozenset[Ability] = frozenset()
     assisted: bool = False
+
+    @property
+    def on_canvas(self) -> bool:
+        """Whether it is a part of the denoise loop."""
+        return self.kind in get_args(CanvasKind)
 
 
 @dataclass(frozen=True)
@@ -84,9 +106,11 @@ def methods() -> Mapping[str, Method]:
     Raises:
         UnspoolError: if a third-party entry is not a ``Method`` or takes a name that is in use.
     """
-    from unspool.shipped import SHIPPED  # its rows are built from what is above
+    # Their rows are built from what is above.
+    from unspool.shipped import SHIPPED
+    from unspool.shipped_canvas import SHIPPED_CANVAS
 
-    table = {method.name: method for method in SHIPPED}
+    table = {method.name: method for method in (*SHIPPED, *SHIPPED_CANVAS)}
     for entry in entry_points(group="unspool.methods"):
         method = entry.load()
         if not isinstance(method, Method) or method.name in table:
@@ -105,7 +129,7 @@ def find(name: str, kind: Kind) -> Method:
     """
     known = {key: method for key, method in methods().items() if method.kind == kind}
     if name not in known:
-        what = {"drafter": "method", "acceptance": "acceptance rule", "batch": "batch plan"}[kind]
+        what = {"drafter": "method", "acceptance": "acceptance rule", "batch": "batch plan"}.get(kind, kind)
         raise UnknownNameError(what, name, known)
     return known[name]
 
@@ -172,5 +196,5 @@ def acceptance(name: str | None, greedy: bool, surroundings: Surroundings) -> Ac
 def batch_plan(name: str, values: Mapping[str, Any] | None = None) -> BatchPlan:
     """Build a batch plan by name."""
     method = find(name, "batch")
-    made: BatchPlan = method.build(None, make_options(method, values or {}))  # type: ignore[arg-type]
+    made: BatchPlan = method.build(None, make_options(method, values or {}))
     return made

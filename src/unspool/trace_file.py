@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from unspool import __version__
 from unspool.backends.tokenizer import Tokenizer
-from unspool.engine.trace import TRACE_VERSION, Event, StepEvent, to_json
+from unspool.engine.trace import TRACE_VERSION, CanvasEvent, Event, StepEvent, to_json
 from unspool.errors import UnspoolError
 from unspool.trace_schema import problem_of
 
@@ -99,6 +99,9 @@ class TraceWriter:
             ids.update(token for best in event.alternatives or () for token, _ in best)
             line["texts"] = {str(token): self._text(token) for token in sorted(ids)}
             line["pieces"] = [self._stream.push(token) for token in event.emitted]
+        elif isinstance(event, CanvasEvent):
+            shown = {token for token in event.slots if token is not None}
+            line["texts"] = {str(token): self._text(token) for token in sorted(shown)}
         try:
             if self._file is None:
                 self._file = self.path.open("w", encoding="utf-8", newline="\n")

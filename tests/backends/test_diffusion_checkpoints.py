@@ -191,7 +191,8 @@ def test_a_tensor_that_llada_does_not_have(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_training_wrote(tmp_path: Path) -> None:
-    from unspool.diffusion import tasks
+    from unspool.diffusion.short_tasks import SHORT
+    from unspool.diffusion.tasks import MASK
     from unspool.training.canvas_model import CanvasTrainingOptions, train
 
     options = CanvasTrainingOptions(
@@ -199,7 +200,7 @@ def test_a_directory_that_training_wrote(tmp_path: Path) -> None:
     )
     trained = train(tmp_path, options)
     model = load_denoiser(tmp_path)
-    assert model.mask_id == tasks.IDS[tasks.MASK]
+    assert model.mask_id == SHORT.ids[MASK]
     tokens = np.arange(34)
     with torch.no_grad():
         expected = trained(input_ids=torch.from_numpy(tokens)[None], use_cache=False).logits[0].numpy()

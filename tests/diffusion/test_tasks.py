@@ -7,37 +7,42 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from unspool.diffusion import tasks
-from unspool.diffusion.tasks import Example, Task
+from unspool.diffusion import long_tasks
+from unspool.diffusion.long_tasks import LONG
+from unspool.diffusion.short_tasks import SHORT
+from unspool.diffusion.tasks import END, MASK, Example, Task, TaskSet
 
-BY_NAME = {task.name: task for task in tasks.SHORT}
+BY_NAME = {task.name: task for task in SHORT.tasks + LONG.tasks}
 
 
-@pytest.mark.parametrize("task", tasks.SHORT, ids=lambda task: task.name)
-def test_examples_are_right_and_fit(task: Task) -> None:
+@pytest.mark.parametrize(
+    ("tasks", "task"), [(s, task) for s in (SHORT, LONG) for task in s.tasks], ids=lambda x: getattr(x, "name", "")
+)
+def test_examples_are_right_and_fit(tasks: TaskSet, task: Task) -> None:
     rng = np.random.default_rng(1)
     prompts: dict[str, set[str]] = {}
     for _ in range(400):
         example = task.sample(rng)
         assert example.prompt[0] == task.symbol
         assert task.right(example, example.answer)
-        prompt, canvas = tasks.prompt_ids(example), tasks.canvas_ids(example)
-        assert len(prompt) == tasks.PROMPT_LENGTH
-        assert len(canvas) == tasks.CANVAS_LENGTH
+        prompt, canvas = tasks.prompt_ids(example.prompt), tasks.canvas_ids(example.answer)
+        assert len(prompt) == tasks.prompt_length
+        assert len(canvas) == tasks.canvas_length
         assert tasks.answer_of(canvas) == example.answer
-        assert canvas[-1] == tasks.IDS[tasks.END], "no room for an end token"
+        assert canvas[-1] == tasks.ids[END], "no room for an end token"
         prompts.setdefault(" ".join(example.prompt), set()).add(" ".join(example.answer))
         # Whatever is cut off or put behind is wrong, and so is an answer to another question.
         for wrong in (example.answer[:-1], [*example.answer, "a"], []):
-            if task.name != "chain" or wrong != [*example.answer, "a"]:
+            if task.answer is None or wrong != [*example.answer, "a"]:
                 assert not task.right(example, wrong)
     if not task.dependent:
         assert all(len(answers) == 1 for answers in prompts.values())
 
 
-def test_the_vocabulary_holds_every_symbol_once() -> None:
-    assert len(set(tasks.SYMBOLS)) == len(tasks.SYMBOLS)
-    assert tasks.IDS[tasks.MASK] == 1
+@pytest.mark.parametrize("tasks", [SHORT, LONG])
+def test_the_vocabulary_holds_every_symbol_once(tasks: TaskSet) -> None:
+    assert len(set(tasks.vocabulary)) == len(tasks.vocabulary)
+    assert tasks.ids[MASK] == 1
 
 
 def asked(name: str, prompt: str, answer: str = "") -> Example:
@@ -64,7 +69,7 @@ def test_lists_with_several_right_answers(name: str, prompt: str, answer: str, r
 
 
 def code(text: str) -> list[str]:
-    words = {"NL": "\n", "IN": "    "}
+    words = {"NL": "\n", "IN": "    ", "def": "def ", "return": "return ", "if": "if "}
     return [words.get(word, word) for word in text.split()]
 
 
@@ -90,15 +95,58 @@ def test_functions_are_run(prompt: str, answer: str, right: bool) -> None:
     assert BY_NAME["python_free"].right(asked("python_free", prompt), code(answer)) == right
 
 
-def test_a_chain_is_judged_by_its_answer_slots() -> None:
-    example = BY_NAME["chain"].sample(np.random.default_rng(3))
-    first, end = tasks.ANSWER
-    scribbled = ["_"] * first + example.answer[first:end]
-    assert BY_NAME["chain"].right(example, scribbled)
-    assert "".join(example.answer[first:end]).isdigit()
+@pytest.mark.parametrize("name", ["chain", "sums"])
+def test_a_sum_with_its_working_is_judged_by_its_answer_slots(name: str) -> None:
+    task = BY_NAME[name]
+    example = task.sample(np.random.default_rng(3))
+    assert task.answer is not None
+    first, end = task.answer
+    result = example.answer[first:end]
+    assert int("".join(result)) == sum(int(digit) for digit in example.prompt[1:])
+    assert task.right(example, ["_"] * first + result)
+    assert not task.right(example, [*example.answer[:first], *result[::-1]]) or result == result[::-1]
 
 
 def test_sums_of_one_to_three_digits() -> None:
     rng = np.random.default_rng(5)
     lengths = Counter(len(BY_NAME["addition"].sample(rng).answer) for _ in range(500))
     assert set(lengths) == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "right"),
+    [
+        ("f1 + *", "def f1 ( a , b ) : NL IN c = a + b NL IN d = c * a NL IN return d", True),
+        ("f1 + *", "def f1 ( x , y ) : NL IN c = x + y NL IN c = c * x NL IN return c", True),
+        ("f1 + *", "def f1 ( a , b ) : NL IN c = a + b NL IN d = c * b NL IN return d", False),
+        ("f1 + *", "def f1 ( a , b ) : NL IN c = a + b NL IN d = e * a NL IN return d", False),
+    ],
+)
+def test_programs_are_run(prompt: str, answer: str, right: bool) -> None:
+    assert BY_NAME["program_free"].right(asked("program_free", prompt), code(answer)) == right
+
+
+SQUARE = "1 2 3 4 NL 2 1 4 3 NL 3 4 1 2 NL 4 3 2 1"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "right"),
+    [
+        ("_ " * 16, SQUARE, True),
+        ("1 2 " + "_ " * 14, SQUARE, True),
+        ("2 " + "_ " * 15, SQUARE, False),
+        ("_ " * 16, SQUARE.replace("4 3 2 1", "4 3 1 2"), False),
+        ("_ " * 16, SQUARE.replace(" NL", ""), False),
+        ("_ " * 16, SQUARE.replace("1", "a"), False),
+    ],
+)
+def test_latin_squares(prompt: str, answer: str, right: bool) -> None:
+    assert BY_NAME["latin_free"].right(asked("latin_free", prompt), code(answer)) == right
+
+
+def test_squares_with_one_completion_and_with_several() -> None:
+    rng = np.random.default_rng(7)
+    for name, least, most in (("latin", 1, 1), ("latin_free", 2, 576)):
+        for _ in range(50):
+            given = np.array([int(s) if s != "_" else 0 for s in BY_NAME[name].sample(rng).prompt[1:]])
+            assert least <= long_tasks._completions(given) <= most

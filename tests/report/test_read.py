@@ -29,7 +29,7 @@ def test_results_come_back(tmp_path: Path, result: Any) -> None:
     [
         ("{", "not JSON .*make it anew"),
         ([], "its kind is None"),
-        ({"kind": "trace", "version": 1}, "its kind is 'trace', not 'proof' or 'bench'"),
+        ({"kind": "trace", "version": 1}, "its kind is 'trace', not one of"),
         ({"kind": "proof", "version": 2}, "version 2 of its format and this unspool reads 1"),
         ({"kind": "proof", "version": 1, "about": {}}, "damaged .*command.*make it anew"),
         ({**results.bench(prompts=1).to_json(), "runs": [{"prompt": "x"}]}, "damaged"),

@@ -13,11 +13,14 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from unspool.backends.diffusion_checkpoints import CANVAS
+from unspool.backends.tokenizer import Tokenizer
 from unspool.cli import app
-from unspool.diffusion import tasks
+from unspool.diffusion.long_tasks import LONG
+from unspool.diffusion.short_tasks import SHORT
+from unspool.diffusion.tasks import END, MASK, PAD, TaskSet
 from unspool.errors import UnspoolError
 from unspool.training import canvas_model
-from unspool.training.canvas_model import CanvasTrainingOptions, batch, loss, network, train
+from unspool.training.canvas_model import CanvasTrainingOptions, batch, loss, network, tokenizer, train
 
 TINY = CanvasTrainingOptions(
     hidden_size=16,
@@ -36,26 +39,33 @@ def test_a_batch_masks_answers_alone_in_evenly_spread_shares() -> None:
     shares = []
     for step in range(40):
         ids, masked = batch(options, step)
-        assert ids.shape == masked.shape == (64, tasks.PROMPT_LENGTH + tasks.CANVAS_LENGTH)
-        assert not masked[:, : tasks.PROMPT_LENGTH].any()
+        assert ids.shape == masked.shape == (64, SHORT.length)
+        assert not masked[:, : SHORT.prompt_length].any()
         assert masked.any(dim=1).all()
-        assert not (ids == tasks.IDS[tasks.MASK]).any()
-        shares.append(np.sort(masked[:, tasks.PROMPT_LENGTH :].float().mean(dim=1).numpy()))
+        assert not (ids == SHORT.ids[MASK]).any()
+        shares.append(np.sort(masked[:, SHORT.prompt_length :].float().mean(dim=1).numpy()))
     # The i-th smallest share of a batch is near i / 64 in every batch, not on average alone.
     assert np.abs(np.mean(shares, axis=0) - (np.arange(64) + 0.5) / 64).max() < 0.04
     assert np.abs(np.array(shares).mean(axis=1) - 0.5).max() < 0.05
 
 
 def test_tasks_are_drawn_by_their_weights() -> None:
-    weights = tuple((task.name, float(task.name == "sort")) for task in tasks.SHORT)
+    weights = tuple((task.name, float(task.name == "sort")) for task in SHORT.tasks)
     ids, _ = batch(replace(TINY, weights=weights), 0)
-    assert set(ids[:, 0].tolist()) == {tasks.IDS["<sort>"]}
+    assert set(ids[:, 0].tolist()) == {SHORT.ids["<sort>"]}
+
+
+def test_long_tasks_have_a_canvas_of_their_own() -> None:
+    ids, masked = batch(replace(TINY, task_set="long"), 0)
+    assert ids.shape == (8, LONG.length)
+    assert ids.max() < len(LONG.vocabulary) == network(replace(TINY, task_set="long")).config.vocab_size
+    assert not masked[:, : LONG.prompt_length].any()
 
 
 def test_the_loss_is_that_of_masked_slots() -> None:
     model, (ids, masked) = network(TINY).eval(), batch(TINY, 0)
     with torch.no_grad():
-        logits = model(input_ids=torch.where(masked, tasks.IDS[tasks.MASK], ids)).logits.log_softmax(-1)
+        logits = model(input_ids=torch.where(masked, SHORT.ids[MASK], ids)).logits.log_softmax(-1)
         expected = -logits.gather(2, ids[..., None])[..., 0][masked].mean()
         assert float(loss(model, ids, masked)) == pytest.approx(float(expected), rel=1e-5)
 
@@ -87,18 +97,38 @@ def test_an_interrupted_run_gives_the_same_model_and_the_loss_falls(tmp_path: Pa
     assert [point["step"] for point in curve] == [50, 100]
     assert curve[1]["loss"] < curve[0]["loss"]
     about = json.loads((tmp_path / "whole" / CANVAS).read_text())
-    assert about["symbols"][about["mask_id"]] == tasks.MASK
+    assert Tokenizer(tmp_path / "whole").token(about["mask_id"]) == MASK
     with pytest.raises(UnspoolError, match="other options"):
         train(tmp_path / "whole", replace(TINY, seed=1))
 
 
+@pytest.mark.parametrize("tasks", [SHORT, LONG])
+def test_texts_are_read_and_written(tasks: TaskSet, tmp_path: Path) -> None:
+    tokenizer(tasks).save(str(tmp_path / "tokenizer.json"))
+    read = Tokenizer(tmp_path)
+    rng = np.random.default_rng(0)
+    for task in tasks.tasks:
+        example = task.sample(rng)
+        assert read.encode(" ".join(example.prompt)) == [tasks.ids[symbol] for symbol in example.prompt]
+        ids = [tasks.ids[symbol] for symbol in example.answer]
+        assert read.encode("".join(example.answer)) == ids
+        assert read.decode([*ids, tasks.ids[END], tasks.ids[PAD]]) == "".join(example.answer)
+    with pytest.raises(Exception, match="Missing"):
+        read.encode("a ? b")
+
+
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canvas_model, "_QUESTIONS", 2)
+    monkeypatch.setattr(canvas_model, "QUESTIONS", 2)
     arguments = ["train", "diffusion", "-o", str(tmp_path / "m"), "--max-steps", "2", "--hidden-size", "16", "--json"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert set(json.loads(result.stdout)["accuracy"]) == {task.name for task in tasks.SHORT}
+    assert set(json.loads(result.stdout)["accuracy"]) == {task.name for task in SHORT.tasks}
     assert (tmp_path / "m" / "model.safetensors").exists()
+    card = (tmp_path / "m" / "README.md").read_text()
+    stored = AutoModelForCausalLM.from_pretrained(tmp_path / "m").num_parameters()
+    assert f"of {stored:,} parameters" in card and "2 steps of 64 canvases" in card
+    assert all(f"| {task.name} |" in card for task in SHORT.tasks)
+    assert "<svg" in (tmp_path / "m" / "curve.svg").read_text()
 
 
 @pytest.mark.parametrize(
@@ -107,6 +137,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         {"max_steps": 0},
         {"hidden_size": 14},
         {"save_steps": 60},
+        {"task_set": "middling"},
         {"weights": (("sorting", 1.0),)},
         {"weights": (("sort", -1.0),)},
     ],

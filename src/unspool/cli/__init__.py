@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from unspool import __version__
-from unspool.cli import bench, calibrate, datastore, generate, methods, models, prove, report, train, view
+from unspool.cli import bench, calibrate, datastore, frontier, generate, methods, models, prove, report, train, view
 from unspool.errors import UnspoolError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("methods")(methods.list_methods)
 app.command("calibrate")(calibrate.calibrate)
 app.command("prove")(prove.prove)
 app.command("bench")(bench.bench)
+app.command("frontier")(frontier.frontier)
 app.command("report")(report.report)
 app.command("view")(view.view)
 app.add_typer(datastore.app, name="datastore")

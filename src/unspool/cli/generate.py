@@ -22,10 +22,12 @@ from unspool.cli.common import (
     WeightsOption,
     loaded,
 )
-from unspool.errors import UnspoolError
+from unspool.errors import UnspoolError, UnsupportedError
 
 if TYPE_CHECKING:
     from unspool.api import Model, Result
+
+_LENGTH = 256
 
 _ALTERNATIVES = 8
 """Best tokens that a trace lists for each emitted one."""
@@ -37,11 +39,25 @@ def generate(
     ] = None,
     model: ModelOption = None,
     assistant_model: AssistantOption = None,
-    method: Annotated[str, typer.Option(help="How to decode, see `unspool methods --kind drafter`.")] = "auto",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="How to decode, see `unspool methods`. Default: auto. For diffusion models names are joined by +, and "
+            "threshold is the default.",
+            show_default=False,
+        ),
+    ] = None,
     acceptance: Annotated[
         str | None, typer.Option(help="Acceptance rule. Default: greedy, or same_noise when sampling.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Most tokens to emit.")] = 256,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Most tokens to emit, or slots of a canvas. Default: 256, or as many as a small diffusion model was "
+            "trained on.",
+            show_default=False,
+        ),
+    ] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy; above 0 tokens are sampled.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Sample among the k likeliest tokens; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens of this total probability.")] = 1.0,
@@ -75,12 +91,31 @@ def generate(
       unspool generate -m qwen2.5-coder-1.5b --method draft_model --assistant-model qwen2.5-coder-0.5b < prompt.txt
 
       unspool generate --trace run.jsonl --view "Count to twenty."
+
+      unspool generate -m tiny-diffusion --method credit+threshold "<sort> d a c b"
     """
+    from unspool.backends.diffusion_models import is_diffusion
     from unspool.engine.options import GenerationOptions
 
     text = _read(prompt, file)
+    if is_diffusion(model):
+        assert model is not None
+        given: dict[str, object] = {
+            "--assistant-model": assistant_model,
+            "--acceptance": acceptance,
+            "--stop": stop,
+            "--weights": weights,
+        }
+        given |= {"--threads": threads, "--chat": chat}
+        given |= {"--top-k": top_k or None, "--top-p": top_p if top_p != 1 else None}
+        given |= {"--repetition-penalty": repetition_penalty if repetition_penalty != 1 else None}
+        if wrong := [name for name, value in given.items() if value is not None]:
+            raise UnsupportedError(f"{model} is a diffusion model, for which there is no {wrong[0]}; leave it out")
+        _fill(model, text, method, max_new_tokens, temperature, seed, as_json, trace, view, device)
+        return
+    method = method or "auto"
     options: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
+        "max_new_tokens": _LENGTH if max_new_tokens is None else max_new_tokens,
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
@@ -95,12 +130,7 @@ def generate(
     check_assisted(find(method, "drafter"), assistant_model)
     if acceptance is not None:
         find(acceptance, "acceptance")
-    if trace is not None:
-        from unspool import trace_file
-        from unspool.viewer.page import page_path
-
-        for path in [trace, page_path(trace)] if view else [trace]:
-            trace_file.check_writable(path)
+    _check_trace(trace, view)
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
     with loaded(
         model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
@@ -110,7 +140,7 @@ def generate(
                 decoder.report = status.say
                 decoder.cost_curve()
         if view and trace is None:
-            trace = Path(tempfile.mkdtemp(prefix="unspool-")) / "run.jsonl"
+            trace = _temporary()
         with _recorded(decoder, text, chat, trace) as recording:
             options |= recording
             if as_json:
@@ -122,6 +152,47 @@ def generate(
                     print(piece, end="", flush=True)
                 print(flush=True)
                 print(summary(stream.result, method), file=sys.stderr)
+    _show(trace, view)
+
+
+def _fill(
+    model: str,
+    text: str,
+    method: str | None,
+    slots: int | None,
+    temperature: float,
+    seed: int,
+    as_json: bool,
+    trace: Path | None,
+    view: bool,
+    device: str | None,
+) -> None:
+    from unspool.canvas_api import METHOD
+    from unspool.cli.generate_canvas import fill
+
+    _check_trace(trace, view)
+    if view and trace is None:
+        trace = _temporary()
+    options = {"method": method or METHOD, "max_new_tokens": slots, "temperature": temperature, "seed": seed}
+    fill(model, text, options, device, as_json, trace)
+    _show(trace, view)
+
+
+def _check_trace(trace: Path | None, view: bool) -> None:
+    """Refuse a trace that cannot be written, before any work."""
+    if trace is not None:
+        from unspool import trace_file
+        from unspool.viewer.page import page_path
+
+        for path in [trace, page_path(trace)] if view else [trace]:
+            trace_file.check_writable(path)
+
+
+def _temporary() -> Path:
+    return Path(tempfile.mkdtemp(prefix="unspool-")) / "run.jsonl"
+
+
+def _show(trace: Path | None, view: bool) -> None:
     if trace is not None and view:
         from unspool.cli.view import write_page
 

@@ -12,7 +12,12 @@ from unspool.errors import UnknownNameError
 
 
 def list_methods(
-    kind: Annotated[str | None, typer.Option(help="Only this kind: drafter or acceptance.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this kind: drafter, acceptance, batch; for diffusion: unmask, transform, schedule, stop."
+        ),
+    ] = None,
     guarantee: Annotated[
         str | None, typer.Option(help='Only this guarantee: identical, "same distribution", valid or lossy.')
     ] = None,

@@ -103,7 +103,11 @@ def acceptance_head(
 @app.command("diffusion")
 def diffusion(
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory for state, model and learning curve.")],
-    max_steps: Annotated[int, typer.Option(help="Training steps of 64 canvases.")] = 16_000,
+    task_set: Annotated[
+        str, typer.Option("--tasks", help="short: lists, sums, functions. long: records, JSON, programs, squares.")
+    ] = "short",
+    max_steps: Annotated[int, typer.Option(help="Training steps.")] = 16_000,
+    batch_size: Annotated[int, typer.Option(help="Canvases of a step.")] = 64,
     hidden_size: Annotated[int, typer.Option(help="Width of the model.")] = 128,
     num_hidden_layers: Annotated[int, typer.Option(help="Layers of the model.")] = 4,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
@@ -112,19 +116,25 @@ def diffusion(
     ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
-    """Train a small masked-diffusion model from nothing, on lists, sums and short functions that are made as needed.
+    """Train a small masked-diffusion model from nothing, on tasks whose examples are made as needed.
 
-    The model is a Hugging Face directory with the layout of its canvas beside it. An interrupted run goes on where it
-    ended. Afterwards it answers held-out questions, one token a step.
+    The model is a Hugging Face directory with the layout of its canvas, a model card and the learning curve beside it.
+    An interrupted run goes on where it ended. Afterwards the model answers held-out questions, one token a step.
 
     Example:
 
       unspool train diffusion -o tiny-diffusion
     """
-    from unspool.training.canvas_model import CanvasTrainingOptions, evaluate, train
+    from unspool.training import canvas_card
+    from unspool.training.canvas_model import QUESTIONS, CanvasTrainingOptions, evaluate, train
 
     options = CanvasTrainingOptions(
-        max_steps=max_steps, hidden_size=hidden_size, num_hidden_layers=num_hidden_layers, seed=seed
+        task_set=task_set,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_hidden_layers,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        seed=seed,
     )
     parent = output.absolute() if output.exists() else output.absolute().parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
@@ -133,10 +143,71 @@ def diffusion(
 
     torch.set_num_threads(threads)
     with bars() as progress:
-        accuracies = evaluate(train(output, options, progress), progress)
+        accuracies = evaluate(train(output, options, progress), options.tasks, progress)
+    canvas_card.write(output, options, accuracies, QUESTIONS)
     if as_json:
         typer.echo(json.dumps({"accuracy": accuracies}, indent=1))
         return
-    typer.echo("accuracy on 50 held-out questions, one token a step:")
+    typer.echo(f"accuracy on {QUESTIONS} held-out questions, one token a step:")
     for name, value in accuracies.items():
         typer.echo(f"{name:16}{value:5.2f}")
+
+
+@app.command("unmask-filter")
+def unmask_filter(
+    model: Annotated[
+        str,
+        typer.Option("-m", "--model", help="tiny-diffusion, or a directory that `unspool train diffusion` wrote."),
+    ] = "tiny-diffusion",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="File for the filter. Default: beside the model.", show_default=False),
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Questions of each task that it learns from.")] = 30,
+    block_length: Annotated[int, typer.Option(help="Slots of a block.")] = 8,
+    max_steps: Annotated[int, typer.Option(help="Training steps.")] = 4000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same filter.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+) -> None:
+    """Train the filter of learn2pd: when is a prediction of a masked-diffusion model already final?
+
+    The model decodes questions one token a step, then again with the finished text at hand; the filter learns from the
+    confidences which predictions were right. The model stays as it is.
+
+    Example:
+
+      unspool train unmask-filter -m tiny-diffusion -o filter.npz
+    """
+    import numpy as np
+
+    from unspool.backends.diffusion_models import find, task_set
+    from unspool.canvas_api import load_diffusion
+    from unspool.diffusion.learn2pd import FILE
+    from unspool.training.canvas_model import TASK_SETS
+    from unspool.training.unmask_filter import FilterOptions, replay, train
+
+    options = FilterOptions(block_length=block_length, max_steps=max_steps, seed=seed)
+    directory = find(model)
+    tasks = TASK_SETS[task_set(directory)]
+    file = output or directory / FILE
+    if file.is_dir() or not os.access(file.absolute().parent, os.W_OK):
+        raise UnspoolError(f"cannot write {file}; name a file in a directory that exists and can be written")
+    rng = np.random.default_rng([seed, 0, 1])
+    questions = [tasks.prompt_ids(task.sample(rng).prompt) for task in tasks.tasks for _ in range(prompts)]
+    with bars() as progress:
+        examples = replay(load_diffusion(model), questions, block_length, progress)
+        trained, figures = train(examples, options, progress)
+    trained.save(file)
+    figures |= {"replay_passes": float(np.mean(examples.passes)), "replay_alike": float(np.mean(examples.alike))}
+    if as_json:
+        typer.echo(json.dumps(figures, indent=1))
+        return
+    typer.echo(
+        f"{file}: loss {figures['loss']:.3f} on {figures['held_out']} blocks that were held out, "
+        f"{figures['loss_alone']:.3f} where each slot is seen alone; "
+        f"at 0.9 precision {figures['precision']:.2f}, recall {figures['recall']:.2f}"
+    )
+    typer.echo(
+        f"replay with the finished text: {figures['replay_passes']:.1f} passes for {tasks.canvas_length} slots, "
+        f"{figures['replay_alike']:.0%} ended in it"
+    )

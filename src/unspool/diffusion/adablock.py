@@ -28,21 +28,21 @@ class AdaBlockOptions:
     """Defaults are those of the released code for LLaDA.
 
     Attributes:
-        delimiter_ids: tokens that end a step, such as those that hold a newline; at least one.
+        delimiter_ids: tokens that end a step, at least one; None: those that hold a newline.
         delimiter_threshold: least probability of a delimiter for a block to end there; the paper takes 0.3 for LLaDA
             and 0.5 for Dream.
         block_length: of a block without a delimiter.
         window: ``canvas`` looks a quarter of the canvas ahead, ``generated`` a quarter of what lies behind, at least 1.
     """
 
-    delimiter_ids: Sequence[int]
+    delimiter_ids: Sequence[int] | None = None
     delimiter_threshold: float = 0.3
     block_length: int = 32
     window: Literal["canvas", "generated"] = "canvas"
 
     def __post_init__(self) -> None:
-        if not self.delimiter_ids:
-            raise UnspoolError("adablock needs the ids of delimiters; give those of the tokens that hold a newline")
+        if self.delimiter_ids is not None and not self.delimiter_ids:
+            raise UnspoolError("delimiter_ids is empty; give ids, or leave it out for the tokens that hold a newline")
         if self.block_length < 1:
             raise UnspoolError(f"block_length must be at least 1, not {self.block_length}")
         if self.window not in ("canvas", "generated"):
@@ -50,10 +50,19 @@ class AdaBlockOptions:
 
 
 class AdaBlock:
-    """Blocks that end at delimiters."""
+    """Blocks that end at delimiters.
 
-    def __init__(self, options: AdaBlockOptions) -> None:
+    Args:
+        newlines: the tokens that hold a newline; looked at if the options name no delimiters.
+    """
+
+    def __init__(self, options: AdaBlockOptions, newlines: Sequence[int] = ()) -> None:
         self.options = options
+        self._delimiters = frozenset(newlines if options.delimiter_ids is None else options.delimiter_ids)
+        if not self._delimiters:
+            raise UnspoolError(
+                "adablock needs delimiters, and no token of this model holds a newline; give delimiter_ids"
+            )
 
     def check(self, slots: int) -> None:
         """Nothing: blocks of any length fit, the last one is cut."""
@@ -68,7 +77,7 @@ class AdaBlock:
         best, length = -1.0, options.block_length
         for i, row in enumerate(rows):
             token = int(row.argmax())
-            if token in options.delimiter_ids:
+            if token in self._delimiters:
                 confidence = float(softmax(row)[token])
                 if confidence >= options.delimiter_threshold and confidence > best:
                     best, length = confidence, i + 1

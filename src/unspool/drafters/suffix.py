@@ -116,7 +116,10 @@ class SuffixOptions:
 
 
 class Suffix:
-    """A chain after the longest suffix that occurred before; the bucket is the length of that suffix, at most 15."""
+    """A chain after the longest suffix that occurred before.
+
+    The bucket of a node is the length of the match if all before it is right, at most 15.
+    """
 
     name = "suffix"
 
@@ -146,7 +149,7 @@ class Suffix:
             (tokens[-1], *(tokens[end + i % period] for i in range(length))),
             tuple(range(-1, length)),
             source_names=("root", self.name),
-            buckets=(0,) + (min(matched, MAX_BUCKET),) * length,
+            buckets=(0, *(min(matched + i, MAX_BUCKET) for i in range(length))),
         )
 
     def observe(self, step: Step) -> None:

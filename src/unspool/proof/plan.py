@@ -39,7 +39,8 @@ def choose(
         UnknownNameError: for a name that no method has.
         UnsupportedError: for a named method that cannot be proven so.
     """
-    known, left_out = methods.methods(), {}
+    known = {name: method for name, method in methods.methods().items() if not method.on_canvas}
+    left_out = {}
     chosen = []
     for name in known if names is None else dict.fromkeys(names):
         if name not in known:

@@ -1,4 +1,4 @@
-"""One self-contained HTML file from the results of ``unspool prove`` and ``unspool bench``."""
+"""One self-contained HTML file from the results of ``unspool prove``, ``bench`` and ``frontier``."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from importlib.resources import files
 from pathlib import Path
 
 from unspool.bench.result import Bench
+from unspool.diffusion.frontier import Frontier
 from unspool.errors import UnspoolError
 from unspool.proof.result import Proof
 from unspool.report.benchmark import benchmark_part, figures_of
 from unspool.report.equality import proof_part
 from unspool.report.figures import Figures
+from unspool.report.frontier import frontier_part
 from unspool.report.output import save
 from unspool.report.parts import Part, Section, Table
 from unspool.report.theme import variables
 from unspool.report.words import number, share
 
+Result = Proof | Bench | Frontier
 
-def write(results: Sequence[Proof | Bench], path: Path) -> None:
+
+def write(results: Sequence[Result], path: Path) -> None:
     """Write a report that opens anywhere without a network, light and dark.
 
     Args:
@@ -31,12 +35,12 @@ def write(results: Sequence[Proof | Bench], path: Path) -> None:
     """
     if not results:
         raise UnspoolError(
-            "no results to report; give files written by `unspool bench --json` or `unspool prove --json`"
+            "no results to report; give files written by `unspool bench`, `prove` or `frontier` with --json"
         )
     save(render(results), path)
 
 
-def render(results: Sequence[Proof | Bench]) -> str:
+def render(results: Sequence[Result]) -> str:
     """The page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -47,6 +51,8 @@ def render(results: Sequence[Proof | Bench]) -> str:
         if isinstance(result, Bench):
             benches.append(figures_of(result))
             parts.append(benchmark_part(name, benches[-1]))
+        elif isinstance(result, Frontier):
+            parts.append(frontier_part(name, result))
         else:
             parts.append(proof_part(name, result))
     titles = [part.title for part in parts]

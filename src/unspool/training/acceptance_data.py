@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.backends import store
 from unspool.engine.contracts import Ability, Logits, Scores, Session
 from unspool.engine.numeric import softmax
 from unspool.engine.tree import TokenTree
@@ -128,7 +128,8 @@ def generate(
         raise UnspoolError(
             f"{directory} holds data of other models, prompts or options; delete it or write to another directory"
         )
-    atomically(record, lambda part: part.write_text(json.dumps(made_from, indent=1), "utf-8"))
+    with store.atomic_file(record) as part:
+        part.write_text(json.dumps(made_from, indent=1), "utf-8")
     files = []
     for i, prompt in enumerate(prompts):
         files.append(directory / f"{i:06}.safetensors")
@@ -206,16 +207,5 @@ def _scored(session: Session, tokens: list[int], start: int) -> Iterator[Scores]
 def _write(path: Path, made: Examples) -> None:
     from safetensors.numpy import save_file
 
-    atomically(path, lambda part: save_file(vars(made), part))
-
-
-def atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside ``path`` that then takes its place."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        part.replace(path)
-    except OSError as error:
-        raise UnspoolError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with store.atomic_file(path) as part:
+        save_file(vars(made), part)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.backends import store
 from unspool.drafters.specdec_pp_head import FILE_NAME, AcceptanceHead
 from unspool.errors import UnspoolError
-from unspool.training.acceptance_data import DataOptions, Examples, Progress, atomically, generate, pair_of
+from unspool.training.acceptance_data import DataOptions, Examples, Progress, generate, pair_of
 
 if TYPE_CHECKING:
     import torch
@@ -135,7 +136,8 @@ def fit(
             progress("training", step + 1, steps)
         saved = {"options": asdict(options), "epochs": epoch + 1}
         saved |= {"head": head.state_dict(), "optimizer": optimizer.state_dict()}
-        atomically(state, lambda part, saved=saved: torch.save(saved, part))  # type: ignore[misc]
+        with store.atomic_file(state) as part:
+            torch.save(saved, part)
     return {name: tensor.detach().numpy().copy() for name, tensor in head.state_dict().items()}
 
 

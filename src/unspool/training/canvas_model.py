@@ -1,4 +1,4 @@
-"""Training of a small masked-diffusion LM on ``diffusion.tasks``, from nothing, on a CPU.
+"""Training of a small masked-diffusion LM on the tasks of ``unspool.diffusion``, from nothing, on a CPU.
 
 Loss: mean cross-entropy over masked slots, which has the same optimum as the likelihood bound, whose weighting by 1/t
 it leaves out. Every canvas has a share t of its slots masked, at random; the t of a batch are spread evenly over 0 to
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,32 +21,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import WordLevel
 
+from unspool.backends import store
 from unspool.backends.diffusion_checkpoints import CANVAS
-from unspool.diffusion import tasks
 from unspool.diffusion.fixed_blocks import FixedBlocks
-from unspool.diffusion.tasks import Task
+from unspool.diffusion.long_tasks import LONG
+from unspool.diffusion.short_tasks import SHORT
+from unspool.diffusion.tasks import END, MASK, PAD, Task, TaskSet
 from unspool.diffusion.top_k import TopK
 from unspool.engine.canvas import Denoiser
 from unspool.engine.denoise import CanvasRequest, Parts, denoise
-from unspool.errors import UnspoolError
-from unspool.training.acceptance_data import Progress, atomically
+from unspool.errors import UnknownNameError, UnspoolError
+from unspool.training.acceptance_data import Progress
 
 if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM
 
+TASK_SETS = {"short": SHORT, "long": LONG}
+
 STATE, CURVE = "training.pt", "curve.json"
-_HELD_OUT, _QUESTIONS = 20_260_000, 50
+_MASK_ID = SHORT.ids[MASK]  # the same in every set
+_HELD_OUT = 20_260_000
+QUESTIONS = 50
+"""Of each task, that ``evaluate`` asks."""
+
 _PIECE = 50
 """Steps between two points of the learning curve."""
 
 
 @dataclass(frozen=True)
 class CanvasTrainingOptions:
-    """Defaults are a plan for an hour on two cores; no model was trained to their end yet.
+    """Defaults are a plan for an hour on one core; no model was trained to their end yet.
 
     Attributes:
+        task_set: of ``TASK_SETS``.
         hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: of the model.
         max_steps: training steps, at least 1.
         batch_size: canvases of a step, at least 1.
@@ -56,6 +68,7 @@ class CanvasTrainingOptions:
         seed: of start and data.
     """
 
+    task_set: str = "short"
     hidden_size: int = 128
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
@@ -77,10 +90,16 @@ class CanvasTrainingOptions:
             raise UnspoolError("hidden_size must be a multiple of twice num_attention_heads")
         if self.save_steps % _PIECE:
             raise UnspoolError(f"save_steps must be a multiple of {_PIECE}, not {self.save_steps}")
-        known = {task.name for task in tasks.SHORT}
+        if self.task_set not in TASK_SETS:
+            raise UnknownNameError("task set", self.task_set, TASK_SETS)
+        known = {task.name for task in SHORT.tasks + LONG.tasks}
         for name, weight in self.weights:
             if name not in known or weight < 0:
                 raise UnspoolError(f"{name}={weight} is not a task with a weight of at least 0; tasks: {sorted(known)}")
+
+    @property
+    def tasks(self) -> TaskSet:
+        return TASK_SETS[self.task_set]
 
 
 def network(options: CanvasTrainingOptions) -> LlamaForCausalLM:
@@ -89,18 +108,18 @@ def network(options: CanvasTrainingOptions) -> LlamaForCausalLM:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=len(tasks.SYMBOLS),
+        vocab_size=len(options.tasks.vocabulary),
         hidden_size=options.hidden_size,
         num_hidden_layers=options.num_hidden_layers,
         num_attention_heads=options.num_attention_heads,
         num_key_value_heads=options.num_attention_heads,
         intermediate_size=options.intermediate_size,
-        max_position_embeddings=tasks.PROMPT_LENGTH + tasks.CANVAS_LENGTH,
+        max_position_embeddings=options.tasks.length,
         tie_word_embeddings=True,
         is_causal=False,
         bos_token_id=None,
-        eos_token_id=tasks.IDS[tasks.END],
-        pad_token_id=tasks.IDS[tasks.PAD],
+        eos_token_id=options.tasks.ids[END],
+        pad_token_id=options.tasks.ids[PAD],
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
@@ -112,16 +131,17 @@ def batch(options: CanvasTrainingOptions, step: int) -> tuple[torch.Tensor, torc
     import torch
 
     rng = np.random.default_rng([options.seed, step])
-    weights = np.array([dict(options.weights).get(task.name, 1.0) for task in tasks.SHORT])
+    tasks = options.tasks
+    weights = np.array([dict(options.weights).get(task.name, 1.0) for task in tasks.tasks])
     rows = []
-    for choice in rng.choice(len(tasks.SHORT), options.batch_size, p=weights / weights.sum()):
-        example = tasks.SHORT[choice].sample(rng)
-        rows.append(tasks.prompt_ids(example) + tasks.canvas_ids(example))
+    for choice in rng.choice(len(weights), options.batch_size, p=weights / weights.sum()):
+        example = tasks.tasks[choice].sample(rng)
+        rows.append(tasks.prompt_ids(example.prompt) + tasks.canvas_ids(example.answer))
     # One random start and even spacing: every batch holds nearly clean and nearly empty canvases.
     shares = (rng.random() + np.arange(options.batch_size) / options.batch_size) % 1
-    masked = rng.random((options.batch_size, tasks.PROMPT_LENGTH + tasks.CANVAS_LENGTH)) < shares[:, None]
-    masked[:, : tasks.PROMPT_LENGTH] = False
-    masked[~masked.any(axis=1), tasks.PROMPT_LENGTH] = True  # a canvas without a mask would teach nothing
+    masked = rng.random((options.batch_size, tasks.length)) < shares[:, None]
+    masked[:, : tasks.prompt_length] = False
+    masked[~masked.any(axis=1), tasks.prompt_length] = True  # a canvas without a mask would teach nothing
     return torch.from_numpy(np.array(rows)), torch.from_numpy(masked)
 
 
@@ -129,7 +149,7 @@ def loss(model: Callable[..., Any], ids: torch.Tensor, masked: torch.Tensor) -> 
     """Mean cross-entropy over the masked slots."""
     import torch
 
-    logits = model(input_ids=ids.masked_fill(masked, tasks.IDS[tasks.MASK]), use_cache=False).logits
+    logits = model(input_ids=ids.masked_fill(masked, _MASK_ID), use_cache=False).logits
     return torch.nn.functional.cross_entropy(logits[masked], ids[masked])
 
 
@@ -260,47 +280,72 @@ def _save(
         "average": average.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
-    atomically(state, lambda part: torch.save(saved, part))
+    with store.atomic_file(state) as part:
+        torch.save(saved, part)
 
 
 def _write(directory: Path, model: LlamaForCausalLM, options: CanvasTrainingOptions, curve: Curve) -> None:
+    tasks = options.tasks
     about = {
-        "mask_id": tasks.IDS[tasks.MASK],
-        "eos_token_id": tasks.IDS[tasks.END],
+        "mask_id": _MASK_ID,
+        "eos_token_id": tasks.ids[END],
+        "pad_token_id": tasks.ids[PAD],
         "shift": 0,
-        "symbols": list(tasks.SYMBOLS),
-        "prompt_length": tasks.PROMPT_LENGTH,
-        "canvas_length": tasks.CANVAS_LENGTH,
+        "prompt_length": tasks.prompt_length,
+        "canvas_length": tasks.canvas_length,
         "training": asdict(options),
         "seconds": round(curve[-1][2]),
     }
     model.save_pretrained(directory)
+    tokenizer(tasks).save(str(directory / "tokenizer.json"))
     points = [{"step": step, "loss": value, "seconds": seconds} for step, value, seconds in curve]
     for name, content in ((CANVAS, about), (CURVE, points)):
-        text = json.dumps(content, indent=1)
-        atomically(directory / name, lambda part, text=text: part.write_text(text))  # type: ignore[misc]
+        with store.atomic_file(directory / name) as part:
+            part.write_text(json.dumps(content, indent=1), "utf-8")
 
 
-def evaluate(model: LlamaForCausalLM, progress: Progress = lambda what, done, of: None) -> dict[str, float]:
+def parameters(directory: Path) -> int:
+    """Number of weights that a directory holds."""
+    from safetensors import safe_open
+
+    with safe_open(directory / "model.safetensors", "numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def tokenizer(tasks: TaskSet) -> Tokenizer:
+    """Text to a set's symbols and back. Up to three spaces only part symbols; what is no symbol is refused."""
+    fast = Tokenizer(WordLevel(tasks.ids, unk_token=""))
+    pattern = "|".join(re.escape(symbol) for symbol in sorted(tasks.vocabulary, key=len, reverse=True))
+    fast.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.Split(Regex("^ {1,3}$"), "removed")]
+    )
+    fast.decoder = decoders.Fuse()
+    fast.add_special_tokens([PAD, MASK, END])
+    return fast
+
+
+def evaluate(
+    model: LlamaForCausalLM, tasks: TaskSet, progress: Progress = lambda what, done, of: None
+) -> dict[str, float]:
     """Share of right answers by task, one token a step, to 50 questions that training has not seen."""
     from unspool.backends.torch_canvas import TransformersDenoiser
 
-    denoiser = TransformersDenoiser(model, tasks.IDS[tasks.MASK], tasks.IDS[tasks.END])
+    denoiser = TransformersDenoiser(model, _MASK_ID, tasks.ids[END])
     found = {}
-    for done, task in enumerate(tasks.SHORT):
-        progress("held-out questions", done, len(tasks.SHORT))
-        found[task.name] = _accuracy(denoiser, task)
-    progress("held-out questions", len(tasks.SHORT), len(tasks.SHORT))
+    for done, task in enumerate(tasks.tasks):
+        progress("held-out questions", done, len(tasks.tasks))
+        found[task.name] = _accuracy(denoiser, tasks, task)
+    progress("held-out questions", len(tasks.tasks), len(tasks.tasks))
     return found
 
 
-def _accuracy(denoiser: Denoiser, task: Task) -> float:
+def _accuracy(denoiser: Denoiser, tasks: TaskSet, task: Task) -> float:
     # Training draws from (seed, step): a key of other length is another stream.
     rng = np.random.default_rng([_HELD_OUT, *task.name.encode()])
-    examples = [task.sample(rng) for _ in range(_QUESTIONS)]
+    examples = [task.sample(rng) for _ in range(QUESTIONS)]
     requests = [
-        CanvasRequest(tasks.prompt_ids(example), [None] * tasks.CANVAS_LENGTH, Parts(TopK(), FixedBlocks()))
-        for example in examples
+        CanvasRequest(tasks.prompt_ids(e.prompt), [None] * tasks.canvas_length, Parts(TopK(), FixedBlocks()))
+        for e in examples
     ]
     answers = denoise(denoiser, requests)
     right = (task.right(e, tasks.answer_of(slots)) for e, slots in zip(examples, answers, strict=True))

@@ -1,0 +1,105 @@
+"""``unspool frontier``: what parallel unmasking costs in quality, on a masked-diffusion model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unspool.cli.common import Status, bars
+from unspool.errors import UnspoolError
+
+if TYPE_CHECKING:
+    from unspool.diffusion.frontier import Frontier
+
+
+def frontier(
+    model: Annotated[
+        str,
+        typer.Option("-m", "--model", help="tiny-diffusion, or a directory that `unspool train diffusion` wrote."),
+    ] = "tiny-diffusion",
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated; only lines that begin with one of these. Default: all.")
+    ] = "",
+    questions: Annotated[int, typer.Option(min=1, help="Held-out questions of each task.")] = 50,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="File for the report.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads. A small model gains little from a second one.")] = 1,
+) -> None:
+    """Measure right answers against passes of the model, for every method at swept settings.
+
+    The tasks are those that the model was trained on, the questions are held out. Tasks with several right answers are
+    reported apart: there, tokens that are committed together may not go together.
+
+    Examples:
+
+      unspool frontier --html frontier.html
+
+      unspool frontier -m tiny-diffusion --methods threshold,credit --questions 20
+    """
+    from unspool.about import about, command_line
+    from unspool.backends import store
+    from unspool.backends.diffusion_models import find, task_set
+    from unspool.bench.benchmark import check_output
+    from unspool.canvas_api import load_diffusion
+    from unspool.diffusion.frontier import REFERENCE, Frontier, measure, swept
+    from unspool.diffusion.learn2pd import FILE
+    from unspool.training.canvas_model import TASK_SETS
+
+    for file in (json_file, html_file):
+        check_output(file)
+    tasks = TASK_SETS[task_set(find(model))]
+    wanted = [name.strip() for name in methods.split(",") if name.strip()]
+    settings = swept("\n" in tasks.symbols, (find(model) / FILE).is_file())
+    lines = dict.fromkeys(setting.line for setting in settings)
+    for name in wanted:
+        if not any(line.startswith(name) for line in lines):
+            raise UnspoolError(f"no line begins with {name!r}; known: {', '.join(lines)}")
+    if wanted:
+        kept = (*wanted, REFERENCE)
+        settings = [setting for setting in settings if setting.line.startswith(kept)]
+    import torch
+
+    torch.set_num_threads(threads)
+    with Status() as status:
+        status.say(f"loading {model}")
+        decoder = load_diffusion(model)
+    start = about()
+    with bars() as progress:
+        points = measure(decoder, tasks, settings, questions, progress)
+    result = Frontier(start, command_line(sys.argv[1:]), model, tasks.canvas_length, points)
+    if json_file is not None:
+        with store.atomic_file(json_file) as temporary:
+            temporary.write_text(json.dumps(result.to_json()) + "\n", encoding="utf-8")
+    if html_file is not None:
+        from unspool.report import html
+
+        html.write([result], html_file)
+    _show(result)
+
+
+def _show(result: Frontier) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from unspool.diffusion.frontier import best, means
+    from unspool.report.frontier import LOSS, options_of
+
+    console = Console()
+    for dependent, words in ((False, "the prompt determines the answer"), (True, "several answers are right")):
+        found = means(result.points, dependent)
+        if not found:
+            continue
+        kept = best(found, LOSS)
+        table = Table(title=f"Tasks where {words}: fewest passes, at most {LOSS:.0%} below one token a step", box=None)
+        for column in ("method", "options"):
+            table.add_column(column, overflow="fold")
+        for column in ("accuracy", "passes", "times fewer"):
+            table.add_column(column, justify="right")
+        for line, mean in sorted(kept.items(), key=lambda item: item[1].passes):
+            figures = (f"{mean.accuracy:.1%}", f"{mean.passes:.2f}", f"{result.slots / mean.passes:.1f}")
+            table.add_row(line, options_of(mean), *figures)
+        console.print(table)

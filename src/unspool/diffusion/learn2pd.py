@@ -1,0 +1,108 @@
+"""Learning to Parallel: Accelerating Diffusion Large Language Models via Learnable Parallel Decoding (2025).
+
+With the finished text at hand, a decoder could commit each token at the first pass that predicts it. A small filter
+learns to tell these passes from the confidences of the whole block, and says of each slot whether its prediction is
+already final. The most confident slot is committed as well. Guarantee: lossy; a threshold above 1 is one token a step.
+
+Choices: two linear layers of the block's width with a ReLU between them, which has the paper's number of parameters; a
+block that is shorter than the filter is filled up with confidences of 1, as decided slots have.
+
+Left out: the end-of-text prediction (EoTP) that cuts the canvas behind a predicted end token; ``stop_at_eos`` ends it
+behind a committed one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool.engine import arrays
+from unspool.engine.canvas import Flags, View
+from unspool.errors import UnspoolError
+
+FILE = "unmask_filter.npz"
+"""Name of a filter beside the model that it was trained for."""
+
+_NAMES = ("first", "first_bias", "second", "second_bias")
+
+
+@dataclass(frozen=True)
+class Learn2PDOptions:
+    """The default threshold is that of the authors' script.
+
+    Attributes:
+        filter: file that ``unspool train unmask-filter`` wrote; None: the one beside the model.
+        threshold: least probability, by the filter, that a prediction is final.
+    """
+
+    filter: str | None = None
+    threshold: float = 0.96
+
+
+@dataclass(frozen=True)
+class UnmaskFilter:
+    """Two linear layers: confidences of a block [width] to logits [width] that its predictions are final.
+
+    Attributes:
+        first, second: [width, width], applied from the right.
+        first_bias, second_bias: [width].
+    """
+
+    first: NDArray[np.float32]
+    first_bias: NDArray[np.float32]
+    second: NDArray[np.float32]
+    second_bias: NDArray[np.float32]
+
+    @property
+    def width(self) -> int:
+        return len(self.first)
+
+    def __call__(self, confidence: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities [..., slots] from confidences of at most ``width`` slots."""
+        slots = confidence.shape[-1]
+        padding = [(0, 0)] * (confidence.ndim - 1) + [(0, self.width - slots)]
+        whole = np.pad(confidence, padding, constant_values=1.0)
+        logits = np.maximum(whole @ self.first + self.first_bias, 0) @ self.second + self.second_bias
+        probabilities: NDArray[np.float64] = 1 / (1 + np.exp(-logits[..., :slots].astype(np.float64)))
+        return probabilities
+
+    def save(self, path: Path) -> None:
+        arrays.save(path, "unmask filter", {name: getattr(self, name) for name in _NAMES})
+
+    @classmethod
+    def load(cls, path: Path) -> UnmaskFilter:
+        """Read a filter.
+
+        Raises:
+            UnspoolError: if the file cannot be read or holds no filter.
+        """
+        made = cls(*arrays.load(path, "unmask filter", _NAMES))
+        width = made.first.shape[0]
+        shapes = [getattr(made, name).shape for name in _NAMES]
+        if shapes != [(width, width), (width,), (width, width), (width,)]:
+            raise UnspoolError(f"{path} is not a saved unmask filter; train one with `unspool train unmask-filter`")
+        return made
+
+
+class Learn2PD:
+    """Commits what the filter takes for final."""
+
+    def __init__(self, options: Learn2PDOptions, unmask_filter: UnmaskFilter) -> None:
+        self.options = options
+        self._filter = unmask_filter
+
+    def enter(self, view: View) -> None:
+        """Check that the filter was trained on blocks of this length."""
+        if len(view.masked) > self._filter.width:
+            raise UnspoolError(
+                f"the unmask filter is for blocks of at most {self._filter.width} slots, not {len(view.masked)}; take "
+                f"blocks of {self._filter.width} with fixed_blocks, or train another filter"
+            )
+
+    def select(self, view: View) -> Flags:
+        chosen: Flags = self._filter(view.confidence) > self.options.threshold
+        chosen[np.argmax(np.where(view.masked, view.confidence, -np.inf))] = True
+        return chosen

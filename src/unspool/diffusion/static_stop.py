@@ -1,0 +1,36 @@
+"""The control of ``prophet``: stops after a fixed number of passes, whatever the model says. Guarantee: lossy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unspool.engine.canvas import Sight
+from unspool.errors import UnspoolError
+
+
+@dataclass(frozen=True)
+class StaticStopOptions:
+    """The default fills a quarter of a canvas of 32 slots one by one.
+
+    Attributes:
+        passes: after which all remaining masks are filled, at least 1.
+    """
+
+    passes: int = 8
+
+    def __post_init__(self) -> None:
+        if self.passes < 1:
+            raise UnspoolError(f"passes must be at least 1, not {self.passes}")
+
+
+class StaticStop:
+    """Stops at a pass."""
+
+    def __init__(self, options: StaticStopOptions | None = None) -> None:
+        self._passes = (options or StaticStopOptions()).passes
+
+    def check(self, slots: int) -> None:
+        """Nothing: the rule fits any canvas."""
+
+    def stop(self, sight: Sight) -> bool:
+        return sight.step + 1 >= self._passes

@@ -1,0 +1,142 @@
+"""Masked-diffusion models by name: results, traces, grammars, the command line, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from typer.testing import CliRunner
+
+import unspool
+from unspool import trace_file
+from unspool.canvas_api import DiffusionModel
+from unspool.cli import app
+from unspool.cli.generate_canvas import drawn
+from unspool.diffusion.short_tasks import SHORT
+from unspool.diffusion.tasks import END, MASK
+from unspool.engine.trace import CanvasEvent
+from unspool.errors import UnspoolError
+from unspool.trace_schema import schema
+from unspool.training.canvas_model import CanvasTrainingOptions, train
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("diffusion") / "untrained"
+    train(
+        path,
+        CanvasTrainingOptions(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_steps=1, batch_size=2
+        ),
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(directory: Path) -> DiffusionModel:
+    return unspool.load_diffusion(str(directory))
+
+
+def test_a_result_tells_the_text_and_what_it_took(model: DiffusionModel) -> None:
+    result = model.generate("<sort> d a c", method="top_k", method_options={"top_k": {"tokens_per_step": 5}})
+    assert result.prompt_token_ids == SHORT.prompt_ids(["<sort>", "d", "a", "c"])
+    figures = result.statistics
+    assert figures.commits == (5, 5, 5, 5, 4)
+    assert figures.passes == 5 and figures.fed == 5 * SHORT.length
+    assert figures.tokens == len(result.token_ids) and figures.tokens_per_pass == len(result.token_ids) / 5
+    shown = [SHORT.vocabulary[token] for token in result.token_ids]
+    assert result.text == "".join(symbol for symbol in shown if symbol not in ("<pad>", MASK, END))
+    assert (result.finish_reason == "stop") == (shown[-1] == END)
+
+
+def test_a_batch_gives_what_its_prompts_give_alone(model: DiffusionModel) -> None:
+    prompts = ["<sort> d a c", "<copy> x y", "<addition> 1 2 + 3"]
+    together = model.generate(prompts, method="credit+threshold+adablock", temperature=0.5, seed=4)
+    alone = [model.generate(p, method="credit+threshold+adablock", temperature=0.5, seed=4) for p in prompts]
+    assert [result.token_ids for result in together] == [result.token_ids for result in alone]
+
+
+def test_a_grammar_holds_where_the_model_knows_nothing(model: DiffusionModel) -> None:
+    result = model.generate("<sort> d a c", grammar='start: LETTER ("," LETTER)*\nLETTER: /[a-z]/', max_new_tokens=12)
+    letters = result.text.split(",")
+    assert letters and all(len(letter) == 1 and letter.isalpha() for letter in letters)
+    assert result.finish_reason == "stop" or len(result.token_ids) == 12
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "message"),
+    [
+        ("<sort> d ?", {}, "does not know all symbols"),
+        ("<sort> " + "a " * 20, {}, "has 21 tokens, and .* was trained on 10"),
+        ("<sort> a", {"method": "suffix"}, "unknown method for canvases"),
+        ("<sort> a", {"max_new_tokens": 0}, "no slots"),
+        ("<sort> a", {"max_new_tokens": 25}, "do not fit into the model's 34 positions"),
+        ("<sort> a", {"cache": "tripple"}, "cache must be"),
+        ("<sort> a", {"method_options": {"fixed_blocks": {"block_length": 7}}}, "does not divide"),
+        ("<sort> a", {"grammar": 'start: "a" start'}, "grammar"),
+    ],
+)
+def test_mistakes_are_told_before_any_pass(
+    model: DiffusionModel, prompt: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UnspoolError, match=message):
+        model.generate(prompt, on_event=lambda event: pytest.fail("a pass was made"), **options)
+
+
+def test_a_name_that_is_no_model() -> None:
+    with pytest.raises(UnspoolError, match="unknown diffusion model 'nothing'"):
+        unspool.load_diffusion("nothing")
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["generate", *arguments])
+
+
+def test_the_command_prints_text_and_figures(directory: Path, model: DiffusionModel) -> None:
+    result = run("-m", str(directory), "--method", "top_k", "<sort> d a c")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == model.generate("<sort> d a c", method="top_k").text + "\n"
+    assert "24 passes · top_k" in result.stderr
+
+
+def test_json_is_for_scripts(directory: Path) -> None:
+    result = run("-m", str(directory), "--json", "--max-new-tokens", "8", "<sort> d a c")
+    data = json.loads(result.stdout)
+    assert data["method"] == "threshold" and sum(data["statistics"]["commits"]) == 8
+
+
+def test_a_trace_is_written_and_valid(directory: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    assert run("-m", str(directory), "--trace", str(path), "<sort> d a c").exit_code == 0
+    validator = Draft202012Validator(schema())
+    for line in path.read_text().splitlines():
+        validator.validate(json.loads(line))
+    trace = trace_file.read(path)
+    assert not trace.truncated
+    last = [event for event in trace.events if event["kind"] == "canvas"][-1]
+    assert None not in last["slots"] and set(last["texts"]) == {str(token) for token in last["slots"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--top-k", "5"], "no --top-k"),
+        (["--acceptance", "greedy"], "no --acceptance"),
+        (["--assistant-model", "smollm2-135m"], "no --assistant-model"),
+        (["--method", "sufix"], "unknown method for canvases 'sufix'"),
+    ],
+)
+def test_what_a_canvas_does_not_have_is_refused(directory: Path, arguments: list[str], message: str) -> None:
+    result = run("-m", str(directory), *arguments, "<sort> a")
+    assert result.exit_code != 0
+    assert message in str(result.exception)
+
+
+def test_the_drawn_canvas_shows_masks_news_and_no_filling() -> None:
+    event = CanvasEvent(0, 1, 0, (7, None, 8, 2, 2), (2,), (0.9,), 5, 1.0)
+    text = drawn(event, {7: "a", 8: "b", 2: ""}.__getitem__, 2)
+    assert text.plain == "a░b"
+    assert [span.style for span in text.spans] == ["dim", "bold green"]

@@ -1,0 +1,104 @@
+"""Learn2PD's filter: the replay ends in the finished text, what is learned is used, and both are exact at the edges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from unspool.canvas_api import DiffusionModel, load_diffusion
+from unspool.cli import app
+from unspool.diffusion.learn2pd import UnmaskFilter
+from unspool.diffusion.short_tasks import SHORT
+from unspool.errors import UnspoolError
+from unspool.training.canvas_model import CanvasTrainingOptions
+from unspool.training.canvas_model import train as train_model
+from unspool.training.unmask_filter import Examples, FilterOptions, replay, train
+
+
+def quiet(what: str, done: int, of: int) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("filter") / "untrained"
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    train_model(path, CanvasTrainingOptions(**tiny, max_steps=20, batch_size=8))  # type: ignore[arg-type]
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(directory: Path) -> DiffusionModel:
+    return load_diffusion(str(directory))
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [SHORT.prompt_ids(task.sample(rng).prompt) for task in SHORT.tasks]
+
+
+def test_the_replay_ends_in_the_finished_text(model: DiffusionModel, prompts: list[list[int]]) -> None:
+    examples = replay(model, prompts, 8, quiet)
+    assert all(examples.alike)
+    assert sum(examples.passes) == len(examples.confidence) == len(examples.final)
+    assert all(3 <= passes <= 2 * SHORT.canvas_length for passes in examples.passes), "at least a pass a block"
+    assert examples.confidence.shape[1] == 8
+    assert ((examples.confidence > 0) & (examples.confidence <= 1)).all()
+
+
+def test_a_filter_that_says_no_is_one_token_a_step_and_one_that_says_yes_is_a_pass_a_block(
+    model: DiffusionModel, prompts: list[list[int]], tmp_path: Path
+) -> None:
+    zero = np.zeros((8, 8), np.float32)
+    for bias, method in ((-9.0, "fixed_blocks+top_k"), (9.0, "")):
+        path = tmp_path / f"{bias}.npz"
+        UnmaskFilter(zero, np.zeros(8, np.float32), zero, np.full(8, bias, np.float32)).save(path)
+        values = {"fixed_blocks": {"block_length": 8}, "learn2pd": {"filter": str(path)}}
+        found = model.generate(prompts, method="fixed_blocks+learn2pd", method_options=values)
+        if method:
+            plain = model.generate(prompts, method=method, method_options={"fixed_blocks": {"block_length": 8}})
+            assert [r.token_ids for r in found] == [r.token_ids for r in plain]
+        else:
+            assert all(result.statistics.passes == 3 for result in found)
+
+
+def test_what_depends_on_neighbours_is_learned_and_one_slot_alone_is_not_enough() -> None:
+    rng = np.random.default_rng(1)
+    confidence = rng.random((3000, 4)).astype(np.float32)
+    # A prediction is final if its right neighbour is sure, whatever its own confidence.
+    final = np.roll(confidence, -1, axis=1) > 0.6
+    examples = Examples(confidence, final, [], [])
+    made, figures = train(examples, FilterOptions(block_length=4, max_steps=600, learning_rate=0.03))
+    assert figures["loss"] < 0.6 * figures["loss_alone"]
+    assert figures["precision"] > 0.9
+    assert figures["examples"] + figures["held_out"] == 3000
+    again, _ = train(examples, FilterOptions(block_length=4, max_steps=600, learning_rate=0.03))
+    assert (again.first == made.first).all(), "the same seed gives the same filter"
+
+
+def test_a_short_block_is_filled_up_with_decided_slots() -> None:
+    rng = np.random.default_rng(2)
+    made = UnmaskFilter(*(rng.normal(size=shape).astype(np.float32) for shape in ((6, 6), 6, (6, 6), 6)))
+    confidence = rng.random(4)
+    np.testing.assert_allclose(made(confidence), made(np.array([*confidence, 1, 1]))[:4])
+
+
+def test_a_block_that_is_too_long_is_told(model: DiffusionModel, prompts: list[list[int]], tmp_path: Path) -> None:
+    path = tmp_path / "f.npz"
+    UnmaskFilter(*(np.zeros(shape, np.float32) for shape in ((4, 4), 4, (4, 4), 4))).save(path)
+    with pytest.raises(UnspoolError, match="at most 4 slots, not 24; take blocks of 4"):
+        model.generate(prompts, method="learn2pd", method_options={"learn2pd": {"filter": str(path)}})
+    with pytest.raises(UnspoolError, match="cannot read the unmask filter"):
+        model.generate(prompts, method="learn2pd", method_options={"learn2pd": {"filter": str(tmp_path / "none.npz")}})
+
+
+def test_the_command_writes_the_filter_that_the_method_finds(directory: Path, prompts: list[list[int]]) -> None:
+    arguments = ["train", "unmask-filter", "-m", str(directory), "--prompts", "2", "--max-steps", "20"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "precision" in result.stdout and "100% ended in it" in result.stdout
+    values = {"fixed_blocks": {"block_length": 8}}
+    assert load_diffusion(str(directory)).generate(prompts[0], method="fixed_blocks+learn2pd", method_options=values)
