@@ -87,7 +87,7 @@ def test_mistakes_are_told_before_any_pass(
 
 
 def test_a_name_that_is_no_model() -> None:
-    with pytest.raises(UnspoolError, match="unknown diffusion model 'nothing'"):
+    with pytest.raises(UnspoolError, match="no such directory: nothing"):
         unspool.load_diffusion("nothing")
 
 

@@ -212,12 +212,12 @@ def load_diffusion(name: str, device: str = "cpu") -> DiffusionModel:
     """Load a masked-diffusion model on torch.
 
     Args:
-        name: of a model that ships with unspool, see ``backends.diffusion_models``; or a directory in Hugging Face
-            layout: a checkpoint of LLaDA or Dream, or one that ``unspool train diffusion`` wrote.
+        name: a directory in Hugging Face layout: a checkpoint of LLaDA or Dream, or one that ``unspool train
+            diffusion`` wrote.
         device: a torch device; CUDA is untested here.
 
     Raises:
-        UnspoolError: for a name that is neither, or a directory that is no diffusion model.
+        UnspoolError: if there is no such directory, or it holds no diffusion model.
     """
     from unspool.backends.diffusion_checkpoints import load_denoiser
     from unspool.backends.diffusion_models import find, layout

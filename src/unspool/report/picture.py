@@ -13,7 +13,7 @@ from pathlib import Path
 from markupsafe import escape
 
 from unspool.bench.contestants import PLAIN
-from unspool.bench.result import Bench
+from unspool.bench.result import Bench, Spread
 from unspool.errors import UnspoolError
 from unspool.report.bars import Bar, draw_bars
 from unspool.report.benchmark import figures_of, same_text
@@ -64,17 +64,16 @@ def _words(figures: Figures) -> tuple[str, str]:
 
 def _canvas(figures: Figures, title: str, below: str) -> Canvas:
     look = looks(figures)
-    rows = sorted(figures.overall(figures.contestants), key=lambda row: -row.tokens_per_second.median)
+    speeds = {row.contestant: figures.total_speed(row.contestant) for row in figures.overall(figures.contestants)}
     bars = [
         Bar(
-            row.contestant,
-            number(row.tokens_per_second.median, 1)
-            + (" (slower than plain)" if row.slower and row.contestant != PLAIN else ""),
-            row.tokens_per_second,
-            look[row.contestant],
-            row.contestant not in figures.peers,
+            name,
+            number(speed, 1) + (" (slower than plain)" if speed < speeds.get(PLAIN, speed) else ""),
+            Spread(speed, speed, speed),
+            look[name],
+            name not in figures.peers,
         )
-        for row in rows
+        for name, speed in sorted(speeds.items(), key=lambda item: -item[1])
     ]
     lines = textwrap.wrap(below, 104)
     top = _TOP + 18 * (len(lines) - 1)
@@ -83,7 +82,7 @@ def _canvas(figures: Figures, title: str, below: str) -> Canvas:
     margin = 22
     rect = (margin / _WIDTH, margin / height, 1 - 2 * margin / _WIDTH, 1 - (margin + top) / height)
     canvas.figure.set_layout_engine("constrained", rect=rect)
-    draw_bars(canvas, bars, "tokens per second: median, quartiles; outlined: other engines")
+    draw_bars(canvas, bars, "tokens per second, all tokens ÷ all seconds; outlined: other engines")
     canvas.axes.tick_params(axis="y", labelsize=15)
     for text in canvas.axes.texts:
         text.set_fontsize(15)

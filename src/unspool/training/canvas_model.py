@@ -54,7 +54,7 @@ _PIECE = 50
 
 @dataclass(frozen=True)
 class CanvasTrainingOptions:
-    """Defaults are a plan for an hour on one core; no model was trained to their end yet.
+    """Defaults are a plan for an hour on two cores; no model was trained to their end yet.
 
     Attributes:
         task_set: of ``TASK_SETS``.
