@@ -221,8 +221,9 @@ def load_diffusion(name: str, device: str = "cpu") -> DiffusionModel:
     """
     from unspool.backends.diffusion_checkpoints import load_denoiser
     from unspool.backends.diffusion_models import find, layout
+    from unspool.backends.prepare import quiet
 
     directory: Path = find(name)
-    return DiffusionModel(
-        load_denoiser(directory, device), Tokenizer(directory), name, directory=directory, **layout(directory)
-    )
+    with quiet():
+        denoiser = load_denoiser(directory, device)
+    return DiffusionModel(denoiser, Tokenizer(directory), name, directory=directory, **layout(directory))

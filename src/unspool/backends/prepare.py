@@ -53,7 +53,7 @@ def _convert(source: ModelSource, directory: Path, weights: Weights, report: Rep
 
     report("reading the weights")
     model = load_torch(source)
-    with _quiet():
+    with quiet():
         save_tokenizer(source, directory)
         convert(model, directory, weights, report)
 
@@ -74,7 +74,7 @@ def load_torch(source: ModelSource, dtype: str = "float32") -> Any:
     from transformers import AutoModelForCausalLM
 
     where, gguf = _location(source)
-    with _quiet():
+    with quiet():
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 where, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False, **gguf
@@ -114,7 +114,7 @@ def tokenizer_directory(source: ModelSource) -> Path:
     if not final.is_dir():
         with store.lock(f"convert-{source.key}", f"another process reads {source.name}; waiting for it"):
             if not final.is_dir():
-                with store.atomic_directory(final) as directory, _quiet():
+                with store.atomic_directory(final) as directory, quiet():
                     save_tokenizer(source, directory)
     return final
 
@@ -148,7 +148,7 @@ def _size(path: Path) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the libraries' own progress bars and advice off the terminal; errors still come as exceptions.
 
     They write to both streams, and not all of them can be told not to; what happens is told through ``report``.

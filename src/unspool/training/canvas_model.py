@@ -26,6 +26,7 @@ from tokenizers.models import WordLevel
 
 from unspool.backends import store
 from unspool.backends.diffusion_checkpoints import CANVAS
+from unspool.backends.prepare import quiet
 from unspool.diffusion.fixed_blocks import FixedBlocks
 from unspool.diffusion.long_tasks import LONG
 from unspool.diffusion.short_tasks import SHORT
@@ -296,7 +297,8 @@ def _write(directory: Path, model: LlamaForCausalLM, options: CanvasTrainingOpti
         "training": asdict(options),
         "seconds": round(curve[-1][2]),
     }
-    model.save_pretrained(directory)
+    with quiet():
+        model.save_pretrained(directory)
     tokenizer(tasks).save(str(directory / "tokenizer.json"))
     points = [{"step": step, "loss": value, "seconds": seconds} for step, value, seconds in curve]
     for name, content in ((CANVAS, about), (CURVE, points)):
