@@ -45,7 +45,7 @@ def figures(runs: Sequence[Run], order: Iterable[str] = ()) -> list[Summary]:
 
 def _figures(name: str, category: str, own: Sequence[Run], plain: Sequence[Run]) -> Summary:
     ratios = _ratios(own, plain)
-    totals = _total_speed(own) / _total_speed(plain) if any(_timed(plain)) else None
+    totals = total_speed(own) / total_speed(plain) if any(_timed(plain)) else None
     telling = [run for run in own if run.passes is not None]
     decoding = sum(run.decode_seconds or 0.0 for run in telling)
     scoring = sum(run.scoring_seconds or 0.0 for run in telling)
@@ -85,7 +85,8 @@ def _speed(run: Run) -> float:
     return run.timed_tokens / run.seconds
 
 
-def _total_speed(runs: Iterable[Run]) -> float:
+def total_speed(runs: Iterable[Run]) -> float:
+    """All timed tokens ÷ all seconds of runs of which at least one has a speed."""
     timed = _timed(runs)
     return sum(run.timed_tokens for run in timed) / sum(run.seconds for run in timed)
 

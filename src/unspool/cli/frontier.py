@@ -27,7 +27,7 @@ def frontier(
     questions: Annotated[int, typer.Option(min=1, help="Held-out questions of each task.")] = 50,
     json_file: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="File for the report.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads. A small model gains little from a second one.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
 ) -> None:
     """Measure right answers against passes of the model, for every method at swept settings.
 

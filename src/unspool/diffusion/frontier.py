@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 
 from unspool.canvas_api import DiffusionModel
-from unspool.diffusion.tasks import Task, TaskSet
+from unspool.diffusion.tasks import Task, TaskSet, held_out
 
 ORACLE = "oracle"
 REFERENCE = "top_k"
 """One token a step by confidence: what the number of passes is compared with."""
-
-_HELD_OUT = 20_260_000
 
 Options = dict[str, dict[str, Any]]
 
@@ -167,9 +165,7 @@ def measure(
 
 
 def _point(model: DiffusionModel, tasks: TaskSet, task: Task, setting: Setting, questions: int) -> Point:
-    # Training draws from (seed, step): a key of other length is another stream.
-    rng = np.random.default_rng([_HELD_OUT, *task.name.encode()])
-    examples = [task.sample(rng) for _ in range(questions)]
+    examples = held_out(task, questions)
     options = setting.options
     if "prophet" in options and task.answer is not None:
         options = options | {"prophet": options["prophet"] | {"answer": task.answer}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from unspool.diffusion.tasks import Symbols
 INDENT, NEWLINE = "    ", "\n"
 DEF, RETURN, IF = "def ", "return ", "if "
 """Words with the space behind them, so that an answer's symbols, joined, are its text."""
+
+NAMES = ("f0", "f1", "f2")
+OPERATIONS: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 _ALLOWED = (
     *(ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.Assign, ast.If, ast.Compare, ast.Lt, ast.Gt),

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import permutations, product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.diffusion.functions import DEF, INDENT, NEWLINE, RETURN, computes
-from unspool.diffusion.tasks import DIGITS, LETTERS, Example, Symbols, Task, TaskSet
+from unspool.diffusion.functions import DEF, INDENT, NAMES, NEWLINE, OPERATIONS, RETURN, computes
+from unspool.diffusion.tasks import DIGITS, LETTERS, Example, Symbols, Task, TaskSet, letters
 
-_NAMES = ("f0", "f1", "f2")
-_OPERATIONS = ("+", "-", "*")
 _FILLED = 56
 _ANSWER = (57, 59)
 
 
 def _count(rng: np.random.Generator, least: int, most: int) -> int:
     return int(rng.integers(least, most + 1))
-
-
-def _letters(rng: np.random.Generator, count: int) -> Symbols:
-    return [LETTERS[i] for i in rng.permutation(len(LETTERS))[:count]]
 
 
 def _digits(rng: np.random.Generator, count: int) -> Symbols:
@@ -33,7 +27,7 @@ def _digits(rng: np.random.Generator, count: int) -> Symbols:
 def _records(rng: np.random.Generator) -> Example:
     prompt, answer = ["<records>"], []
     for _ in range(_count(rng, 3, 7)):
-        name, age = _letters(rng, 2), _digits(rng, 2)
+        name, age = letters(rng, 2), _digits(rng, 2)
         prompt += [*name, *age]
         answer += ["name", ":", *name, ";", "age", ":", *age, NEWLINE]
     return Example(prompt, answer)
@@ -42,7 +36,7 @@ def _records(rng: np.random.Generator) -> Example:
 def _json(rng: np.random.Generator) -> Example:
     """Pairs of a key and a number or a list of digits."""
     prompt, answer = ["<json>"], []
-    for key in _letters(rng, _count(rng, 2, 6)):
+    for key in letters(rng, _count(rng, 2, 6)):
         digits = _digits(rng, _count(rng, 1, 3))
         if rng.random() < 0.5:
             digits[0] = str(_count(rng, 1, 9))  # a number has no leading zero
@@ -70,8 +64,8 @@ def _statements(targets: Symbols, a: str, b: str, operations: Sequence[str]) -> 
 
 
 def _drawn(rng: np.random.Generator) -> tuple[str, Symbols, Symbols]:
-    operations = [_OPERATIONS[i] for i in rng.integers(len(_OPERATIONS), size=_count(rng, 3, 8))]
-    return _NAMES[rng.integers(len(_NAMES))], operations, _letters(rng, len(operations) + 2)
+    operations = [list(OPERATIONS)[i] for i in rng.integers(len(OPERATIONS), size=_count(rng, 3, 8))]
+    return NAMES[rng.integers(len(NAMES))], operations, letters(rng, len(operations) + 2)
 
 
 def _program(rng: np.random.Generator) -> Example:
@@ -85,20 +79,13 @@ def _program_free(rng: np.random.Generator) -> Example:
     return Example(["<program_free>", name, *operations], _function(name, a, b, _statements(targets, a, b, operations)))
 
 
-_MEANINGS: dict[str, Callable[[int, int], int]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-}
-
-
 def _runs(example: Example, answer: Symbols) -> bool:
     name, *operations = example.prompt[1:]
 
     def meaning(a: int, b: int) -> int:
         value = a
         for i, operation in enumerate(operations):
-            value = _MEANINGS[operation](value, a if i % 2 else b)
+            value = OPERATIONS[operation](value, a if i % 2 else b)
         return value
 
     return computes(answer, name, meaning, [(2, 5), (7, 3), (-4, 1)])
@@ -179,7 +166,7 @@ LONG = TaskSet(
         Task("latin_free", True, _latin_free, _is_latin),
     ),
     symbols=(
-        *(*LETTERS, *DIGITS, *_NAMES, "name", "age", DEF, RETURN),
+        *(*LETTERS, *DIGITS, *NAMES, "name", "age", DEF, RETURN),
         *(",", "+", "-", "*", "=", ";", "#", "_", ":", "(", ")", "[", "]", "{", "}", '"', NEWLINE, INDENT),
     ),
     prompt_length=40,

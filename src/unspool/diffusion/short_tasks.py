@@ -5,26 +5,20 @@ The list tasks are those of ParallelBench (2025) with items of one token.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from unspool.diffusion.functions import DEF, IF, INDENT, NEWLINE, RETURN, computes
-from unspool.diffusion.tasks import DIGITS, LETTERS, Example, Symbols, Task, TaskSet
+from unspool.diffusion.functions import DEF, IF, INDENT, NAMES, NEWLINE, OPERATIONS, RETURN, computes
+from unspool.diffusion.tasks import DIGITS, LETTERS, Example, Symbols, Task, TaskSet, letters
 
-_NAMES = ("f0", "f1", "f2")
 _SHORTEST, _LONGEST = 3, 6
 _FILLED = 18
 _ANSWER = (19, 21)
 
 
-def _letters(rng: np.random.Generator, count: int) -> Symbols:
-    return [LETTERS[i] for i in rng.permutation(len(LETTERS))[:count]]
-
-
 def _items(rng: np.random.Generator) -> Symbols:
-    return _letters(rng, int(rng.integers(_SHORTEST, _LONGEST + 1)))
+    return letters(rng, int(rng.integers(_SHORTEST, _LONGEST + 1)))
 
 
 def _listed(items: Sequence[str]) -> Symbols:
@@ -59,14 +53,14 @@ def _is_shuffled(example: Example, answer: Symbols) -> bool:
 
 
 def _replace_index(rng: np.random.Generator) -> Example:
-    *items, word = _letters(rng, int(rng.integers(_SHORTEST, _LONGEST + 1)) + 1)
+    *items, word = letters(rng, int(rng.integers(_SHORTEST, _LONGEST + 1)) + 1)
     place = int(rng.integers(len(items)))
     changed = [*items[:place], word, *items[place + 1 :]]
     return Example(["<replace_index>", *items, str(place), word], _listed(changed))
 
 
 def _replace_random(rng: np.random.Generator) -> Example:
-    *items, word = _letters(rng, int(rng.integers(_SHORTEST, _LONGEST + 1)) + 1)
+    *items, word = letters(rng, int(rng.integers(_SHORTEST, _LONGEST + 1)) + 1)
     place = int(rng.integers(len(items)))
     return Example(["<replace_random>", *items, ",", word], _listed([*items[:place], word, *items[place + 1 :]]))
 
@@ -97,9 +91,7 @@ def _is_chained(example: Example, answer: Symbols) -> bool:
 
 _CODE = ("+", "-", "*", "min", "max", "<", ">")
 _MEANINGS: dict[str, Callable[[int, int], int]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
+    **OPERATIONS,
     "min": min,
     "max": max,
     "<": min,
@@ -117,14 +109,14 @@ def _function(name: str, a: str, b: str, what: str) -> Symbols:
 
 
 def _python(rng: np.random.Generator) -> Example:
-    name, what = _NAMES[rng.integers(len(_NAMES))], _CODE[rng.integers(len(_CODE))]
-    a, b = _letters(rng, 2)
+    name, what = NAMES[rng.integers(len(NAMES))], _CODE[rng.integers(len(_CODE))]
+    a, b = letters(rng, 2)
     return Example(["<python>", name, a, b, what], _function(name, a, b, what))
 
 
 def _python_free(rng: np.random.Generator) -> Example:
-    name, what = _NAMES[rng.integers(len(_NAMES))], _CODE[rng.integers(len(_CODE))]
-    a, b = _letters(rng, 2)
+    name, what = NAMES[rng.integers(len(NAMES))], _CODE[rng.integers(len(_CODE))]
+    a, b = letters(rng, 2)
     return Example(["<python_free>", name, what], _function(name, a, b, what))
 
 
@@ -150,7 +142,7 @@ SHORT = TaskSet(
         Task("python_free", True, _python_free, _runs),
     ),
     symbols=(
-        *(*LETTERS, *DIGITS, *_NAMES),
+        *(*LETTERS, *DIGITS, *NAMES),
         *(",", "+", "-", "*", "=", "<", ">", ";", "#", "_", ":", "(", ")", NEWLINE, INDENT),
         *(DEF, RETURN, IF, "min", "max"),
     ),

@@ -17,6 +17,8 @@ LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 DIGITS = tuple("0123456789")
 PAD, MASK, END = "<pad>", "<mask>", "<end>"
 
+_HELD_OUT = 20_260_000
+
 Symbols = list[str]
 
 
@@ -54,6 +56,20 @@ class Task:
     @property
     def symbol(self) -> str:
         return f"<{self.name}>"
+
+
+def held_out(task: Task, count: int) -> list[Example]:
+    """Questions that training does not see; always the same, fewer are the first of more.
+
+    Training draws from (seed, step): a key of other length is another stream.
+    """
+    rng = np.random.default_rng([_HELD_OUT, *task.name.encode()])
+    return [task.sample(rng) for _ in range(count)]
+
+
+def letters(rng: np.random.Generator, count: int) -> Symbols:
+    """Different letters in random order."""
+    return [LETTERS[i] for i in rng.permutation(len(LETTERS))[:count]]
 
 
 @dataclass(frozen=True)

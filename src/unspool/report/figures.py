@@ -8,7 +8,7 @@ from statistics import median
 
 from unspool.bench.contestants import PLAIN
 from unspool.bench.result import Bench, Spread, Summary
-from unspool.bench.summary import ALL, spread
+from unspool.bench.summary import ALL, spread, total_speed
 
 
 class Figures:
@@ -56,11 +56,8 @@ class Figures:
         return self.bench.settings.get(contestant, {}).get("weights")
 
     def total_speed(self, contestant: str) -> float:
-        """Tokens per second over all runs that have a speed: all timed tokens ÷ all seconds."""
-        timed = [
-            run for run in self.bench.runs if run.contestant == contestant and run.timed_tokens and run.seconds > 0
-        ]
-        return sum(run.timed_tokens for run in timed) / sum(run.seconds for run in timed)
+        """Tokens per second over all of its runs."""
+        return total_speed(run for run in self.bench.runs if run.contestant == contestant)
 
     def pass_ms(self, contestant: str, category: str = ALL) -> float | None:
         """Milliseconds of a pass with what is around it, mean over all passes; None for peers."""

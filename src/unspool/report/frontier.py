@@ -7,8 +7,8 @@ from functools import partial
 from statistics import fmean
 
 from unspool.diffusion.frontier import ORACLE, Frontier, Mean, Point, best, means
-from unspool.report.drawing import CARD, HUES, MARKERS, MUTED, Canvas, Look, chart
-from unspool.report.looks import marker_key
+from unspool.report.drawing import CARD, MUTED, Canvas, Look, chart
+from unspool.report.looks import coloured, marker_key
 from unspool.report.parts import Part, Section, Table
 from unspool.report.words import counted, facts, number, share
 
@@ -20,9 +20,7 @@ _KINDS = {False: "Tasks whose prompt determines the answer", True: "Tasks with s
 
 def frontier_part(name: str, frontier: Frontier) -> Part:
     """All sections; ``name`` is unique in the page."""
-    lines = list(dict.fromkeys(point.line for point in frontier.points if point.line != ORACLE))
-    shapes = list(MARKERS)
-    look = {line: Look(HUES[i % len(HUES)], shapes[(i + i // len(HUES)) % len(shapes)]) for i, line in enumerate(lines)}
+    look = coloured(list(dict.fromkeys(point.line for point in frontier.points if point.line != ORACLE)))
     look[ORACLE] = Look(MUTED, "D")
     kinds = [kind for kind in _KINDS if any(point.dependent == kind for point in frontier.points)]
     first, more = headline(frontier)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from unspool.bench.contestants import PLAIN as PLAIN_NAME
 from unspool.report.drawing import HUES, MARKERS, PEER, PLAIN, ROLES, SQUARE, Look
 from unspool.report.figures import Figures
@@ -13,16 +15,17 @@ MODEL = "model"
 def looks(figures: Figures) -> dict[str, Look]:
     """Methods and drafters in colours, peers and plain decoding in greys; markers tell apart what colours may not."""
     sources = {source for row in figures.overall(figures.methods) for source in row.by_source}
-    coloured = list(dict.fromkeys([*figures.methods, *sorted(sources - {MODEL, PLAIN_NAME})]))
+    made = coloured(list(dict.fromkeys([*figures.methods, *sorted(sources - {MODEL, PLAIN_NAME})])))
     shapes = list(MARKERS)
-    made = {
-        # The marker changes with the colour, and again with each round through the colours.
-        name: Look(HUES[i % len(HUES)], shapes[(i + i // len(HUES)) % len(shapes)])
-        for i, name in enumerate(coloured)
-    }
     greys = {name: Look(PEER, shapes[(i + 1) % len(shapes)]) for i, name in enumerate(figures.peers)}
     plain = dict.fromkeys((PLAIN_NAME, MODEL), Look(PLAIN, "o"))
     return made | greys | plain
+
+
+def coloured(names: Sequence[str]) -> dict[str, Look]:
+    """A colour and a marker for each; the marker changes with the colour, and again with each round through them."""
+    shapes = list(MARKERS)
+    return {name: Look(HUES[i % len(HUES)], shapes[(i + i // len(HUES)) % len(shapes)]) for i, name in enumerate(names)}
 
 
 def colour(look: Look) -> str:

@@ -30,7 +30,7 @@ from unspool.backends.prepare import quiet
 from unspool.diffusion.fixed_blocks import FixedBlocks
 from unspool.diffusion.long_tasks import LONG
 from unspool.diffusion.short_tasks import SHORT
-from unspool.diffusion.tasks import END, MASK, PAD, Task, TaskSet
+from unspool.diffusion.tasks import END, MASK, PAD, Task, TaskSet, held_out
 from unspool.diffusion.top_k import TopK
 from unspool.engine.canvas import Denoiser
 from unspool.engine.denoise import CanvasRequest, Parts, denoise
@@ -45,7 +45,6 @@ TASK_SETS = {"short": SHORT, "long": LONG}
 
 STATE, CURVE = "training.pt", "curve.json"
 _MASK_ID = SHORT.ids[MASK]  # the same in every set
-_HELD_OUT = 20_260_000
 QUESTIONS = 50
 """Of each task, that ``evaluate`` asks."""
 
@@ -342,9 +341,7 @@ def evaluate(
 
 
 def _accuracy(denoiser: Denoiser, tasks: TaskSet, task: Task) -> float:
-    # Training draws from (seed, step): a key of other length is another stream.
-    rng = np.random.default_rng([_HELD_OUT, *task.name.encode()])
-    examples = [task.sample(rng) for _ in range(QUESTIONS)]
+    examples = held_out(task, QUESTIONS)
     requests = [
         CanvasRequest(tasks.prompt_ids(e.prompt), [None] * tasks.canvas_length, Parts(TopK(), FixedBlocks()))
         for e in examples
