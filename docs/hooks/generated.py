@@ -64,10 +64,33 @@ _GUARANTEES: dict[methods.Guarantee, str] = {
     "lossy": "the text may differ from plain decoding's",
 }
 
+_CONSTRAINTS = {
+    "grammar": [
+        "```sh",
+        'unspool generate --choices yes --choices no "Is the sky blue?"',
+        "```",
+        "",
+        "```python",
+        "import unspool",
+        "from pydantic import BaseModel",
+        "",
+        "",
+        "class Person(BaseModel):",
+        "    name: str",
+        "    age: int",
+        "",
+        "",
+        "model = unspool.load()",
+        'person = model.generate("Make up a person.", json_schema=Person).parsed',
+        "```",
+    ],
+}
+
 _KINDS: dict[methods.Kind, str] = {
     "drafter": "Drafters",
     "acceptance": "Acceptance rules",
     "batch": "Batch plans",
+    "constraint": "Constraints",
     "unmask": "Diffusion: unmask policies",
     "transform": "Diffusion: score transforms",
     "schedule": "Diffusion: block schedules",
@@ -149,6 +172,8 @@ def _example(method: methods.Method) -> list[str]:
             f'results = model.generate(["Why is the sky blue?", "Count to twenty."], batch="{method.name}")',
             "```",
         ]
+    elif method.kind == "constraint":
+        return _CONSTRAINTS[method.name]
     else:
         temperature = 0.0 if method.name == "greedy" else 0.8
         command = f"--temperature {temperature:g} --acceptance {method.name}"

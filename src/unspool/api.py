@@ -12,8 +12,9 @@ from unspool.backends.catalogue import default_model
 from unspool.backends.openvino_convert import WEIGHTS
 from unspool.backends.resolve import resolve
 from unspool.backends.tokenizer import Message, StopStrings, Tokenizer
+from unspool.constraints.grammar import GrammarConstraint
 from unspool.drafters.datastore import vocabulary_fingerprint
-from unspool.engine.contracts import LanguageModel, Memory
+from unspool.engine.contracts import Constraint, LanguageModel, Memory
 from unspool.engine.cost import CostCurve
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
@@ -38,6 +39,8 @@ class Result:
         statistics: counts and times.
         prompt_token_ids: ids that were decoded from.
         trace: all events of this sequence.
+        parsed: what a text under a grammar says once it is complete: the JSON of a ``json_schema``, the object of a
+            pydantic model, else the text; None without a grammar, or where the text was cut.
     """
 
     text: str
@@ -47,6 +50,7 @@ class Result:
     statistics: Statistics
     prompt_token_ids: list[int]
     trace: list[Event] = field(repr=False)
+    parsed: Any = None
 
 
 class Stream:
@@ -99,11 +103,14 @@ class Model:
             self._curve = calibration.calibrate(self.language_model, self.key, progress)
         return self._curve
 
-    def surroundings(self, memories: dict[str, Memory] | None = None) -> methods.Surroundings:
+    def surroundings(
+        self, memories: dict[str, Memory] | None = None, eos: frozenset[int] | None = None
+    ) -> methods.Surroundings:
         """What methods are built from.
 
         Args:
             memories: what methods have learned; the model's own if None.
+            eos: ids that end a text; the model's own if None.
         """
         return methods.Surroundings(
             self.language_model,
@@ -111,6 +118,8 @@ class Model:
             self.cost_curve,
             self.assistant.language_model if self.assistant else None,
             lambda: vocabulary_fingerprint(self.tokenizer.vocabulary),
+            self.tokenizer,
+            self.eos_token_ids if eos is None else eos,
         )
 
     def encode(self, prompt: Prompt, chat: bool | None = None) -> list[int]:
@@ -153,6 +162,9 @@ class Model:
             acceptance: name of an acceptance rule; by default ``greedy`` or, above temperature 0, ``same_noise``.
             chat: see ``encode``.
             memories: what methods learn, by method name; by default the model's own, kept across requests.
+            json_schema, regex, grammar, choices: what the text must fit, see ``GrammarOptions``; at most one of them.
+            constraint: name of a constraint of the registry, where it is not ``grammar``.
+            constraint_options: the constraint's own options, by name.
             **options: fields of ``GenerationOptions`` (``max_new_tokens``, ``temperature``, ``seed``, ...).
 
         Raises:
@@ -208,6 +220,12 @@ class Model:
         acceptance: str | None = None,
         chat: bool | None = None,
         memories: dict[str, Memory] | None = None,
+        json_schema: Any = None,
+        regex: str | None = None,
+        grammar: str | None = None,
+        choices: Sequence[str] = (),
+        constraint: str | None = None,
+        constraint_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> tuple[list[Request], list[StopStrings | None]]:
         known = GenerationOptions.__dataclass_fields__
@@ -217,21 +235,25 @@ class Model:
         settings = GenerationOptions(**options)
         eos = self.eos_token_ids if settings.eos_token_id is None else frozenset(settings.eos_token_id)
         settings = replace(settings, eos_token_id=sorted(eos))
-        surroundings = self.surroundings(memories)
+        surroundings = self.surroundings(memories, eos)
+        texts = {"json_schema": json_schema, "regex": regex, "grammar": grammar, "choices": choices or None}
+        constrain = _constraint(constraint, constraint_options, texts, surroundings)
         rule = methods.acceptance(acceptance, settings.greedy, surroundings)
         shapers = build_shapers(settings)
         requests, stops = [], []
         for prompt in prompts:
             stop = StopStrings(self.tokenizer, settings.stop) if settings.stop else None
+            tokens = self.encode(prompt, chat)
             requests.append(
                 Request(
-                    tokens=self.encode(prompt, chat),
+                    tokens=tokens,
                     drafter=methods.drafter(method, surroundings, method_options),
                     rule=rule,
                     options=settings,
                     shapers=shapers,
                     eos=eos,
                     method=method,
+                    constraint=constrain(tokens) if constrain else None,
                     stopping=stop,
                 )
             )
@@ -243,14 +265,19 @@ class Model:
         ids = [token for step in steps for token in step.emitted]
         (end,) = (event for event in events if isinstance(event, EndEvent))
         cut = stop is not None and end.reason == "stop_string"
+        text = stop.text if stop is not None and cut else self.tokenizer.decode(ids)
+        parsed = None
+        if isinstance(request.constraint, GrammarConstraint) and end.reason == "stop":
+            parsed = request.constraint.parse(text)
         return Result(
-            text=stop.text if stop is not None and cut else self.tokenizer.decode(ids),
+            text=text,
             token_ids=ids,
             logprobs=[p for step in steps for p in step.logprobs or ()] if request.options.logprobs else None,
             finish_reason=end.reason,
             statistics=summarise(events, end.row),
             prompt_token_ids=list(request.tokens),
             trace=events,
+            parsed=parsed,
         )
 
 
@@ -291,6 +318,22 @@ def load(
         _check_tokenizers(model, assistant_model)
         model.assistant = assistant_model
     return model
+
+
+def _constraint(
+    name: str | None, options: Mapping[str, Any] | None, texts: Mapping[str, Any], surroundings: methods.Surroundings
+) -> Callable[[Sequence[int]], Constraint] | None:
+    """What makes the constraint of a prompt; ``texts`` are the options of ``grammar``, None where not given."""
+    given = {key: value for key, value in texts.items() if value is not None}
+    if given and name is not None:
+        raise UnspoolError(f"{name} and {next(iter(given))} cannot be combined; leave one of them out")
+    if given:
+        return methods.constraint("grammar", surroundings, given)
+    if name is None:
+        if options:
+            raise UnspoolError('constraint_options belong to a constraint; name it: constraint="..."')
+        return None
+    return methods.constraint(name, surroundings, options)
 
 
 def split_weights(name: str) -> tuple[str, str | None]:

@@ -12,13 +12,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from unspool.backends.tokenizer import Tokenizer
 from unspool.engine.batch import BatchPlan
-from unspool.engine.contracts import Ability, AcceptanceRule, Drafter, LanguageModel, Memory
+from unspool.engine.contracts import Ability, AcceptanceRule, Constraint, Drafter, LanguageModel, Memory
 from unspool.engine.cost import CostCurve
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 CanvasKind = Literal["unmask", "transform", "schedule", "stop"]
-Kind = Literal["drafter", "acceptance", "batch", CanvasKind]
+Kind = Literal["drafter", "acceptance", "batch", "constraint", CanvasKind]
 Guarantee = Literal["identical", "same distribution", "valid", "lossy"]
 
 
@@ -32,6 +33,8 @@ class Surroundings:
         curve: gives the model's cost curve, measuring it if need be.
         assistant: the draft model, if there is one.
         vocabulary: gives the fingerprint of the tokenizer's vocabulary; ``""`` where it is not known.
+        tokenizer: of the model, where text matters.
+        eos: ids that end a text of this request.
     """
 
     model: LanguageModel
@@ -39,6 +42,8 @@ class Surroundings:
     curve: Callable[[], CostCurve] | None = None
     assistant: LanguageModel | None = None
     vocabulary: Callable[[], str] = str
+    tokenizer: Tokenizer | None = None
+    eos: frozenset[int] = frozenset()
 
     def memory(self, name: str, make: Callable[[], Memory]) -> Any:
         """The memory of a method; ``make`` is called if there is none yet."""
@@ -66,14 +71,14 @@ class Method:
 
     Attributes:
         name: what the user types; also the name of its file, its test and its page.
-        kind: which slot it fills: of the autoregressive loop (``drafter``, ``acceptance``, ``batch``) or of the denoise
-            loop (``unmask``, ``transform``, ``schedule``, ``stop``).
+        kind: which slot it fills: of the autoregressive loop (``drafter``, ``acceptance``, ``batch``, ``constraint``)
+            or of the denoise loop (``unmask``, ``transform``, ``schedule``, ``stop``).
         guarantee: ``identical`` (token for token plain decoding), ``same distribution``, ``valid`` or ``lossy``.
         summary: one sentence.
         paper: title and year, or what it is where there is no paper.
         options: frozen dataclass with the paper's defaults.
-        build: makes the drafter of one sequence, the acceptance rule, the batch plan, or the part of one canvas, which
-            gets ``CanvasSurroundings``.
+        build: makes the drafter of one sequence, the acceptance rule, the batch plan, what makes the constraint of a
+            prompt from its ids, or the part of one canvas, which gets ``CanvasSurroundings``.
         needs: abilities that the model must offer.
         assisted: whether it needs a draft model.
     """
@@ -109,8 +114,9 @@ def methods() -> Mapping[str, Method]:
     # Their rows are built from what is above.
     from unspool.shipped import SHIPPED
     from unspool.shipped_canvas import SHIPPED_CANVAS
+    from unspool.shipped_constraints import SHIPPED_CONSTRAINTS
 
-    table = {method.name: method for method in (*SHIPPED, *SHIPPED_CANVAS)}
+    table = {method.name: method for method in (*SHIPPED, *SHIPPED_CONSTRAINTS, *SHIPPED_CANVAS)}
     for entry in entry_points(group="unspool.methods"):
         method = entry.load()
         if not isinstance(method, Method) or method.name in table:
@@ -191,6 +197,16 @@ def acceptance(name: str | None, greedy: bool, surroundings: Surroundings) -> Ac
     check_needs(method, surroundings)
     rule: AcceptanceRule = method.build(surroundings, make_options(method, {}))
     return rule
+
+
+def constraint(
+    name: str, surroundings: Surroundings, values: Mapping[str, Any] | None = None
+) -> Callable[[Sequence[int]], Constraint]:
+    """What makes the constraint of one sequence from the ids of its prompt."""
+    method = find(name, "constraint")
+    check_needs(method, surroundings)
+    made: Callable[[Sequence[int]], Constraint] = method.build(surroundings, make_options(method, values or {}))
+    return made
 
 
 def batch_plan(name: str, values: Mapping[str, Any] | None = None) -> BatchPlan:

@@ -52,6 +52,10 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         return self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
+    def to_json(self) -> str:
+        """The fast tokenizer as the text of a ``tokenizer.json``."""
+        return self._fast.to_str()
+
     def token(self, token_id: int) -> str:
         """The raw piece of one id; empty for an id without one."""
         return self._fast.id_to_token(token_id) or ""

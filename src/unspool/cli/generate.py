@@ -64,6 +64,19 @@ def generate(
     repetition_penalty: Annotated[float, typer.Option(help="Above 1 makes tokens of the text less likely.")] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text, by every `identical` method.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End the text at this string; may be repeated.")] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(help="The text is JSON that fits the schema in this file.", show_default=False)
+    ] = None,
+    regex: Annotated[
+        str | None, typer.Option(help="The whole text matches this regular expression.", show_default=False)
+    ] = None,
+    grammar: Annotated[
+        Path | None,
+        typer.Option(help="The text fits the Lark grammar in this file; also on a canvas.", show_default=False),
+    ] = None,
+    choices: Annotated[
+        list[str] | None, typer.Option(help="The text is this one or another that is given so.", show_default=False)
+    ] = None,
     chat: Annotated[
         bool | None, typer.Option("--chat/--no-chat", help="Use the chat template. Default: if the model has one.")
     ] = None,
@@ -90,6 +103,10 @@ def generate(
 
       unspool generate -m qwen2.5-coder-1.5b --method draft_model --assistant-model qwen2.5-coder-0.5b < prompt.txt
 
+      unspool generate --json-schema person.json "Make up a person." | jq .name
+
+      unspool generate --choices yes --choices no "Is the sky blue?"
+
       unspool generate --trace run.jsonl --view "Count to twenty."
 
       unspool generate -m tiny-diffusion --method credit+threshold "<sort> d a c b"
@@ -105,13 +122,17 @@ def generate(
             "--acceptance": acceptance,
             "--stop": stop,
             "--weights": weights,
+            "--json-schema": json_schema,
+            "--regex": regex,
+            "--choices": choices,
         }
         given |= {"--threads": threads, "--chat": chat}
         given |= {"--top-k": top_k or None, "--top-p": top_p if top_p != 1 else None}
         given |= {"--repetition-penalty": repetition_penalty if repetition_penalty != 1 else None}
         if wrong := [name for name, value in given.items() if value is not None]:
             raise UnsupportedError(f"{model} is a diffusion model, for which there is no {wrong[0]}; leave it out")
-        _fill(model, text, method, max_new_tokens, temperature, seed, as_json, trace, view, device)
+        rules = _text(grammar) if grammar else None
+        _fill(model, text, method, max_new_tokens, temperature, seed, rules, as_json, trace, view, device)
         return
     method = method or "auto"
     options: dict[str, Any] = {
@@ -125,6 +146,8 @@ def generate(
     }
     # Mistakes are told before a model is loaded or downloaded.
     GenerationOptions(**options)
+    constrained = _constraint(json_schema, regex, grammar, choices)
+    options |= constrained
     from unspool.methods import check_assisted, find
 
     check_assisted(find(method, "drafter"), assistant_model)
@@ -152,6 +175,8 @@ def generate(
                     print(piece, end="", flush=True)
                 print(flush=True)
                 print(summary(stream.result, method), file=sys.stderr)
+                if constrained and stream.result.finish_reason != "stop":
+                    print("the text was cut before it was complete; raise --max-new-tokens", file=sys.stderr)
     _show(trace, view)
 
 
@@ -162,6 +187,7 @@ def _fill(
     slots: int | None,
     temperature: float,
     seed: int,
+    grammar: str | None,
     as_json: bool,
     trace: Path | None,
     view: bool,
@@ -174,8 +200,27 @@ def _fill(
     if view and trace is None:
         trace = _temporary()
     options = {"method": method or METHOD, "max_new_tokens": slots, "temperature": temperature, "seed": seed}
+    options |= {"grammar": grammar}
     fill(model, text, options, device, as_json, trace)
     _show(trace, view)
+
+
+def _constraint(
+    json_schema: Path | None, regex: str | None, grammar: Path | None, choices: list[str] | None
+) -> dict[str, Any]:
+    """The options of ``generate`` that these flags stand for."""
+    from unspool.constraints.grammar import GrammarOptions
+
+    given = {
+        "json_schema": json_schema and _text(json_schema),
+        "regex": regex,
+        "grammar": grammar and _text(grammar),
+        "choices": choices,
+    }
+    given = {name: value for name, value in given.items() if value}
+    if given:
+        GrammarOptions(**given).compiled()  # type: ignore[arg-type]
+    return given
 
 
 def _check_trace(trace: Path | None, view: bool) -> None:
@@ -217,10 +262,7 @@ def _read(prompt: str | None, file: Path | None) -> str:
     if prompt is not None and file is not None:
         raise UnspoolError("a prompt and --file were both given; use one of them")
     if file is not None:
-        try:
-            prompt = file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UnspoolError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+        prompt = _text(file)
     elif prompt is None:
         if sys.stdin.isatty():
             raise UnspoolError(
@@ -230,6 +272,13 @@ def _read(prompt: str | None, file: Path | None) -> str:
     if not prompt.strip():
         raise UnspoolError("the prompt is empty; give some text")
     return prompt
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnspoolError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def summary(result: Result, method: str) -> str:

@@ -204,7 +204,10 @@ class Constraint(Protocol):
     """Which tokens may follow. The engine advances it along the accepted path and asks it about drafted ones."""
 
     def allowed(self, path: Sequence[int]) -> NDArray[np.bool_] | None:
-        """Mask [vocabulary] after the committed text and the drafted ``path``; None where everything is allowed."""
+        """Mask [vocabulary] after the committed text and the drafted ``path``; None where everything is allowed.
+
+        Also None behind a path that is not allowed itself: nothing of it is ever emitted.
+        """
         ...
 
     def forced(self) -> Sequence[int]:
@@ -213,6 +216,15 @@ class Constraint(Protocol):
 
     def advance(self, tokens: Sequence[int]) -> None:
         """Move over committed tokens."""
+        ...
+
+
+@runtime_checkable
+class Permitting(Constraint, Protocol):
+    """A constraint that can tell of one token what its mask would say, for less than the mask costs."""
+
+    def permits(self, path: Sequence[int], token: int) -> bool:
+        """Whether ``allowed(path)`` holds ``token``."""
         ...
 
 

@@ -56,8 +56,11 @@ class Request:
         shapers: the whole pipeline in order, as ``unspool.shaping.build`` makes it.
         eos: ids that end the text; the ending id is part of the output.
         method: name for the trace.
-        constraint: advanced along the output.
+        constraint: advanced along the output. Tokens that it forces are drafted in place of the drafter's, which is
+            then neither asked for a tree nor shown the pass.
         stopping: called with each emitted token; a reason ends the text after that token.
+        session: where decoding begins: a session of the model that already holds the first tokens of the prompt, not
+            all of them. The row works on it and closes it. None: a new one.
     """
 
     tokens: Sequence[int]
@@ -69,6 +72,7 @@ class Request:
     method: str = "plain"
     constraint: Constraint | None = None
     stopping: Callable[[int], FinishReason | None] | None = None
+    session: Session | None = None
 
 
 @dataclass
@@ -110,6 +114,7 @@ class _Row:
         )
         self.steps = 0
         self.waited = 0
+        self._asked = True  # whether the drafter proposed the tree of this pass
         self.finished: FinishReason | None = None
 
     @property
@@ -120,7 +125,14 @@ class _Row:
         start = time.perf_counter()
         # Drafts beyond the length limit could never be emitted, so they are not paid for.
         levels = min(self.remaining, self.session.room)
-        tree = self.request.drafter.propose(self.context, MAX_TREE_NODES).truncated(levels - 1)
+        forced = self.request.constraint.forced() if self.request.constraint else ()
+        self._asked = not forced
+        if forced:
+            # All of them are right, so that no drafter could do better.
+            tree = TokenTree.chain((self.tokens[-1], *forced[: MAX_TREE_NODES - 1]), "forced")
+        else:
+            tree = self.request.drafter.propose(self.context, MAX_TREE_NODES)
+        tree = tree.truncated(levels - 1)
         if tree.tokens[0] != self.tokens[-1]:
             raise ValueError(f"{self.request.method}: the root of the tree is not the newest committed token")
         if len(tree) > MAX_TREE_NODES:
@@ -162,7 +174,7 @@ class _Row:
             request.constraint.advance(emitted)
         accept_ms = _ms(start)
         start = time.perf_counter()
-        if not self.finished:
+        if not self.finished and self._asked:
             request.drafter.observe(_Step(tree, decision, tuple(emitted), self.context, logits, target))
         event = StepEvent(
             row=self.index,
@@ -205,7 +217,8 @@ def check(model: LanguageModel, request: Request) -> None:
     """Refuse a request that cannot be served, before any work.
 
     Raises:
-        UnspoolError: empty prompt, ids outside the vocabulary, or a text longer than the context.
+        UnspoolError: empty prompt, ids outside the vocabulary, a text longer than the context, or a session that holds
+            more than the prompt.
     """
     prompt, limit = len(request.tokens), model.max_length
     if not prompt:
@@ -221,6 +234,11 @@ def check(model: LanguageModel, request: Request) -> None:
         raise UnspoolError(
             f"prompt ({prompt}) and max_new_tokens ({request.options.max_new_tokens}) exceed the model's context of "
             f"{limit} tokens; set max_new_tokens to at most {limit - prompt}"
+        )
+    if request.session is not None and request.session.length >= prompt:
+        raise UnspoolError(
+            f"the session holds {request.session.length} tokens, the prompt has {prompt}; rewind it to at most "
+            f"{prompt - 1}, because the last token of the prompt is scored anew"
         )
 
 
@@ -258,7 +276,7 @@ def _decode(model: LanguageModel, requests: Sequence[Request], plan: BatchPlan) 
             while waiting and (plan.window is None or len(active) < plan.window):
                 index = waiting.popleft()
                 request = requests[index]
-                row = active[index] = _Row(index, request, model.open())
+                row = active[index] = _Row(index, request, model.open() if request.session is None else request.session)
                 options = request.options
                 yield StartEvent(
                     index, len(request.tokens), request.method, model.settings, options.temperature, options.seed
@@ -295,11 +313,18 @@ def _prefill(row: _Row) -> PrefillEvent:
     """Everything but the last token of the prompt goes into the cache; no logits are asked for."""
     start = time.perf_counter()
     prompt = row.request.tokens[:-1]
-    while (at := row.session.length) < len(prompt):
-        block = TokenTree.chain(prompt[at : at + min(PREFILL_BLOCK, row.session.room)])
-        row.session.score(block, rows=())
-        row.session.commit(range(len(block)))
+    extend(row.session, prompt[row.session.length :])
     return PrefillEvent(row.index, len(prompt), _ms(start))
+
+
+def extend(session: Session, tokens: Sequence[int]) -> None:
+    """Put more tokens into the cache, as a prefill does."""
+    at = 0
+    while at < len(tokens):
+        block = tokens[at : at + min(PREFILL_BLOCK, session.room)]
+        session.score(TokenTree.chain(block), rows=())
+        session.commit(range(len(block)))
+        at += len(block)
 
 
 def _ms(start: float) -> float:

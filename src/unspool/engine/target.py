@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine import noise, numeric
-from unspool.engine.contracts import Constraint, Logits, Shaper
+from unspool.engine.contracts import Constraint, Logits, Permitting, Shaper
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
@@ -37,7 +37,8 @@ class ShapedTarget:
         shapers: in the order of ``unspool.shaping.build``. A constraint acts before the first one whose ``is_warper``
             is true, so that truncation counts only what the constraint allows.
         options: ``temperature`` (0 is greedy) and ``seed``; temperature itself is one of the shapers.
-        constraint: which tokens may follow.
+        constraint: which tokens may follow. One that is ``Permitting`` is asked for its mask only where the token that
+            would be chosen without it is not allowed, or where more than the choice is asked for.
 
     Raises:
         UnspoolError: when a node is asked for after which no token may follow, or whose logits are not numbers.
@@ -59,6 +60,9 @@ class ShapedTarget:
         self._options = options
         self._constraint = constraint
         self._plain = not shapers and constraint is None
+        # Drawn from all tokens with the position's noise, a token that is allowed is the one that would be drawn from
+        # the allowed ones: leaving others out changes neither its score nor its lead. Truncation would count them.
+        self._permitting = constraint if isinstance(constraint, Permitting) and self._untruncated() else None
         self._ids: NDArray[np.int64] | None = None
         self._rows: dict[int, Logits] = {}
         self._picks: dict[int, _Pick] = {}
@@ -75,7 +79,9 @@ class ShapedTarget:
         """How far the runner-up is behind the choice after ``node``, in logits; at least 0, inf without a runner-up.
 
         Greedy: the gap between the two largest shaped logits. Sampling: the gap between the two largest sums of
-        shaped logit and Gumbel noise. Either way, what rounding must exceed to flip the choice.
+        shaped logit and Gumbel noise. Either way, what rounding must exceed to flip the choice. Where a constraint was
+        asked about the choice alone, the runner-up may be a token that it does not allow: the margin is then a lower
+        bound.
         """
         scores, _, best = self._pick(node)
         second = max(scores[:best].max(initial=-np.inf), scores[best + 1 :].max(initial=-np.inf))
@@ -120,7 +126,14 @@ class ShapedTarget:
         return pick
 
     def _decide(self, node: int) -> _Pick:
-        scores: NDArray[Any] = self._row(node)
+        if self._permitting is not None:
+            pick = self._best(node, self._shape(node, None))
+            token = pick.best if pick.ids is None else int(pick.ids[pick.best])
+            if self._permitting.permits(self.tree.path_tokens(node), token):
+                return pick
+        return self._best(node, self._row(node))
+
+    def _best(self, node: int, scores: NDArray[Any]) -> _Pick:
         ids = None
         if not self._options.greedy:
             # The sum that `noise.draw` takes the argmax of, kept for the margin. In place: for a large vocabulary a
@@ -142,17 +155,21 @@ class ShapedTarget:
             return raw
         row = self._rows.get(node)
         if row is None:
-            row = self._rows[node] = self._shape(node)
+            row = self._rows[node] = self._shape(node, self._constraint)
         return row
 
-    def _shape(self, node: int) -> Logits:
+    def _untruncated(self) -> bool:
+        warpers = [shaper for shaper in self._shapers if getattr(shaper, "is_warper", False)]
+        return all(getattr(warper, "is_elementwise", False) for warper in warpers)
+
+    def _shape(self, node: int, constraint: Constraint | None) -> Logits:
         row: Logits = self._logits[node]
         path = self.tree.path_tokens(node)
         tokens = self._history(path)
         first = next((i for i, s in enumerate(self._shapers) if getattr(s, "is_warper", False)), len(self._shapers))
         for shaper in self._shapers[:first]:
             row = shaper(tokens, row)
-        mask = self._constraint.allowed(path) if self._constraint else None
+        mask = constraint.allowed(path) if constraint else None
         if mask is not None:
             row = np.where(mask, row, -np.inf)
         # Warpers always leave a token, so this is the place where none can be left.

@@ -21,6 +21,7 @@ class Temperature:
     """Divides the logits by ``temperature``, above 0."""
 
     is_warper: ClassVar[bool] = True
+    is_elementwise: ClassVar[bool] = True
     temperature: float
 
     def __call__(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:

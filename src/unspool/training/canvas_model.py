@@ -78,7 +78,7 @@ class CanvasTrainingOptions:
     muon_learning_rate: float = 0.02
     adam_learning_rate: float = 2e-3
     warmup_steps: int = 200
-    weights: tuple[tuple[str, float], ...] = (("reverse", 2.0), ("addition", 3.0))
+    weights: tuple[tuple[str, float], ...] = (("reverse", 2.0), ("addition", 3.0), ("latin", 2.0))
     save_steps: int = 500
     seed: int = 0
 
