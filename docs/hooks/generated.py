@@ -91,6 +91,7 @@ _KINDS: dict[methods.Kind, str] = {
     "acceptance": "Acceptance rules",
     "batch": "Batch plans",
     "constraint": "Constraints",
+    "sampler": "Samplers of a grammar",
     "unmask": "Diffusion: unmask policies",
     "transform": "Diffusion: score transforms",
     "schedule": "Diffusion: block schedules",
@@ -174,6 +175,16 @@ def _example(method: methods.Method) -> list[str]:
         ]
     elif method.kind == "constraint":
         return _CONSTRAINTS[method.name]
+    elif method.kind == "sampler":
+        return [
+            "```python",
+            "import unspool",
+            "",
+            "model = unspool.load()",
+            f'samples = model.sample("Roll a die.", 20, sampler="{method.name}", regex="[1-6]", max_new_tokens=4)',
+            "print([result.text for result in samples.results], samples.attempts)",
+            "```",
+        ]
     else:
         temperature = 0.0 if method.name == "greedy" else 0.8
         command = f"--temperature {temperature:g} --acceptance {method.name}"

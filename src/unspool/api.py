@@ -21,6 +21,7 @@ from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import Statistics, summarise
 from unspool.engine.trace import EndEvent, Event, FinishReason, StepEvent
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.sampling import Samples, sample
 from unspool.shaping import build as build_shapers
 
 Prompt = str | Sequence[Message] | Sequence[int]
@@ -210,6 +211,10 @@ class Model:
                 yield stop.text[shown:]
 
         return Stream(pieces(), lambda: self._result(events, requests[0], stop))
+
+    def sample(self, prompt: Prompt, num_samples: int, **options: Any) -> Samples:
+        """Draw texts of a grammar with the probabilities that the model itself gives them, see ``sampling.sample``."""
+        return sample(self, prompt, num_samples, **options)
 
     def _requests(
         self,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from unspool.backends.tokenizer import Tokenizer
+from unspool.constraints.aligned import AlignedOptions, AlignedShaper
 from unspool.constraints.grammar import GrammarConstraint, GrammarOptions
 from unspool.engine.contracts import Constraint
 from unspool.errors import UnspoolError
@@ -44,5 +46,23 @@ SHIPPED_CONSTRAINTS = (
         "llguidance (Microsoft), a library; no paper",
         GrammarOptions,
         _grammar,
+    ),
+    Method(
+        "asap",
+        "sampler",
+        "valid",
+        "Samples texts of a grammar ever closer to the model's own distribution over them.",
+        "Grammar-Aligned Decoding (2024)",
+        AlignedOptions,
+        lambda _, options: partial(AlignedShaper, "asap"),
+    ),
+    Method(
+        "cars",
+        "sampler",
+        "valid",
+        "Samples texts of a grammar from exactly the model's own distribution over them, and rejects on the way.",
+        "Constrained Adaptive Rejection Sampling (2025)",
+        AlignedOptions,
+        lambda _, options: partial(AlignedShaper, "cars"),
     ),
 )
