@@ -311,7 +311,7 @@ def flags(command: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["generate", "models", "methods", "calibrate", "prove", "bench", "frontier", "report", "view"]
+    "command", ["generate", "models", "methods", "calibrate", "prove", "bench", "frontier", "extract", "report", "view"]
 )
 def test_tables_of_options_equal_the_help(command: str) -> None:
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [command, "--help"]).output
@@ -351,6 +351,7 @@ def test_commands_in_the_pages_have_their_options() -> None:
         "prove",
         "bench",
         "frontier",
+        "extract",
         "report",
         "view",
         *groups,

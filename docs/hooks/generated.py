@@ -25,6 +25,7 @@ from unspool.bench.summary import ALL, ratio_table, summarise
 from unspool.cli.bench import bench
 from unspool.cli.calibrate import calibrate
 from unspool.cli.datastore import build as datastore_build
+from unspool.cli.extract import extract
 from unspool.cli.frontier import frontier
 from unspool.cli.generate import generate
 from unspool.cli.methods import list_methods
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
+    "extract": extract,
     "models": list_models,
     "methods": list_methods,
     "calibrate": calibrate,
@@ -64,7 +66,20 @@ _GUARANTEES: dict[methods.Guarantee, str] = {
     "lossy": "the text may differ from plain decoding's",
 }
 
-_CONSTRAINTS = {
+_EXAMPLES = {
+    "extract": [
+        "```sh",
+        'unspool extract -q "Who found it?" "The comet was found by Caroline Herschel in 1786."',
+        "```",
+        "",
+        "```python",
+        "import unspool",
+        "",
+        "model = unspool.load()",
+        'passage = "The comet was found by Caroline Herschel in 1786."',
+        'print(unspool.extract(model, "Who found it?", passage).text)',
+        "```",
+    ],
     "grammar": [
         "```sh",
         'unspool generate --choices yes --choices no "Is the sky blue?"',
@@ -92,6 +107,7 @@ _KINDS: dict[methods.Kind, str] = {
     "batch": "Batch plans",
     "constraint": "Constraints",
     "sampler": "Samplers of a grammar",
+    "program": "Programs over the loop",
     "unmask": "Diffusion: unmask policies",
     "transform": "Diffusion: score transforms",
     "schedule": "Diffusion: block schedules",
@@ -173,8 +189,8 @@ def _example(method: methods.Method) -> list[str]:
             f'results = model.generate(["Why is the sky blue?", "Count to twenty."], batch="{method.name}")',
             "```",
         ]
-    elif method.kind == "constraint":
-        return _CONSTRAINTS[method.name]
+    elif method.name in _EXAMPLES:
+        return _EXAMPLES[method.name]
     elif method.kind == "sampler":
         return [
             "```python",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unspool.engine.options import GenerationOptions
     from unspool.errors import UnspoolError
     from unspool.integrations.transformers import transformers_method
+    from unspool.spans.api import Extraction, extract
 
 _HOMES = {
     "load": "unspool.api",
@@ -28,17 +29,21 @@ _HOMES = {
     "GenerationOptions": "unspool.engine.options",
     "UnspoolError": "unspool.errors",
     "transformers_method": "unspool.integrations.transformers",
+    "extract": "unspool.spans.api",
+    "Extraction": "unspool.spans.api",
 }
 
 __all__ = [
     "CanvasResult",
     "DiffusionModel",
+    "Extraction",
     "GenerationOptions",
     "Model",
     "Result",
     "Stream",
     "UnspoolError",
     "__version__",
+    "extract",
     "load",
     "load_diffusion",
     "transformers_method",

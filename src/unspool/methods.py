@@ -19,7 +19,7 @@ from unspool.engine.cost import CostCurve
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 CanvasKind = Literal["unmask", "transform", "schedule", "stop"]
-Kind = Literal["drafter", "acceptance", "batch", "constraint", "sampler", CanvasKind]
+Kind = Literal["drafter", "acceptance", "batch", "constraint", "sampler", "program", CanvasKind]
 Guarantee = Literal["identical", "same distribution", "valid", "lossy"]
 
 
@@ -73,13 +73,14 @@ class Method:
         name: what the user types; also the name of its file, its test and its page.
         kind: which slot it fills: of the autoregressive loop (``drafter``, ``acceptance``, ``batch``, ``constraint``;
             ``sampler``: of many samples of one prompt) or of the denoise loop (``unmask``, ``transform``, ``schedule``,
-            ``stop``).
+            ``stop``); or a ``program`` over the loops, which is called by its own name.
         guarantee: ``identical`` (token for token plain decoding), ``same distribution``, ``valid`` or ``lossy``.
         summary: one sentence.
         paper: title and year, or what it is where there is no paper.
         options: frozen dataclass with the paper's defaults.
         build: makes the drafter of one sequence, the acceptance rule, the batch plan, what makes the constraint of a
-            prompt from its ids, what makes the shaper of one sample, or the part of one canvas, which gets ``CanvasSurroundings``.
+            prompt from its ids, what makes the shaper of one sample, the program's function, or the part of one canvas,
+            which gets ``CanvasSurroundings``.
         needs: abilities that the model must offer.
         assisted: whether it needs a draft model.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ from unspool.constraints.grammar import GrammarConstraint, GrammarOptions
 from unspool.engine.contracts import Constraint
 from unspool.errors import UnspoolError
 from unspool.methods import Method, Surroundings
+from unspool.spans.span import ExtractOptions
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -64,5 +66,14 @@ SHIPPED_CONSTRAINTS = (
         "Constrained Adaptive Rejection Sampling (2025)",
         AlignedOptions,
         lambda _, options: partial(AlignedShaper, "cars"),
+    ),
+    Method(
+        "extract",
+        "program",
+        "valid",
+        "Answers with the most probable span of a passage, found exactly.",
+        "How Optimal is Greedy Decoding for Extractive Question Answering? (2022)",
+        ExtractOptions,
+        lambda _, options: import_module("unspool.spans.api").extract,
     ),
 )

@@ -37,7 +37,7 @@ Sampler = Literal["asap", "cars"]
 
 @dataclass(frozen=True)
 class AlignedOptions(GrammarOptions):
-    """The grammar, see ``GrammarOptions``."""
+    __doc__ = GrammarOptions.__doc__
 
 
 class AlignedShaper:

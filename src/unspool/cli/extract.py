@@ -1,0 +1,83 @@
+"""``unspool extract``: answer a question with a span of a text."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unspool.cli.common import BackendOption, DeviceOption, ModelOption, ThreadsOption, WeightsOption, loaded
+from unspool.errors import UnspoolError
+
+if TYPE_CHECKING:
+    from unspool.spans.api import Extraction
+
+
+def extract(
+    question: Annotated[str, typer.Option("-q", "--question", help="What is asked about the passage.")],
+    passage: Annotated[
+        str | None, typer.Argument(help="The passage; without it, --file or standard input is read.")
+    ] = None,
+    model: ModelOption = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the passage from this file.")] = None,
+    top_k: Annotated[int, typer.Option(help="How many spans of different text to print.")] = 1,
+    max_span_tokens: Annotated[int, typer.Option(help="Longest span, in tokens.")] = 32,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    backend: BackendOption = "openvino",
+    weights: WeightsOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Answer a question with the span of a passage that the model would most probably write, exactly.
+
+    With --top-k above 1 each line holds probability, characters and text. One line follows on stderr: passes of the
+    model and tree nodes that were scored in them.
+
+    Examples:
+
+      unspool extract -q "Who found it?" "The comet was found by Caroline Herschel in 1786."
+
+      unspool extract -m qwen2.5-coder-0.5b -q "Which licence is it under?" --file README.md --top-k 5
+
+      unspool extract -q "What does it return?" --json < docstring.txt | jq .spans
+    """
+    from unspool.spans import api
+    from unspool.spans.span import ExtractOptions
+
+    # Mistakes are told before a model is loaded or downloaded.
+    ExtractOptions(top_k=top_k, max_span_tokens=max_span_tokens)
+    text = _read(passage, file)
+    api.check(question, text)
+    with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
+        found = api.extract(decoder, question, text, top_k=top_k, max_span_tokens=max_span_tokens)
+    if as_json:
+        print(json.dumps(_as_json(decoder.name, found), indent=1, ensure_ascii=False))
+        return
+    for span in found.spans:
+        # A span may hold line breaks of the passage.
+        line = " ".join(span.text.split())
+        print(line if top_k == 1 else f"{span.probability:.4g}\t{span.start}-{span.end}\t{line}")
+    print(f"{found.passes} passes, {found.nodes} nodes", file=sys.stderr)
+
+
+def _as_json(model: str, found: Extraction) -> dict[str, object]:
+    spans = [vars(span) | {"logprob": span.logprob, "probability": span.probability} for span in found.spans]
+    return {"model": model, "spans": spans, "passes": found.passes, "nodes": found.nodes}
+
+
+def _read(passage: str | None, file: Path | None) -> str:
+    if passage is not None and file is not None:
+        raise UnspoolError("a passage and --file were both given; use one of them")
+    if passage is not None:
+        return passage
+    if file is None:
+        if sys.stdin.isatty():
+            raise UnspoolError("no passage; give it as an argument, with --file, or on standard input")
+        return sys.stdin.read()
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnspoolError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error

@@ -1,0 +1,1 @@
+"""Methods that choose among the spans of a given text."""
