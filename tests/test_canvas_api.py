@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import unspool
 from unspool import trace_file
 from unspool.canvas_api import DiffusionModel
 from unspool.cli import app
-from unspool.cli.generate_canvas import drawn
+from unspool.cli.generate_canvas import drawn, fill
 from unspool.diffusion.short_tasks import SHORT
 from unspool.diffusion.tasks import END, MASK
 from unspool.engine.trace import CanvasEvent
@@ -33,6 +34,18 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     )
     return path
+
+
+@pytest.fixture(scope="module")
+def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNSPOOL_CACHE", str(tmp_path_factory.mktemp("store")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def on_openvino(own_store: None, directory: Path) -> DiffusionModel:
+    return unspool.load_diffusion(str(directory), "openvino", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +102,61 @@ def test_mistakes_are_told_before_any_pass(
 def test_a_name_that_is_no_model() -> None:
     with pytest.raises(UnspoolError, match="no such directory: nothing"):
         unspool.load_diffusion("nothing")
+
+
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_both_backends_fill_a_canvas_alike(model: DiffusionModel, on_openvino: DiffusionModel, cache: str) -> None:
+    options: dict[str, Any] = {"method": "top_k+fixed_blocks", "cache": cache}
+    options["method_options"] = {"fixed_blocks": {"block_length": 8}, "top_k": {"tokens_per_step": 3}}
+    prompts = ["<sort> d a c", "<copy> x y"]
+    found, expected = (decoder.generate(prompts, **options) for decoder in (on_openvino, model))
+    assert [result.token_ids for result in found] == [result.token_ids for result in expected]
+    assert [result.statistics.fed for result in found] == [result.statistics.fed for result in expected]
+
+
+def test_loading_says_what_takes_long_and_what_does_not_fit(own_store: None, directory: Path) -> None:
+    heard: list[str] = []
+    unspool.load_diffusion(str(directory), report=heard.append)
+    assert heard == ["loading the weights into torch"]
+    with pytest.raises(UnspoolError, match="unknown option of canvases on transformers 'threads'; known: device"):
+        unspool.load_diffusion(str(directory), threads=2)
+    with pytest.raises(UnspoolError, match="unknown backend for canvases 'llama_cpp'; known: openvino, transformers"):
+        unspool.load_diffusion(str(directory), "llama_cpp")
+
+
+def filled(directory: Path, capsys: pytest.CaptureFixture[str], *, device: str | None = None, **loading: Any) -> Any:
+    fill(str(directory), "<sort> d a c", {"method": "threshold"}, device, True, None, **loading)
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("named", "backend", "weights"),
+    [(None, "transformers", "float32"), ("transformers", "transformers", "float32"), ("openvino", "openvino", "fp32")],
+)
+def test_the_command_runs_on_the_backend_that_was_named(
+    own_store: None,
+    directory: Path,
+    model: DiffusionModel,
+    capsys: pytest.CaptureFixture[str],
+    named: str | None,
+    backend: str,
+    weights: str,
+) -> None:
+    data = filled(directory, capsys, backend=named)
+    assert (data["settings"]["backend"], data["settings"]["weights"]) == (backend, weights)
+    assert data["token_ids"] == model.generate("<sort> d a c").token_ids
+
+
+def test_the_command_passes_options_of_the_backend_on(
+    own_store: None, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert filled(directory, capsys, backend="openvino", weights="fp32", threads=1)["settings"]["threads"] == "1"
+    with pytest.raises(UnspoolError, match="weight format of canvases 'int4'"):
+        filled(directory, capsys, backend="openvino", weights="int4")
+    with pytest.raises(UnspoolError, match="canvases on openvino 'device'"):
+        filled(directory, capsys, backend="openvino", device="cpu")
+    with pytest.raises(UnspoolError, match="canvases on transformers 'threads'"):
+        filled(directory, capsys, threads=1)
 
 
 def run(*arguments: str) -> Any:

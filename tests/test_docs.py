@@ -311,7 +311,8 @@ def flags(command: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["generate", "models", "methods", "calibrate", "prove", "bench", "frontier", "extract", "report", "view"]
+    "command",
+    ["generate", "models", "methods", "calibrate", "prove", "bench", "frontier", "extract", "search", "report", "view"],
 )
 def test_tables_of_options_equal_the_help(command: str) -> None:
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [command, "--help"]).output
@@ -352,6 +353,7 @@ def test_commands_in_the_pages_have_their_options() -> None:
         "bench",
         "frontier",
         "extract",
+        "search",
         "report",
         "view",
         *groups,

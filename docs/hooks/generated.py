@@ -28,11 +28,14 @@ from unspool.cli.datastore import build as datastore_build
 from unspool.cli.extract import extract
 from unspool.cli.frontier import frontier
 from unspool.cli.generate import generate
+from unspool.cli.learn_threshold import adadec_threshold
 from unspool.cli.methods import list_methods
 from unspool.cli.models import list_models
 from unspool.cli.prove import prove
 from unspool.cli.report import report
+from unspool.cli.search import search
 from unspool.cli.train import acceptance_head, diffusion, unmask_filter
+from unspool.cli.train_certainty import certainty
 from unspool.cli.view import view
 from unspool.engine.cost import CostCurve
 
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 _COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "extract": extract,
+    "search": search,
+    "adadec_threshold": adadec_threshold,
     "models": list_models,
     "methods": list_methods,
     "calibrate": calibrate,
@@ -55,6 +60,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "train": acceptance_head,
     "diffusion": diffusion,
     "unmask_filter": unmask_filter,
+    "certainty": certainty,
 }
 
 _BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -66,7 +72,45 @@ _GUARANTEES: dict[methods.Guarantee, str] = {
     "lossy": "the text may differ from plain decoding's",
 }
 
+_SEARCHES = {
+    "adadec": (
+        '--threshold 1.3 "Write a haiku about autumn."',
+        '"Write a haiku about autumn.", method="adadec", method_options={"threshold": 1.3}',
+    ),
+    "beam": ('--num-beams 5 "Why is the sky blue?"', '"Why is the sky blue?", method="beam"'),
+    "plan": (
+        "--max-model-tokens 4000 --file function.py",
+        'prompt, chat=False, method="plan", reward=PublicTests(prompt), stop_rule="function_body"',
+    ),
+}
+"""Arguments of the command and of the call."""
+
 _EXAMPLES = {
+    "edit": [
+        "```python",
+        "import unspool",
+        "",
+        'model = unspool.load("qwen2.5-coder-0.5b")',
+        'with open("unfinished.py") as file:',
+        "    editor = unspool.edit(model, file.read())",
+        'print(editor.replace(0, 0, "import json\\n"))',
+        "print(editor.generate(max_new_tokens=32).text)",
+        "```",
+    ],
+    "monitor": [
+        "```sh",
+        "unspool generate -m qwen2.5-coder-0.5b --monitor . --file unfinished.py",
+        "```",
+        "",
+        "```python",
+        "import unspool",
+        "",
+        'model = unspool.load("qwen2.5-coder-0.5b")',
+        'code = open("unfinished.py").read()',
+        'project = {"project": "."}',
+        'print(model.generate(code, chat=False, constraint="monitor", constraint_options=project).text)',
+        "```",
+    ],
     "extract": [
         "```sh",
         'unspool extract -q "Who found it?" "The comet was found by Caroline Herschel in 1786."',
@@ -105,8 +149,10 @@ _KINDS: dict[methods.Kind, str] = {
     "drafter": "Drafters",
     "acceptance": "Acceptance rules",
     "batch": "Batch plans",
+    "shaper": "Logits shapers",
     "constraint": "Constraints",
     "sampler": "Samplers of a grammar",
+    "search": "Searches",
     "program": "Programs over the loop",
     "unmask": "Diffusion: unmask policies",
     "transform": "Diffusion: score transforms",
@@ -187,6 +233,22 @@ def _example(method: methods.Method) -> list[str]:
             "",
             'model = unspool.load(backend="transformers")',
             f'results = model.generate(["Why is the sky blue?", "Count to twenty."], batch="{method.name}")',
+            "```",
+        ]
+    elif method.kind == "shaper":
+        command, arguments = f"--shaper {method.name}", f'shapers=["{method.name}"]'
+    elif method.kind == "search":
+        flags, options = _SEARCHES[method.name]
+        return [
+            "```sh",
+            f"unspool search -m qwen2.5-coder-0.5b --method {method.name} {flags}",
+            "```",
+            "",
+            "```python",
+            "import unspool",
+            "",
+            'model = unspool.load("qwen2.5-coder-0.5b")',
+            f"print(model.search({options}).text)",
             "```",
         ]
     elif method.name in _EXAMPLES:

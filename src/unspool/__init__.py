@@ -12,6 +12,7 @@ except PackageNotFoundError:  # a checkout that is not installed
 
 if TYPE_CHECKING:
     from unspool.api import Model, Result, Stream, load
+    from unspool.cache.api import EditableText, EditedResult, edit
     from unspool.canvas_api import CanvasResult, DiffusionModel, load_diffusion
     from unspool.engine.options import GenerationOptions
     from unspool.errors import UnspoolError
@@ -29,6 +30,9 @@ _HOMES = {
     "GenerationOptions": "unspool.engine.options",
     "UnspoolError": "unspool.errors",
     "transformers_method": "unspool.integrations.transformers",
+    "edit": "unspool.cache.api",
+    "EditableText": "unspool.cache.api",
+    "EditedResult": "unspool.cache.api",
     "extract": "unspool.spans.api",
     "Extraction": "unspool.spans.api",
 }
@@ -36,6 +40,8 @@ _HOMES = {
 __all__ = [
     "CanvasResult",
     "DiffusionModel",
+    "EditableText",
+    "EditedResult",
     "Extraction",
     "GenerationOptions",
     "Model",
@@ -43,6 +49,7 @@ __all__ = [
     "Stream",
     "UnspoolError",
     "__version__",
+    "edit",
     "extract",
     "load",
     "load_diffusion",

@@ -22,6 +22,7 @@ from unspool.engine.statistics import Statistics, summarise
 from unspool.engine.trace import EndEvent, Event, FinishReason, StepEvent
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.sampling import Samples, sample
+from unspool.search.api import SearchResult, search
 from unspool.shaping import build as build_shapers
 
 Prompt = str | Sequence[Message] | Sequence[int]
@@ -164,6 +165,8 @@ class Model:
             chat: see ``encode``.
             memories: what methods learn, by method name; by default the model's own, kept across requests.
             json_schema, regex, grammar, choices: what the text must fit, see ``GrammarOptions``; at most one of them.
+            shapers: more logits shapers, or names of the registry's.
+            shaper_options: options of the named ones, by name.
             constraint: name of a constraint of the registry, where it is not ``grammar``.
             constraint_options: the constraint's own options, by name.
             **options: fields of ``GenerationOptions`` (``max_new_tokens``, ``temperature``, ``seed``, ...).
@@ -212,6 +215,10 @@ class Model:
 
         return Stream(pieces(), lambda: self._result(events, requests[0], stop))
 
+    def search(self, prompt: Prompt, **options: Any) -> SearchResult:
+        """Search behind one prompt for a better text than greedy decoding's, see ``search.api.search``."""
+        return search(self, prompt, **options)
+
     def sample(self, prompt: Prompt, num_samples: int, **options: Any) -> Samples:
         """Draw texts of a grammar with the probabilities that the model itself gives them, see ``sampling.sample``."""
         return sample(self, prompt, num_samples, **options)
@@ -231,6 +238,7 @@ class Model:
         choices: Sequence[str] = (),
         constraint: str | None = None,
         constraint_options: Mapping[str, Any] | None = None,
+        shaper_options: Mapping[str, Mapping[str, Any]] | None = None,
         **options: Any,
     ) -> tuple[list[Request], list[StopStrings | None]]:
         known = GenerationOptions.__dataclass_fields__
@@ -244,7 +252,13 @@ class Model:
         texts = {"json_schema": json_schema, "regex": regex, "grammar": grammar, "choices": choices or None}
         constrain = _constraint(constraint, constraint_options, texts, surroundings)
         rule = methods.acceptance(acceptance, settings.greedy, surroundings)
-        shapers = build_shapers(settings)
+        named = [
+            methods.shaper(shaper, surroundings, (shaper_options or {}).get(shaper))
+            if isinstance(shaper, str)
+            else shaper
+            for shaper in settings.shapers
+        ]
+        shapers = build_shapers(replace(settings, shapers=named))
         requests, stops = [], []
         for prompt in prompts:
             stop = StopStrings(self.tokenizer, settings.stop) if settings.stop else None

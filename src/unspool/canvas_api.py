@@ -19,6 +19,8 @@ from unspool.errors import UnspoolError
 from unspool.methods import CanvasSurroundings
 
 METHOD = "threshold"
+BACKEND = "transformers"
+"""The reference: it runs the checkpoint as it is, without a second copy of the weights on the disk."""
 CANVAS_LENGTH = 128
 """Slots of a canvas for models that were trained on no particular length."""
 
@@ -138,7 +140,7 @@ class DiffusionModel:
             method: names joined by ``+``, such as ``credit+threshold+adablock``: at most one a kind but transforms.
             method_options: by method name, its options: ``{"threshold": {"threshold": 0.8}}``.
             max_new_tokens: slots of the canvas.
-            temperature, seed, cache, stop_at_eos: see ``CanvasOptions``.
+            temperature, seed, cache, stop_at_eos, truncate_at_eos, guidance_scale: see ``CanvasOptions``.
             grammar: in Lark's form; what every text fits, see ``constraints.cfg``.
             on_event: told every event.
 
@@ -160,10 +162,12 @@ class DiffusionModel:
         seed: int = 0,
         cache: Cache = "none",
         stop_at_eos: bool = False,
+        truncate_at_eos: float | None = None,
+        guidance_scale: float = 0.0,
         grammar: str | None = None,
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> list[CanvasResult]:
-        options = CanvasOptions(temperature, seed, cache, stop_at_eos)
+        options = CanvasOptions(temperature, seed, cache, stop_at_eos, truncate_at_eos, guidance_scale)
         slots = self.canvas_length if max_new_tokens is None else max_new_tokens
         constraint = None
         if grammar is not None:
@@ -191,7 +195,7 @@ class DiffusionModel:
         end = next(event for event in trace if isinstance(event, EndEvent))
         statistics = CanvasStatistics(
             len(ids),
-            len(passes),
+            len(passes) * request.options.passes_per_step,
             tuple(len(event.committed) for event in passes),
             sum(event.fed for event in passes),
             sum(event.ms for event in passes) / 1000,
@@ -208,22 +212,26 @@ class DiffusionModel:
         return [token for token, text in enumerate(self._texts) if text is not None and "\n" in text]
 
 
-def load_diffusion(name: str, device: str = "cpu") -> DiffusionModel:
-    """Load a masked-diffusion model on torch.
+def load_diffusion(
+    name: str, backend: str = BACKEND, *, report: Callable[[str], None] = lambda message: None, **options: Any
+) -> DiffusionModel:
+    """Load a masked-diffusion model; convert it first if need be.
 
     Args:
         name: a directory in Hugging Face layout: a checkpoint of LLaDA or Dream, or one that ``unspool train
             diffusion`` wrote.
-        device: a torch device; CUDA is untested here.
+        backend: ``"transformers"`` (torch), the reference, in the checkpoint's own precision; or ``"openvino"``, for
+            CPUs.
+        report: told in a few words what happens during long work.
+        **options: of the backend. torch: ``device`` (``"cpu"``; CUDA is untested here). openvino: ``weights``
+            (``"fp32"`` or ``"int8"``) and ``threads`` (the physical cores by default).
 
     Raises:
-        UnspoolError: if there is no such directory, or it holds no diffusion model.
+        UnspoolError: if there is no such directory, it holds no diffusion model, or an option does not fit.
     """
-    from unspool.backends.diffusion_checkpoints import load_denoiser
-    from unspool.backends.diffusion_models import find, layout
-    from unspool.backends.prepare import quiet
+    from unspool.backends import diffusion_models
 
-    directory: Path = find(name)
-    with quiet():
-        denoiser = load_denoiser(directory, device)
-    return DiffusionModel(denoiser, Tokenizer(directory), name, directory=directory, **layout(directory))
+    directory = diffusion_models.find(name)
+    denoiser = diffusion_models.load(directory, backend, report, options)
+    layout = diffusion_models.layout(directory)
+    return DiffusionModel(denoiser, Tokenizer(directory), name, directory=directory, **layout)

@@ -14,12 +14,12 @@ from typing import Any, Literal, get_args
 
 from unspool.backends.tokenizer import Tokenizer
 from unspool.engine.batch import BatchPlan
-from unspool.engine.contracts import Ability, AcceptanceRule, Constraint, Drafter, LanguageModel, Memory
+from unspool.engine.contracts import Ability, AcceptanceRule, Constraint, Drafter, LanguageModel, Memory, Shaper
 from unspool.engine.cost import CostCurve
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 CanvasKind = Literal["unmask", "transform", "schedule", "stop"]
-Kind = Literal["drafter", "acceptance", "batch", "constraint", "sampler", "program", CanvasKind]
+Kind = Literal["drafter", "acceptance", "batch", "shaper", "constraint", "sampler", "search", "program", CanvasKind]
 Guarantee = Literal["identical", "same distribution", "valid", "lossy"]
 
 
@@ -71,16 +71,17 @@ class Method:
 
     Attributes:
         name: what the user types; also the name of its file, its test and its page.
-        kind: which slot it fills: of the autoregressive loop (``drafter``, ``acceptance``, ``batch``, ``constraint``;
-            ``sampler``: of many samples of one prompt) or of the denoise loop (``unmask``, ``transform``, ``schedule``,
-            ``stop``); or a ``program`` over the loops, which is called by its own name.
+        kind: which slot it fills: of the autoregressive loop (``drafter``, ``acceptance``, ``batch``, ``shaper``,
+            ``constraint``; ``sampler``: of many samples of one prompt) or of the denoise loop (``unmask``,
+            ``transform``, ``schedule``, ``stop``); a ``search``; or a ``program`` over the loops, which is called by
+            its own name.
         guarantee: ``identical`` (token for token plain decoding), ``same distribution``, ``valid`` or ``lossy``.
         summary: one sentence.
         paper: title and year, or what it is where there is no paper.
         options: frozen dataclass with the paper's defaults.
         build: makes the drafter of one sequence, the acceptance rule, the batch plan, what makes the constraint of a
-            prompt from its ids, what makes the shaper of one sample, the program's function, or the part of one canvas,
-            which gets ``CanvasSurroundings``.
+            prompt from its ids, what makes the shaper of one sample, the search of one prompt, the program's function,
+            or the part of one canvas, which gets ``CanvasSurroundings``.
         needs: abilities that the model must offer.
         assisted: whether it needs a draft model.
     """
@@ -117,8 +118,10 @@ def methods() -> Mapping[str, Method]:
     from unspool.shipped import SHIPPED
     from unspool.shipped_canvas import SHIPPED_CANVAS
     from unspool.shipped_constraints import SHIPPED_CONSTRAINTS
+    from unspool.shipped_programs import SHIPPED_PROGRAMS
 
-    table = {method.name: method for method in (*SHIPPED, *SHIPPED_CONSTRAINTS, *SHIPPED_CANVAS)}
+    shipped = (*SHIPPED, *SHIPPED_CONSTRAINTS, *SHIPPED_PROGRAMS, *SHIPPED_CANVAS)
+    table = {method.name: method for method in shipped}
     for entry in entry_points(group="unspool.methods"):
         method = entry.load()
         if not isinstance(method, Method) or method.name in table:
@@ -199,6 +202,14 @@ def acceptance(name: str | None, greedy: bool, surroundings: Surroundings) -> Ac
     check_needs(method, surroundings)
     rule: AcceptanceRule = method.build(surroundings, make_options(method, {}))
     return rule
+
+
+def shaper(name: str, surroundings: Surroundings, values: Mapping[str, Any] | None = None) -> Shaper:
+    """Build a shaper by name."""
+    method = find(name, "shaper")
+    check_needs(method, surroundings)
+    made: Shaper = method.build(surroundings, make_options(method, values or {}))
+    return made
 
 
 def constraint(

@@ -8,6 +8,7 @@ from typing import Any
 
 from unspool.diffusion.adablock import AdaBlock, AdaBlockOptions
 from unspool.diffusion.credit import Credit, CreditOptions
+from unspool.diffusion.eb_sampler import EBSampler, EBSamplerOptions
 from unspool.diffusion.entropy_threshold import EntropyThreshold, EntropyThresholdOptions
 from unspool.diffusion.factor import Factor, FactorOptions
 from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
@@ -68,10 +69,18 @@ SHIPPED_CANVAS = (
     _row(
         "entropy_threshold",
         "unmask",
-        "Commits every token whose entropy is low enough.",
+        "Commits every token whose entropy is low enough; `unspool train certainty` trains models for it.",
         "dParallel: Learnable Parallel Decoding for dLLMs (2025)",
         EntropyThresholdOptions,
         EntropyThreshold,
+    ),
+    _row(
+        "eb_sampler",
+        "unmask",
+        "Commits the most certain tokens within a budget of entropy that bounds what they depend on one another.",
+        "Accelerated Sampling from Masked Diffusion Models via Entropy Bounded Unmasking (2025)",
+        EBSamplerOptions,
+        EBSampler,
     ),
     _row(
         "localleap",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from unspool.backends.tokenizer import Tokenizer
 from unspool.constraints.aligned import AlignedOptions, AlignedShaper
 from unspool.constraints.grammar import GrammarConstraint, GrammarOptions
-from unspool.engine.contracts import Constraint
+from unspool.constraints.monitor import MonitorConstraint, MonitorOptions
+from unspool.constraints.monitor_jedi import JediAnalyser
+from unspool.constraints.monitor_masks import monitor_vocabulary
+from unspool.engine.contracts import Constraint, Shaper
 from unspool.errors import UnspoolError
 from unspool.methods import Method, Surroundings
-from unspool.spans.span import ExtractOptions
+from unspool.shaping import rpg
+from unspool.shaping.rpg import RPGOptions
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -39,7 +42,41 @@ def _grammar(surroundings: Surroundings, options: GrammarOptions) -> Callable[[S
     return lambda prompt: GrammarConstraint(options, vocabulary, surroundings.eos)
 
 
+def _monitor(surroundings: Surroundings, options: MonitorOptions) -> Callable[[Sequence[int]], Constraint]:
+    if surroundings.tokenizer is None:
+        raise UnspoolError("a monitor needs the model's tokenizer; run through unspool.load()")
+    tokenizer = surroundings.tokenizer
+    analyser = JediAnalyser(options.project, options.file)
+    vocabulary = monitor_vocabulary(tokenizer, surroundings.model.vocab_size)
+
+    def begin(prompt: Sequence[int]) -> Constraint:
+        code = tokenizer.decode(prompt)
+        # A token that begins every text may be there, but none of a conversation.
+        if tokenizer.decode(prompt[1:], skip_special_tokens=False) != tokenizer.decode(prompt[1:]):
+            raise UnspoolError(
+                "a monitor reads the prompt as code; leave the chat template out: --no-chat (chat=False)"
+            )
+        return MonitorConstraint(options, vocabulary, analyser, code)
+
+    return begin
+
+
+def _rpg(surroundings: Surroundings, options: RPGOptions) -> Shaper:
+    if surroundings.tokenizer is None:
+        raise UnspoolError("rpg needs the model's tokenizer; run through unspool.load()")
+    return rpg.build(options, _vocabulary(surroundings.tokenizer, surroundings.model.vocab_size), surroundings.eos)
+
+
 SHIPPED_CONSTRAINTS = (
+    Method(
+        "rpg",
+        "shaper",
+        "lossy",
+        "Makes the next copy of a repeated grammar structure of Python less likely, the more copies there were.",
+        "Rethinking Repetition Problems of LLMs in Code Generation (2025)",
+        RPGOptions,
+        _rpg,
+    ),
     Method(
         "grammar",
         "constraint",
@@ -48,6 +85,15 @@ SHIPPED_CONSTRAINTS = (
         "llguidance (Microsoft), a library; no paper",
         GrammarOptions,
         _grammar,
+    ),
+    Method(
+        "monitor",
+        "constraint",
+        "valid",
+        "Identifiers behind a dot that a static analyser of Python (jedi) knows.",
+        "Guiding Language Models of Code with Global Context using Monitors (2023)",
+        MonitorOptions,
+        _monitor,
     ),
     Method(
         "asap",
@@ -66,14 +112,5 @@ SHIPPED_CONSTRAINTS = (
         "Constrained Adaptive Rejection Sampling (2025)",
         AlignedOptions,
         lambda _, options: partial(AlignedShaper, "cars"),
-    ),
-    Method(
-        "extract",
-        "program",
-        "valid",
-        "Answers with the most probable span of a passage, found exactly.",
-        "How Optimal is Greedy Decoding for Extractive Question Answering? (2022)",
-        ExtractOptions,
-        lambda _, options: import_module("unspool.spans.api").extract,
     ),
 )

@@ -199,7 +199,7 @@ def test_rows(model, keeps_logits, monkeypatch):
 
 
 def test_hidden_states_are_what_the_output_layer_reads(model):
-    assert model.abilities == {Ability.HIDDEN_STATES}
+    assert model.abilities == {Ability.HIDDEN_STATES, Ability.CACHE_EDIT}
     assert opened(model).score(TREE).hidden is None
     scores = opened(model, hidden_states=True).score(TREE, rows=[1, 6])
     assert scores.hidden.shape == (2, 32) and scores.hidden.dtype == np.float32

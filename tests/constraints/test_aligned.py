@@ -24,6 +24,7 @@ LIMIT = 6
 
 class Tokenizer:
     has_chat_template = False
+
     def decode(self, ids):
         return "".join(PIECES[i] for i in ids if i != EOS)
 

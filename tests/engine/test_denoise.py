@@ -10,6 +10,7 @@ from tests.diffusion.mocks import Whatever
 
 from unspool.diffusion.adablock import AdaBlock, AdaBlockOptions
 from unspool.diffusion.credit import Credit, CreditOptions
+from unspool.diffusion.eb_sampler import EBSampler
 from unspool.diffusion.entropy_threshold import EntropyThreshold, EntropyThresholdOptions
 from unspool.diffusion.factor import Factor, FactorOptions
 from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
@@ -29,6 +30,7 @@ POLICIES: dict[str, Callable[[], UnmaskPolicy]] = {
     "threshold": lambda: Threshold(ThresholdOptions(0.7)),
     "factor": Factor,
     "entropy_threshold": EntropyThreshold,
+    "eb_sampler": EBSampler,
     "localleap": lambda: LocalLeap(LocalLeapOptions(0.8, 0.4, 2)),
 }
 SCHEDULES: dict[str, Callable[[], BlockSchedule]] = {
@@ -277,19 +279,6 @@ def test_prophet_does_not_look_at_passes_over_a_part_of_the_masks() -> None:
     assert (model.sessions[0].fed[-1].start, model.sessions[0].fed[-1].stop) == (0, 14)
 
 
-def test_an_end_token_in_a_finished_block_ends_the_text() -> None:
-    model = Whatever(eos_token_id=5)
-    options = CanvasOptions(stop_at_eos=True)
-    slots: list[int | None] = [None, 5, *[None] * 10]
-    parts = Parts(TopK(), FixedBlocks(FixedBlocksOptions(4)))
-    events: list[Event] = []
-    (filled,) = denoise(model, [CanvasRequest([3], slots, parts, options)], events.append)
-    assert filled[4:] == [5] * 8
-    assert len(model.sessions[0].fed) == 3
-    assert isinstance(events[-1], EndEvent)
-    assert events[-1].reason == "stop"
-
-
 def test_a_canvas_without_masks_needs_no_pass() -> None:
     model = Whatever()
     assert run(model, TopK(), slots=[1, 2]) == []
@@ -315,11 +304,13 @@ def test_noise_belongs_to_seed_position_and_step() -> None:
         ([None] * 10, [1], Parts(TopK(), FixedBlocks(FixedBlocksOptions(4))), {}, "take 8 or 12 slots"),
         ([None] * 3, [1], Parts(TopK(), FixedBlocks(FixedBlocksOptions(4))), {}, "take 4 slots"),
         ([None], [1], Parts(TopK(), FixedBlocks(), (), Prophet(ProphetOptions((0, 2)))), {}, "do not lie in"),
-        ([None], [1], Parts(TopK(), FixedBlocks()), {"stop_at_eos": True}, "end token"),
+        ([None], [1], Parts(TopK(), FixedBlocks()), {"stop_at_eos": True}, "stop_at_eos needs a model with an end"),
+        ([None], [1], Parts(TopK(), FixedBlocks()), {"truncate_at_eos": 0.5}, "truncate_at_eos needs a model with an"),
+        ([None], [], Parts(TopK(), FixedBlocks()), {"guidance_scale": 0.5}, "there is none"),
     ],
 )
 def test_bad_input_is_refused_before_any_pass(
-    slots: list[int | None], prompt: list[int], parts: Parts, options: dict[str, bool], message: str
+    slots: list[int | None], prompt: list[int], parts: Parts, options: dict[str, object], message: str
 ) -> None:
     model = Whatever()
     with pytest.raises(UnspoolError, match=message):
@@ -345,6 +336,10 @@ def test_bad_input_is_refused_before_any_pass(
         lambda: AdaBlockOptions([1], window="far"),  # type: ignore[arg-type]
         lambda: CanvasOptions(temperature=-1),
         lambda: CanvasOptions(cache="all"),  # type: ignore[arg-type]
+        lambda: CanvasOptions(truncate_at_eos=-0.1),
+        lambda: CanvasOptions(truncate_at_eos=1.1),
+        lambda: CanvasOptions(guidance_scale=-1),
+        lambda: CanvasOptions(guidance_scale=INFINITY),
     ],
 )
 def test_options_that_make_no_sense(make: Callable[[], object]) -> None:

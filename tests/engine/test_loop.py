@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from unspool.acceptance.follow import Follow
 from unspool.backends.toy import ToyModel, ToySession
 from unspool.drafters.plain import Plain
 from unspool.engine.contracts import Context
-from unspool.engine.loop import MAX_TREE_NODES, Request, decode
+from unspool.engine.loop import MAX_TREE_NODES, Request, decode, extend
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import summarise
 from unspool.engine.trace import EndEvent, StepEvent
@@ -102,3 +104,42 @@ def test_statistics_come_from_the_events_alone() -> None:
     assert (statistics.tokens, statistics.passes, statistics.nodes) == (1, 1, 1)
     assert statistics.by_source == {"model": 1} and statistics.mean_accepted_tokens == 1
     assert 0 <= statistics.overhead < 1
+
+
+@pytest.mark.parametrize("held", [0, 2, 4])
+def test_a_request_goes_on_from_the_session_it_brings_and_closes_it(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompt = ToyModel.random(vocab_size=4, order=3), [0, 1, 2, 3, 0]
+    session = model.open()
+    extend(session, prompt[:held])
+    assert session.cache == list(zip(prompt[:held], range(held), strict=True))
+    scored, closed = [], []
+    score, close = ToySession.score, ToySession.close
+    monkeypatch.setattr(
+        ToySession, "score", lambda self, *a, **k: (scored.append((self, len(a[0]))), score(self, *a, **k))[1]
+    )
+    monkeypatch.setattr(ToySession, "close", lambda self: (closed.append(self), close(self)))
+    continued = replace(request(prompt), session=session)
+    ours, plain = (
+        [event.emitted for event in decode(model, [r]) if isinstance(event, StepEvent)]
+        for r in (continued, request(prompt))
+    )
+    assert ours == plain and session in closed
+    assert [size for who, size in scored if who is session][:1] == ([4 - held] if held < 4 else [1])
+
+
+def test_a_session_that_holds_the_whole_prompt_is_refused() -> None:
+    model = ToyModel.random(vocab_size=4)
+    session = model.open()
+    extend(session, [0, 1])
+    with pytest.raises(UnspoolError, match="at most 1"):
+        decode(model, [replace(request([0, 1]), session=session)])
+
+
+def test_a_long_text_is_stored_in_blocks_as_wide_as_the_session_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    score = ToySession.score
+    monkeypatch.setattr(ToySession, "score", lambda self, t, rows=None: (sizes.append(len(t)), score(self, t, rows))[1])
+    monkeypatch.setattr(ToySession, "room", property(lambda self: 200 - self.length % 200))
+    session = ToyModel.random(vocab_size=4).open()
+    extend(session, [1] * 300)
+    assert sizes == [128, 72, 100] and session.length == 300

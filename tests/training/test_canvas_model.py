@@ -20,7 +20,8 @@ from unspool.diffusion.short_tasks import SHORT
 from unspool.diffusion.tasks import END, MASK, PAD, TaskSet
 from unspool.errors import UnspoolError
 from unspool.training import canvas_model
-from unspool.training.canvas_model import CanvasTrainingOptions, batch, loss, network, tokenizer, train
+from unspool.training.canvas_directory import CURVE, tokenizer
+from unspool.training.canvas_model import CanvasTrainingOptions, batch, loss, network, train
 
 TINY = CanvasTrainingOptions(
     hidden_size=16,
@@ -93,7 +94,7 @@ def test_an_interrupted_run_gives_the_same_model_and_the_loss_falls(tmp_path: Pa
     whole, parts = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("whole", "parts"))
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
     assert whole.config.is_causal is False
-    curve = json.loads((tmp_path / "whole" / canvas_model.CURVE).read_text())
+    curve = json.loads((tmp_path / "whole" / CURVE).read_text())
     assert [point["step"] for point in curve] == [50, 100]
     assert curve[1]["loss"] < curve[0]["loss"]
     about = json.loads((tmp_path / "whole" / CANVAS).read_text())

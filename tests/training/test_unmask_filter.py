@@ -12,6 +12,7 @@ from unspool.canvas_api import DiffusionModel, load_diffusion
 from unspool.cli import app
 from unspool.diffusion.learn2pd import UnmaskFilter
 from unspool.diffusion.short_tasks import SHORT
+from unspool.engine.trace import CanvasEvent
 from unspool.errors import UnspoolError
 from unspool.training.canvas_model import CanvasTrainingOptions
 from unspool.training.canvas_model import train as train_model
@@ -86,11 +87,31 @@ def test_a_short_block_is_filled_up_with_decided_slots() -> None:
     np.testing.assert_allclose(made(confidence), made(np.array([*confidence, 1, 1]))[:4])
 
 
-def test_a_block_that_is_too_long_is_told(model: DiffusionModel, prompts: list[list[int]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", ["none", "dual"])
+def test_blocks_are_those_of_the_filter_unless_a_schedule_makes_shorter_ones(
+    model: DiffusionModel, prompts: list[list[int]], tmp_path: Path, cache: str
+) -> None:
     path = tmp_path / "f.npz"
-    UnmaskFilter(*(np.zeros(shape, np.float32) for shape in ((4, 4), 4, (4, 4), 4))).save(path)
-    with pytest.raises(UnspoolError, match="at most 4 slots, not 24; take blocks of 4"):
-        model.generate(prompts, method="learn2pd", method_options={"learn2pd": {"filter": str(path)}})
+    zero = np.zeros((6, 6), np.float32)
+    UnmaskFilter(zero, np.zeros(6, np.float32), zero, np.full(6, -9, np.float32)).save(path)
+
+    def blocks(names: str, **schedule: dict[str, object]) -> list[list[tuple[int, tuple[int, ...]]]]:
+        values = schedule | {"learn2pd": {"filter": str(path)}}
+        found = model.generate(prompts, method=names, method_options=values, cache=cache)
+        return [[(e.block, e.committed) for e in r.trace if isinstance(e, CanvasEvent)] for r in found]
+
+    own = blocks("learn2pd")
+    assert own == blocks("fixed_blocks+learn2pd", fixed_blocks={"block_length": 6})
+    assert own == blocks("fixed_blocks+learn2pd", fixed_blocks={"block_length": 12})
+    assert all(slot // 6 == block for row in own for block, slots in row for slot in slots)
+    shorter = blocks("fixed_blocks+learn2pd", fixed_blocks={"block_length": 4})
+    assert all(slot // 4 == block for row in shorter for block, slots in row for slot in slots)
+    # The delimiter is one that is never predicted: AdaBlock's own blocks of 32 slots end where the filter does.
+    adaptive = {"delimiter_ids": [SHORT.ids["<pad>"]], "delimiter_threshold": 1.0}
+    assert own == blocks("adablock+learn2pd", adablock=adaptive)
+
+
+def test_a_filter_that_is_missing_is_told(model: DiffusionModel, prompts: list[list[int]], tmp_path: Path) -> None:
     with pytest.raises(UnspoolError, match="cannot read the unmask filter"):
         model.generate(prompts, method="learn2pd", method_options={"learn2pd": {"filter": str(tmp_path / "none.npz")}})
 
@@ -100,5 +121,6 @@ def test_the_command_writes_the_filter_that_the_method_finds(directory: Path, pr
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "precision" in result.stdout and "100% ended in it" in result.stdout
-    values = {"fixed_blocks": {"block_length": 8}}
-    assert load_diffusion(str(directory)).generate(prompts[0], method="fixed_blocks+learn2pd", method_options=values)
+    assert load_diffusion(str(directory)).generate(prompts[0], method="learn2pd").statistics.passes >= 3
+    result = CliRunner().invoke(app, ["generate", "-m", str(directory), "--method", "learn2pd", "<sort> d a c b"])
+    assert result.exit_code == 0, result.output

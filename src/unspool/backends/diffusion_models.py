@@ -1,13 +1,18 @@
-"""Which directories are masked-diffusion models, and what is known of them."""
+"""Which directories are masked-diffusion models, what is known of them, and how each backend loads one."""
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from unspool.backends.diffusion_checkpoints import CANVAS
-from unspool.errors import UnspoolError, UnsupportedError
+from unspool.engine.canvas import Denoiser
+from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+
+Report = Callable[[str], None]
 
 _CHECKPOINTS = ("llada", "dream")
 
@@ -63,3 +68,42 @@ def task_set(directory: Path) -> str:
             f"{directory.name} was not trained on tasks with checkers; name a model of `unspool train`"
         )
     return str(training["task_set"])
+
+
+def load(directory: Path, backend: str, report: Report, options: Mapping[str, Any]) -> Denoiser:
+    """Load a model with a backend by name; options are the backend's own.
+
+    Raises:
+        UnknownNameError: for a backend, or an option of it, that does not exist.
+        UnspoolError: if an option's value is wrong, or the directory holds no diffusion model.
+    """
+    if backend not in _BACKENDS:
+        raise UnknownNameError("backend for canvases", backend, _BACKENDS)
+    loader = _BACKENDS[backend]
+    known = set(inspect.signature(loader).parameters) - {"directory", "report"}
+    for name in options:
+        if name not in known:
+            raise UnknownNameError(f"option of canvases on {backend}", name, known)
+    return loader(directory, report, **options)
+
+
+def _torch(directory: Path, report: Report, device: str = "cpu") -> Denoiser:
+    from unspool.backends.diffusion_checkpoints import load_denoiser
+    from unspool.backends.prepare import quiet, torch_device
+
+    torch_device(device)
+    report("loading the weights into torch")
+    with quiet():
+        return load_denoiser(directory, device)
+
+
+def _openvino(directory: Path, report: Report, weights: str = "fp32", threads: int | None = None) -> Denoiser:
+    from unspool.backends.openvino_canvas import OpenVINODenoiser
+    from unspool.backends.openvino_canvas_convert import converted
+
+    if threads is not None and threads < 1:
+        raise UnspoolError(f"threads must be at least 1, not {threads}")
+    return OpenVINODenoiser(converted(directory, weights, report), threads)
+
+
+_BACKENDS: Mapping[str, Callable[..., Denoiser]] = {"transformers": _torch, "openvino": _openvino}

@@ -2,23 +2,26 @@
 
 The cache of a session is one float32 array that the graph reads in place; its capacity grows in steps, and the unused
 end is masked. A pass returns the keys and values of the new nodes, and commit copies those of the accepted path.
+Entries can be moved where keys are rotated (``rotary``); where they are not, the first attempt says so.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from unspool.backends import rotary
 from unspool.backends.openvino_convert import FORMAT_VERSION, GraphInfo
 from unspool.backends.pages import released
 from unspool.backends.sections import STEP, Sections
-from unspool.engine.contracts import Ability, Scores
+from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
 
@@ -90,10 +93,15 @@ class OpenVINOModel:
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        return frozenset({Ability.HIDDEN_STATES})
+        return frozenset({Ability.HIDDEN_STATES, Ability.CACHE_EDIT})
 
     def open(self, hidden_states: bool = False) -> OpenVINOSession:
         return OpenVINOSession(self, hidden_states)
+
+    @cached_property
+    def frequencies(self) -> list[NDArray[np.float64]]:
+        """Of the rotation of its keys, see ``rotary.frequencies``; measured by one pass when first asked for."""
+        return rotary.frequencies(self.open().keys_at, self.vocab_size, self.max_length)
 
     def score_many(
         self,
@@ -212,6 +220,40 @@ class OpenVINOSession:
         for cache, new in zip(self._cache, self._new, strict=True):
             cache[:, 0][:, :, slots] = new[:, :, list(path)]
         self._new = None
+
+    def splice(self, source: Session, start: int, stop: int, *, rotate: bool = True) -> None:
+        """Take over entries of another session; see ``EditableSession.splice``."""
+        other = cast("OpenVINOSession", source)
+        if other is self or not 0 <= start <= stop <= other.length:
+            raise ValueError(f"splice takes a range of the {other.length} tokens of another session")
+        begin, end = self._length, self._length + stop - start
+        if end > self._model.max_length:
+            raise UnspoolError(f"the text exceeds the model's context of {self._model.max_length} tokens; shorten it")
+        slots = self._model.sections.slots
+        keys, values = (entries[:, 0][:, :, slots[start:stop]] for entries in other._cache)
+        if rotate and begin != start:
+            for layer, frequencies in zip(keys, self._model.frequencies, strict=True):
+                angles = (begin - start) * frequencies
+                rotary.turn(layer, np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
+        self._length, self._new = end, None
+        self._fit()
+        for cache, moved in zip(self._cache, (keys, values), strict=True):
+            cache[:, 0][:, :, slots[begin:end]] = moved
+
+    def keys_at(self, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        """Keys of each layer, [heads, n, size], that tokens get at these positions if they see only themselves."""
+        padding = (0, _padded(len(ids)) - len(ids))
+        size = sum(padding) + len(ids)
+        allowed = np.hstack([np.zeros((size, self._capacity), np.bool_), np.eye(size, dtype=np.bool_)])
+        masks = ("mask", "mask_sliding") if self._model.info.sliding_window else ("mask",)
+        inputs: dict[str, NDArray[Any]] = {
+            "ids": np.pad(ids, padding)[None],
+            "positions": np.pad(positions, padding)[None],
+            "rows": np.zeros(0, dtype=np.int64),
+            **dict.fromkeys(masks, self._additive(allowed)),
+        }
+        _, (keys, _), _ = self._model.infer(self._cache, inputs)
+        return list(keys[:, :, : len(ids)].copy())
 
     def _fit(self) -> None:
         """Give the cache a capacity that suits its section; grown by a quarter, so that it seldom grows."""

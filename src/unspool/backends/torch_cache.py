@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from unspool.backends.rotary import turn
+
 _SPARE = 64
 """Slots that entries which have to grow get beyond what is needed, at least."""
 
@@ -43,13 +45,34 @@ class RowCache:
 
     def append(self, nodes: Sequence[int]) -> None:
         """Keep the new entries of these nodes behind the committed ones, and forget the other new ones."""
-        end = self.length + len(nodes)
+        picked: dict[int, Entries] = {}
         for layer, (keys, values) in self.new.items():
             index = torch.tensor(nodes, device=keys.device)
+            picked[layer] = keys.index_select(1, index), values.index_select(1, index)
+        self._extend(picked, len(nodes))
+
+    def splice(self, source: RowCache, start: int, stop: int, angles: Sequence[torch.Tensor] | None) -> None:
+        """Keep entries of another sequence behind the committed ones, and forget the new ones.
+
+        Args:
+            angles: what their keys are turned by: by layer, [pairs]; None for nothing.
+        """
+        moved: dict[int, Entries] = {}
+        for angle, layer in zip(angles or [None] * len(source._kept), sorted(source._kept), strict=True):
+            keys, values = (entries[:, start:stop] for entries in source._kept[layer])
+            if angle is not None:
+                keys = keys.clone()
+                turn(keys, angle.cos(), angle.sin())
+            moved[layer] = keys, values
+        self._extend(moved, stop - start)
+
+    def _extend(self, entries: dict[int, Entries], count: int) -> None:
+        end = self.length + count
+        for layer, (keys, values) in entries.items():
             kept = self._kept.get(layer, (keys[:, :0], values[:, :0]))
             roomy = _roomy(kept[0], self.length, end), _roomy(kept[1], self.length, end)
-            roomy[0][:, self.length : end] = keys.index_select(1, index)
-            roomy[1][:, self.length : end] = values.index_select(1, index)
+            roomy[0][:, self.length : end] = keys
+            roomy[1][:, self.length : end] = values
             self._kept[layer] = roomy
         self.length = end
         self.new = {}

@@ -6,7 +6,8 @@ additive mask. Rows are padded to the longest text and to the largest tree, and 
 padding, never a token id. Sliding-window layers get a mask of their own, in which the window counts positions. Every
 layer keeps its whole cache, windowed ones too: a cache cut to the window could not be rewound. Refused: recurrent
 state, encoder-decoders, attention that bypasses transformers' attention interface (ALiBi models for instance) or that
-is neither eager nor sdpa.
+is neither eager nor sdpa. Cache entries can be moved where keys are rotated (``rotary``); where they are not, the first
+attempt says so.
 
 CUDA devices are selected by ``device``; untested here.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +27,7 @@ import transformers
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from unspool.backends import rotary
 from unspool.backends.torch_cache import PassCache, RowCache
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.tree import TokenTree
@@ -72,7 +75,7 @@ class TransformersModel:
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        return frozenset({Ability.HIDDEN_STATES})
+        return frozenset({Ability.HIDDEN_STATES, Ability.CACHE_EDIT})
 
     @property
     def settings(self) -> dict[str, str]:
@@ -176,7 +179,9 @@ class TransformersModel:
         for row, tree, length in zip(allowed, trees, lengths, strict=True):
             row[: len(tree), :length] = True
             row[: len(tree), width : width + len(tree)] = tree.ancestors
-        positions = self.positions(trees, lengths)
+        return self._masks(allowed, self.positions(trees, lengths))
+
+    def _masks(self, allowed: NDArray[np.bool_], positions: NDArray[np.int64]) -> Any:
         built = {kind: self._mask(allowed, positions, window) for kind, window in self.windows.items()}
         return built if len(built) > 1 else next(iter(built.values()))
 
@@ -189,6 +194,24 @@ class TransformersModel:
         mask = torch.zeros(allowed.shape, dtype=self.model.dtype)
         mask.masked_fill_(torch.from_numpy(~allowed), torch.finfo(self.model.dtype).min)
         return mask[:, None].to(self.model.device)
+
+    @cached_property
+    def frequencies(self) -> list[NDArray[np.float64]]:
+        """Of the rotation of its keys, see ``rotary.frequencies``; measured by one pass when first asked for."""
+        return rotary.frequencies(self._keys_at, self._vocab_size, self._max_length)
+
+    def _keys_at(self, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> list[NDArray[Any]]:
+        device, cache = self.model.device, RowCache()
+        with torch.no_grad():
+            self.model(
+                input_ids=torch.from_numpy(ids[None]).to(device),
+                position_ids=torch.from_numpy(positions[None]).to(device),
+                attention_mask=self._masks(np.eye(len(ids), dtype=np.bool_)[None], positions[None]),
+                use_cache=True,
+                return_dict=True,
+                **{self.cache_name: PassCache([cache])},
+            )
+        return [cache.new[layer][0].double().cpu().numpy() for layer in sorted(cache.new)]
 
 
 class TransformersSession:
@@ -233,6 +256,19 @@ class TransformersSession:
             raise ValueError(f"cannot rewind to {length}: the session holds {self.length} tokens")
         self.cache.length = length
         self.cache.new = {}
+        self.scored = None
+
+    def splice(self, source: Session, start: int, stop: int, *, rotate: bool = True) -> None:
+        """Take over entries of another session; see ``EditableSession.splice``."""
+        other = cast("TransformersSession", source)
+        if other is self or not 0 <= start <= stop <= other.length:
+            raise ValueError(f"splice takes a range of the {other.length} tokens of another session")
+        if self.length + stop - start > self._owner.max_length:
+            raise UnspoolError(f"the text exceeds the model's context of {self._owner.max_length} tokens; shorten it")
+        shift = self.length - start if rotate else 0
+        angles = [torch.from_numpy(shift * f) for f in self._owner.frequencies] if shift else None
+        with torch.no_grad():
+            self.cache.splice(other.cache, start, stop, angles)
         self.scored = None
 
     def fork(self) -> TransformersSession:

@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from unspool import __version__
-from unspool.cli import bench, calibrate, datastore, extract, frontier, generate, methods, models, prove, report, train, view
+from unspool.cli import (
+    bench,
+    calibrate,
+    datastore,
+    extract,
+    frontier,
+    generate,
+    methods,
+    models,
+    prove,
+    report,
+    search,
+    train,
+    view,
+)
 from unspool.errors import UnspoolError
 
 app = typer.Typer(
@@ -21,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("generate")(generate.generate)
+app.command("search")(search.search)
 app.command("extract")(extract.extract)
 app.add_typer(models.app, name="models")
 app.command("methods")(methods.list_methods)

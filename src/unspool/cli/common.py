@@ -6,9 +6,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from unspool.errors import UnspoolError
 
 if TYPE_CHECKING:
     from unspool.api import Model
@@ -37,7 +40,11 @@ BackendOption = Annotated[
     typer.Option(help="openvino is fast on CPUs; transformers (torch) is the reference; installed packages add more."),
 ]
 WeightsOption = Annotated[
-    str | None, typer.Option(help="Weight format, for openvino: int8 (default), int4 or fp32.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Weight format, for openvino: int8 (default), int4 or fp32; on canvases fp32 (default) or int8.",
+        show_default=False,
+    ),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads, for openvino. Default: the physical cores.", show_default=False)
@@ -122,3 +129,26 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
             shown.update(tasks[what], completed=done)
 
         yield draw
+
+
+def read_prompt(prompt: str | None, file: Path | None) -> str:
+    if prompt is not None and file is not None:
+        raise UnspoolError("a prompt and --file were both given; use one of them")
+    if file is not None:
+        prompt = read_text(file)
+    elif prompt is None:
+        if sys.stdin.isatty():
+            raise UnspoolError(
+                'no prompt; give it as an argument, with --file, or on standard input: echo "…" | unspool …'
+            )
+        prompt = sys.stdin.read()
+    if not prompt.strip():
+        raise UnspoolError("the prompt is empty; give some text")
+    return prompt
+
+
+def read_text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnspoolError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error

@@ -14,15 +14,16 @@ import typer
 
 from unspool.cli.common import (
     AssistantOption,
-    BackendOption,
     DeviceOption,
     ModelOption,
     Status,
     ThreadsOption,
     WeightsOption,
     loaded,
+    read_prompt,
+    read_text,
 )
-from unspool.errors import UnspoolError, UnsupportedError
+from unspool.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from unspool.api import Model, Result
@@ -62,6 +63,10 @@ def generate(
     top_k: Annotated[int, typer.Option(help="Sample among the k likeliest tokens; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens of this total probability.")] = 1.0,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1 makes tokens of the text less likely.")] = 1.0,
+    shaper: Annotated[
+        list[str] | None,
+        typer.Option(help="A logits shaper of `unspool methods`, such as rpg; may be repeated.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text, by every `identical` method.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End the text at this string; may be repeated.")] = None,
     json_schema: Annotated[
@@ -77,6 +82,14 @@ def generate(
     choices: Annotated[
         list[str] | None, typer.Option(help="The text is this one or another that is given so.", show_default=False)
     ] = None,
+    monitor: Annotated[
+        Path | None,
+        typer.Option(
+            help="The text is Python that uses the packages of this directory: behind a dot, only names that exist. "
+            "The prompt must be code.",
+            show_default=False,
+        ),
+    ] = None,
     chat: Annotated[
         bool | None, typer.Option("--chat/--no-chat", help="Use the chat template. Default: if the model has one.")
     ] = None,
@@ -84,7 +97,14 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming.")] = False,
     trace: Annotated[Path | None, typer.Option(help="Write every pass to this file, for `unspool view`.")] = None,
     view: Annotated[bool, typer.Option("--view", help="Show the run in the browser when it is over.")] = False,
-    backend: BackendOption = "openvino",
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="openvino is fast on CPUs; transformers (torch) is the reference; installed packages add more. "
+            "Default: openvino, or transformers for diffusion models.",
+            show_default=False,
+        ),
+    ] = None,
     weights: WeightsOption = None,
     threads: ThreadsOption = None,
     device: DeviceOption = None,
@@ -107,6 +127,8 @@ def generate(
 
       unspool generate --choices yes --choices no "Is the sky blue?"
 
+      unspool generate -m qwen2.5-coder-0.5b --monitor . --file unfinished.py
+
       unspool generate --trace run.jsonl --view "Count to twenty."
 
       unspool generate -m tiny-diffusion --method credit+threshold "<sort> d a c b"
@@ -114,25 +136,33 @@ def generate(
     from unspool.backends.diffusion_models import is_diffusion
     from unspool.engine.options import GenerationOptions
 
-    text = _read(prompt, file)
+    text = read_prompt(prompt, file)
     if is_diffusion(model):
         assert model is not None
         given: dict[str, object] = {
             "--assistant-model": assistant_model,
             "--acceptance": acceptance,
             "--stop": stop,
-            "--weights": weights,
             "--json-schema": json_schema,
             "--regex": regex,
             "--choices": choices,
+            "--monitor": monitor,
+            "--shaper": shaper,
         }
-        given |= {"--threads": threads, "--chat": chat}
+        given |= {"--chat": chat}
         given |= {"--top-k": top_k or None, "--top-p": top_p if top_p != 1 else None}
         given |= {"--repetition-penalty": repetition_penalty if repetition_penalty != 1 else None}
         if wrong := [name for name, value in given.items() if value is not None]:
             raise UnsupportedError(f"{model} is a diffusion model, for which there is no {wrong[0]}; leave it out")
-        rules = _text(grammar) if grammar else None
-        _fill(model, text, method, max_new_tokens, temperature, seed, rules, as_json, trace, view, device)
+        settings = {
+            "method": method,
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "seed": seed,
+            "grammar": read_text(grammar) if grammar else None,
+        }
+        loading = {"device": device, "backend": backend, "weights": weights, "threads": threads}
+        _fill(model, text, settings, loading, as_json, trace, view)
         return
     method = method or "auto"
     options: dict[str, Any] = {
@@ -143,20 +173,29 @@ def generate(
         "repetition_penalty": repetition_penalty,
         "seed": seed,
         "stop": tuple(stop or ()),
+        "shapers": tuple(shaper or ()),
     }
     # Mistakes are told before a model is loaded or downloaded.
     GenerationOptions(**options)
     constrained = _constraint(json_schema, regex, grammar, choices)
     options |= constrained
+    if monitor is not None:
+        from unspool.constraints.monitor import MonitorOptions
+
+        MonitorOptions(monitor)
+        options |= {"constraint": "monitor", "constraint_options": {"project": monitor}}
+        chat = chat or False
     from unspool.methods import check_assisted, find
 
     check_assisted(find(method, "drafter"), assistant_model)
     if acceptance is not None:
         find(acceptance, "acceptance")
+    for name in shaper or ():
+        find(name, "shaper")
     _check_trace(trace, view)
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
     with loaded(
-        model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
+        model, backend or "openvino", assistant_model=assistant_model, weights=weights, threads=threads, device=device
     ) as decoder:
         if method == "auto":
             with Status() as status:
@@ -183,15 +222,11 @@ def generate(
 def _fill(
     model: str,
     text: str,
-    method: str | None,
-    slots: int | None,
-    temperature: float,
-    seed: int,
-    grammar: str | None,
+    options: dict[str, Any],
+    loading: dict[str, Any],
     as_json: bool,
     trace: Path | None,
     view: bool,
-    device: str | None,
 ) -> None:
     from unspool.canvas_api import METHOD
     from unspool.cli.generate_canvas import fill
@@ -199,9 +234,8 @@ def _fill(
     _check_trace(trace, view)
     if view and trace is None:
         trace = _temporary()
-    options = {"method": method or METHOD, "max_new_tokens": slots, "temperature": temperature, "seed": seed}
-    options |= {"grammar": grammar}
-    fill(model, text, options, device, as_json, trace)
+    options["method"] = options["method"] or METHOD
+    fill(model, text, options, as_json=as_json, trace=trace, **loading)
     _show(trace, view)
 
 
@@ -212,9 +246,9 @@ def _constraint(
     from unspool.constraints.grammar import GrammarOptions
 
     given = {
-        "json_schema": json_schema and _text(json_schema),
+        "json_schema": json_schema and read_text(json_schema),
         "regex": regex,
-        "grammar": grammar and _text(grammar),
+        "grammar": grammar and read_text(grammar),
         "choices": choices,
     }
     given = {name: value for name, value in given.items() if value}
@@ -256,29 +290,6 @@ def _recorded(decoder: Model, text: str, chat: bool | None, path: Path | None) -
     header = make_header(decoder.name, ids, tokenizer, decoder.language_model.vocab_size)
     with TraceWriter(path, header, tokenizer) as writer:
         yield {"alternatives": _ALTERNATIVES, "on_event": writer.add}
-
-
-def _read(prompt: str | None, file: Path | None) -> str:
-    if prompt is not None and file is not None:
-        raise UnspoolError("a prompt and --file were both given; use one of them")
-    if file is not None:
-        prompt = _text(file)
-    elif prompt is None:
-        if sys.stdin.isatty():
-            raise UnspoolError(
-                'no prompt; give it as an argument, with --file, or on standard input: echo "…" | unspool …'
-            )
-        prompt = sys.stdin.read()
-    if not prompt.strip():
-        raise UnspoolError("the prompt is empty; give some text")
-    return prompt
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnspoolError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def summary(result: Result, method: str) -> str:

@@ -21,21 +21,36 @@ _MASK = "░"
 
 
 def fill(
-    model: str, prompt: str, options: dict[str, Any], device: str | None, as_json: bool, trace: Path | None
+    model: str,
+    prompt: str,
+    options: dict[str, Any],
+    device: str | None,
+    as_json: bool,
+    trace: Path | None,
+    backend: str | None = None,
+    weights: str | None = None,
+    threads: int | None = None,
 ) -> None:
     """Decode and print.
 
     Args:
         options: of ``DiffusionModel.generate``.
         trace: file that every pass is written to.
+        backend: None: the default of canvases.
+        device, weights, threads: of the backend; None where not given.
+
+    Raises:
+        UnspoolError: for a backend or an option of it that does not exist.
     """
-    from unspool.canvas_api import load_diffusion
+    from unspool.canvas_api import BACKEND, load_diffusion
     from unspool.diffusion.compose import chosen
 
     chosen(options["method"])
+    given = {"device": device, "weights": weights, "threads": threads}
     with Status() as status:
         status.say(f"loading {model}")
-        decoder = load_diffusion(model, device or "cpu")
+        loading = {name: value for name, value in given.items() if value is not None}
+        decoder = load_diffusion(model, backend or BACKEND, report=status.say, **loading)
     told: list[Callable[[Event], None]] = []
     with ExitStack() as stack:
         if trace is not None:

@@ -15,8 +15,8 @@ def list_methods(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="Only this kind: drafter, acceptance, batch, constraint, sampler, program; for diffusion: unmask, "
-            "transform, schedule, stop."
+            help="Only this kind: drafter, acceptance, batch, shaper, constraint, sampler, search, program; for "
+            "diffusion: unmask, transform, schedule, stop."
         ),
     ] = None,
     guarantee: Annotated[

@@ -19,9 +19,15 @@ from unspool.cli.common import (
     bars,
     loaded,
 )
+from unspool.cli.learn_threshold import adadec_threshold
+from unspool.cli.outputs import check_writable
+from unspool.cli.train_certainty import certainty
 from unspool.errors import UnspoolError, UnsupportedError
 
 app = typer.Typer(help="Train what some methods need, for your own models.", no_args_is_help=True)
+
+
+app.command("adadec-threshold")(adadec_threshold)
 
 
 @app.callback()
@@ -79,9 +85,7 @@ def acceptance_head(
     texts = [prompt.text for prompt in read_prompts(prompts)[:limit]]
     if len(texts) < 2:
         raise UnspoolError(f"{prompts} holds one prompt; a head needs at least two, one of which is held out")
-    parent = output.absolute() if output.exists() else output.absolute().parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UnspoolError(f"cannot write to {output}; name a directory that can be written")
+    check_writable(output)
     with (
         loaded(
             model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
@@ -136,9 +140,7 @@ def diffusion(
         batch_size=batch_size,
         seed=seed,
     )
-    parent = output.absolute() if output.exists() else output.absolute().parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UnspoolError(f"cannot write to {output}; name a directory that can be written")
+    check_writable(output)
     import torch
 
     torch.set_num_threads(threads)
@@ -211,3 +213,6 @@ def unmask_filter(
         f"replay with the finished text: {figures['replay_passes']:.1f} passes for {tasks.canvas_length} slots, "
         f"{figures['replay_alike']:.0%} ended in it"
     )
+
+
+app.command("certainty")(certainty)

@@ -108,6 +108,7 @@ def swept(newlines: bool, trained: bool) -> list[Setting]:
         Setting("entropy_threshold", "entropy_threshold", {"entropy_threshold": {"threshold": h}})
         for h in (0.05, 0.1, 0.2, 0.5, 1.0)
     ]
+    found += [Setting("eb_sampler", "eb_sampler", {"eb_sampler": {"gamma": g}}) for g in (0.0, 0.01, 0.1, 0.5, 1.0)]
     found += [
         Setting("localleap", "localleap", {"localleap": {"threshold": t, "relaxed_threshold": r}})
         for t, r in ((0.95, 0.8), (0.9, 0.75), (0.9, 0.5), (0.8, 0.5))

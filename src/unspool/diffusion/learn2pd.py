@@ -5,10 +5,12 @@ learns to tell these passes from the confidences of the whole block, and says of
 already final. The most confident slot is committed as well. Guarantee: lossy; a threshold above 1 is one token a step.
 
 Choices: two linear layers of the block's width with a ReLU between them, which has the paper's number of parameters; a
-block that is shorter than the filter is filled up with confidences of 1, as decided slots have.
+block that is shorter than the filter is filled up with confidences of 1, as decided slots have; blocks that a schedule
+makes longer end where the filter does.
 
-Left out: the end-of-text prediction (EoTP) that cuts the canvas behind a predicted end token; ``stop_at_eos`` ends it
-behind a committed one.
+The paper's end-of-text prediction (EoTP), which cuts the canvas behind a predicted end token, goes with any policy and
+is an option of the loop: ``truncate_at_eos`` of ``CanvasOptions``, 0 for the paper's rule, higher for a safer one.
+``stop_at_eos`` ends the decoding without losing any text.
 """
 
 from __future__ import annotations
@@ -94,13 +96,13 @@ class Learn2PD:
         self.options = options
         self._filter = unmask_filter
 
+    @property
+    def longest_block(self) -> int:
+        """Slots of the blocks that the filter was trained on."""
+        return self._filter.width
+
     def enter(self, view: View) -> None:
-        """Check that the filter was trained on blocks of this length."""
-        if len(view.masked) > self._filter.width:
-            raise UnspoolError(
-                f"the unmask filter is for blocks of at most {self._filter.width} slots, not {len(view.masked)}; take "
-                f"blocks of {self._filter.width} with fixed_blocks, or train another filter"
-            )
+        """Nothing: the rule has no state."""
 
     def select(self, view: View) -> Flags:
         chosen: Flags = self._filter(view.confidence) > self.options.threshold

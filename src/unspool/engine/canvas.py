@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +99,7 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True)
 class Sight:
-    """What schedules and stop rules see: the whole canvas and the last pass over it.
+    """What schedules and stop rules see: the whole canvas, without what was cut off, and the last pass over it.
 
     Attributes:
         tokens: [length] the canvas.
@@ -132,6 +132,8 @@ class Sight:
 @dataclass(frozen=True)
 class View:
     """What transforms and policies see: the slots of the active block.
+
+    A block keeps its length. Slots that were cut off the canvas look like any that is decided: the end token, surely.
 
     Attributes:
         sight: the whole canvas.
@@ -200,6 +202,16 @@ class UnmaskPolicy(Protocol):
         ...
 
 
+@runtime_checkable
+class BoundedPolicy(UnmaskPolicy, Protocol):
+    """An unmask policy that can only look at so many slots: the loop ends blocks there at the latest."""
+
+    @property
+    def longest_block(self) -> int:
+        """Most slots of a block, at least 1."""
+        ...
+
+
 class BlockSchedule(Protocol):
     """Says where the next block ends."""
 
@@ -208,7 +220,8 @@ class BlockSchedule(Protocol):
         ...
 
     def next_block(self, start: int, sight: Sight) -> int:
-        """Length of the block that starts at position ``start``, at least 1; the loop cuts it at the canvas's end.
+        """Length of the block that starts at position ``start``, at least 1; the loop cuts it at the canvas's end, and
+        where the policy is bounded.
 
         ``sight`` is that of a pass over the whole canvas, which is the block's first pass as well.
         """

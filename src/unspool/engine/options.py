@@ -32,7 +32,8 @@ class GenerationOptions:
         alternatives: how many of the best tokens the trace lists for each emitted one, with their log-probabilities and
             the rank of the emitted one, 0 to 20; 0 records none of that and costs nothing.
         on_event: called with each trace event as it happens, in the thread that decodes.
-        shapers: more logits shapers, after the built-in ones; transformers' ``LogitsProcessor`` objects are accepted.
+        shapers: more logits shapers, after the built-in ones; transformers' ``LogitsProcessor`` objects are accepted,
+            and by ``Model.generate`` names of the registry.
     """
 
     max_new_tokens: int = 256
@@ -51,7 +52,7 @@ class GenerationOptions:
     logprobs: bool = False
     alternatives: int = 0
     on_event: Callable[[Event], None] | None = None
-    shapers: Sequence[Shaper] = ()
+    shapers: Sequence[Shaper | str] = ()
 
     def __post_init__(self) -> None:
         for ok, message in (

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unspool.backends import store
-from unspool.training.canvas_model import CURVE, CanvasTrainingOptions, parameters
+from unspool.training.canvas_directory import CURVE, parameters
+from unspool.training.canvas_model import CanvasTrainingOptions
 
 CARD, PICTURE = "README.md", "curve.svg"
 

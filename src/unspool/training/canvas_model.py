@@ -13,20 +13,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import WordLevel
 
-from unspool.backends import store
-from unspool.backends.diffusion_checkpoints import CANVAS
-from unspool.backends.prepare import quiet
 from unspool.diffusion.fixed_blocks import FixedBlocks
 from unspool.diffusion.long_tasks import LONG
 from unspool.diffusion.short_tasks import SHORT
@@ -35,6 +29,7 @@ from unspool.diffusion.top_k import TopK
 from unspool.engine.canvas import Denoiser
 from unspool.engine.denoise import CanvasRequest, Parts, denoise
 from unspool.errors import UnknownNameError, UnspoolError
+from unspool.training import canvas_directory, checkpoint
 from unspool.training.acceptance_data import Progress
 
 if TYPE_CHECKING:
@@ -43,13 +38,9 @@ if TYPE_CHECKING:
 
 TASK_SETS = {"short": SHORT, "long": LONG}
 
-STATE, CURVE = "training.pt", "curve.json"
 _MASK_ID = SHORT.ids[MASK]  # the same in every set
 QUESTIONS = 50
 """Of each task, that ``evaluate`` asks."""
-
-_PIECE = 50
-"""Steps between two points of the learning curve."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +79,8 @@ class CanvasTrainingOptions:
                 raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.num_attention_heads < 1 or self.hidden_size % (2 * self.num_attention_heads):
             raise UnspoolError("hidden_size must be a multiple of twice num_attention_heads")
-        if self.save_steps % _PIECE:
-            raise UnspoolError(f"save_steps must be a multiple of {_PIECE}, not {self.save_steps}")
+        if self.save_steps % checkpoint.PIECE:
+            raise UnspoolError(f"save_steps must be a multiple of {checkpoint.PIECE}, not {self.save_steps}")
         if self.task_set not in TASK_SETS:
             raise UnknownNameError("task set", self.task_set, TASK_SETS)
         known = {task.name for task in SHORT.tasks + LONG.tasks}
@@ -172,7 +163,8 @@ def train(
     average = network(options)
     average.load_state_dict(model.state_dict())
     optimizers = _optimizers(model, options)
-    first, curve = _resume(directory / STATE, options, model, average, optimizers)
+    state, told = directory / checkpoint.STATE, json.dumps(asdict(options))
+    first, curve = checkpoint.resume(state, told, optimizers, model=model, average=average)
     start = time.perf_counter() - (curve[-1][2] if curve else 0.0)
     model.train()
     recent: list[float] = []
@@ -190,14 +182,14 @@ def train(
         _average(average, model, min(0.999, (step + 1) / (step + 10)))
         recent.append(float(value.detach()))
         done = step + 1
-        if done % _PIECE == 0 or done == options.max_steps:
+        if done % checkpoint.PIECE == 0 or done == options.max_steps:
             curve.append((done, sum(recent) / len(recent), time.perf_counter() - start))
             recent = []
         if done % options.save_steps == 0 or done == options.max_steps:
-            _save(directory / STATE, options, done, curve, model, average, optimizers)
+            checkpoint.save(state, told, done, curve, optimizers, model=model, average=average)
         progress("training", done, options.max_steps)
     average.eval()
-    _write(directory, average, options, curve)
+    canvas_directory.write(directory, average, options.tasks, {"training": asdict(options)}, curve)
     return average
 
 
@@ -231,98 +223,6 @@ def _average(average: LlamaForCausalLM, model: LlamaForCausalLM, keep: float) ->
     with torch.no_grad():
         for kept, new in zip(average.parameters(), model.parameters(), strict=True):
             kept.lerp_(new, 1 - keep)
-
-
-Curve = list[tuple[int, float, float]]
-
-
-def _resume(
-    state: Path,
-    options: CanvasTrainingOptions,
-    model: LlamaForCausalLM,
-    average: LlamaForCausalLM,
-    optimizers: Sequence[torch.optim.Optimizer],
-) -> tuple[int, Curve]:
-    import torch
-
-    if not state.exists():
-        return 0, []
-    saved = torch.load(state, weights_only=True)
-    if json.loads(saved["options"]) != json.loads(_told(options)):
-        raise UnspoolError(f"{state} belongs to training with other options; delete it, or name another directory")
-    model.load_state_dict(saved["model"])
-    average.load_state_dict(saved["average"])
-    for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
-        optimizer.load_state_dict(kept)
-    return int(saved["steps"]), [(int(s), float(v), float(t)) for s, v, t in saved["curve"]]
-
-
-def _told(options: CanvasTrainingOptions) -> str:
-    return json.dumps(asdict(options))
-
-
-def _save(
-    state: Path,
-    options: CanvasTrainingOptions,
-    steps: int,
-    curve: Curve,
-    model: LlamaForCausalLM,
-    average: LlamaForCausalLM,
-    optimizers: Sequence[torch.optim.Optimizer],
-) -> None:
-    import torch
-
-    saved = {
-        "options": _told(options),
-        "steps": steps,
-        "curve": curve,
-        "model": model.state_dict(),
-        "average": average.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-    }
-    with store.atomic_file(state) as part:
-        torch.save(saved, part)
-
-
-def _write(directory: Path, model: LlamaForCausalLM, options: CanvasTrainingOptions, curve: Curve) -> None:
-    tasks = options.tasks
-    about = {
-        "mask_id": _MASK_ID,
-        "eos_token_id": tasks.ids[END],
-        "pad_token_id": tasks.ids[PAD],
-        "shift": 0,
-        "prompt_length": tasks.prompt_length,
-        "canvas_length": tasks.canvas_length,
-        "training": asdict(options),
-        "seconds": round(curve[-1][2]),
-    }
-    with quiet():
-        model.save_pretrained(directory)
-    tokenizer(tasks).save(str(directory / "tokenizer.json"))
-    points = [{"step": step, "loss": value, "seconds": seconds} for step, value, seconds in curve]
-    for name, content in ((CANVAS, about), (CURVE, points)):
-        with store.atomic_file(directory / name) as part:
-            part.write_text(json.dumps(content, indent=1), "utf-8")
-
-
-def parameters(directory: Path) -> int:
-    """Number of weights that a directory holds."""
-    from safetensors import safe_open
-
-    with safe_open(directory / "model.safetensors", "numpy") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-
-
-def tokenizer(tasks: TaskSet) -> Tokenizer:
-    """Text to a set's symbols and back. Up to three spaces only part symbols; what is no symbol is refused."""
-    fast = Tokenizer(WordLevel(tasks.ids, unk_token=""))
-    pattern = "|".join(re.escape(symbol) for symbol in sorted(tasks.vocabulary, key=len, reverse=True))
-    fast.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.Split(Regex("^ {1,3}$"), "removed")]
-    )
-    fast.decoder = decoders.Fuse()
-    fast.add_special_tokens([PAD, MASK, END])
-    return fast
 
 
 def evaluate(

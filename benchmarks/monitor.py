@@ -1,0 +1,255 @@
+"""Does a monitor keep small models to names that exist? A made-up package, decoded with and without it.
+
+A package of 30 classes with invented member names is written, and a caller file for each of its methods: an object, a
+comment that says what is wanted, and a line that is cut at the dot. The model sees the caller file only, so that names
+are to be guessed, as those of a private library are. The line is decoded greedily to its end.
+
+- exists: the first identifier behind the dot is a member of the object.
+- match: it is the one that was held out.
+- raises: the file was executed and raised an exception; of these, AttributeError.
+- triggers, ms/trigger: identifiers that were monitored, and milliseconds of the analyser for each; it is warm.
+- leaks: of the dots that came in one token with letters, those whose identifier the analyser does not know. There the
+  line is cut before the dot, so that the model may choose such a token. Not verified is the paper's method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import random
+import re
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import common
+
+from unspool import methods
+from unspool.about import about
+from unspool.api import Model, load
+from unspool.backends.tokenizer import StopStrings
+from unspool.bench import sandbox
+from unspool.constraints.monitor import MonitorConstraint, monitor
+from unspool.constraints.monitor_jedi import JediAnalyser
+from unspool.engine.loop import Request, decode
+from unspool.engine.options import GenerationOptions
+from unspool.engine.trace import StepEvent
+
+CLASSES, METHODS, PER_FILE = 30, 4, 5
+VERBS = (
+    "measure", "archive", "polish", "rotate", "inspect", "borrow",
+    "flatten", "weigh", "signal", "drain", "stitch", "label",
+)  # fmt: skip
+NOUNS = (
+    "lantern", "pollen", "gasket", "harbor", "ledger", "quarry",
+    "saddle", "turbine", "orchard", "valve", "mirror", "canal",
+)  # fmt: skip
+# How a library names what one would call "measure the lantern".
+SHAPES = ("{verb}_{noun}", "{noun}_{verb}", "run_{verb}_{noun}", "{verb}_the_{noun}", "{noun}_to_{verb}", "do_{verb}")
+PARTS = ("brel", "tav", "quon", "dri", "mosk", "vel", "zan", "plo", "ker", "ulm")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A caller file that ends at a dot, without it.
+
+    Attributes:
+        code: the file.
+        owner: class of the object before the dot.
+        truth: the member that is wanted.
+    """
+
+    code: str
+    owner: str
+    truth: str
+
+
+@dataclass(frozen=True)
+class Library:
+    """The package: its files by path, the module of each class, and the sites."""
+
+    files: dict[str, str]
+    modules: dict[str, str]
+    sites: list[Site]
+
+
+def library(seed: int) -> Library:
+    """A package and its sites; every third one reaches its object through another one."""
+    rng = random.Random(seed)
+    names = [(a + b).capitalize() for a in PARTS for b in PARTS if a != b]
+    classes = rng.sample(names, CLASSES)
+    modules = {name: f"works.part{i // PER_FILE}" for i, name in enumerate(classes)}
+    files = {"works/__init__.py": ""}
+    sites = []
+    for i, name in enumerate(classes):
+        verbs, nouns = rng.sample(VERBS, METHODS), rng.sample(NOUNS, METHODS)
+        shapes = rng.sample(SHAPES, METHODS)
+        members = [s.format(verb=v, noun=n) for s, v, n in zip(shapes, verbs, nouns, strict=True)]
+        # Only classes of the same file and before are linked, so that every object can be made.
+        linked = classes[i - 1] if i % PER_FILE else None
+        link = f"paired_{linked.lower()}" if linked else None
+        lines = [f"class {name}:", "    def __init__(self, size):", f"        self.{nouns[0]}_count = size"]
+        lines += [f"        self.{link} = {linked}(size)"] if link else []
+        for member, noun in zip(members, nouns, strict=True):
+            lines += [f"    def {member}(self):", f"        return len({noun!r}) + self.{nouns[0]}_count"]
+        file = modules[name].replace(".", "/") + ".py"
+        files[file] = files.get(file, "") + "\n".join(lines) + "\n\n\n"
+        user = classes[i + 1] if (i + 1) % PER_FILE and i + 1 < CLASSES else None
+        for member, verb, noun in zip(members, verbs, nouns, strict=True):
+            through = user if user and len(sites) % 3 == 0 else None
+            made = through or name
+            target = f"item.paired_{name.lower()}" if through else "item"
+            code = f"from {modules[made]} import {made}\n\nitem = {made}(3)\n# {verb} the {noun}\nresult = {target}"
+            sites.append(Site(code, name, member))
+    return Library(files, modules, sites)
+
+
+@dataclass
+class Arm:
+    """A way to decode the sites, and what came of it."""
+
+    name: str
+    monitored: bool
+    verify: bool = True
+    cut_before_dot: bool = False
+    exists: int = 0
+    match: int = 0
+    raises: int = 0
+    attribute: int = 0
+    triggers: int = 0
+    merged: int = 0
+    leaks: int = 0
+    ms: float = 0.0
+    lines: list[str] = field(default_factory=list)
+
+    def row(self, count: int) -> list[str]:
+        def share(hits: int) -> str:
+            return f"{100 * hits / count:.1f} %"
+
+        numbers = [share(self.exists), share(self.match), share(self.raises), share(self.attribute)]
+        if not self.monitored:
+            return [self.name, *numbers, "–", "–", "–"]
+        leaks = f"{self.leaks} of {self.merged}"
+        return [self.name, *numbers, str(self.triggers), common.number(self.ms / max(1, self.triggers), 1), leaks]
+
+
+COLUMNS = ["", "exists", "match", "raises", "AttributeError", "triggers", "ms/trigger", "leaks"]
+
+
+def arms() -> list[Arm]:
+    return [
+        Arm("plain", False),
+        Arm("monitor", True),
+        Arm("cut before the dot: plain", False, cut_before_dot=True),
+        Arm("... monitor, not verified", True, verify=False, cut_before_dot=True),
+        Arm("... monitor", True, cut_before_dot=True),
+    ]
+
+
+def line(model: Model, prompt: str, constraint: MonitorConstraint | None, max_new_tokens: int) -> str:
+    """The rest of the line, greedily."""
+    surroundings = model.surroundings()
+    stop = StopStrings(model.tokenizer, ["\n"])
+    request = Request(
+        model.tokenizer.encode(prompt),
+        methods.drafter("plain", surroundings),
+        methods.acceptance(None, True, surroundings),
+        GenerationOptions(max_new_tokens=max_new_tokens),
+        eos=model.eos_token_ids,
+        constraint=constraint,
+        stopping=stop,
+    )
+    ids = [t for e in decode(model.language_model, [request]) if isinstance(e, StepEvent) for t in e.emitted]
+    return stop.text if "\n" in model.tokenizer.decode(ids) else model.tokenizer.decode(ids)
+
+
+def program(files: dict[str, str], code: str, wanted: str | None) -> str:
+    """A program that writes the package and runs ``code``; ``wanted`` is an error that it must end with, if any."""
+    return "\n".join(
+        [
+            "import pathlib, sys",
+            f"for name, text in {files!r}.items():",
+            "    pathlib.Path(name).parent.mkdir(exist_ok=True)",
+            "    pathlib.Path(name).write_text(text)",
+            "sys.path.insert(0, '.')",
+            f"code = {code!r}",
+            "try:",
+            "    exec(compile(code, 'caller', 'exec'), {})",
+            f"except {wanted or '()'}:",
+            "    pass",
+            f"else:\n    {'raise SystemExit(1)' if wanted else 'pass'}",
+        ]
+    )
+
+
+def measure(model: Model, made: Library, root: Path, sites: list[Site], max_new_tokens: int) -> list[Arm]:
+    contestants = arms()
+    size = model.language_model.vocab_size
+    for number, site in enumerate(sites, 1):
+        # Our own code, so it may be imported here.
+        members = dir(getattr(importlib.import_module(made.modules[site.owner]), site.owner)(1))
+        for arm in contestants:
+            prompt = site.code + ("" if arm.cut_before_dot else ".")
+            constraint = None
+            if arm.monitored:
+                ids = model.tokenizer.encode(prompt)
+                constraint = monitor(model.tokenizer, size, ids, root, verify=arm.verify)
+            rest = line(model, prompt, constraint, max_new_tokens)
+            found = re.match(r"\.(\w+)" if arm.cut_before_dot else r"(\w+)", rest)
+            name = found[1] if found else ""
+            arm.exists += name in members
+            arm.match += name == site.truth
+            code = prompt + rest + "\n"
+            if not sandbox.run(program(made.files, code, None)):
+                arm.raises += 1
+                arm.attribute += sandbox.run(program(made.files, code, "AttributeError"))
+            if constraint is not None:
+                arm.triggers += constraint.triggers
+                arm.merged += constraint.merged
+                arm.leaks += constraint.leaks
+                arm.ms += constraint.asked.ms
+            arm.lines.append(rest)
+        common.say(f"{model.name}: site {number} of {len(sites)}")
+    return contestants
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-m", "--model", action="append", help="as `unspool generate -m`; several are compared")
+    parser.add_argument("--limit", type=int, help="only the first sites; all 120 by default")
+    parser.add_argument("--max-new-tokens", type=int, default=32, help="32 by default")
+    parser.add_argument("--seed", type=int, default=0, help="of the package")
+    parser.add_argument("--json", type=Path, help="file for all figures and lines")
+    parser.add_argument("--markdown", type=Path, help="file for the tables")
+    arguments = parser.parse_args()
+    common.check_outputs(arguments.json, arguments.markdown)
+    sandbox.require()
+    names = arguments.model or ["qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"]
+    setting = about()
+    made = library(arguments.seed)
+    sites = made.sites[: arguments.limit]
+    chosen = f"{len(sites)} sites, {CLASSES} classes, seed {arguments.seed}; greedy, max_new_tokens "
+    chosen += f"{arguments.max_new_tokens}."
+    parts = ["# Names that exist, with and without a monitor", common.describe(setting), chosen]
+    results: dict[str, Any] = {**setting, "chosen": chosen, "sites": [vars(site) for site in sites], "models": {}}
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        for name, text in made.files.items():
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).write_text(text)
+        sys.path.insert(0, directory)
+        warm = sites[0].code + "."
+        JediAnalyser(root).suggestions(warm, len(warm))
+        for name in names:
+            model = load(name, report=common.say)
+            contestants = measure(model, made, root, sites, arguments.max_new_tokens)
+            title = f"{model.name}, {model.language_model.settings['weights']}"
+            parts += [f"## {title}", common.table(COLUMNS, [arm.row(len(sites)) for arm in contestants])]
+            results["models"][title] = [vars(arm) for arm in contestants]
+    common.publish("\n\n".join(parts), results, arguments.markdown, arguments.json)
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,69 @@
+"""Converts masked-diffusion checkpoints for OpenVINO, once per checkpoint and weight format.
+
+The graph is that of causal models (``openvino_convert``): it adds a mask that it is given, so it sees both ways where
+the mask is zero. It is traced from the network that runs on torch; what is known of the mask is stored beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from unspool.backends import store
+from unspool.backends.diffusion_checkpoints import CANVAS, load_denoiser
+from unspool.backends.openvino_convert import FORMAT_VERSION, Weights, convert
+from unspool.backends.resolve import resolve
+from unspool.errors import UnknownNameError, UnsupportedError
+
+WEIGHTS: tuple[Weights, ...] = ("fp32", "int8")
+
+_VERSION = 1
+"""Raised whenever checkpoints are read in another way or other facts of them are kept."""
+
+# Bytes of the converted model per byte of the checkpoint in 16 bits a weight, generously.
+_GROWTH = {"fp32": 2.5, "int8": 1.5}
+
+
+def converted(directory: Path, weights: str, report: Callable[[str], None]) -> Path:
+    """The directory with the graph of a checkpoint, made on first use. Safe when two processes ask at once.
+
+    Args:
+        directory: see ``load_denoiser``.
+        weights: one of ``WEIGHTS``.
+        report: told in a few words what happens.
+
+    Raises:
+        UnspoolError: if the checkpoint cannot be read or converted, or the disk is full. Nothing half-made stays.
+    """
+    if weights not in WEIGHTS:
+        raise UnknownNameError("weight format of canvases", weights, WEIGHTS)
+    source = resolve(str(directory.resolve()))
+    final = store.converted_dir() / source.key / f"openvino-canvas-{weights}-v{FORMAT_VERSION}.{_VERSION}"
+    if final.is_dir():
+        return final
+    name = f"{source.name} ({weights})"
+    with store.lock(f"convert-{source.key}", f"another process converts {name}; waiting for it"):
+        if final.is_dir():
+            return final
+        size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+        store.require_space(final.parent, int(size * _GROWTH[weights]))
+        report(f"converting {name} for OpenVINO, once")
+        with store.atomic_directory(final) as temporary:
+            _convert(directory, temporary, weights, report)
+    return final
+
+
+def _convert(directory: Path, final: Path, weights: Weights, report: Callable[[str], None]) -> None:
+    from unspool.backends.prepare import quiet
+
+    report("reading the weights")
+    with quiet():
+        denoiser = load_denoiser(directory)
+        info = convert(denoiser.model.float(), final, weights, report)
+    if info.sliding_window:
+        raise UnsupportedError(
+            f"layers of {directory} see only {info.sliding_window} positions, not a whole canvas; use another model"
+        )
+    about = {"mask_id": denoiser.mask_id, "eos_token_id": denoiser.eos_token_id, "shift": denoiser.shift}
+    (final / CANVAS).write_text(json.dumps(about), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Methods that keep, edit or thin out a session's cache."""

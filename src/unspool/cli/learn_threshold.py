@@ -1,0 +1,69 @@
+"""``unspool train adadec-threshold``: the entropy at which ``adadec`` pauses, learned for one model."""
+
+from __future__ import annotations
+
+import json
+import os
+import sysconfig
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unspool.cli.common import BackendOption, DeviceOption, ModelOption, ThreadsOption, WeightsOption, bars, loaded
+from unspool.errors import UnspoolError
+
+
+def adadec_threshold(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="JSON file for thresholds; those of other models in it stay.")
+    ],
+    model: ModelOption = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Python file, or directory of them; may be given several times. Default: the installed packages.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most functions, drawn at random.")] = 400,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of a function; the rest of it is cut.")] = 1024,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same functions.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+    backend: BackendOption = "openvino",
+    weights: WeightsOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Learn from which entropy on a model's first choice is probably wrong. It belongs to one model and its weights.
+
+    Functions of Python files are scored once: signature and docstring are the prompt, the body is the solution.
+
+    Example:
+
+      unspool train adadec-threshold -m qwen2.5-coder-0.5b -o thresholds.json
+    """
+    from unspool.search.adadec_threshold import key_of, learn, measure, save
+    from unspool.search.python_functions import problems
+
+    parent = output.absolute().parent
+    if output.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UnspoolError(f"cannot write {output}; name a file in a directory that exists and can be written")
+    chosen = problems(files or [Path(sysconfig.get_path("purelib"))], limit, seed)
+    with loaded(model, backend, weights=weights, threads=threads, device=device) as target, bars() as progress:
+        entropies, ranks = measure(target, chosen, max_tokens, progress)
+        learned = learn(entropies, ranks, len(chosen))
+        save(output, key_of(target), target.name, learned)
+    if as_json:
+        typer.echo(json.dumps(asdict(learned), indent=1))
+        return
+    typer.echo(
+        f"{output}: threshold {learned.threshold:.3f} nats (theta {learned.theta:.2f}, accuracy {learned.accuracy:.3f})"
+        f" from {learned.tokens} tokens of {learned.problems} functions"
+    )
+    typer.echo(
+        f"pauses at {learned.pause_rate:.1%} of the tokens. First choice right: {learned.right:.0%} below, "
+        f"{learned.right_paused:.0%} from there on; there the right token is in the first three at "
+        f"{learned.in_top_3_paused:.0%}"
+    )

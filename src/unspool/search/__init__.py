@@ -1,0 +1,1 @@
+"""Methods of the search loop: one file a method."""

@@ -1,0 +1,119 @@
+"""The grammar structure of Python text, and what a sequence repeats at its end.
+
+tree-sitter parses text that is unfinished or broken, which generated text is at almost every step. Every parse is from
+the beginning: a parse that goes on from an earlier one may read broken text differently, so what a token tree is told
+would depend on the order in which its nodes are asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from unspool.errors import UnspoolError
+
+if TYPE_CHECKING:
+    from tree_sitter import Node, Parser
+
+
+class Leaf(NamedTuple):
+    """A terminal of the grammar in a text.
+
+    Attributes:
+        symbol: its kind: names, numbers, strings and comments are one symbol each, keywords and operators themselves.
+            One that begins a line outside brackets carries its column, because there the layout is grammar.
+        start: its first byte.
+        end: the byte behind its last one.
+    """
+
+    symbol: str
+    start: int
+    end: int
+
+
+@cache
+def parser() -> Parser:
+    """tree-sitter's parser of Python.
+
+    Raises:
+        UnspoolError: if a package is missing.
+    """
+    try:
+        import tree_sitter_python
+        from tree_sitter import Language, Parser
+    except ImportError as error:
+        raise UnspoolError(f'the structure of code needs {error.name}; pip install "unspool[code]"') from error
+    return Parser(Language(tree_sitter_python.language()))
+
+
+def parse(text: bytes) -> tuple[list[Leaf], bool]:
+    """The terminals of a text, and whether it is a complete program.
+
+    Args:
+        text: Python in UTF-8, which may end anywhere. What cannot be parsed still has the terminals that were seen.
+    """
+    root = parser().parse(text).root_node
+    found: list[Leaf] = []
+    complete, depth, unread = not root.has_error, 0, 0
+    for node in _terminals(root):
+        if node.start_byte == node.end_byte:
+            complete = False  # a body or a bracket that is still to come
+            continue
+        if node.start_byte < unread:
+            continue
+        start, end, kind = node.start_byte, node.end_byte, node.type
+        if kind == "string_start":
+            # No string: it is not closed yet, and what is seen in it are words of the string.
+            end = _unclosed(text, node)
+            unread, kind = end, "string"
+        elif kind in ("print", "exec"):
+            kind = "identifier"  # in broken text they are taken for statements of Python 2
+        line = text.rfind(b"\n", 0, start) + 1
+        first = not depth and not text[line:start].strip()
+        depth = max(0, depth + (kind in ("(", "[", "{")) - (kind in (")", "]", "}")))
+        found.append(Leaf(f"{start - line}|{kind}" if first else kind, start, end))
+    return found, complete
+
+
+def tail_repeat(sequence: Sequence[Hashable]) -> tuple[int, int]:
+    """The shortest block that ends a sequence and also stands just before itself.
+
+    Returns:
+        Length of the block, and how many equal blocks stand directly before the last one; (0, 0) without repetition.
+    """
+    backwards = sequence[::-1]
+    size = len(backwards)
+    # match[d]: how far the sequence, read from its end, agrees with itself d steps on (the Z function), in linear time.
+    match = [0] * size
+    left = right = 0
+    for d in range(1, size):
+        length = min(right - d, match[d - left]) if d < right else 0
+        while d + length < size and backwards[length] == backwards[d + length]:
+            length += 1
+        match[d] = length
+        if length >= d:
+            return d, length // d
+        if d + length > right:
+            left, right = d, d + length
+    return 0, 0
+
+
+def _terminals(root: Node) -> list[Node]:
+    """Nodes without children from left to right; a string that is closed counts as one."""
+    cursor, found = root.walk(), []
+    while True:
+        node = cursor.node
+        assert node is not None
+        if node.type == "string" or not cursor.goto_first_child():
+            found.append(node)
+            while not cursor.goto_next_sibling():
+                if not cursor.goto_parent():
+                    return found
+
+
+def _unclosed(text: bytes, quote: Node) -> int:
+    """Where a string that is not closed ends: with the text, or the line if its quotes are single ones."""
+    triple = text[quote.start_byte : quote.end_byte].endswith((b'"""', b"'''"))
+    line = -1 if triple else text.find(b"\n", quote.end_byte)
+    return len(text) if line < 0 else line

@@ -1,0 +1,71 @@
+"""The saved state of an interrupted training: models, optimizers, steps and the learning curve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unspool.backends import store
+from unspool.errors import UnspoolError
+
+if TYPE_CHECKING:
+    import torch
+
+STATE = "training.pt"
+PIECE = 50
+"""Steps between two points of the learning curve."""
+
+Curve = list[tuple[int, float, float]]
+"""Steps, mean loss since the last point, and seconds."""
+
+
+def resume(
+    state: Path, told: str, optimizers: Sequence[torch.optim.Optimizer], **models: torch.nn.Module
+) -> tuple[int, Curve]:
+    """Load what ``save`` wrote into models and optimizers.
+
+    Args:
+        told: the options as JSON.
+
+    Returns:
+        Steps that are done and their curve; none if there is no state.
+
+    Raises:
+        UnspoolError: if the state is that of other options.
+    """
+    import torch
+
+    if not state.exists():
+        return 0, []
+    saved = torch.load(state, weights_only=True)
+    if json.loads(saved["options"]) != json.loads(told):
+        raise UnspoolError(f"{state} belongs to training with other options; delete it, or name another directory")
+    for name, model in models.items():
+        model.load_state_dict(saved[name])
+    for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
+        optimizer.load_state_dict(kept)
+    return int(saved["steps"]), [(int(s), float(v), float(t)) for s, v, t in saved["curve"]]
+
+
+def save(
+    state: Path,
+    told: str,
+    steps: int,
+    curve: Curve,
+    optimizers: Sequence[torch.optim.Optimizer],
+    **models: torch.nn.Module,
+) -> None:
+    """Write the state; it is whole or not there."""
+    import torch
+
+    saved = {
+        "options": told,
+        "steps": steps,
+        "curve": curve,
+        **{name: model.state_dict() for name, model in models.items()},
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+    }
+    with store.atomic_file(state) as part:
+        torch.save(saved, part)
