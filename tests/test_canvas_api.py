@@ -100,7 +100,7 @@ def test_mistakes_are_told_before_any_pass(
 
 
 def test_a_name_that_is_no_model() -> None:
-    with pytest.raises(UnspoolError, match="no such directory: nothing"):
+    with pytest.raises(UnspoolError, match="no such diffusion model: nothing"):
         unspool.load_diffusion("nothing")
 
 

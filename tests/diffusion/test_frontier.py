@@ -107,7 +107,7 @@ def test_the_command(directory: Path, tmp_path: Path) -> None:
 def test_mistakes_are_told_before_any_work(directory: Path, tmp_path: Path) -> None:
     for arguments, message in (
         (["-m", str(directory), "--methods", "suffix"], "no line begins with 'suffix'"),
-        (["-m", "nothing"], "no such directory: nothing"),
+        (["-m", "nothing"], "no such diffusion model: nothing"),
         (["-m", str(directory), "--json", str(tmp_path / "no" / "f.json")], "cannot write"),
     ):
         result = CliRunner().invoke(app, ["frontier", *arguments])

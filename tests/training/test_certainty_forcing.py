@@ -269,7 +269,7 @@ def test_the_command(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     text = load_diffusion(str(tmp_path / "m")).generate("<same> q", method="entropy_threshold").text
     assert text == "bac"
     missing = CliRunner().invoke(app, ["train", "certainty", "-m", str(tmp_path / "no"), "-o", str(tmp_path / "m")])
-    assert "no such directory" in str(missing.exception)
+    assert "no such diffusion model" in str(missing.exception)
 
 
 def test_short_tasks_keep_their_questions_apart_from_training() -> None:

@@ -16,12 +16,20 @@ Report = Callable[[str], None]
 
 _CHECKPOINTS = ("llada", "dream")
 
+SHIPPED = Path(__file__).parents[1] / "diffusion" / "models"
+"""Directories of the models that come with unspool, by name."""
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with unspool."""
+    return sorted(path.name for path in SHIPPED.iterdir() if (path / CANVAS).is_file())
+
 
 def is_diffusion(name: str | None) -> bool:
-    """Whether ``name`` is a directory that holds a masked-diffusion model."""
+    """Whether ``name`` is a shipped masked-diffusion model, or a directory that holds one."""
     if name is None:
         return False
-    if (Path(name) / CANVAS).is_file():
+    if (Path(name) / CANVAS).is_file() or name in shipped():
         return True
     config = Path(name) / "config.json"
     if not config.is_file():
@@ -33,17 +41,20 @@ def is_diffusion(name: str | None) -> bool:
 
 
 def find(name: str) -> Path:
-    """The directory that ``name`` means.
+    """The directory that ``name`` means: one on this disk, or that of a shipped model.
 
     Raises:
         UnspoolError: if there is none.
     """
     path = Path(name).expanduser()
-    if not path.is_dir():
-        raise UnspoolError(
-            f"no such directory: {name}; give that of a diffusion model, or make one with `unspool train diffusion`"
-        )
-    return path
+    if path.is_dir():
+        return path
+    if name in shipped():
+        return SHIPPED / name
+    raise UnspoolError(
+        f"no such diffusion model: {name}; shipped are {', '.join(shipped())}, a directory of your own works as well, "
+        "and `unspool train diffusion` makes one"
+    )
 
 
 def layout(directory: Path) -> dict[str, Any]:
