@@ -22,7 +22,7 @@ SHIPPED = Path(__file__).parents[1] / "diffusion" / "models"
 
 def shipped() -> list[str]:
     """Names of the models that come with unspool."""
-    return sorted(path.name for path in SHIPPED.iterdir() if (path / CANVAS).is_file())
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CANVAS}"))
 
 
 def is_diffusion(name: str | None) -> bool:
@@ -51,9 +51,10 @@ def find(name: str) -> Path:
         return path
     if name in shipped():
         return SHIPPED / name
+    known = ", ".join(shipped()) or "none ships"
     raise UnspoolError(
-        f"no such diffusion model: {name}; shipped are {', '.join(shipped())}, a directory of your own works as well, "
-        "and `unspool train diffusion` makes one"
+        f"no such diffusion model: {name} (known: {known}); name one, a directory that holds one, or make one with "
+        "`unspool train diffusion`"
     )
 
 
