@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ from typer.testing import CliRunner
 
 import unspool
 from unspool import trace_file
+from unspool.backends import diffusion_models
 from unspool.canvas_api import DiffusionModel
 from unspool.cli import app
 from unspool.cli.generate_canvas import drawn, fill
 from unspool.diffusion.short_tasks import SHORT
-from unspool.diffusion.tasks import END, MASK
+from unspool.diffusion.tasks import END, MASK, held_out
 from unspool.engine.trace import CanvasEvent
 from unspool.errors import UnspoolError
 from unspool.trace_schema import schema
-from unspool.training.canvas_model import CanvasTrainingOptions, train
+from unspool.training.canvas_model import TASK_SETS, CanvasTrainingOptions, train
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +210,26 @@ def test_the_drawn_canvas_shows_masks_news_and_no_filling() -> None:
     text = drawn(event, {7: "a", 8: "b", 2: ""}.__getitem__, 2)
     assert text.plain == "a░b"
     assert [span.style for span in text.spans] == ["dim", "bold green"]
+
+
+@pytest.mark.parametrize("name", diffusion_models.shipped())
+def test_shipped_models_answer_questions_they_were_not_trained_on(name: str) -> None:
+    """Those whose answer is determined, as well as their card says or nearly so."""
+    model = unspool.load_diffusion(name)
+    tasks = TASK_SETS[diffusion_models.task_set(diffusion_models.find(name))]
+    card = (diffusion_models.SHIPPED / name / "README.md").read_text("utf-8")
+    for task in tasks.tasks:
+        told = float(re.findall(rf"^\| {task.name} \| \w+ \| (\S+) \|$", card, re.MULTILINE)[0])
+        if task.dependent or told < 0.9:
+            continue
+        examples = held_out(task, 10)
+        results = model.generate([tasks.prompt_ids(example.prompt) for example in examples])
+        right = [task.right(e, tasks.answer_of(r.token_ids)) for e, r in zip(examples, results, strict=True)]
+        assert sum(right) >= 8, task.name
+    assert diffusion_models.is_diffusion(name)
+
+
+def test_the_weights_that_ship_are_small() -> None:
+    weights = [path.stat().st_size for path in diffusion_models.SHIPPED.glob("*/model.safetensors")]
+    assert len(weights) == len(diffusion_models.shipped()) >= 2
+    assert sum(weights) <= 12e6

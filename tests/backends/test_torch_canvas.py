@@ -112,6 +112,15 @@ def test_what_is_fed_is_stored_and_the_rest_is_as_old_as_it_was() -> None:
     assert np.abs(session.score(Fed(after, 0, 11)).logits - alone(llama(), after, 0)).max() < 1e-12
 
 
+def test_a_session_can_take_a_canvas_of_another_length() -> None:
+    model = TransformersDenoiser(llama(), mask_id=1, eos_token_id=2)
+    session = model.open()
+    for length in (9, 6, 12):
+        tokens = canvas(length, length)
+        expected = model.open().score(Fed(tokens, 0, length)).logits
+        np.testing.assert_allclose(session.score(Fed(tokens, 0, length)).logits, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("shift", [0, 1])
 def test_rows_of_a_batch_are_those_of_one_at_a_time(shift: int) -> None:
     canvases = [canvas(length, length) for length in (5, 11, 8)]

@@ -139,7 +139,7 @@ class TransformersDenoiser:
         if session.length != length:
             if (fed.start, fed.stop) != (0, length):
                 raise ValueError("the first pass over a canvas must feed all of it")
-            session.length = length
+            session.length, session.kept = length, {}
         return max(0, fed.start - self.shift), fed.stop
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from unspool.backends import catalogue, download, store
+from unspool.backends import catalogue, diffusion_models, download, store
 from unspool.backends.catalogue import CatalogueModel
 from unspool.errors import UnspoolError
 
@@ -113,3 +113,5 @@ def _print_table() -> None:
         sources = "\n".join(str(source) for source in model.sources)
         table.add_row(name, model.licence, store.format_bytes(model.size), sources, "\n".join(lines) or "-")
     Console().print(table)
+    if names := diffusion_models.shipped():
+        typer.echo(f"Diffusion models that come with unspool: {', '.join(names)}")
