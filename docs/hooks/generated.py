@@ -209,14 +209,14 @@ def _example(method: methods.Method) -> list[str]:
     if method.on_canvas:
         return [
             "```sh",
-            f'unspool generate -m tiny-diffusion --method {method.name} "<sort> d a c b"',
+            f'unspool generate -m tiny-diffusion --method {method.name} "<reverse> d a c b"',
             "```",
             "",
             "```python",
             "import unspool",
             "",
             'model = unspool.load_diffusion("tiny-diffusion")',
-            f'result = model.generate("<sort> d a c b", method="{method.name}")',
+            f'result = model.generate("<reverse> d a c b", method="{method.name}")',
             "```",
         ]
     if method.kind == "drafter":

@@ -131,7 +131,7 @@ def generate(
 
       unspool generate --trace run.jsonl --view "Count to twenty."
 
-      unspool generate -m tiny-diffusion --method credit+threshold "<sort> d a c b"
+      unspool generate -m tiny-diffusion --method credit+threshold "<reverse> d a c b"
     """
     from unspool.backends.diffusion_models import is_diffusion
     from unspool.engine.options import GenerationOptions
