@@ -86,6 +86,15 @@ def test_masks_are_those_of_enumeration_at_every_node(vocabulary):
             assert [grammar.permits(path, token) for token in range(8)] == right
 
 
+def test_an_end_of_the_tokenizer_that_is_none_of_this_text(vocabulary):
+    """Only the end tokens of the request end it, even where the tokenizer has another one."""
+    grammar = GrammarConstraint(GrammarOptions(regex="a?"), vocabulary, {PIECES.index("c")})
+    for path in ([], [0]):
+        mask = grammar.allowed(path)
+        assert not mask[EOS] and not grammar.permits(path, EOS)
+        assert mask[PIECES.index("c")] and grammar.permits(path, PIECES.index("c"))
+
+
 def test_masks_do_not_depend_on_what_was_asked_before(vocabulary):
     rng = np.random.default_rng(0)
     grammar = constraint(vocabulary, regex=REGEX)

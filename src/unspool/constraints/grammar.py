@@ -129,6 +129,8 @@ class GrammarConstraint:
         self._parse = options.parse
         self._size = vocabulary.vocab_size
         self._eos = np.array(sorted(eos))
+        # What the tokenizer calls an end need not be one of this text's; llguidance would allow it at the end.
+        self._others = sorted(set(vocabulary.eos_tokens) - set(eos))
         self._ended = False
         self._path: list[int] = []  # drafted tokens that the matcher has consumed behind the committed ones
         self._matcher = LLMatcher(vocabulary, grammar, log_level=0)
@@ -141,6 +143,7 @@ class GrammarConstraint:
         self._check_state()
         # The bits are filled up to whole words.
         mask = np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
+        mask[self._others] = False
         mask[self._eos] = self._matcher.is_accepting()
         return mask
 
@@ -183,6 +186,8 @@ class GrammarConstraint:
         return True
 
     def _follows(self, token: int) -> bool:
+        if token in self._others:
+            return False
         # The mask holds one token where text is forced; the parser itself would take any spelling.
         forced = self._matcher.compute_ff_tokens()
         return token == forced[0] if forced else self._matcher.validate_tokens([token]) == 1
