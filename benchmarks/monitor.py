@@ -31,7 +31,7 @@ from unspool.about import about
 from unspool.api import Model, load
 from unspool.backends.tokenizer import StopStrings
 from unspool.bench import sandbox
-from unspool.constraints.monitor import MonitorConstraint, monitor
+from unspool.constraints.monitor import MonitorConstraint
 from unspool.constraints.monitor_jedi import JediAnalyser
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
@@ -186,7 +186,6 @@ def program(files: dict[str, str], code: str, wanted: str | None) -> str:
 
 def measure(model: Model, made: Library, root: Path, sites: list[Site], max_new_tokens: int) -> list[Arm]:
     contestants = arms()
-    size = model.language_model.vocab_size
     for number, site in enumerate(sites, 1):
         # Our own code, so it may be imported here.
         members = dir(getattr(importlib.import_module(made.modules[site.owner]), site.owner)(1))
@@ -195,7 +194,8 @@ def measure(model: Model, made: Library, root: Path, sites: list[Site], max_new_
             constraint = None
             if arm.monitored:
                 ids = model.tokenizer.encode(prompt)
-                constraint = monitor(model.tokenizer, size, ids, root, verify=arm.verify)
+                options = {"project": root, "verify": arm.verify}
+                constraint = methods.constraint("monitor", model.surroundings(), options)(ids)
             rest = line(model, prompt, constraint, max_new_tokens)
             found = re.match(r"\.(\w+)" if arm.cut_before_dot else r"(\w+)", rest)
             name = found[1] if found else ""

@@ -164,3 +164,17 @@ def test_batch_plans_are_for_batches(model: Model) -> None:
         model.generate([PROMPT], batch_options={"batch_size": 2})
     with pytest.raises(UnspoolError, match="unknown batch plan 'eqspek'; did you mean 'eqspec'"):
         model.generate([PROMPT], batch="eqspek")
+
+
+def test_options_of_a_shaper_that_is_not_named_are_refused(model: Model) -> None:
+    with pytest.raises(UnspoolError, match=r'name it as well: shapers=\["rpg"\]'):
+        model.generate(PROMPT, shaper_options={"rpg": {}})
+
+
+def test_a_name_of_another_kind_is_told_as_such(model: Model) -> None:
+    with pytest.raises(UnspoolError, match="adadec is a search and no method for this"):
+        model.generate(PROMPT, method="adadec")
+    with pytest.raises(UnspoolError, match="tiny-diffusion is a diffusion model; use"):
+        unspool.load("tiny-diffusion")
+    with pytest.raises(UnspoolError, match="did you mean 'tiny-diffusion'"):
+        unspool.load("tiny-difusion")

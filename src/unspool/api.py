@@ -252,10 +252,12 @@ class Model:
         texts = {"json_schema": json_schema, "regex": regex, "grammar": grammar, "choices": choices or None}
         constrain = _constraint(constraint, constraint_options, texts, surroundings)
         rule = methods.acceptance(acceptance, settings.greedy, surroundings)
+        own = shaper_options or {}
+        for name in own:
+            if name not in settings.shapers:
+                raise UnspoolError(f'there are options for the shaper {name}; name it as well: shapers=["{name}"]')
         named = [
-            methods.shaper(shaper, surroundings, (shaper_options or {}).get(shaper))
-            if isinstance(shaper, str)
-            else shaper
+            methods.shaper(shaper, surroundings, own.get(shaper)) if isinstance(shaper, str) else shaper
             for shaper in settings.shapers
         ]
         shapers = build_shapers(replace(settings, shapers=named))

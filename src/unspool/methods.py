@@ -137,10 +137,15 @@ def find(name: str, kind: Kind) -> Method:
 
     Raises:
         UnknownNameError: with the nearest name.
+        UnsupportedError: if it is the name of another kind.
     """
     known = {key: method for key, method in methods().items() if method.kind == kind}
     if name not in known:
         what = {"drafter": "method", "acceptance": "acceptance rule", "batch": "batch plan"}.get(kind, kind)
+        if name in methods():
+            raise UnsupportedError(
+                f"{name} is a {methods()[name].kind} and no {what} for this; `unspool methods` lists what it is for"
+            )
         raise UnknownNameError(what, name, known)
     return known[name]
 

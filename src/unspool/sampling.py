@@ -16,6 +16,7 @@ from unspool.constraints.aligned_trie import AlignedTrie
 from unspool.engine.loop import decode
 from unspool.engine.trace import FinishReason
 from unspool.errors import UnspoolError
+from unspool.search.adadec_threshold import key_of
 
 if TYPE_CHECKING:
     from unspool.api import Model, Prompt, Result
@@ -86,9 +87,7 @@ def sample(
     surroundings = model.surroundings()
     options = methods.make_options(row, grammar)
     ids = model.encode(prompt, chat)
-    about = hashlib.sha256(
-        json.dumps([model.key, ids, options.compiled(), temperature, model.language_model.settings]).encode()
-    ).hexdigest()
+    about = hashlib.sha256(json.dumps([key_of(model), ids, options.compiled(), temperature]).encode()).hexdigest()
     trie = AlignedTrie(about) if trie is None else trie
     if trie.about != about:
         raise UnspoolError("this trie belongs to another model, prompt, grammar or temperature; begin with a new one")

@@ -20,7 +20,7 @@ import unspool
 from tests.conformance.harness import EmptyDrafter, OracleDrafter, RandomDrafter
 from unspool import methods, shaping
 from unspool.backends.toy import ToyModel
-from unspool.constraints.monitor import MonitorConstraint, MonitorOptions, monitor
+from unspool.constraints.monitor import MonitorConstraint, MonitorOptions
 from unspool.constraints.monitor_analyser import Parameter
 from unspool.constraints.monitor_arguments import complete
 from unspool.constraints.monitor_jedi import JediAnalyser
@@ -529,7 +529,7 @@ def test_texts_of_a_real_vocabulary_are_those_of_its_tokenizer(smollm2):
 def test_a_real_model_writes_names_that_exist(smollm2, project):
     prompt = HEAD + "r."
     ids, model = smollm2.tokenizer.encode(prompt), smollm2.language_model
-    constraint = monitor(smollm2.tokenizer, model.vocab_size, ids, project)
+    constraint = methods.constraint("monitor", smollm2.surroundings(), {"project": project})(ids)
     options = GenerationOptions(max_new_tokens=12)
     surroundings = smollm2.surroundings()
     request = Request(

@@ -16,7 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from unspool.backends import catalogue, store
+from unspool.backends import catalogue, diffusion_models, store
 from unspool.backends.catalogue import CatalogueModel
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
@@ -92,7 +92,11 @@ def resolve(name: str) -> ModelSource:
         return ModelSource("hub", name, snapshot, key)
     if "/" in name or "\\" in name:
         raise UnspoolError(f"no such file or directory: {name}; give a path, or a name of `unspool models`")
-    raise UnknownNameError("model", name, known)
+    if name in diffusion_models.shipped():
+        raise UnsupportedError(
+            f"{name} is a diffusion model; use `unspool generate` or `unspool frontier` (unspool.load_diffusion)"
+        )
+    raise UnknownNameError("model", name, [*known, *diffusion_models.shipped()])
 
 
 def _check_directory(path: Path) -> None:

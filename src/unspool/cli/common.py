@@ -131,19 +131,20 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
         yield draw
 
 
-def read_prompt(prompt: str | None, file: Path | None) -> str:
+def read_prompt(prompt: str | None, file: Path | None, what: str = "prompt") -> str:
+    """The argument, a file's text, or standard input; ``what`` it is, for errors."""
     if prompt is not None and file is not None:
-        raise UnspoolError("a prompt and --file were both given; use one of them")
+        raise UnspoolError(f"a {what} and --file were both given; use one of them")
     if file is not None:
         prompt = read_text(file)
     elif prompt is None:
         if sys.stdin.isatty():
             raise UnspoolError(
-                'no prompt; give it as an argument, with --file, or on standard input: echo "…" | unspool …'
+                f'no {what}; give it as an argument, with --file, or on standard input: echo "…" | unspool …'
             )
         prompt = sys.stdin.read()
     if not prompt.strip():
-        raise UnspoolError("the prompt is empty; give some text")
+        raise UnspoolError(f"the {what} is empty; give some text")
     return prompt
 
 

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unspool.cli.common import BackendOption, DeviceOption, ModelOption, ThreadsOption, WeightsOption, loaded
-from unspool.errors import UnspoolError
+from unspool.cli.common import (
+    BackendOption,
+    DeviceOption,
+    ModelOption,
+    ThreadsOption,
+    WeightsOption,
+    loaded,
+    read_prompt,
+)
 
 if TYPE_CHECKING:
     from unspool.spans.api import Extraction
@@ -49,7 +56,7 @@ def extract(
 
     # Mistakes are told before a model is loaded or downloaded.
     ExtractOptions(top_k=top_k, max_span_tokens=max_span_tokens)
-    text = _read(passage, file)
+    text = read_prompt(passage, file, "passage")
     api.check(question, text)
     with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
         found = api.extract(decoder, question, text, top_k=top_k, max_span_tokens=max_span_tokens)
@@ -66,18 +73,3 @@ def extract(
 def _as_json(model: str, found: Extraction) -> dict[str, object]:
     spans = [vars(span) | {"logprob": span.logprob, "probability": span.probability} for span in found.spans]
     return {"model": model, "spans": spans, "passes": found.passes, "nodes": found.nodes}
-
-
-def _read(passage: str | None, file: Path | None) -> str:
-    if passage is not None and file is not None:
-        raise UnspoolError("a passage and --file were both given; use one of them")
-    if passage is not None:
-        return passage
-    if file is None:
-        if sys.stdin.isatty():
-            raise UnspoolError("no passage; give it as an argument, with --file, or on standard input")
-        return sys.stdin.read()
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnspoolError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error

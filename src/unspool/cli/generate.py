@@ -182,6 +182,8 @@ def generate(
     if monitor is not None:
         from unspool.constraints.monitor import MonitorOptions
 
+        if constrained:
+            raise UnsupportedError(f"--monitor and {next(iter(constrained))} cannot be combined; leave one of them out")
         MonitorOptions(monitor)
         options |= {"constraint": "monitor", "constraint_options": {"project": monitor}}
         chat = chat or False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sysconfig
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Annotated
 import typer
 
 from unspool.cli.common import BackendOption, DeviceOption, ModelOption, ThreadsOption, WeightsOption, bars, loaded
-from unspool.errors import UnspoolError
 
 
 def adadec_threshold(
@@ -44,12 +42,11 @@ def adadec_threshold(
 
       unspool train adadec-threshold -m qwen2.5-coder-0.5b -o thresholds.json
     """
+    from unspool.report.output import check
     from unspool.search.adadec_threshold import key_of, learn, measure, save
     from unspool.search.python_functions import problems
 
-    parent = output.absolute().parent
-    if output.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UnspoolError(f"cannot write {output}; name a file in a directory that exists and can be written")
+    check(output)
     chosen = problems(files or [Path(sysconfig.get_path("purelib"))], limit, seed)
     with loaded(model, backend, weights=weights, threads=threads, device=device) as target, bars() as progress:
         entropies, ranks = measure(target, chosen, max_tokens, progress)

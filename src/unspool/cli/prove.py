@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +20,6 @@ from unspool.cli.common import (
     bars,
     loaded,
 )
-from unspool.errors import UnspoolError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,6 +84,7 @@ def prove(
     from unspool.proof.prompts import PROMPTS
     from unspool.proof.prove import TEMPERATURES
     from unspool.proof.prove import prove as run
+    from unspool.report.output import check
 
     # Mistakes are told before a model is loaded or downloaded.
     temperatures = temperature or list(TEMPERATURES)
@@ -95,8 +94,8 @@ def prove(
     choose(names, temperatures)
     texts = [prompt.text for prompt in (read_prompts(prompts) if prompts else PROMPTS)[:limit]]
     for file in (html, runs):
-        if file is not None and (file.is_dir() or not os.access(file.absolute().parent, os.W_OK)):
-            raise UnspoolError(f"cannot write {file}; name a file in a directory that exists and can be written")
+        if file is not None:
+            check(file)
     with loaded(
         model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
     ) as decoder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -185,6 +184,7 @@ def unmask_filter(
     from unspool.backends.diffusion_models import find, task_set
     from unspool.canvas_api import load_diffusion
     from unspool.diffusion.learn2pd import FILE
+    from unspool.report.output import check
     from unspool.training.canvas_model import TASK_SETS
     from unspool.training.unmask_filter import FilterOptions, replay, train
 
@@ -192,8 +192,7 @@ def unmask_filter(
     directory = find(model)
     tasks = TASK_SETS[task_set(directory)]
     file = output or directory / FILE
-    if file.is_dir() or not os.access(file.absolute().parent, os.W_OK):
-        raise UnspoolError(f"cannot write {file}; name a file in a directory that exists and can be written")
+    check(file)
     rng = np.random.default_rng([seed, 0, 1])
     questions = [tasks.prompt_ids(task.sample(rng).prompt) for task in tasks.tasks for _ in range(prompts)]
     with bars() as progress:

@@ -28,12 +28,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.backends.tokenizer import Tokenizer
 from unspool.constraints.monitor_analyser import Analyser, Asked
 from unspool.constraints.monitor_arguments import ArgumentCount
 from unspool.constraints.monitor_dereference import Dereference, Identifier
-from unspool.constraints.monitor_jedi import JediAnalyser
-from unspool.constraints.monitor_masks import Vocabulary, monitor_vocabulary
+from unspool.constraints.monitor_masks import Vocabulary
 from unspool.constraints.monitor_scan import Scanner
 from unspool.errors import UnspoolError
 
@@ -143,29 +141,3 @@ class MonitorConstraint:
         mask: NDArray[np.bool_] = np.logical_and.reduce(masks)
         # A monitor must never leave nothing: the model has to go on.
         return mask if mask.any() and not mask.all() else None
-
-
-def monitor(
-    tokenizer: Tokenizer,
-    vocab_size: int,
-    prompt_ids: Sequence[int],
-    project: Path | None = None,
-    *,
-    file: Path | None = None,
-    arguments: bool = False,
-    verify: bool = True,
-) -> MonitorConstraint:
-    """A monitor of Python code for one prompt; the arguments are those of ``MonitorOptions``.
-
-    Args:
-        vocab_size: width of the model's logits.
-        prompt_ids: of the prompt, which is code and no conversation.
-
-    Raises:
-        UnspoolError: if jedi is not installed, or ``project`` is no directory.
-    """
-    options = MonitorOptions(project, file, arguments, verify)
-    analyser = JediAnalyser(options.project, options.file)
-    return MonitorConstraint(
-        options, monitor_vocabulary(tokenizer, vocab_size), analyser, tokenizer.decode(list(prompt_ids))
-    )
