@@ -172,7 +172,7 @@ def test_options_of_a_shaper_that_is_not_named_are_refused(model: Model) -> None
 
 
 def test_a_name_of_another_kind_is_told_as_such(model: Model) -> None:
-    with pytest.raises(UnspoolError, match="adadec is a search and no method for this"):
+    with pytest.raises(UnspoolError, match="adadec is no method but of kind search"):
         model.generate(PROMPT, method="adadec")
     with pytest.raises(UnspoolError, match="tiny-diffusion is a diffusion model; use"):
         unspool.load("tiny-diffusion")

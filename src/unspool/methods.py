@@ -144,7 +144,7 @@ def find(name: str, kind: Kind) -> Method:
         what = {"drafter": "method", "acceptance": "acceptance rule", "batch": "batch plan"}.get(kind, kind)
         if name in methods():
             raise UnsupportedError(
-                f"{name} is a {methods()[name].kind} and no {what} for this; `unspool methods` lists what it is for"
+                f"{name} is no {what} but of kind {methods()[name].kind}; `unspool methods` lists what it is for"
             )
         raise UnknownNameError(what, name, known)
     return known[name]

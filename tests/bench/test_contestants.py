@@ -7,7 +7,7 @@ import pytest
 from unspool.about import about, command_line
 from unspool.bench import contestants as module
 from unspool.bench.contestants import PEERS, Contestant, contestants
-from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.errors import UnknownNameError, UnsupportedError, UnspoolError, UnsupportedError
 
 
 def test_plain_comes_first_and_everyone_once() -> None:
@@ -40,7 +40,6 @@ def test_a_method_without_its_draft_model_is_refused() -> None:
     ("methods", "peers", "weights", "message"),
     [
         (["auot"], [], "int8", "unknown method 'auot'; did you mean 'auto'"),
-        (["greedy"], [], "int8", "unknown method 'greedy'"),
         (["auto@int5"], [], "int8", "unknown weight format 'int5'"),
         ([], [], "int16", "unknown weight format 'int16'"),
         ([], ["lama_cpp"], "int8", "unknown peer 'lama_cpp'; did you mean 'llama_cpp'"),
@@ -49,6 +48,11 @@ def test_a_method_without_its_draft_model_is_refused() -> None:
 def test_unknown_names(methods: list[str], peers: list[str], weights: str, message: str) -> None:
     with pytest.raises(UnknownNameError, match=message):
         contestants(methods, peers, weights)
+
+
+def test_the_name_of_another_kind() -> None:
+    with pytest.raises(UnsupportedError, match="greedy is no method but of kind acceptance"):
+        contestants(["greedy"], [], "int8")
 
 
 def test_a_peer_that_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
