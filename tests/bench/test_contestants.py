@@ -7,7 +7,7 @@ import pytest
 from unspool.about import about, command_line
 from unspool.bench import contestants as module
 from unspool.bench.contestants import PEERS, Contestant, contestants
-from unspool.errors import UnknownNameError, UnsupportedError, UnspoolError, UnsupportedError
+from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 
 def test_plain_comes_first_and_everyone_once() -> None:

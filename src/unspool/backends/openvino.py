@@ -59,6 +59,8 @@ class OpenVINOModel:
             "INFERENCE_PRECISION_HINT": "f32",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
             "INFERENCE_NUM_THREADS": str(threads),
+            # Pinned threads begin at the first core: models of several processes would share it and leave others idle.
+            "ENABLE_CPU_PINNING": "NO",
         }
         self._ov = ov
         compiled = ov.Core().compile_model(directory / "openvino_model.xml", "CPU", properties)

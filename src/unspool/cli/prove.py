@@ -61,11 +61,13 @@ def prove(
     threads: ThreadsOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Prove on this machine that methods give what plain decoding gives.
+    """Prove on this machine that methods keep what they promise.
 
-    Every method decodes every prompt, and each token is compared with plain decoding of the same backend. A difference
-    below the backend's own noise, which is measured, is a tie; above it is a fault. Rules that promise the same
-    distribution are enumerated on a tiny model, and their draws compared with plain sampling. Exit code 1 on a fault.
+    Every identical method decodes every prompt, and each token is compared with plain decoding of the same backend. A
+    difference below the backend's own noise, which is measured, is a tie; above it is a fault. Rules that promise the
+    same distribution are enumerated on a tiny model, and their draws compared with plain sampling. Methods of valid
+    output are given tasks of unspool's own, judged by independent parsers; how far lossy ones are from plain decoding
+    is measured. Exit code 1 on a fault.
     Interrupted with Ctrl-C, the same command with the same --runs goes on after the last finished method.
 
     Examples:

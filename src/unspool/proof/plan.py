@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from unspool import methods
+from unspool.backends.tokenizer import Tokenizer
 from unspool.errors import UnknownNameError, UnsupportedError
 from unspool.methods import Method, Surroundings
 
-PROVABLE: frozenset[str] = frozenset({"identical", "same distribution"})
-"""Guarantees that there is a test for. Others come with the first method that gives them."""
+TASKS = ("grammar", "monitor", "extract", "edit")
+"""Methods that a proof has tasks of their own for."""
 
 DRAFTER = "token_recycling"
 """Drafts for acceptance rules: wide trees of likely tokens, so that siblings are accepted and rejected."""
@@ -58,21 +60,47 @@ def choose(
 
 
 def _check(method: Method, temperatures: Sequence[float], surroundings: Surroundings | None) -> None:
-    if method.guarantee not in PROVABLE:
-        raise UnsupportedError(f"{method.name} is {method.guarantee!r}, for which there is no proof yet; leave it out")
-    if method.kind == "batch":
-        raise UnsupportedError(f"{method.name} is a batch plan, and a proof decodes prompt by prompt; leave it out")
+    if reason := _untested(method):
+        raise UnsupportedError(f"{method.name} {reason}; leave it out")
     if not enumerable(method) and not any(applies(method, temperature) for temperature in temperatures):
-        suited = "temperature 0" if method.name == "greedy" else "temperatures above 0"
+        suited = "temperature 0" if applies(method, 0) else "temperatures above 0"
         raise UnsupportedError(f"{method.name} is for {suited}; add one, or leave the method out")
     if surroundings is not None:
         methods.check_needs(method, surroundings)
+        if method.kind not in _TOKENS_ALONE and not isinstance(surroundings.tokenizer, Tokenizer):
+            raise UnsupportedError(f"{method.name} needs the model's tokenizer, which this model has not; leave it out")
+
+
+_TOKENS_ALONE = ("drafter", "acceptance", "search")
+
+
+def _untested(method: Method) -> str:
+    """Why there is no test for the method; empty if there is one."""
+    if method.kind == "batch":
+        return "is a batch plan, and a proof decodes prompt by prompt"
+    if method.name == "plan":
+        return "needs a reward of its output, which prompts alone do not give"
+    if method.name == "monitor" and find_spec("jedi") is None:
+        return 'needs jedi (pip install "unspool[monitor]")'
+    tests = {
+        "identical": ("drafter", "acceptance"),
+        "same distribution": ("drafter", "acceptance"),
+        "valid": ("sampler",),
+        "lossy": ("shaper", "search"),
+    }
+    if method.kind in tests[method.guarantee] or (method.name in TASKS and method.guarantee in ("valid", "lossy")):
+        return ""
+    return f"is {method.guarantee!r} of kind {method.kind}, for which there is no test"
 
 
 def applies(method: Method, temperature: float) -> bool:
     """Whether runs of this temperature test the method."""
-    if method.guarantee == "same distribution":
+    if method.guarantee == "same distribution" or method.kind == "sampler":
         return temperature > 0
+    if method.kind in ("search", "program"):
+        return temperature == 0
+    if method.kind in ("shaper", "constraint"):
+        return True
     return method.kind == "drafter" or (temperature == 0) == (method.name == "greedy")
 
 

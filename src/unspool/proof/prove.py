@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -11,21 +9,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from unspool import methods
-from unspool.about import about, versions
+from unspool.about import about
 from unspool.api import Model, Result
-from unspool.calibration import processor
 from unspool.engine.contracts import LanguageModel, Memory
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
-from unspool.journal import Journal
 from unspool.methods import Method
-from unspool.proof import distribution, session
+from unspool.proof import distance, distribution, session, validity
 from unspool.proof.case import Case
 from unspool.proof.identity import judge, rescore
 from unspool.proof.noise import FEW, NoiseMeter, points
 from unspool.proof.plan import Run, applies, choose, enumerable, run_of
 from unspool.proof.result import Difference, MethodProof, Proof
+from unspool.proof.runs import Decoded, Runs
 
 TEMPERATURES = (0.0, 0.8)
 MAX_NEW_TOKENS = 128
@@ -35,9 +32,6 @@ P_LIMIT = 1e-4
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
-
-Decoded = tuple[list[int], list[float]]
-"""The tokens of a run and their leads over the runners-up."""
 
 _T = TypeVar("_T")
 
@@ -61,6 +55,8 @@ def prove(
       what is accepted are run with the drafter ``token_recycling``.
     - ``same distribution``: rules are enumerated on tiny models, once; at temperatures above 0 draws after fixed
       prefixes are compared with plain sampling, see ``distribution``.
+    - ``valid``: outputs of fixed tasks are judged by an independent parser, see ``validity``.
+    - ``lossy``: how far the outputs are from plain decoding's, see ``distance``.
     - Besides: the backend's sessions, see ``session``, and plain decoding itself, re-scored in one pass.
 
     Args:
@@ -88,19 +84,20 @@ def prove(
                 f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones the model's context of "
                 f"{model.language_model.max_length} holds {limit} at most; shorten it or lower max_new_tokens"
             )
-    with closing(_Runs(model, ids, max_new_tokens, seed, runs)) as kept:
-        return _prove(model, chosen, ids, temperatures, max_new_tokens, seed, command, kept, progress)
+    with closing(Runs(model, ids, max_new_tokens, seed, runs)) as kept:
+        return _prove(model, chosen, prompts, ids, temperatures, max_new_tokens, seed, command, kept, progress)
 
 
 def _prove(
     model: Model,
     chosen: Sequence[Method],
+    prompts: Sequence[str],
     ids: Sequence[Sequence[int]],
     temperatures: Sequence[float],
     max_new_tokens: int,
     seed: int,
     command: str,
-    kept: _Runs,
+    kept: Runs,
     progress: Progress,
 ) -> Proof:
     rows = [_enumerated(method, model.language_model, progress) for method in chosen if enumerable(method)]
@@ -119,6 +116,8 @@ def _prove(
         applied = [method for method in chosen if method.name != "plain" and applies(method, temperature)]
         rows += part.identity([method for method in applied if method.guarantee == "identical"])
         rows += [part.distribution(m, P_LIMIT / tests) for m in applied if m.guarantee == "same distribution"]
+        rows += [part.validity(method) for method in applied if method.guarantee == "valid"]
+        rows += [part.distance(method, prompts) for method in applied if method.guarantee == "lossy"]
     return Proof(
         about(), command, model.name, model.language_model.settings, points(part.meter for part in parts), rows
     )
@@ -138,38 +137,6 @@ def _enumerated(method: Method, model: LanguageModel, progress: Progress) -> Met
     )
 
 
-class _Runs:
-    """What was decoded, kept in a journal."""
-
-    def __init__(
-        self, model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int, seed: int, path: Path | None
-    ) -> None:
-        header = {
-            "model": model.name,
-            "settings": model.language_model.settings,
-            "assistant": model.assistant and {model.assistant.name: model.assistant.language_model.settings},
-            "cpu": processor(),
-            "versions": versions(),
-            "prompts": hashlib.sha256(json.dumps([list(prompt) for prompt in prompts]).encode()).hexdigest()[:16],
-            "max_new_tokens": max_new_tokens,
-            "seed": seed,
-        }
-        self._journal = Journal(path, header, "--runs")
-
-    def get(self, temperature: float, run: Run, decode: Callable[[], list[Decoded]]) -> list[Decoded]:
-        """Each prompt's tokens and their margins, by ``decode`` if they are not known."""
-        key = [temperature, *run]
-        for line in self._journal.lines:
-            if line["run"] == key:
-                return [(ids, margins) for ids, margins in line["outputs"]]
-        outputs = decode()
-        self._journal.add({"run": key, "outputs": outputs})
-        return outputs
-
-    def close(self) -> None:
-        self._journal.close()
-
-
 class _Part:
     """What is done at one temperature: plain decoding first, then what is compared with it."""
 
@@ -180,7 +147,7 @@ class _Part:
         temperature: float,
         max_new_tokens: int,
         seed: int,
-        kept: _Runs,
+        kept: Runs,
         progress: Progress,
     ) -> None:
         self._model = model
@@ -252,6 +219,41 @@ class _Part:
             int(float(figures["p_value"]) < limit),
             details={**figures, "p_limit": limit, "drafter": run.drafter, "acceptance": run.acceptance or "same_noise"},
         )
+
+    def validity(self, method: Method) -> MethodProof:
+        """Outputs of fixed tasks under an independent parser."""
+        return validity.check(
+            method,
+            self._model,
+            temperature=self._temperature,
+            max_new_tokens=self._max_new_tokens,
+            seed=self._seed,
+            # Every logit of a row may be off, and so the normaliser; float32 sums have their own last digits.
+            allowed=2 * self.meter.limit + 1e-4,
+            progress=partial(self._progress, f"{method.name}, temperature {self._temperature:g}"),
+        )
+
+    def distance(self, method: Method, prompts: Sequence[str]) -> MethodProof:
+        """How far the method's outputs are from plain decoding's."""
+        model = self._model.language_model
+        if method.kind == "program":
+            found = [
+                distance.edited(self._model, prompt, self._max_new_tokens)
+                for prompt in self._counted(method.name, prompts)
+            ]
+            texts, anew, moved = zip(*found, strict=True)
+            return distance.row(method, model, self._temperature, texts, anew, moved, "the edited text, encoded anew")
+
+        def decode() -> list[Decoded]:
+            options = {"temperature": self._temperature, "max_new_tokens": self._max_new_tokens}
+            return [
+                (distance.decode(method, self._model, case.prompt, {**options, "seed": case.seed}), [])
+                for case in self._counted(method.name, self.cases)
+            ]
+
+        outputs = [ids for ids, _ in self._kept.get(self._temperature, Run(method.name, None), decode)]
+        plain = [case.token_ids for case in self.cases]
+        return distance.row(method, model, self._temperature, self._prompts, plain, outputs, "plain decoding")
 
     def _row(self, method: Method, found: Sequence[Sequence[Difference]], reference: str) -> MethodProof:
         pairs = list(zip(self.cases, found, strict=True))

@@ -70,8 +70,8 @@ def _equality(name: str, proof: Proof) -> Section:
                 row.check,
                 f"{row.temperature:g}",
                 number(row.prompts, 0),
-                # Draws from a distribution are compared as a whole.
-                NONE if row.check == "distribution" else number(row.identical, 0),
+                # Draws from a distribution are compared as a whole, valid output with nothing.
+                number(row.identical, 0) if row.check in ("identity", "distance") else NONE,
                 number(row.tokens, 0),
                 number(row.ties, 0),
                 Cell(number(row.faults, 0), "bad" if row.faults else ""),

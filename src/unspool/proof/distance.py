@@ -1,0 +1,102 @@
+"""How far the output of lossy methods is from plain decoding's. Nothing is promised, so nothing can be a fault.
+
+A shaper decodes as plain decoding does, with the same seed; a search decodes once, greedily compared. ``edit`` takes a
+word out of the middle of each prompt and goes on from its moved cache; it is compared with the same text encoded anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+
+from unspool.api import Model
+from unspool.engine.contracts import LanguageModel
+from unspool.methods import Method
+from unspool.proof.identity import first_difference
+from unspool.proof.passes import at_once
+from unspool.proof.result import MethodProof
+
+SEARCH_OPTIONS = {"adadec": {"threshold": 1.0}}
+"""adadec's threshold is learned for each model; among the published ones 1 nat is the middle."""
+
+EDITED_TOKENS = 32
+"""Most tokens of a text behind an edit: longer ones part somewhere, and say no more."""
+
+
+def decode(method: Method, model: Model, prompt: Sequence[int], options: dict[str, Any]) -> list[int]:
+    """What the method makes of a prompt.
+
+    Args:
+        method: a shaper or a search.
+        options: ``temperature``, ``seed`` and ``max_new_tokens``.
+    """
+    if method.kind == "search":
+        return model.search(
+            prompt,
+            method=method.name,
+            max_new_tokens=options["max_new_tokens"],
+            method_options=SEARCH_OPTIONS.get(method.name),
+        ).token_ids
+    return model.generate(prompt, method="plain", shapers=[method.name], **options).token_ids
+
+
+def edited(model: Model, prompt: str, max_new_tokens: int) -> tuple[Sequence[int], list[int], list[int]]:
+    """A prompt without its middle word: its ids, what follows when it is encoded anew, and from a moved cache."""
+    from unspool.cache.api import edit
+
+    words = prompt.split(" ")
+    start = len(" ".join(words[: len(words) // 2]))
+    stop = start + len(words[len(words) // 2]) + (start > 0)
+    outputs: list[list[int]] = []
+    tokens: Sequence[int] = ()
+    for mode in ("recompute", "pie"):
+        text = edit(model, prompt, mode=mode)
+        try:
+            text.replace(start, stop, "")
+            tokens = text.tokens
+            outputs.append(text.generate(method="plain", max_new_tokens=min(max_new_tokens, EDITED_TOKENS)).token_ids)
+        finally:
+            text.close()
+    return tokens, outputs[0], outputs[1]
+
+
+def row(
+    method: Method,
+    model: LanguageModel,
+    temperature: float,
+    prompts: Sequence[Sequence[int]],
+    plain: Sequence[Sequence[int]],
+    other: Sequence[Sequence[int]],
+    reference: str,
+) -> MethodProof:
+    """Compare outputs, and what the model itself thinks of both: its log-probability a token, in nats."""
+    places = [first_difference(a, b) for a, b in zip(plain, other, strict=True)]
+    parted = [place for place in places if place is not None]
+    details: dict[str, float | int | str] = {"compared_with": reference, **SEARCH_OPTIONS.get(method.name, {})}
+    if parted:
+        details["first_difference_median"] = float(median(parted))
+    for name, outputs in (("logprob", other), ("logprob_reference", plain)):
+        details[name] = mean(_logprob(model, prompt, ids) for prompt, ids in zip(prompts, outputs, strict=True))
+    return MethodProof(
+        method.name,
+        method.guarantee,
+        "distance",
+        temperature,
+        len(places),
+        places.count(None),
+        sum(len(ids) if place is None else place + 1 for ids, place in zip(other, places, strict=True)),
+        0,
+        0,
+        details=details,
+    )
+
+
+def _logprob(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]) -> float:
+    """Mean of a token; 0 for an empty output."""
+    total = 0.0
+    for logits, token in zip(at_once(model, prompt, output), output, strict=True):
+        total += float(logits[token] - np.logaddexp.reduce(logits.astype(np.float64)))
+    return total / max(len(output), 1)

@@ -1,0 +1,110 @@
+"""``prove`` for methods that promise valid output, and for those that promise nothing, on a real model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import unspool
+from unspool.api import Model
+from unspool.constraints.grammar import GrammarConstraint
+from unspool.constraints.monitor import MonitorConstraint
+from unspool.proof import validity
+from unspool.proof.prove import prove
+from unspool.proof.result import MethodProof
+from unspool.shaping.rpg import RPG
+from unspool.spans import extract
+
+PROMPTS = ["Why does bread rise?", "List the numbers from 1 to 20 in English words, one a line."]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return unspool.load("smollm2-135m")
+
+
+def rows(model: Model, name: str, temperature: float = 0.0, max_new_tokens: int = 24) -> list[MethodProof]:
+    proof = prove(model, [name], PROMPTS, temperatures=[temperature], max_new_tokens=max_new_tokens)
+    return [row for row in proof.rows if row.method == name]
+
+
+@pytest.mark.parametrize("task", validity.tasks(), ids=lambda task: task.about)
+def test_judges_refuse_what_does_not_fit(task: validity.Task) -> None:
+    assert not any(map(task.fits, ["", "a tall tree", "{}", "[1]", "1 +", "25:00", "lightgreen"]))
+
+
+@pytest.mark.parametrize(
+    ("about", "text"),
+    [
+        ("a person", '{"name": "Bo", "home": {"street": "x", "number": 3}}'),
+        ("a tree", '{"value": 1, "left": {"value": 2}}'),
+        ("a shape", '{"width": 1, "height": 99}'),
+        ("scores", "[1, 2]"),
+        ("a time of the day", "23:59"),
+        ("a sum of numbers", "(1 + 22) - 3"),
+    ],
+)
+def test_judges_take_what_fits(about: str, text: str) -> None:
+    (task,) = (task for task in validity.tasks() if task.about == about)
+    assert task.fits(text)
+
+
+def test_output_under_grammars_is_valid_and_what_was_cut_is_counted_apart(model: Model) -> None:
+    (row,) = rows(model, "grammar")
+    assert row.check == "validity" and row.faults == 0 and row.prompts == len(validity.tasks())
+    assert row.details["valid"] + row.details["cut"] == row.prompts  # type: ignore[operator]
+    assert row.details["valid"] >= 4 and row.details["cut"] >= 1  # type: ignore[operator]
+
+
+def test_a_grammar_that_lets_anything_through_is_found(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GrammarConstraint, "_check_some_text_fits", lambda self: None)
+    monkeypatch.setattr(GrammarConstraint, "allowed", lambda self, path: None)
+    monkeypatch.setattr(GrammarConstraint, "permits", lambda self, path, token: True)
+    monkeypatch.setattr(GrammarConstraint, "forced", lambda self: ())
+    monkeypatch.setattr(GrammarConstraint, "advance", lambda self, tokens: None)
+    monkeypatch.setattr(GrammarConstraint, "parse", lambda self, text: None)
+    (row,) = rows(model, "grammar", max_new_tokens=100)
+    assert row.faults > 0
+
+
+def test_a_monitor_that_lets_anything_through_is_found(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    (right,) = rows(model, "monitor")
+    monkeypatch.setattr(MonitorConstraint, "allowed", lambda self, path: None)
+    monkeypatch.setattr(MonitorConstraint, "permits", lambda self, path, token: True)
+    monkeypatch.setattr(MonitorConstraint, "advance", lambda self, tokens: None)
+    (wrong,) = rows(model, "monitor")
+    assert right.faults == 0 == right.details["cut"] and right.details["valid"] == 4
+    assert wrong.faults > 0
+
+
+def test_a_wrong_probability_of_a_span_is_found(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    (right,) = rows(model, "extract")
+    found = extract.search
+
+    def search(*args: Any) -> Any:
+        result = found(*args)
+        for span in result.spans:
+            object.__setattr__(span, "logprobs", tuple(p - 0.01 for p in span.logprobs))
+        return result
+
+    monkeypatch.setattr("unspool.spans.api.search", search)
+    (wrong,) = rows(model, "extract")
+    assert right.faults == 0 and right.details["valid"] == len(validity.QUESTIONS)
+    assert wrong.faults == len(validity.QUESTIONS)
+
+
+def test_lossy_methods_are_measured_and_never_at_fault(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    (beam,) = rows(model, "beam")
+    assert beam.check == "distance" and beam.faults == beam.ties == 0 and beam.identical < len(PROMPTS)
+    # What beams find is likelier than what greedy decoding does.
+    assert beam.details["logprob"] > beam.details["logprob_reference"]  # type: ignore[operator]
+    monkeypatch.setattr(RPG, "__call__", lambda self, tokens, logits: logits)
+    (same,) = rows(model, "rpg")
+    assert same.identical == len(PROMPTS) and "first_difference_median" not in same.details
+
+
+def test_an_edited_cache_is_compared_with_the_text_encoded_anew(model: Model) -> None:
+    (row,) = rows(model, "edit")
+    assert row.check == "distance" and row.prompts == len(PROMPTS)
+    assert row.details["compared_with"] == "the edited text, encoded anew"
