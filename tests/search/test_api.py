@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.small_model import CountedModel, CountedSession, load
 from unspool.api import Model
 from unspool.backends.toy import ToyModel, ToySession
 from unspool.errors import UnknownNameError, UnspoolError
@@ -126,3 +127,28 @@ def test_what_is_refused_before_any_work(fields: dict[str, Any], message: str, m
     fields = dict(fields)
     with pytest.raises((UnspoolError, UnknownNameError), match=message):
         search(model(), fields.pop("prompt", "01"), **fields)
+
+
+def test_passes_that_bring_a_branch_up_to_its_text_are_counted() -> None:
+    class Narrow(CountedSession):
+        """Takes four tokens at most, and none across a multiple of four, so that branches lag behind."""
+
+        @property
+        def room(self) -> int:
+            return 4 - self.length % 4
+
+    class Counted(CountedModel):
+        calls = 0
+
+        def open(self, hidden_states: bool = False) -> Narrow:
+            return Narrow(self)
+
+        def count(self, nodes: int, wanted: bool) -> None:
+            self.calls += not wanted
+            super().count(nodes, wanted)
+
+    counted = Counted(3)
+    found = load(0, counted).search("a=(1,)\na.", method="adadec", method_options={"threshold": 1.0}, max_new_tokens=16)
+    for_prompt = math.ceil((len(found.prompt_token_ids) - 1) / 4)
+    assert counted.calls > for_prompt
+    assert found.statistics.passes == counted.passes + counted.calls - for_prompt

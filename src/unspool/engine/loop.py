@@ -317,14 +317,16 @@ def _prefill(row: _Row) -> PrefillEvent:
     return PrefillEvent(row.index, len(prompt), _ms(start))
 
 
-def extend(session: Session, tokens: Sequence[int]) -> None:
-    """Put more tokens into the cache, as a prefill does."""
-    at = 0
+def extend(session: Session, tokens: Sequence[int]) -> int:
+    """Put more tokens into the cache, as a prefill does; gives the number of passes that it took."""
+    at = passes = 0
     while at < len(tokens):
         block = tokens[at : at + min(PREFILL_BLOCK, session.room)]
         session.score(TokenTree.chain(block), rows=())
         session.commit(range(len(block)))
         at += len(block)
+        passes += 1
+    return passes
 
 
 def _ms(start: float) -> float:

@@ -314,7 +314,7 @@ class Frontier:
         trees = []
         for text, holder in zip(texts, holders, strict=True):
             if len(text) - len(holder.tokens) > min(PREFILL_BLOCK, holder.session.room):
-                self._fill(holder, text[:-1])
+                self.passes += self._fill(holder, text[:-1])
             trees.append(TokenTree.chain(text[len(holder.tokens) :]))
         last = [[len(tree) - 1] for tree in trees]
         scores = self._model.score_many([holder.session for holder in holders], trees, last)
@@ -360,9 +360,11 @@ class Frontier:
             raise BudgetSpentError
         self.evaluated += nodes
 
-    def _fill(self, holder: _Holder, text: Sequence[int]) -> None:
-        extend(holder.session, text[len(holder.tokens) :])
+    def _fill(self, holder: _Holder, text: Sequence[int]) -> int:
+        """Bring a holder to a text; gives the number of passes."""
+        passes = extend(holder.session, text[len(holder.tokens) :])
         holder.tokens = list(text)
+        return passes
 
 
 def roll_out(
