@@ -1,11 +1,15 @@
 """Is every text under a JSON Schema valid? And what does the schema cost, and what do forced tokens give back?
 
-    python benchmarks/validity.py -m smollm2-135m --outputs 2000 --json validity.json
+    python benchmarks/validity.py -m smollm2-135m --outputs 2000 --markdown validity.md
 
 Schemas: those below, which use what JSON Schema has of nesting, enumerations, bounds, recursion, unions and patterns,
 and the parameters of tools of the Berkeley Function Calling Leaderboard (package ``bfcl-eval``, with their questions as
 prompts). Half of the texts are greedy, half drawn at temperature 1, each with a seed of its own. ``jsonschema`` judges
 every text that ended by itself; what the length limit cut is counted apart.
+
+- grammar share: of the time of all passes, what the constraint's own calls took.
+- plain: the same prompts without a schema and without drafts, cut where the text under the schema ended, one after the
+  other with the texts under the schema: only that many of them, greedy ones.
 """
 
 from __future__ import annotations
@@ -14,16 +18,22 @@ import argparse
 import json
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import common
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from rich.progress import track
 
 import unspool
 from unspool.about import about
+from unspool.api import Result
+from unspool.constraints.grammar import GrammarConstraint
 
 
 def closed(**properties: Any) -> dict[str, Any]:
@@ -108,28 +118,85 @@ def _translated(node: Any) -> Any:
     return kept
 
 
+@contextmanager
+def timed(spent: list[float]) -> Iterator[None]:
+    """Adds the seconds of every outermost call of a grammar's methods to ``spent``."""
+    depth, kept = 0, {}
+
+    def clocked(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            nonlocal depth
+            depth += 1
+            start = time.perf_counter()
+            try:
+                return call(*args)
+            finally:
+                depth -= 1
+                if not depth:
+                    spent.append(time.perf_counter() - start)
+
+        return run
+
+    for name in ("allowed", "permits", "forced", "advance"):
+        kept[name] = getattr(GrammarConstraint, name)
+        setattr(GrammarConstraint, name, clocked(kept[name]))
+    try:
+        yield
+    finally:
+        for name, call in kept.items():
+            setattr(GrammarConstraint, name, call)
+
+
+@dataclass
+class Sums:
+    """Of many texts."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    passes: int = 0
+    forced: int = 0
+
+    def add(self, result: Result, start: float) -> None:
+        self.seconds += time.perf_counter() - start
+        self.tokens += result.statistics.tokens
+        self.passes += result.statistics.passes
+        self.forced += result.statistics.by_source.get("forced", 0)
+
+    @property
+    def speed(self) -> float:
+        return self.tokens / self.seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", default="smollm2-135m")
     parser.add_argument("--method", default="auto")
     parser.add_argument("--outputs", type=int, default=2000)
+    parser.add_argument("--plain", type=int, default=50, help="texts that are also decoded without a schema")
     parser.add_argument("--max-new-tokens", type=int, default=160)
+    parser.add_argument("--markdown", type=Path)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    common.check_outputs(args.markdown, args.json)
     model = unspool.load(args.model)
+    made_on = about()
     cases = [(name, _PROMPT + name, schema) for name, schema in OWN.items()] + bfcl(20)
+    model.generate(cases[0][1], json_schema=cases[0][2], method=args.method, max_new_tokens=4)  # reads the vocabulary
     counts: Counter[str] = Counter()
-    broken, seconds, tokens, passes, forced = [], 0.0, 0, 0, 0
+    broken, spent = [], list[float]()
+    every, beside, plain = Sums(), Sums(), Sums()
     for number in track(range(args.outputs), "texts"):
         name, prompt, schema = cases[number % len(cases)]
         round_ = number // len(cases)
         options = {"temperature": float(round_ % 2), "seed": round_, "max_new_tokens": args.max_new_tokens}
         start = time.perf_counter()
-        result = model.generate(prompt, json_schema=schema, method=args.method, **options)
-        seconds += time.perf_counter() - start
-        tokens += result.statistics.tokens
-        passes += result.statistics.passes
-        forced += result.statistics.by_source.get("forced", 0)
+        with timed(spent):
+            result = model.generate(prompt, json_schema=schema, method=args.method, **options)
+        every.add(result, start)
+        if number < args.plain:
+            beside.add(result, start)
+            start = time.perf_counter()
+            plain.add(model.generate(prompt, method="plain", max_new_tokens=len(result.token_ids)), start)
         if result.finish_reason != "stop":
             counts[f"cut at temperature {options['temperature']:g}"] += 1
             continue
@@ -139,23 +206,33 @@ def main() -> None:
         except (ValidationError, json.JSONDecodeError) as error:
             counts["invalid"] += 1
             broken.append({"schema": name, "text": result.text, "error": str(error).splitlines()[0]})
-    report = {
-        "about": about(),
+    rows = [
+        ["texts", args.outputs],
+        ["schemas", len(cases)],
+        *([key, count] for key, count in counts.items()),
+        ["tokens", every.tokens],
+        ["tokens a pass", common.number(every.tokens / every.passes)],
+        ["forced, % of tokens", common.number(100 * every.forced / every.tokens, 1)],
+        ["grammar share, % of the time", common.number(100 * sum(spent) / every.seconds, 1)],
+        ["grammar, ms a pass", common.number(1000 * sum(spent) / every.passes)],
+        [f"tokens/s of the first {args.plain} texts", common.number(beside.speed, 1)],
+        ["tokens/s of plain decoding without a schema", common.number(plain.speed, 1)],
+    ]
+    markdown = (
+        f"# JSON Schemas: {model.name}, {args.outputs} texts of at most {args.max_new_tokens} tokens\n\n"
+        + common.table(["", args.method], rows)
+        + "\n\n"
+        + common.describe(made_on)
+    )
+    results = {
+        "about": made_on,
         "model": model.name,
         "settings": model.language_model.settings,
         "method": args.method,
-        "schemas": len(cases),
-        "outputs": args.outputs,
-        **counts,
-        "tokens": tokens,
-        "tokens_per_pass": round(tokens / passes, 3),
-        "forced_share": round(forced / tokens, 3),
-        "seconds": round(seconds, 1),
+        "rows": {str(name): value for name, value in rows},
         "broken": broken,
     }
-    print(json.dumps(report, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    common.publish(markdown, results, args.markdown, args.json)
 
 
 if __name__ == "__main__":
