@@ -136,7 +136,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "wrong",
     [
         {"max_steps": 0},
-        {"hidden_size": 14},
+        {"hidden_size": 15},
         {"save_steps": 60},
         {"task_set": "middling"},
         {"weights": (("sorting", 1.0),)},
