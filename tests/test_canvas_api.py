@@ -197,12 +197,31 @@ def test_a_trace_is_written_and_valid(directory: Path, tmp_path: Path) -> None:
         (["--acceptance", "greedy"], "no --acceptance"),
         (["--assistant-model", "smollm2-135m"], "no --assistant-model"),
         (["--method", "sufix"], "unknown method for canvases 'sufix'"),
+        (["--cache", "pefix"], "cache must be none, prefix or dual, not 'pefix'"),
+        (["--guidance-scale", "-1"], "guidance_scale must be 0 or above"),
+        (["--truncate-at-eos", "2"], "truncate_at_eos is a probability"),
     ],
 )
 def test_what_a_canvas_does_not_have_is_refused(directory: Path, arguments: list[str], message: str) -> None:
     result = run("-m", str(directory), *arguments, "<sort> a")
     assert result.exit_code != 0
     assert message in str(result.exception)
+
+
+def test_the_command_passes_options_of_canvases_on(directory: Path, model: DiffusionModel) -> None:
+    asked = {"cache": "dual", "guidance_scale": 0.5, "truncate_at_eos": 0.9}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
+    result = run("-m", str(directory), "--json", *flags, "<sort> d a c")
+    expected = model.generate("<sort> d a c", **asked)
+    data = json.loads(result.stdout)
+    assert data["token_ids"] == expected.token_ids
+    assert data["statistics"]["passes"] == expected.statistics.passes != model.generate("<sort> d a c").statistics.passes
+
+
+def test_options_of_canvases_are_refused_elsewhere() -> None:
+    result = run("--truncate-at-eos", "0.5", "Hello")
+    assert result.exit_code != 0
+    assert "--truncate-at-eos is for diffusion models" in str(result.exception)
 
 
 def test_the_drawn_canvas_shows_masks_news_and_no_filling() -> None:

@@ -10,17 +10,8 @@ from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
 
-_PACKAGES = (
-    "openvino",
-    "openvino-genai",
-    "openvino-tokenizers",
-    "llama-cpp-python",
-    "nncf",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "numpy",
-)
+_PACKAGES = ("openvino", "nncf", "torch", "transformers", "tokenizers", "numpy")
+_PEERS = ("openvino-genai", "openvino-tokenizers", "llama-cpp-python")
 
 
 def about() -> dict[str, Any]:
@@ -48,13 +39,19 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python, unspool and the installed packages that compute here."""
+def versions(peers: bool = True) -> dict[str, str]:
+    """Versions of Python, unspool and the installed packages that compute here.
+
+    Args:
+        peers: whether those of other engines are among them.
+    """
     from unspool import __version__
 
     found = {"python": platform.python_version(), "unspool": __version__}
     installed = {distribution.name.lower().replace("_", "-") for distribution in metadata.distributions()}
-    return found | {name: metadata.version(name) for name in _PACKAGES if name in installed}
+    return found | {
+        name: metadata.version(name) for name in (*_PACKAGES, *(_PEERS if peers else ())) if name in installed
+    }
 
 
 def command_line(arguments: Sequence[str]) -> str:

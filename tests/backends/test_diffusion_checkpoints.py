@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from unspool.backends.diffusion_checkpoints import load_denoiser
+from unspool.backends.diffusion_models import is_diffusion
 from unspool.engine.canvas import Fed
 from unspool.errors import UnspoolError, UnsupportedError
 
@@ -180,6 +181,13 @@ def test_files_that_are_missing_or_broken(tmp_path: Path) -> None:
         load_denoiser(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(UnspoolError, match=r"no canvas\.json that names its mask"):
+        load_denoiser(tmp_path)
+
+
+def test_diffusion_gemma_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "diffusion_gemma"}))
+    assert is_diffusion(str(tmp_path))
+    with pytest.raises(UnsupportedError, match="is a DiffusionGemma, which has no masks"):
         load_denoiser(tmp_path)
 
 

@@ -5,6 +5,9 @@ rows predict the next position. What a checkpoint asks for and the stock class d
 ``unspool train diffusion`` wrote, or any causal LM that was trained on masks, have a ``canvas.json`` with ``mask_id``,
 ``eos_token_id`` and ``shift`` beside their config.
 
+DiffusionGemma is refused: it starts from random tokens in place of masks, may change any of them at every step, and feeds
+its last logits back, so none of this loop's contracts (masked slots, commits that stay) hold for it.
+
 All weights are read at once, in the checkpoint's own precision. Only tiny random checkpoints of LLaDA and Dream were
 loaded here.
 """
@@ -72,6 +75,11 @@ def load_denoiser(directory: Path, device: str = "cpu") -> TransformersDenoiser:
 
     config = _json(directory / "config.json", "is no Hugging Face directory of a model")
     kind = str(config.get("model_type", "")).lower()
+    if kind.startswith("diffusion_gemma"):
+        raise UnsupportedError(
+            f"{directory} is a DiffusionGemma, which has no masks: its tokens are random at first and change at every "
+            "step; run it with transformers' own generate()"
+        )
     if kind == "llada":
         model = _loaded(directory, *_llada(directory, config))
         mask, eos, shift = config.get("mask_token_id"), config.get("eos_token_id"), 0

@@ -14,7 +14,7 @@ from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 Report = Callable[[str], None]
 
-_CHECKPOINTS = ("llada", "dream")
+_CHECKPOINTS = ("llada", "dream", "diffusion_gemma")  # the last one is refused with its reason
 
 SHIPPED = Path(__file__).parents[1] / "diffusion" / "models"
 """Directories of the models that come with unspool, by name."""

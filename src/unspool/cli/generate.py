@@ -90,6 +90,27 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="On a canvas: none, or Fast-dLLM's prefix or dual, whose keys are as old as the block.",
+            show_default=False,
+        ),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="On a canvas: classifier-free guidance, two passes a step; 0 is none.",
+            show_default=False,
+        ),
+    ] = None,
+    truncate_at_eos: Annotated[
+        float | None,
+        typer.Option(
+            help="On a canvas: cut it behind an end token that has at least this probability; 0 is Learn2PD's rule.",
+            show_default=False,
+        ),
+    ] = None,
     chat: Annotated[
         bool | None, typer.Option("--chat/--no-chat", help="Use the chat template. Default: if the model has one.")
     ] = None,
@@ -137,6 +158,8 @@ def generate(
     from unspool.engine.options import GenerationOptions
 
     text = read_prompt(prompt, file)
+    on_canvas = {"cache": cache, "guidance_scale": guidance_scale, "truncate_at_eos": truncate_at_eos}
+    on_canvas = {name: value for name, value in on_canvas.items() if value is not None}
     if is_diffusion(model):
         assert model is not None
         given: dict[str, object] = {
@@ -160,10 +183,14 @@ def generate(
             "temperature": temperature,
             "seed": seed,
             "grammar": read_text(grammar) if grammar else None,
+            **on_canvas,
         }
         loading = {"device": device, "backend": backend, "weights": weights, "threads": threads}
         _fill(model, text, settings, loading, as_json, trace, view)
         return
+    if on_canvas:
+        wrong_one = "--" + next(iter(on_canvas)).replace("_", "-")
+        raise UnsupportedError(f"{wrong_one} is for diffusion models; leave it out, or use one, such as tiny-diffusion")
     method = method or "auto"
     options: dict[str, Any] = {
         "max_new_tokens": _LENGTH if max_new_tokens is None else max_new_tokens,
@@ -232,7 +259,10 @@ def _fill(
 ) -> None:
     from unspool.canvas_api import METHOD
     from unspool.cli.generate_canvas import fill
+    from unspool.engine.denoise import CanvasOptions
 
+    # Mistakes are told before a model is loaded.
+    CanvasOptions(**{name: options[name] for name in CanvasOptions.__dataclass_fields__ if name in options})
     _check_trace(trace, view)
     if view and trace is None:
         trace = _temporary()

@@ -35,7 +35,7 @@ class Runs:
             "settings": model.language_model.settings,
             "assistant": model.assistant and {model.assistant.name: model.assistant.language_model.settings},
             "cpu": processor(),
-            "versions": versions(),
+            "versions": versions(peers=False),
             "prompts": hashlib.sha256(json.dumps([list(prompt) for prompt in prompts]).encode()).hexdigest()[:16],
             "max_new_tokens": max_new_tokens,
             "seed": seed,
