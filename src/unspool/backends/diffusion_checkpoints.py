@@ -5,8 +5,8 @@ rows predict the next position. What a checkpoint asks for and the stock class d
 ``unspool train diffusion`` wrote, or any causal LM that was trained on masks, have a ``canvas.json`` with ``mask_id``,
 ``eos_token_id`` and ``shift`` beside their config.
 
-DiffusionGemma is refused: it starts from random tokens in place of masks, may change any of them at every step, and feeds
-its last logits back, so none of this loop's contracts (masked slots, commits that stay) hold for it.
+DiffusionGemma is refused: it starts from random tokens in place of masks, may change any of them at every step, and
+feeds its last logits back, so none of this loop's contracts (masked slots, commits that stay) hold for it.
 
 All weights are read at once, in the checkpoint's own precision. Only tiny random checkpoints of LLaDA and Dream were
 loaded here.
