@@ -69,3 +69,18 @@ def test_widths_that_are_nearly_equal_do_not_take_turns(
     assert changes <= most
     if loyalty == 1.0:
         assert changes > 20, "without loyalty they do, so that this test tests something"
+
+
+def test_a_small_tree_is_padded_where_another_width_costs_more() -> None:
+    def widths(switch_ms: float, padded: bool = True) -> list[int]:
+        curve = CostCurve((1, 4, 8), (32,), ((1.0, 1.1, 1.2),), switch_ms, padded)
+        auto = Auto({}, curve)
+        auto._width, asked = 8, []
+        for expected in ([1.0], [1.0, 1.5, 1.6]):
+            auto._size(expected, curve.row(32))
+            asked.append(auto._width)
+        return asked
+
+    assert widths(switch_ms=5.0) == [8, 8]
+    assert widths(switch_ms=0.0) == [1, 4]
+    assert widths(switch_ms=0.0, padded=False) == [1, 3]

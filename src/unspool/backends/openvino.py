@@ -171,7 +171,7 @@ class OpenVINOSession:
         start = time.perf_counter()
         n = len(tree)
         wanted = tuple(range(n)) if rows is None else tuple(rows)
-        size = _padded(n)
+        size = _padded(max(n, tree.width))
         ids = np.zeros((1, size), dtype=np.int64)
         ids[0, :n] = tree.tokens
         positions = np.full(size, self._length, dtype=np.int64)

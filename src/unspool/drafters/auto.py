@@ -177,16 +177,21 @@ class Auto:
             expected.append(expected[-1] - negative)
             open_node(node, len(tokens) - 1, -negative)
         size = self._size(expected, cost)
-        return TokenTree(tuple(tokens[:size]), tuple(parents[:size]), tuple(sources[:size]), tuple(names))
+        return TokenTree(
+            tuple(tokens[:size]), tuple(parents[:size]), tuple(sources[:size]), tuple(names), width=self._width
+        )
 
     def _size(self, expected: list[float], cost: NDArray[np.float64]) -> int:
         """How many nodes to buy.
 
         A pass of another width than the one before costs more, so a width is not chosen for one pass: the width that
-        promised most of late is cheap to return to, any other is charged for going there and back.
+        promised most of late is cheap to return to, any other is charged for going there and back. A small tree can
+        also be padded to one of the two widths that cost no change.
         """
         switch = self._curve.switch_ms
         sizes = {self._curve.width(n): n for n in range(1, len(expected) + 1)}  # the widest tree of each width
+        if self._curve.padded:
+            sizes |= {width: len(expected) for width in (self._width, self._home) if width > max(sizes)}
         for width, n in sizes.items():
             before = self._promise.get(width, 1.0)
             self._promise[width] = before + _RECENT * (expected[n - 1] - before)

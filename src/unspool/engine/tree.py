@@ -43,6 +43,7 @@ class TokenTree:
         distributions: the draft distributions that ``drafts`` points to.
         buckets: per node, a small integer in which the drafter says how sure it is (match length, rank among siblings);
             acceptance is learned per source, bucket and depth. Means nothing across drafters.
+        width: a backend that pads its passes pads this one to at least so many nodes; changes time alone.
     """
 
     tokens: tuple[int, ...]
@@ -52,6 +53,7 @@ class TokenTree:
     drafts: tuple[int, ...] = ()
     distributions: tuple[DraftDistribution, ...] = field(default=(), repr=False)
     buckets: tuple[int, ...] = ()
+    width: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.tokens)
