@@ -205,7 +205,7 @@ def test_a_node_scores_to_the_last_bit_alike_in_any_tree(weights: Weights, start
             parents.append(path[-1])
             path.append(len(tokens))
             tokens.append(token)
-        tree = TokenTree(tuple(tokens), tuple(parents))
+        tree = TokenTree(tuple(tokens), tuple(parents), width=int(rng.choice([0, 1, 8, 24])))
         if tree.depths.max() >= session.room:  # across the end of a section last bits may differ
             path, tree = [0], TokenTree.chain(text[at : at + 1])
         logits = session.score(tree).logits
