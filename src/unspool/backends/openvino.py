@@ -60,8 +60,8 @@ class OpenVINOModel:
             "INFERENCE_PRECISION_HINT": "f32",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
             "INFERENCE_NUM_THREADS": str(threads),
-            # Pinned threads are a little faster, but begin at the first core: where they are fewer than cores, models of
-            # several processes would share it and leave others idle.
+            # Pinned threads are a little faster, but begin at the first core: where they are fewer than cores, models
+            # of several processes would share it and leave others idle.
             "ENABLE_CPU_PINNING": "YES" if threads >= cores else "NO",
         }
         self._ov = ov
