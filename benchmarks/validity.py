@@ -163,8 +163,8 @@ class Sums:
         self.forced += result.statistics.by_source.get("forced", 0)
 
     @property
-    def speed(self) -> float:
-        return self.tokens / self.seconds
+    def speed(self) -> float | None:
+        return self.tokens / self.seconds if self.seconds else None
 
 
 def main() -> None:

@@ -109,13 +109,13 @@ def diffusion(
     task_set: Annotated[
         str, typer.Option("--tasks", help="short: lists, sums, functions. long: records, JSON, programs, squares.")
     ] = "short",
-    max_steps: Annotated[int, typer.Option(help="Training steps.")] = 16_000,
+    max_steps: Annotated[int, typer.Option(help="Training steps.")] = 6_000,
     batch_size: Annotated[int, typer.Option(help="Canvases of a step.")] = 64,
     hidden_size: Annotated[int, typer.Option(help="Width of the model.")] = 128,
     num_hidden_layers: Annotated[int, typer.Option(help="Layers of the model.")] = 4,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads. A step took 0.40 s with one and 0.23 s with two (Xeon, short tasks).")
+        int, typer.Option(min=1, help="Threads. A step of the short tasks takes some tenths of a second with one.")
     ] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:

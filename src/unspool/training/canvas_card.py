@@ -46,7 +46,7 @@ def _card(
             f"A masked-diffusion language model of {parameters(directory):,} parameters for tests and measurements of",
             "decoders. It answers the questions below and knows nothing else.",
             "",
-            f"- Architecture: Llama of transformers without the causal mask, {options.num_hidden_layers} layers, "
+            f"- Architecture: GPT-2 of transformers without the causal mask, {options.num_hidden_layers} layers, "
             f"width {options.hidden_size}.",
             f"- Prompt: at most {tasks.prompt_length} symbols; canvas: {tasks.canvas_length} slots; vocabulary: "
             f"{len(tasks.vocabulary)} symbols.",

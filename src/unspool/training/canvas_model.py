@@ -48,7 +48,7 @@ QUESTIONS = 50
 
 @dataclass(frozen=True)
 class CanvasTrainingOptions:
-    """Defaults are those of ``tiny-diffusion``.
+    """Defaults are a plan. The ``tiny-diffusion`` that ships is older: a Llama, 11,000 steps.
 
     Attributes:
         task_set: of ``TASK_SETS``.
