@@ -10,7 +10,7 @@ import unspool
 from unspool.api import Model
 from unspool.constraints.grammar import GrammarConstraint
 from unspool.constraints.monitor import MonitorConstraint
-from unspool.proof import validity
+from unspool.proof import distance, validity
 from unspool.proof.prove import prove
 from unspool.proof.result import MethodProof
 from unspool.shaping.rpg import RPG
@@ -108,3 +108,11 @@ def test_an_edited_cache_is_compared_with_the_text_encoded_anew(model: Model) ->
     (row,) = rows(model, "edit")
     assert row.check == "distance" and row.prompts == len(PROMPTS)
     assert row.details["compared_with"] == "the edited text, encoded anew"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "left"), [("one two three", "one three"), ("one two", "one"), ("word", "wod"), ("x", "x")]
+)
+def test_some_text_stays_of_every_prompt_that_is_edited(prompt: str, left: str) -> None:
+    start, stop = distance.middle(prompt)
+    assert prompt[:start] + prompt[stop:] == left

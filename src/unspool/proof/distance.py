@@ -47,9 +47,7 @@ def edited(model: Model, prompt: str, max_new_tokens: int) -> tuple[Sequence[int
     """A prompt without its middle word: its ids, what follows when it is encoded anew, and from a moved cache."""
     from unspool.cache.api import edit
 
-    words = prompt.split(" ")
-    start = len(" ".join(words[: len(words) // 2]))
-    stop = start + len(words[len(words) // 2]) + (start > 0)
+    start, stop = middle(prompt)
     outputs: list[list[int]] = []
     tokens: Sequence[int] = ()
     for mode in ("recompute", "pie"):
@@ -61,6 +59,15 @@ def edited(model: Model, prompt: str, max_new_tokens: int) -> tuple[Sequence[int
         finally:
             text.close()
     return tokens, outputs[0], outputs[1]
+
+
+def middle(prompt: str) -> tuple[int, int]:
+    """Where the middle word stands; of a single word its middle character, of a single character nothing."""
+    words = prompt.split(" ")
+    if len(words) == 1:
+        return len(prompt) // 2, len(prompt) // 2 + (len(prompt) > 1)
+    start = len(" ".join(words[: len(words) // 2]))
+    return start, start + 1 + len(words[len(words) // 2])
 
 
 def row(

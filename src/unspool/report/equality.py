@@ -122,6 +122,8 @@ def _outcomes(row: MethodProof) -> dict[str, int]:
 def _holds(row: MethodProof) -> Cell:
     if row.faults:
         return Cell("fault", "bad")
+    if row.check == "validity" and not row.details["valid"]:
+        return Cell("no whole output")  # what was cut or never came proves nothing
     return Cell("measured") if row.check == "distance" else Cell("holds", "good")
 
 
