@@ -15,7 +15,7 @@ from unspool.backends.tokenizer import Message, StopStrings, Tokenizer
 from unspool.constraints.grammar import GrammarConstraint
 from unspool.drafters.datastore import vocabulary_fingerprint
 from unspool.engine.contracts import Constraint, LanguageModel, Memory
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import Statistics, summarise
@@ -94,16 +94,20 @@ class Model:
         self.assistant: Model | None = None
         self.memories: dict[str, Memory] = {}
         self.report: Report = lambda message: None
-        self._curve: CostCurve | None = None
+        self._costs: PassCosts | None = None
 
     def cost_curve(self, progress: Callable[[float], None] = lambda done: None, fresh: bool = False) -> CostCurve:
         """Milliseconds per number of nodes on this machine; measured (under 10 s) if the cache holds no curve."""
-        if fresh or self._curve is None:
-            self._curve = None if fresh else calibration.load(self.language_model, self.key)
-        if self._curve is None:
-            self.report("measuring this machine's cost curve, once (10 s)")
-            self._curve = calibration.calibrate(self.language_model, self.key, progress)
-        return self._curve
+        return self._pass_costs(progress, fresh).curve
+
+    def _pass_costs(self, progress: Callable[[float], None] = lambda done: None, fresh: bool = False) -> PassCosts:
+        if fresh or self._costs is None:
+            curve = None if fresh else calibration.load(self.language_model, self.key)
+            if curve is None:
+                self.report("measuring this machine's cost curve, once (10 s)")
+                curve = calibration.calibrate(self.language_model, self.key, progress)
+            self._costs = PassCosts(curve)
+        return self._costs
 
     def surroundings(
         self, memories: dict[str, Memory] | None = None, eos: frozenset[int] | None = None
@@ -117,7 +121,7 @@ class Model:
         return methods.Surroundings(
             self.language_model,
             self.memories if memories is None else memories,
-            self.cost_curve,
+            self._pass_costs,
             self.assistant.language_model if self.assistant else None,
             lambda: vocabulary_fingerprint(self.tokenizer.vocabulary),
             self.tokenizer,

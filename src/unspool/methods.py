@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from unspool.backends.tokenizer import Tokenizer
 from unspool.engine.batch import BatchPlan
 from unspool.engine.contracts import Ability, AcceptanceRule, Constraint, Drafter, LanguageModel, Memory, Shaper
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import PassCosts
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 CanvasKind = Literal["unmask", "transform", "schedule", "stop"]
@@ -30,7 +30,7 @@ class Surroundings:
     Attributes:
         model: the loaded model.
         memories: what methods keep between requests, by method name; made on first use.
-        curve: gives the model's cost curve, measuring it if need be.
+        costs: gives the model's cost curve as decoding corrects it, measuring it if need be.
         assistant: the draft model, if there is one.
         vocabulary: gives the fingerprint of the tokenizer's vocabulary; ``""`` where it is not known.
         tokenizer: of the model, where text matters.
@@ -39,7 +39,7 @@ class Surroundings:
 
     model: LanguageModel
     memories: dict[str, Memory] = field(default_factory=dict)
-    curve: Callable[[], CostCurve] | None = None
+    costs: Callable[[], PassCosts] | None = None
     assistant: LanguageModel | None = None
     vocabulary: Callable[[], str] = str
     tokenizer: Tokenizer | None = None

@@ -75,11 +75,11 @@ def _rasd(surroundings: Surroundings, options: RASDOptions) -> RASD:
 
 
 def _auto(surroundings: Surroundings, options: AutoOptions) -> Auto:
-    if surroundings.curve is None:
+    if surroundings.costs is None:
         raise UnspoolError("auto needs a cost curve; run through unspool.load(), which measures one")
     drafters = {name: drafter(name, surroundings) for name in ("suffix", "token_recycling")}
     rates = surroundings.memory("auto", AcceptanceRates)
-    return Auto(drafters, surroundings.curve(), rates, options)
+    return Auto(drafters, surroundings.costs(), rates, options)
 
 
 SHIPPED = (

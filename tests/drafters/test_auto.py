@@ -12,7 +12,7 @@ from unspool.drafters import auto as module
 from unspool.drafters.auto import AcceptanceRates, Auto, AutoOptions
 from unspool.drafters.suffix import Suffix
 from unspool.engine.contracts import Context
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import CostCurve, PassCosts
 
 CURVE = CostCurve((1, 2, 4, 8, 16), (32,), ((30.0, 40.0, 48.0, 60.0, 75.0),), padded=True)
 TEXT = [7, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]
@@ -20,7 +20,7 @@ TEXT = [7, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]
 
 def proposed(text: list[int]) -> int:
     context = Context(text, len(text), seed=0, temperature=0.0)
-    auto = Auto({"suffix": Suffix()}, CURVE)
+    auto = Auto({"suffix": Suffix()}, PassCosts(CURVE))
     auto.start(context)
     return len(auto.propose(context, 64))
 
@@ -46,14 +46,14 @@ def test_what_it_learns_from_drafts_that_it_did_not_buy() -> None:
     """A source that is never right at first is tried again as soon as the text shows that it is."""
     text = [*TEXT, 99, 7]
     context = Context(text, len(text), seed=0, temperature=0.0)
-    auto = Auto({"suffix": Suffix()}, CURVE)
+    auto = Auto({"suffix": Suffix()}, PassCosts(CURVE))
     auto.start(context)
     for token in (1, 2, 3, 4, 5):
         tree = auto.propose(context, 64)
         if len(tree) > 1:
             break
         text.append(token)
-        auto.observe(SimpleNamespace(emitted=(token,)))  # type: ignore[arg-type]  # all that suffix drafts look at
+        auto.observe(SimpleNamespace(emitted=(token,), tree=tree, context=context, ms=30.0))  # type: ignore[arg-type]
     assert len(tree) > 1 and len(text) < len(TEXT) + 2 + 5
 
 
@@ -62,7 +62,7 @@ def test_widths_that_are_nearly_equal_do_not_take_turns(
     monkeypatch: pytest.MonkeyPatch, loyalty: float, most: int
 ) -> None:
     monkeypatch.setattr(module, "_LOYALTY", loyalty)
-    auto = Auto({}, CostCurve((1, 2), (32,), ((30.0, 39.0),), switch_ms=5.0, padded=True))
+    auto = Auto({}, PassCosts(CostCurve((1, 2), (32,), ((30.0, 39.0),), switch_ms=5.0, padded=True)))
     cost = np.array([30.0, 39.0])
     sizes = [auto._size([1.0, 1.26 if i % 2 else 1.50], cost) for i in range(60)]
     changes = sum(a != b for a, b in itertools.pairwise(sizes))
@@ -74,7 +74,7 @@ def test_widths_that_are_nearly_equal_do_not_take_turns(
 def test_a_small_tree_is_padded_where_another_width_costs_more() -> None:
     def widths(switch_ms: float, padded: bool = True) -> list[int]:
         curve = CostCurve((1, 4, 8), (32,), ((1.0, 1.1, 1.2),), switch_ms, padded)
-        auto = Auto({}, curve)
+        auto = Auto({}, PassCosts(curve))
         auto._width, asked = 8, []
         for expected in ([1.0], [1.0, 1.5, 1.6]):
             auto._size(expected, curve.row(32))

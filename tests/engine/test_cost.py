@@ -9,7 +9,7 @@ from unspool.backends.toy import ToyModel
 from unspool.drafters.auto import Auto
 from unspool.engine import cost
 from unspool.engine.contracts import Context
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.tree import TokenTree
 
 
@@ -35,6 +35,34 @@ def test_measuring_covers_all_widths_and_lengths(monkeypatch: pytest.MonkeyPatch
     assert told and told[-1] <= 1
 
 
+@pytest.mark.parametrize("padded", [True, False])
+def test_passes_that_are_made_correct_the_curve(padded: bool) -> None:
+    """Where a calibration found one node too dear and eight too cheap, decoding learns how they really compare."""
+    curve = CostCurve((1, 8, 16), (0,), ((17.0, 18.6, 30.0),), switch_ms=5.0, padded=padded)
+    costs = PassCosts(curve)
+    np.testing.assert_array_equal(costs.row(0), curve.row(0))
+    for _ in range(40):
+        costs.observe(1, 0, 15.3 + 5)  # after another width
+        costs.observe(8, 0, 21.4 + 5)
+        costs.observe(8, 0, 21.4)
+    row = costs.row(0)
+    assert row[0] == pytest.approx(15.3, rel=0.03) and row[7] == pytest.approx(21.4, rel=0.03)
+    assert row[15] == pytest.approx(30.0 * (21.4 / 18.6 * 2 + 0.9) / 3, rel=0.03), "what was not seen: as all widths"
+    assert (np.diff(row) >= 0).all()
+
+
+def test_a_slower_machine_scales_all_widths_and_an_odd_pass_changes_little() -> None:
+    curve = CostCurve((1, 8), (0,), ((10.0, 20.0),), padded=True)
+    costs = PassCosts(curve)
+    for _ in range(200):
+        costs.observe(1, 0, 15.0)
+    np.testing.assert_allclose(costs.row(0), 1.5 * curve.row(0), rtol=0.1)
+    before = costs.row(0)[0]
+    costs.observe(1, 0, 15_000.0)
+    assert costs.row(0)[0] < 1.05 * before
+    costs.observe(100, 0, 1.0)  # wider than any that was measured: nothing to compare it with
+
+
 class Certain:
     """Drafts a chain that it is always right about, as far as the rates have learned."""
 
@@ -56,7 +84,7 @@ class Certain:
     ],
 )
 def test_auto_buys_while_a_node_pays(curve: CostCurve, size: int) -> None:
-    auto = Auto({"certain": Certain()}, curve)
+    auto = Auto({"certain": Certain()}, PassCosts(curve))
     for depth in range(1, 30):
         for _ in range(50):
             auto._rates.update("certain", 0, depth, True)
@@ -68,7 +96,7 @@ def test_auto_charges_for_a_change_of_width() -> None:
     trees = {}
     for price in (0.0, 100.0):
         curve = CostCurve((1, 2), (0,), ((10.0, 12.0),), switch_ms=price, padded=True)
-        auto = Auto({"certain": Certain()}, curve)
+        auto = Auto({"certain": Certain()}, PassCosts(curve))
         auto._width = 1
         for _ in range(50):
             auto._rates.update("certain", 0, 1, True)

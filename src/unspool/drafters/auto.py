@@ -3,7 +3,8 @@
 Each drafter proposes; equal paths are merged. How often a proposal of a source, bucket (its own measure of confidence)
 and depth turns out right is learned while decoding, from every candidate whose parent lies on the emitted path, whether
 it was scored or not. The nodes with the highest chance of being reached are bought, as many as give the most expected
-tokens per millisecond under the measured cost curve; if that is none, the bare token is sent.
+tokens per millisecond under the measured cost curve, which the passes that are made correct; if that is none, the bare
+token is sent.
 
 Changes against plain decoding: speed only. Guarantee: that of the acceptance rule (drafts are point masses).
 """
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import Context, Drafter, Step
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import PassCosts
 from unspool.engine.tree import TokenTree
 
 _DEPTHS = 6
@@ -121,13 +122,13 @@ class Auto:
     def __init__(
         self,
         drafters: Mapping[str, Drafter],
-        curve: CostCurve,
+        costs: PassCosts,
         rates: AcceptanceRates | None = None,
         options: AutoOptions | None = None,
     ) -> None:
         self._options = options or AutoOptions()
         self._drafters = dict(drafters)
-        self._curve = curve
+        self._costs = costs
         self._rates = rates or AcceptanceRates(self._options)
         self._root = _Candidate(0)
         self._width = 1  # of the pass before
@@ -148,7 +149,7 @@ class Auto:
         """The prefix of the nodes in order of reach that has the best expected tokens per millisecond."""
         tokens, parents, sources, names = [context.tokens[-1]], [-1], [0], ["root"]
         expected = [1.0]  # tokens that the first nodes are expected to give, by their number
-        cost = self._curve.row(len(context.tokens))
+        cost = self._costs.row(len(context.tokens))
         limit = min(budget, len(cost))
         heap: list[tuple[float, int, int, int, str, _Candidate]] = []
         order = 0
@@ -188,9 +189,10 @@ class Auto:
         promised most of late is cheap to return to, any other is charged for going there and back. A small tree can
         also be padded to one of the two widths that cost no change.
         """
-        switch = self._curve.switch_ms
-        sizes = {self._curve.width(n): n for n in range(1, len(expected) + 1)}  # the widest tree of each width
-        if self._curve.padded:
+        curve = self._costs.curve
+        switch = curve.switch_ms
+        sizes = {curve.width(n): n for n in range(1, len(expected) + 1)}  # the widest tree of each width
+        if curve.padded:
             sizes |= {width: len(expected) for width in (self._width, self._home) if width > max(sizes)}
         for width, n in sizes.items():
             before = self._promise.get(width, 1.0)
@@ -208,6 +210,8 @@ class Auto:
         return sizes[self._width]
 
     def observe(self, step: Step) -> None:
+        nodes = max(len(step.tree), step.tree.width)
+        self._costs.observe(nodes, len(step.context.tokens) - len(step.emitted), step.ms)
         node = self._root
         for token in step.emitted:
             for candidate, child in node.children.items():

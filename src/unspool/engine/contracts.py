@@ -249,12 +249,17 @@ class Context:
 
 
 class Step(Protocol):
-    """One pass, as drafters observe it: the logits of all scored nodes, rejected ones too."""
+    """One pass, as drafters observe it: the logits of all scored nodes, rejected ones too.
+
+    Attributes:
+        ms: milliseconds that the pass took, see ``Scores``.
+    """
 
     tree: TokenTree
     decision: Decision
     emitted: tuple[int, ...]
     context: Context
+    ms: float
 
     @property
     def logits(self) -> Logits:

@@ -1,4 +1,7 @@
-"""The cost curve: milliseconds to score n nodes behind a context of some length, measured on this machine."""
+"""The cost curve: milliseconds to score n nodes behind a context of some length, measured on this machine.
+
+``CostCurve`` is measured once; ``PassCosts`` corrects it by what the passes of decoding really take.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,15 @@ NODES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64)
 LENGTHS = (32, 256, 1024)
 SECONDS = 9.0
 _BLOCK = 128
+
+_FORGET = 0.95
+"""Weight that an old pass keeps when a new one of its width arrives: some twenty passes count."""
+
+_PRIOR_WEIGHT = 2.0
+"""How many passes the measured curve counts as, and for a single width what all widths have shown."""
+
+_ODDEST = 2.0
+"""Ratio of a pass to the curve beyond which it counts no more: something else ran meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,48 @@ def _row(curve: CostCurve, length: int) -> NDArray[np.float64]:
     n = np.arange(1, curve.nodes[-1] + 1)
     full = at_length[np.searchsorted(curve.nodes, n)] if curve.padded else np.interp(n, curve.nodes, at_length)
     return np.minimum.accumulate(full[::-1])[::-1]
+
+
+class PassCosts:
+    """A cost curve, corrected by passes that were really made.
+
+    A calibration meets the machine for some seconds and decodes nothing: between its passes no draft is looked up, no
+    logits are read and no cache grows. What choices depend on is how the widths compare, so each has a ratio to the
+    curve of its own, which starts from that of all widths.
+    """
+
+    def __init__(self, curve: CostCurve) -> None:
+        self.curve = curve
+        self._seen: dict[int, tuple[float, float]] = {}  # by node number of the curve; 0: all: sum of ratios, passes
+        self._width = 0  # of the pass before
+
+    def row(self, length: int) -> NDArray[np.float64]:
+        """As ``CostCurve.row``, corrected."""
+        common = self._ratio(0, 1.0)
+        ratios = [self._ratio(n, common) for n in self.curve.nodes]
+        n = np.arange(1, self.curve.nodes[-1] + 1)
+        if self.curve.padded:
+            full = np.array(ratios)[np.searchsorted(self.curve.nodes, n)]
+        else:
+            full = np.interp(n, self.curve.nodes, ratios)
+        return np.minimum.accumulate((self.curve.row(length) * full)[::-1])[::-1]
+
+    def observe(self, n: int, length: int, ms: float) -> None:
+        """A pass over ``n`` nodes behind ``length`` tokens took ``ms``."""
+        if n > self.curve.nodes[-1]:
+            self._width = 0
+            return
+        width = self.curve.width(n)
+        changed, self._width = width != self._width, width
+        ratio = (ms - changed * self.curve.switch_ms) / float(self.curve.row(length)[width - 1])
+        ratio = min(max(ratio, 1 / _ODDEST), _ODDEST)
+        for key in (0, self.curve.nodes[bisect_left(self.curve.nodes, width)]):
+            total, passes = self._seen.get(key, (0.0, 0.0))
+            self._seen[key] = (total * _FORGET + ratio, passes * _FORGET + 1)
+
+    def _ratio(self, key: int, prior: float) -> float:
+        total, passes = self._seen.get(key, (0.0, 0.0))
+        return (total + _PRIOR_WEIGHT * prior) / (passes + _PRIOR_WEIGHT)
 
 
 def measure(

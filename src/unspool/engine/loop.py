@@ -83,6 +83,7 @@ class _Step:
     decision: Decision
     emitted: tuple[int, ...]
     context: Context
+    ms: float
     logits: Logits
     _target: ShapedTarget = field(repr=False)
     _top: tuple[NDArray[np.int64], Logits] | None = field(default=None, repr=False)
@@ -175,7 +176,7 @@ class _Row:
         accept_ms = _ms(start)
         start = time.perf_counter()
         if not self.finished and self._asked:
-            request.drafter.observe(_Step(tree, decision, tuple(emitted), self.context, logits, target))
+            request.drafter.observe(_Step(tree, decision, tuple(emitted), self.context, score_ms, logits, target))
         event = StepEvent(
             row=self.index,
             index=self.steps,

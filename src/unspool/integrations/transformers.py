@@ -31,7 +31,7 @@ from transformers.generation import (
 from unspool import calibration, methods
 from unspool.backends.transformers import TransformersModel
 from unspool.engine.contracts import LanguageModel, Logits, Memory
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import PassCosts
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, Event, FinishReason, StepEvent
@@ -187,7 +187,7 @@ class TransformersMethod:
             wrapped = TransformersModel.from_pretrained_model(model)
             memories = self._memories if self._memories is not None else {}
             self._surroundings = methods.Surroundings(
-                wrapped, memories, cache(lambda: _curve(wrapped)), self._assistant
+                wrapped, memories, cache(lambda: _costs(wrapped)), self._assistant
             )
             self._model = model
         return self._surroundings
@@ -296,10 +296,10 @@ def _starts(input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> list[int]:
     return [int(start) for start in seen.long().argmax(1)]
 
 
-def _curve(model: TransformersModel) -> CostCurve:
+def _costs(model: TransformersModel) -> PassCosts:
     # Weights do not change the cost of a pass, so the architecture stands for the model.
     key = hashlib.sha256(model.model.config.to_json_string(use_diff=False).encode()).hexdigest()
-    return calibration.load(model, key) or calibration.calibrate(model, key)
+    return PassCosts(calibration.load(model, key) or calibration.calibrate(model, key))
 
 
 def _column(rows: Sequence[_Row], column: int, pad: int | None) -> list[int]:
