@@ -11,7 +11,7 @@ import pytest
 import unspool
 from unspool import Model, UnspoolError
 from unspool.drafters.token_recycling import RecyclingMatrix
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.trace import EndEvent, StartEvent, StepEvent, to_json
 from unspool.engine.tree import TokenTree
 from unspool.methods import methods
@@ -30,7 +30,7 @@ DRAFTERS = [
 def model() -> Model:
     loaded = unspool.load("smollm2-135m", assistant_model="smollm2-135m")
     # A stated curve, so that auto drafts whatever this machine's speed is and no time is measured.
-    loaded._curve = CostCurve((1, 8, 64), (32,), ((10.0, 11.0, 40.0),))
+    loaded._costs = PassCosts(CostCurve((1, 8, 64), (32,), ((10.0, 11.0, 40.0),)))
     return loaded
 
 

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from tests.viewer.traces import PROMPT, canvas, lines, put, recorded, run, save, toy
 from unspool import Model, UnspoolError, methods, trace_file
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import CostCurve, PassCosts
 from unspool.trace_schema import schema
 
 DRAFTERS = [name for name, method in methods.methods().items() if method.kind == "drafter"]
@@ -27,7 +27,7 @@ ANY_LINE = Draft202012Validator(schema())
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     made = toy(tmp_path / "model")
-    made._curve = CostCurve((1, 8, 64), (32,), ((10.0, 11.0, 40.0),))  # auto asks for one
+    made._costs = PassCosts(CostCurve((1, 8, 64), (32,), ((10.0, 11.0, 40.0),)))  # auto asks for one
     made.assistant = toy(tmp_path / "assistant")
     return made
 

@@ -15,7 +15,7 @@ from unspool.api import Model
 from unspool.backends.tokenizer import Tokenizer
 from unspool.backends.toy import ToyModel, ToySession
 from unspool.engine.contracts import Ability, Scores, Session
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.tree import TokenTree
 
 EOS = 0
@@ -110,7 +110,7 @@ class CountedModel(ToyModel):
 def load(seed: int = 0, language_model: ToyModel | None = None) -> Model:
     """What ``unspool.load`` would give, new and unused."""
     made = Model("small", "small", language_model or CountedModel(seed), _TOKENIZER, [EOS])
-    made._curve = CURVE
+    made._costs = PassCosts(CURVE)
     return made
 
 

@@ -14,7 +14,7 @@ from tests.conformance.harness import EmptyDrafter, EosDrafter, OracleDrafter, R
 from unspool import methods, shaping
 from unspool.backends.toy import ToyModel
 from unspool.engine.contracts import Drafter
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, StepEvent
@@ -31,7 +31,7 @@ def model(eos: bool = False) -> ToyModel:
 
 
 def surroundings(toy: ToyModel) -> methods.Surroundings:
-    return methods.Surroundings(toy, curve=lambda: CURVE, assistant=toy.related(0.7, seed=2))
+    return methods.Surroundings(toy, costs=lambda: PassCosts(CURVE), assistant=toy.related(0.7, seed=2))
 
 
 def drafters(toy: ToyModel, text: list[int], name: str) -> Drafter:

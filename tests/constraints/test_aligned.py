@@ -13,7 +13,7 @@ from unspool import shipped_constraints
 from unspool.api import Model
 from unspool.backends.toy import ToyModel
 from unspool.constraints.aligned_trie import AlignedTrie
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import CostCurve, PassCosts
 from unspool.errors import UnspoolError
 
 from .test_grammar import EOS, PIECES, Vocabulary
@@ -35,7 +35,7 @@ def model(monkeypatch):
     table = ToyModel.random(vocab_size=8, order=2, seed=5, eos_token_id=EOS).table
     made = Model("toy", "toy", ToyModel(table, EOS), Tokenizer(), [EOS])
     made.assistant = Model("draft", "draft", made.language_model.related(0.7, seed=2), Tokenizer(), [EOS])
-    made._curve = CostCurve((1, 4, 64), (32,), ((1.0, 1.0, 4.0),))
+    made._costs = PassCosts(CostCurve((1, 4, 64), (32,), ((1.0, 1.0, 4.0),)))
     vocabulary = LLTokenizer(TokenizerWrapper(Vocabulary()), n_vocab=8)
     monkeypatch.setattr(shipped_constraints, "_vocabulary", lambda *_: vocabulary)
     return made

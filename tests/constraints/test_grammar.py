@@ -17,7 +17,7 @@ from unspool import methods, shaping
 from unspool.backends.toy import ToyModel
 from unspool.constraints.grammar import GrammarConstraint, GrammarOptions
 from unspool.engine.contracts import Permitting
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, StepEvent
@@ -128,7 +128,7 @@ def test_what_must_follow_is_forced_and_is_all_that_is_allowed(vocabulary):
 
 
 def run(model, options, text, drafter, rule=None):
-    surroundings = methods.Surroundings(model, curve=lambda: CURVE, assistant=model.related(0.7, seed=2))
+    surroundings = methods.Surroundings(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
     made = drafter if not isinstance(drafter, str) else methods.drafter(drafter, surroundings)
     request = Request(
         [1],

@@ -28,7 +28,7 @@ from unspool.constraints.monitor_masks import Vocabulary
 from unspool.constraints.monitor_scan import Scanner
 from unspool.constraints.texts import token_texts
 from unspool.engine.contracts import Constraint, Permitting
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
@@ -390,7 +390,7 @@ def names_of_toys(text):
 
 def run(options, constraint, drafter, rule=None):
     model = ToyModel.random(vocab_size=8, order=2, seed=3, eos_token_id=EOS)
-    surroundings = methods.Surroundings(model, curve=lambda: CURVE, assistant=model.related(0.7, seed=2))
+    surroundings = methods.Surroundings(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
     drafting = drafter if not isinstance(drafter, str) else methods.drafter(drafter, surroundings)
     request = Request(
         [0],

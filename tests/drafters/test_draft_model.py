@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from unspool import methods, shaping
 from unspool.acceptance import Lossless
-from unspool.backends.toy import ToyModel
+from unspool.backends.toy import ToyModel, ToySession
 from unspool.drafters.draft_model import DraftModel, DraftModelOptions
 from unspool.engine.assistant import Assistant, Draws
-from unspool.engine.contracts import Context
+from unspool.engine.contracts import Context, Scores
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
@@ -76,6 +78,25 @@ def test_logits_of_another_width_are_fitted() -> None:
         assert logits.shape == (1, vocab_size)
         assert np.isneginf(logits[0, TARGET.vocab_size :]).all()
         np.testing.assert_allclose(np.exp(logits[0, :4]), TARGET.probabilities([0, 1])[:4])
+
+
+def test_what_was_not_read_is_read_with_the_next_token() -> None:
+    """A draft that is accepted whole leaves its last token unread: no pass of its own for it, nor for the prompt."""
+    passes: list[int] = []
+
+    class Counting(ToySession):
+        def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
+            passes.append(len(tree))
+            return super().score(tree, rows)
+
+    class Counted(ToyModel):
+        def open(self, hidden_states: bool = False) -> ToySession:
+            return Counting(self)
+
+    drafter = DraftModel(DraftModelOptions(3), Counted(TARGET.table), TARGET.vocab_size)
+    made = steps(drafter, GenerationOptions(max_new_tokens=16))
+    assert [len(step.emitted) for step in made] == [4] * 4
+    assert passes == [3, 1, 1] + [2, 1, 1] * 3
 
 
 def test_a_full_context_of_the_draft_model_ends_drafting() -> None:

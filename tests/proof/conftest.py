@@ -13,7 +13,7 @@ from unspool import methods
 from unspool.api import Model
 from unspool.backends.toy import ToyModel, ToySession
 from unspool.engine.contracts import Scores
-from unspool.engine.cost import CostCurve
+from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.tree import TokenTree
 from unspool.methods import Method
 
@@ -68,7 +68,7 @@ def toy(session: type[ToySession] = ToySession, near_ties: bool = False, eos: in
     model = Model("toy", "toy", made, Digits(), [] if eos is None else [eos])  # type: ignore[arg-type]
     model.assistant = Model("draft", "draft", ToyModel(table).related(0.7, seed=2), Digits(), ())  # type: ignore[arg-type]
     # A stated curve, so that auto drafts and no time is measured.
-    model._curve = CostCurve((1, 4, 64), (32,), ((1.0, 1.0, 4.0),))
+    model._costs = PassCosts(CostCurve((1, 4, 64), (32,), ((1.0, 1.0, 4.0),)))
     return model
 
 

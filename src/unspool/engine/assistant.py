@@ -39,41 +39,63 @@ class Assistant:
         self._vocab_size = vocab_size
         self._session: Session | None = None
         self._held: list[int] = []  # the tokens in the session
+        self._waiting: list[int] = []  # tokens behind them that the next pass feeds along
 
     def levels(self, tokens: Sequence[int]) -> int:
         """How many tokens the draft model's context has room for behind ``tokens``; 0 if there is none left."""
         return max(0, self.model.max_length - len(tokens))
 
+    def missing(self, tokens: Sequence[int]) -> int:
+        """How many of ``tokens``, but for the last one, are to be read before the next is drafted."""
+        return len(tokens) - 1 - self._shared(tokens)
+
+    def _shared(self, tokens: Sequence[int]) -> int:
+        wanted = min(len(self._held), len(tokens) - 1)
+        return next((i for i in range(wanted) if self._held[i] != tokens[i]), wanted)
+
     def follow(self, tokens: Sequence[int]) -> None:
-        """Hold all of ``tokens`` but the last one, which is the root of what is scored next."""
+        """Hold all of ``tokens`` but the last one, which is the root of what is scored next.
+
+        What is missing goes into passes of its own only if one pass cannot take it together with the root.
+        """
         if self._session is None:
             self._session = self.model.open(self._hidden_states)
-        wanted = len(tokens) - 1
-        same = next((i for i in range(min(len(self._held), wanted)) if self._held[i] != tokens[i]), None)
-        same = min(len(self._held), wanted) if same is None else same
+        same = self._shared(tokens)
         if same < len(self._held):
             self._session.rewind(same)
             del self._held[same:]
-        while (at := len(self._held)) < wanted:
-            block = list(tokens[at : min(wanted, at + min(_BLOCK, self._session.room))])
-            self._session.score(TokenTree.chain(block), rows=())
-            self._session.commit(range(len(block)))
-            self._held += block
+        self._waiting = list(tokens[same:-1])
+        while len(self._waiting) >= _BLOCK:
+            self._feed(_BLOCK)
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Logits:
         """Logits [rows, vocabulary] after nodes of a tree whose root comes behind the held text; keeps nothing."""
         assert self._session is not None, "follow comes first"
+        self._feed(len(self._waiting))
         scores = self._session.score(tree, rows)
         self.hidden = scores.hidden
         return self._fitted(scores.logits)
 
     def step(self, token: int) -> NDArray[np.float32] | NDArray[np.float64]:
         """Logits [vocabulary] after ``token``, which is held from then on."""
-        row: Logits = self.score(TokenTree.chain([token]))[0]
-        assert self._session is not None
-        self._session.commit([0])
-        self._held.append(token)
+        assert self._session is not None, "follow comes first"
+        fed = [*self._waiting, token]
+        scores = self._session.score(TokenTree.chain(fed), rows=[len(fed) - 1])
+        self.hidden = scores.hidden
+        self._session.commit(range(len(fed)))
+        self._held += fed
+        self._waiting = []
+        row: Logits = self._fitted(scores.logits)[0]
         return row
+
+    def _feed(self, count: int) -> None:
+        """Hold so many of the tokens that wait."""
+        assert self._session is not None
+        if block := self._waiting[:count]:
+            self._session.score(TokenTree.chain(block), rows=())
+            self._session.commit(range(len(block)))
+            self._held += block
+            self._waiting = self._waiting[count:]
 
     def _fitted(self, logits: Logits) -> Logits:
         width = logits.shape[1]
