@@ -29,7 +29,7 @@ import torch
 
 from unspool.about import about
 from unspool.canvas_api import CanvasResult, DiffusionModel, load_diffusion
-from unspool.engine.denoise import Cache
+from unspool.engine.canvas_request import Cache
 from unspool.engine.trace import CanvasEvent
 from unspool.errors import UnspoolError
 

@@ -68,7 +68,7 @@ def test_a_result_tells_the_text_and_what_it_took(model: DiffusionModel) -> None
 
 
 def test_a_batch_gives_what_its_prompts_give_alone(model: DiffusionModel) -> None:
-    prompts = ["<sort> d a c", "<copy> x y", "<addition> 1 2 + 3"]
+    prompts = ["<sort> d a c", "<copy> x y", "<addition> 0 1 2 + 0 0 3"]
     together = model.generate(prompts, method="credit+threshold+adablock", temperature=0.5, seed=4)
     alone = [model.generate(p, method="credit+threshold+adablock", temperature=0.5, seed=4) for p in prompts]
     assert [result.token_ids for result in together] == [result.token_ids for result in alone]

@@ -13,7 +13,8 @@ from unspool.constraints.cfg import Grammar
 from unspool.constraints.cfg_canvas import CFGCanvas
 from unspool.diffusion.compose import Values, composed
 from unspool.engine.canvas import Denoiser
-from unspool.engine.denoise import Cache, CanvasOptions, CanvasRequest, denoise
+from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest
+from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, EndEvent, Event, FinishReason
 from unspool.errors import UnspoolError
 from unspool.methods import CanvasSurroundings

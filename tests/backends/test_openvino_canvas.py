@@ -23,7 +23,8 @@ from unspool.backends.torch_canvas import TransformersDenoiser
 from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
 from unspool.diffusion.threshold import Threshold, ThresholdOptions
 from unspool.engine.canvas import Denoiser, Fed
-from unspool.engine.denoise import Cache, CanvasOptions, CanvasRequest, Parts, denoise
+from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
+from unspool.engine.denoise import denoise
 from unspool.errors import UnspoolError, UnsupportedError
 
 VOCAB, MASK, EOS = 20, 19, 18

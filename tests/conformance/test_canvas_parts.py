@@ -12,7 +12,8 @@ from tests.diffusion.mocks import Whatever
 from unspool import methods
 from unspool.diffusion.compose import chosen, composed
 from unspool.diffusion.learn2pd import FILE, UnmaskFilter
-from unspool.engine.denoise import Cache, CanvasOptions, CanvasRequest, denoise
+from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest
+from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 from unspool.errors import UnspoolError
 from unspool.methods import CanvasSurroundings

@@ -12,7 +12,8 @@ from unspool.constraints.cfg_canvas import CFGCanvas, Slots
 from unspool.diffusion.prophet import Prophet, ProphetOptions
 from unspool.diffusion.top_k import TopK
 from unspool.engine.canvas import CanvasConstraint
-from unspool.engine.denoise import Cache, CanvasOptions, CanvasRequest, Parts, denoise
+from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
+from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 from unspool.errors import UnspoolError
 

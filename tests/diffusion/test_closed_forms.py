@@ -16,7 +16,8 @@ from unspool.diffusion.localleap import LocalLeap
 from unspool.diffusion.threshold import Threshold, ThresholdOptions
 from unspool.diffusion.top_k import ORDERS, Order, TopK, TopKOptions
 from unspool.engine.canvas import ScoreTransform, UnmaskPolicy
-from unspool.engine.denoise import CanvasOptions, CanvasRequest, Parts, denoise
+from unspool.engine.canvas_request import CanvasOptions, CanvasRequest, Parts
+from unspool.engine.denoise import denoise
 
 RUNS = 300
 

@@ -13,7 +13,8 @@ from unspool.diffusion.eb_sampler import EBSampler, EBSamplerOptions
 from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
 from unspool.diffusion.top_k import TopK, TopKOptions
 from unspool.engine.canvas import CanvasScores, Sight, UnmaskPolicy, View
-from unspool.engine.denoise import CanvasOptions, CanvasRequest, Parts, denoise
+from unspool.engine.canvas_request import CanvasOptions, CanvasRequest, Parts
+from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 from unspool.errors import UnspoolError
 

@@ -16,7 +16,8 @@ from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
 from unspool.diffusion.threshold import Threshold, ThresholdOptions
 from unspool.engine import noise
 from unspool.engine.canvas import CanvasScores, Sight, View
-from unspool.engine.denoise import CanvasRequest, Parts, denoise
+from unspool.engine.canvas_request import CanvasRequest, Parts
+from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
@@ -107,10 +105,13 @@ def test_a_sum_with_its_working_is_judged_by_its_answer_slots(name: str) -> None
     assert not task.right(example, [*example.answer[:first], *result[::-1]]) or result == result[::-1]
 
 
-def test_sums_of_one_to_three_digits() -> None:
+def test_sums_of_one_to_three_digits_in_fixed_places() -> None:
     rng = np.random.default_rng(5)
-    lengths = Counter(len(BY_NAME["addition"].sample(rng).answer) for _ in range(500))
-    assert set(lengths) == {1, 2, 3, 4}
+    examples = [BY_NAME["addition"].sample(rng) for _ in range(500)]
+    assert {len(e.prompt) for e in examples} == {8} and {len(e.answer) for e in examples} == {4}
+    assert {len(str(int("".join(e.answer)))) for e in examples} == {1, 2, 3, 4}
+    for e in examples:
+        assert int("".join(e.answer)) == int("".join(e.prompt[1:4])) + int("".join(e.prompt[5:]))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from unspool.diffusion.prophet import Prophet
 from unspool.diffusion.threshold import Threshold, ThresholdOptions
 from unspool.diffusion.top_k import TopK, TopKOptions
 from unspool.engine.canvas import CanvasScores, Flags, UnmaskPolicy, View
+from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.canvas_scores import predicted_end
-from unspool.engine.denoise import Cache, CanvasOptions, CanvasRequest, Parts, denoise
+from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, EndEvent, Event
 from unspool.errors import UnspoolError
 

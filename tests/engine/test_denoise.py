@@ -19,7 +19,8 @@ from unspool.diffusion.prophet import Prophet, ProphetOptions
 from unspool.diffusion.threshold import Threshold, ThresholdOptions
 from unspool.diffusion.top_k import ORDERS, TopK, TopKOptions
 from unspool.engine.canvas import BlockSchedule, ScoreTransform, StopRule, UnmaskPolicy
-from unspool.engine.denoise import Cache, CanvasOptions, CanvasRequest, Parts, denoise
+from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
+from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, EndEvent, Event, StartEvent
 from unspool.errors import UnspoolError
 

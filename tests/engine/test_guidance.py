@@ -11,8 +11,9 @@ from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
 from unspool.diffusion.threshold import Threshold, ThresholdOptions
 from unspool.diffusion.top_k import TopK
 from unspool.engine.canvas import CanvasScores
+from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.canvas_scores import guided
-from unspool.engine.denoise import Cache, CanvasOptions, CanvasRequest, Parts, denoise
+from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event, StartEvent
 
 MASK = 3

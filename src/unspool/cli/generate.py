@@ -259,7 +259,7 @@ def _fill(
 ) -> None:
     from unspool.canvas_api import METHOD
     from unspool.cli.generate_canvas import fill
-    from unspool.engine.denoise import CanvasOptions
+    from unspool.engine.canvas_request import CanvasOptions
 
     # Mistakes are told before a model is loaded.
     CanvasOptions(**{name: options[name] for name in CanvasOptions.__dataclass_fields__ if name in options})

@@ -7,7 +7,7 @@ from typing import Any
 
 from unspool import methods
 from unspool.engine.canvas import CanvasConstraint
-from unspool.engine.denoise import Parts
+from unspool.engine.canvas_request import Parts
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.methods import CanvasSurroundings, Method
 

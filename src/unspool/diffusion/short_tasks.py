@@ -73,8 +73,9 @@ def _is_replaced(example: Example, answer: Symbols) -> bool:
 
 
 def _addition(rng: np.random.Generator) -> Example:
+    """With leading zeros, so that a digit always stands in the same place."""
     a, b = (int(rng.integers(10 ** int(rng.integers(1, 4)))) for _ in range(2))
-    return Example(["<addition>", *str(a), "+", *str(b)], list(str(a + b)))
+    return Example(["<addition>", *f"{a:03d}", "+", *f"{b:03d}"], list(f"{a + b:04d}"))
 
 
 def _chain(rng: np.random.Generator) -> Example:

@@ -30,7 +30,8 @@ from unspool.diffusion.short_tasks import SHORT
 from unspool.diffusion.tasks import END, MASK, PAD, Task, TaskSet, held_out
 from unspool.diffusion.top_k import TopK
 from unspool.engine.canvas import Denoiser
-from unspool.engine.denoise import CanvasRequest, Parts, denoise
+from unspool.engine.canvas_request import CanvasRequest, Parts
+from unspool.engine.denoise import denoise
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.training import canvas_directory, checkpoint
 from unspool.training.acceptance_data import Progress

@@ -14,7 +14,8 @@ from unspool.diffusion.tasks import Example, Task, TaskSet
 from unspool.diffusion.top_k import TopK
 from unspool.engine import arrays
 from unspool.engine.canvas import Denoiser
-from unspool.engine.denoise import CanvasRequest, Parts, denoise
+from unspool.engine.canvas_request import CanvasRequest, Parts
+from unspool.engine.denoise import denoise
 from unspool.errors import UnspoolError
 from unspool.training.acceptance_data import Progress
 
