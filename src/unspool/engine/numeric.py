@@ -26,10 +26,16 @@ def top_k(rows: NDArray[Any], k: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
     values = np.empty((n, k), dtype=rows.dtype)
     for i, row in enumerate(rows):
         # Strided groups: the maximum then runs over long rows, several times faster than over short ones.
-        maxima = row[: size * groups].reshape(size, groups).max(axis=0)
-        floor = np.sort(maxima)[groups - k]
-        candidates = np.flatnonzero(row >= floor if floor > -np.inf else row > floor)
-        if len(candidates) < k:  # a row truncated to fewer than k entries
+        grouped = row[: size * groups].reshape(size, groups)
+        maxima = grouped.max(axis=0)
+        floor = np.partition(maxima, groups - k)[groups - k]
+        if floor > -np.inf:
+            # What is large enough stands in a group whose maximum is, or behind the last group.
+            chosen = np.flatnonzero(maxima >= floor)
+            at, group = np.nonzero(grouped[:, chosen] >= floor)
+            behind = size * groups + np.flatnonzero(row[size * groups :] >= floor)
+            candidates = np.sort(np.concatenate([at * groups + chosen[group], behind]))
+        else:  # a row truncated to few entries
             candidates = np.arange(vocab)
         ids[i], values[i] = (a[0] for a in _sorted_top(row[candidates][None], candidates[None], k))
     return ids, values

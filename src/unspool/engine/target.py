@@ -62,7 +62,9 @@ class ShapedTarget:
         self._plain = not shapers and constraint is None
         # Drawn from all tokens with the position's noise, a token that is allowed is the one that would be drawn from
         # the allowed ones: leaving others out changes neither its score nor its lead. Truncation would count them.
-        self._permitting = constraint if isinstance(constraint, Permitting) and self._untruncated() else None
+        self._permitting: Permitting | None = None
+        if constraint is not None and isinstance(constraint, Permitting) and self._untruncated():
+            self._permitting = constraint
         self._ids: NDArray[np.int64] | None = None
         self._rows: dict[int, Logits] = {}
         self._picks: dict[int, _Pick] = {}
