@@ -1,8 +1,8 @@
 """Context-free grammars over characters, in the form that the emptiness search of ``cfg_canvas`` reads.
 
 Grammars are written for lark (EBNF with regular expressions as terminals, ``%ignore`` for what may stand between
-lexemes), which expands them; interegular turns terminals into automata. Rules get one of the shapes A -> t, A -> B,
-A -> B C and A -> nothing. Unit and empty rules are kept, so the grammar grows linearly, which Chomsky's form would not.
+lexemes), which expands them; interegular turns terminals into automata. Rules get one of the shapes A -> t, A -> B and
+A -> B C. Unit rules are kept, so the grammar grows linearly, which Chomsky's form would not.
 
 Lexemes need not be as long as possible, and a keyword is also an identifier where the grammar allows both: text is
 accepted if it can be cut into lexemes in some way. Grammars in which that is too much must say so in their terminals.
@@ -10,12 +10,13 @@ accepted if it can be cut into lexemes in some way. Grammars in which that is to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from unspool.errors import UnspoolError
 
-Triple = tuple[int, int, int]
+Row = dict[int, int]
+"""By symbol, the places to which its texts lead from one place: a set of numbers, as the bits of an integer."""
 
 
 class Terminal:
@@ -36,6 +37,7 @@ class Terminal:
         self.initial: int = fsm.initial
         self._live = {state for state in fsm.states if fsm.islive(state)}
         self.empty = self.initial not in self._live
+        self.states = sorted(self._live)
 
     def accepts(self, state: int) -> bool:
         """Whether the text that led here is a lexeme."""
@@ -48,17 +50,15 @@ class Terminal:
 
 
 class Grammar:
-    """A grammar in the four shapes. Symbols are numbers.
+    """A grammar without empty rules but for a text that is empty as a whole. Symbols are numbers.
 
     Attributes:
-        start: the start symbol.
         terminals: by number.
         ignored: what may stand before and behind every lexeme.
-        unit: by B, the A of rules A -> B.
-        left: by B, the (C, A) of rules A -> B C.
-        right: by C, the (B, A) of rules A -> B C.
-        term: by number of a terminal t, the A of rules A -> t.
-        empty: the A of rules A -> nothing.
+        start: the start symbol.
+        empty_text: whether the empty text fits.
+        first: terminals that a text may begin with.
+        follows: by terminal, those that may stand right behind it.
 
     Raises:
         UnspoolError: if the text is no grammar, or no text at all fits it.
@@ -77,11 +77,8 @@ class Grammar:
         self.terminals = [terminal for name, terminal in patterns.items() if name not in parsed.ignore_tokens]
         numbers = {terminal.name: i for i, terminal in enumerate(self.terminals)}
         self._symbols: dict[Any, int] = {}
-        self.unit: dict[int, list[int]] = {}
-        self.left: dict[int, list[tuple[int, int]]] = {}
-        self.right: dict[int, list[tuple[int, int]]] = {}
-        self.term: list[list[int]] = [[self._symbol(("terminal", i))] for i in range(len(self.terminals))]
-        self.empty: list[int] = []
+        self._rules: list[tuple[int, tuple[int, ...]]] = []  # whole, at most two parts
+        self._of_terminal = [self._symbol(("terminal", i)) for i in range(len(self.terminals))]
         self.start = self._symbol(("rule", start))
         for rule in parsed.rules:
             body = [
@@ -89,21 +86,34 @@ class Grammar:
                 for s in rule.expansion
             ]
             self._add(self._symbol(("rule", str(rule.origin.name))), body)
-        if not self._has_text():
+        texts = {symbol for symbol, t in zip(self._of_terminal, self.terminals, strict=True) if not t.empty}
+        if self.start not in self._closed(texts):
             raise UnspoolError("no text fits the grammar: every derivation goes on for ever; give it a way to end")
+        nothing = self._closed(set())
+        self.empty_text = self.start in nothing
+        self._unit: dict[int, set[int]] = {}
+        self._left: dict[int, set[tuple[int, int]]] = {}
+        for whole, parts in self._rules:
+            if len(parts) == 2:
+                self._left.setdefault(parts[0], set()).add((parts[1], whole))
+            # A part that may be nothing leaves the other one.
+            for i, part in enumerate(parts):
+                if all(other in nothing for other in parts[:i] + parts[i + 1 :]) and part != whole:
+                    self._unit.setdefault(part, set()).add(whole)
+        first, last = self._edges(0), self._edges(-1)
+        self.first = frozenset(first[self.start])
+        follows: list[set[int]] = [set() for _ in self.terminals]
+        for part, rules in self._left.items():
+            for rest, _ in rules:
+                for terminal in last[part]:
+                    follows[terminal] |= first[rest]
+        self.follows = [frozenset(found) for found in follows]
 
     def _symbol(self, key: Any) -> int:
         return self._symbols.setdefault(key, len(self._symbols))
 
-    def _add(self, symbol: int, body: list[int]) -> None:
-        if not body:
-            self.empty.append(symbol)
-        elif len(body) == 1:
-            self.unit.setdefault(body[0], []).append(symbol)
-        else:
-            first, rest = body[0], body[1] if len(body) == 2 else self._tail(body[1:])
-            self.left.setdefault(first, []).append((rest, symbol))
-            self.right.setdefault(rest, []).append((first, symbol))
+    def _add(self, whole: int, body: list[int]) -> None:
+        self._rules.append((whole, tuple(body) if len(body) < 3 else (body[0], self._tail(body[1:]))))
 
     def _tail(self, body: list[int]) -> int:
         """A symbol for the end of a longer body, one for all bodies that end alike."""
@@ -114,38 +124,58 @@ class Grammar:
             self._add(symbol, body)
         return symbol
 
-    def _has_text(self) -> bool:
-        seeds = [(0, i, 0) for i, terminal in enumerate(self.terminals) if not terminal.empty]
-        return self.derives(seeds, [0], 0, {0})
+    def _closed(self, symbols: set[int]) -> set[int]:
+        """What can be derived from these alone."""
+        before = -1
+        while before < len(symbols):
+            before = len(symbols)
+            symbols |= {whole for whole, parts in self._rules if symbols.issuperset(parts)}
+        return symbols
 
-    def derives(self, seeds: Iterable[Triple], states: Iterable[int], start: int, finals: set[int]) -> bool:
-        """Whether the start symbol derives a path of an automaton from ``start`` to one of ``finals``.
+    def _edges(self, end: int) -> list[set[int]]:
+        """By symbol, the terminals that its texts can begin with (0) or end with (-1)."""
+        found: list[set[int]] = [set() for _ in self._symbols]
+        for terminal, symbol in enumerate(self._of_terminal):
+            found[symbol].add(terminal)
+        pairs = [(part, whole) for part, wholes in self._unit.items() for whole in wholes]
+        pairs += [((part, rest)[end], whole) for part, rules in self._left.items() for rest, whole in rules]
+        size = -1
+        while size < (size := sum(map(len, found))):
+            for part, whole in pairs:
+                found[whole] |= found[part]
+        return found
 
-        The grammar of the intersection is cubic in the states and never built: what it can generate is searched bottom
-        up. A triple (p, A, q) says that A derives some text that leads from state p to state q.
+    def spans(self, lexemes: Iterable[tuple[int, int]], behind: Mapping[int, Row]) -> Row:
+        """What can be derived from some place on.
 
         Args:
-            seeds: (p, number of a terminal, q) for every lexeme that leads from p to q.
-            states: all of them, for rules that derive nothing.
+            lexemes: number of a terminal, and the set of places where its lexemes from here end.
+            behind: the spans of those places. All of them lie behind this one.
         """
-        seen: set[Triple] = set()
-        by_start: dict[tuple[int, int], list[int]] = {}
-        by_end: dict[tuple[int, int], list[int]] = {}
-        stack = [(p, symbol, q) for p, terminal, q in seeds for symbol in self.term[terminal]]
-        stack += [(p, symbol, p) for p in states for symbol in self.empty]
+        row: Row = {}
+        stack = [(self._of_terminal[terminal], ends) for terminal, ends in lexemes]
         while stack:
-            triple = stack.pop()
-            if triple in seen:
+            symbol, ends = stack.pop()
+            known = row.get(symbol, 0)
+            ends &= ~known
+            if not ends:
                 continue
-            seen.add(triple)
-            p, symbol, q = triple
-            if symbol == self.start and p == start and q in finals:
-                return True
-            by_start.setdefault((symbol, p), []).append(q)
-            by_end.setdefault((symbol, q), []).append(p)
-            stack += [(p, whole, q) for whole in self.unit.get(symbol, ())]
-            for after, whole in self.left.get(symbol, ()):
-                stack += [(p, whole, end) for end in by_start.get((after, q), ())]
-            for before, whole in self.right.get(symbol, ()):
-                stack += [(begin, whole, q) for begin in by_end.get((before, p), ())]
-        return False
+            row[symbol] = known | ends
+            stack += [(whole, ends) for whole in self._unit.get(symbol, ())]
+            if rules := self._left.get(symbol):
+                rows = [behind[place] for place in members(ends) if place in behind]
+                for rest, whole in rules:
+                    further = 0
+                    for after in rows:
+                        further |= after.get(rest, 0)
+                    if further:
+                        stack.append((whole, further))
+        return row
+
+
+def members(places: int) -> Iterator[int]:
+    """The numbers in a set."""
+    while places:
+        lowest = places & -places
+        yield lowest.bit_length() - 1
+        places ^= lowest

@@ -16,17 +16,19 @@ in. Time limits of the search.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import insort
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from unspool.constraints.cfg import Grammar, Terminal, Triple
+from unspool.constraints.cfg import Grammar, Row, Terminal, members
 from unspool.errors import UnspoolError
 
 Slots = Sequence[int | None]
 
-_REMEMBERED = 1 << 16
-"""Verdicts that are kept."""
+_REMEMBERED = 1 << 13
+"""Verdicts, and ends of canvases, that are kept."""
 
 _EVERY = -1
 """The kind of a slot that holds a mask; that of others is their token."""
@@ -37,6 +39,25 @@ class _Place(NamedTuple):
 
     slot: int
     prefix: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Tail:
+    """A slot and all behind it, whatever stands before.
+
+    Attributes:
+        slot: the first one.
+        kind: what stands in it.
+        behind: the tail of the next slot.
+        ends: by terminal, prefix in the slot and state there, where lexemes end: a set of places.
+        rows: what can be derived from a prefix in the slot on, by the terminals that may come there.
+    """
+
+    slot: int
+    kind: int
+    behind: _Tail | None
+    ends: dict[tuple[int, str, int], int]
+    rows: dict[tuple[str, tuple[int, ...]], Row]
 
 
 class CFGCanvas:
@@ -59,6 +80,10 @@ class CFGCanvas:
         for text in sorted(set(self._texts.values())):
             for end in range(len(text)):
                 self._prefixes.setdefault(text[:end], []).append(text)
+        self._named = [*enumerate(grammar.terminals), *((-1 - i, t) for i, t in enumerate(grammar.ignored))]
+        self._numbers: dict[_Place, int] = {}
+        self._inner: dict[int, list[str]] = {}  # prefixes of the places within each slot
+        self._kept: dict[tuple[int, Slots], _Tail] = {}
         self._known: dict[tuple[int, int, str, int], tuple[frozenset[int], frozenset[str]]] = {}
         self._verdict = lru_cache(maxsize=_REMEMBERED)(self._search)
 
@@ -78,70 +103,106 @@ class CFGCanvas:
         return self._verdict(tuple(slots))
 
     def _search(self, slots: tuple[int | None, ...]) -> bool:
-        kinds = [_EVERY if token is None else token for token in slots]
+        grammar, start = self._grammar, self._number(_Place(0, ""))
+        tails = self._tails(slots)
         # The text may end before slot i if nothing but end tokens stands, or can stand, from there on.
-        open_end = len(slots)
-        while open_end and slots[open_end - 1] in (None, self._eos):
-            open_end -= 1
-        numbers: dict[_Place, int] = {_Place(0, ""): 0}
-        waiting = [_Place(0, "")]
-        seeds: list[Triple] = []
-        skips: list[tuple[int, int]] = []
+        finals = 0
+        for slot in range(len(slots), -1, -1):
+            finals |= 1 << self._number(_Place(slot, ""))
+            if slot and slots[slot - 1] not in (None, self._eos):
+                break
+        # Forward: behind which terminals a place is reached. Only what may follow one of them is looked for there.
+        reached = [0] * len(grammar.terminals) + [1 << start]  # the last one: the beginning of the text
+        follows = [*grammar.follows, grammar.first]
+        found: list[tuple[int, _Tail, str, tuple[int, ...], int]] = []
+        for tail in tails:
+            for prefix in self._prefixes_at(tail.slot):
+                number = self._number(_Place(tail.slot, prefix))
+                before = [terminal for terminal, places in enumerate(reached) if places >> number & 1]
+                if not before:
+                    continue
+                allowed = tuple(sorted(set().union(*(follows[terminal] for terminal in before))))
+                for terminal in allowed:
+                    reached[terminal] |= self._lexemes(tail, terminal, prefix)
+                skipped = 0
+                for i in range(len(grammar.ignored)):
+                    skipped |= self._lexemes(tail, -1 - i, prefix)
+                for terminal in before if skipped else ():
+                    reached[terminal] |= skipped
+                found.append((number, tail, prefix, allowed, skipped))
+        # Backward: what can be derived from each place on. What is ignored belongs to what stands behind it.
+        rows: dict[int, Row] = {}
+        for number, tail, prefix, allowed, skipped in reversed(found):
+            finals |= bool(skipped & finals) << number
+            row = tail.rows.get((prefix, allowed))
+            if row is None:
+                row = grammar.spans(((t, self._lexemes(tail, t, prefix)) for t in allowed), rows)
+                for place in members(skipped):
+                    for symbol, ends in rows.get(place, {}).items():
+                        row[symbol] = row.get(symbol, 0) | ends
+                tail.rows[prefix, allowed] = row
+            rows[number] = row
+        if grammar.empty_text and finals >> start & 1:
+            return True
+        return bool(rows.get(start, {}).get(grammar.start, 0) & finals)
 
-        def number(place: _Place) -> int:
-            if place not in numbers:
-                numbers[place] = len(numbers)
-                waiting.append(place)
-            return numbers[place]
+    def _number(self, place: _Place) -> int:
+        if place not in self._numbers:
+            self._numbers[place] = len(self._numbers)
+            if place.prefix:
+                insort(self._inner.setdefault(place.slot, []), place.prefix, key=len)
+        return self._numbers[place]
 
-        while waiting:
-            place = waiting.pop()
-            for i, terminal in enumerate(self._grammar.terminals):
-                seeds += [(numbers[place], i, number(end)) for end in self._lexemes(i, terminal, kinds, place)]
-            for i, terminal in enumerate(self._grammar.ignored):
-                skips += [(numbers[place], number(end)) for end in self._lexemes(-1 - i, terminal, kinds, place)]
-        finals = {n for place, n in numbers.items() if not place.prefix and place.slot >= open_end}
-        return self._grammar.derives(*self._skipped(seeds, skips, finals, len(numbers)))
+    def _prefixes_at(self, slot: int) -> Iterator[str]:
+        """Of the places in a slot, from its beginning on, those included that turn up meanwhile."""
+        yield ""
+        done: set[str] = set()
+        # What turns up lies behind the place that is looked at, so its prefix is longer.
+        while (prefix := next((p for p in self._inner.get(slot, ()) if p not in done), None)) is not None:
+            done.add(prefix)
+            yield prefix
 
-    @staticmethod
-    def _skipped(
-        seeds: list[Triple], skips: list[tuple[int, int]], finals: set[int], count: int
-    ) -> tuple[list[Triple], range, int, set[int]]:
-        """What may be ignored is part of the lexeme behind it, or of the end."""
-        if not skips:
-            return seeds, range(count), 0, finals
-        before: dict[int, set[int]] = {}
-        for p, q in skips:
-            before.setdefault(q, set()).add(p)
+    def _tails(self, slots: tuple[int | None, ...]) -> list[_Tail]:
+        """Of every slot, those of a canvas that ends alike again."""
+        tails: list[_Tail] = []
+        for slot in range(len(slots) - 1, -1, -1):
+            key = (slot, slots[slot:])
+            if key not in self._kept:
+                if len(self._kept) > _REMEMBERED:
+                    self._kept.clear()
+                kind = _EVERY if slots[slot] is None else slots[slot]
+                assert kind is not None
+                self._kept[key] = self._tail(slot, kind, tails[-1] if tails else None)
+            tails.append(self._kept[key])
+        return tails[::-1]
 
-        def reaching(state: int) -> set[int]:
-            found, stack = {state}, [state]
-            while stack:
-                for p in before.get(stack.pop(), ()):
-                    if p not in found:
-                        found.add(p)
-                        stack.append(p)
-            return found
+    def _tail(self, slot: int, kind: int, behind: _Tail | None) -> _Tail:
+        tail = _Tail(slot, kind, behind, {}, {})
+        for name, terminal in self._named:
+            for state in terminal.states:
+                tail.ends[name, "", state] = self._ends(tail, name, terminal, "", state)
+        return tail
 
-        wide = {state: reaching(state) for state in {p for p, _, _ in seeds} | finals}
-        longer = [(start, terminal, q) for p, terminal, q in seeds for start in wide[p]]
-        return longer, range(count), 0, set().union(*(wide[state] for state in finals)) if finals else set()
+    def _lexemes(self, tail: _Tail, name: int, prefix: str) -> int:
+        """The places where a lexeme of the terminal that begins behind ``prefix`` in the first slot can end."""
+        terminal = self._grammar.terminals[name] if name >= 0 else self._grammar.ignored[-1 - name]
+        key = (name, prefix, terminal.initial)
+        if key not in tail.ends:
+            tail.ends[key] = 0 if terminal.empty else self._ends(tail, name, terminal, prefix, terminal.initial)
+        return tail.ends[key]
 
-    def _lexemes(self, name: int, terminal: Terminal, kinds: list[int], place: _Place) -> set[_Place]:
-        """Where a lexeme of the terminal that begins at ``place`` can end."""
-        found: set[_Place] = set()
-        states = {terminal.initial}
-        slot, prefix = place
-        while states and slot < len(kinds):
-            after: set[int] = set()
-            for state in states:
-                ends, inner = self._through(name, terminal, kinds[slot], prefix, state)
-                after |= ends
-                found |= {_Place(slot, longer) for longer in inner}
-            slot, prefix, states = slot + 1, "", after
-            if any(terminal.accepts(state) for state in states):
-                found.add(_Place(slot, ""))
-        return found
+    def _ends(self, tail: _Tail, name: int, terminal: Terminal, prefix: str, state: int) -> int:
+        """The places where a lexeme can end that is in this state behind ``prefix`` in the first slot."""
+        after, inner = self._through(name, terminal, tail.kind, prefix, state)
+        places = 0
+        for longer in inner:
+            places |= 1 << self._number(_Place(tail.slot, longer))
+        for at in after:
+            if terminal.accepts(at):
+                places |= 1 << self._number(_Place(tail.slot + 1, ""))
+            if tail.behind is not None:
+                places |= tail.behind.ends[name, "", at]
+        return places
 
     def _through(
         self, name: int, terminal: Terminal, kind: int, prefix: str, state: int
