@@ -49,7 +49,7 @@ QUESTIONS = 50
 
 @dataclass(frozen=True)
 class CanvasTrainingOptions:
-    """Defaults are a plan. The ``tiny-diffusion`` that ships is older: a Llama, 11,000 steps.
+    """Defaults are those of the models that ship.
 
     Attributes:
         task_set: of ``TASK_SETS``.
