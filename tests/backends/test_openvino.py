@@ -227,3 +227,25 @@ def test_attention_outside_the_interface_is_refused(tmp_path: Path) -> None:
     with pytest.raises((UnsupportedError, UnspoolError)):
         convert(AutoModelForCausalLM.from_config(config).float().eval(), tmp_path, "fp32", lambda message: None)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("threads", "pinned"), [(None, "YES"), (4, "YES"), (3, "NO"), (1, "NO")])
+def test_threads_are_pinned_only_where_a_model_takes_all_cores(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: int | None, pinned: str
+) -> None:
+    """Pinned threads begin at the first core: two models of few threads would share it and leave others idle."""
+    import openvino
+
+    class Stop(Exception):
+        pass
+
+    def compile_model(core: object, path: Path, device: str, properties: dict[str, str]) -> None:
+        assert properties["INFERENCE_NUM_THREADS"] == str(threads or 4)
+        assert properties["ENABLE_CPU_PINNING"] == pinned
+        raise Stop
+
+    monkeypatch.setattr("unspool.backends.openvino.psutil.cpu_count", lambda logical: 4)
+    monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
+    with pytest.raises(Stop):
+        pair.model.info.save(tmp_path)
+        OpenVINOModel(tmp_path, threads)
