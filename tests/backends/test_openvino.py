@@ -236,16 +236,16 @@ def test_threads_are_pinned_only_where_a_model_takes_all_cores(
     """Pinned threads begin at the first core: two models of few threads would share it and leave others idle."""
     import openvino
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def compile_model(core: object, path: Path, device: str, properties: dict[str, str]) -> None:
         assert properties["INFERENCE_NUM_THREADS"] == str(threads or 4)
         assert properties["ENABLE_CPU_PINNING"] == pinned
-        raise Stop
+        raise StopError
 
     monkeypatch.setattr("unspool.backends.openvino.psutil.cpu_count", lambda logical: 4)
     monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         pair.model.info.save(tmp_path)
         OpenVINOModel(tmp_path, threads)
