@@ -24,6 +24,7 @@ from unspool import methods, shaping
 from unspool.backends.toy import ToyModel
 from unspool.bench.result import Bench, Run
 from unspool.cli import app
+from unspool.diffusion.frontier import Frontier, Point
 from unspool.engine.contracts import LanguageModel, Scores
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
@@ -294,6 +295,23 @@ def test_a_table_of_speeds() -> None:
     assert lines[0] == "| | tokens a pass | edit | qa | geometric mean |"
     assert lines[2:4] == ["| `auto` | 3.00 | **2.00** | **4.00** | 2.83 |", "| `llama_cpp` | – | 0.50 | 1.00 | 0.71 |"]
     assert lines[-2] == "unspool bench" and "plain: 1.5 tokens/s" in lines[5] and "Z80" in lines[5]
+
+
+def test_a_table_of_passes() -> None:
+    def point(line: str, k: int, dependent: bool, right: int, passes: int) -> Point:
+        answers = [i < right for i in range(100)]
+        return Point(line, line, {"top_k": {"tokens_per_step": k}}, "t", dependent, answers, [passes] * 100, {})
+
+    points = [point("top_k", 1, d, 99, 24) for d in (False, True)]
+    points += [point("top_k", 4, False, 98, 6), point("top_k", 8, False, 97, 3), point("top_k", 4, True, 50, 6)]
+    about = {"date": "2026-01-02T03:04", "machine": {"cpu": "Z80"}}
+    lines = generated.frontier_table(Frontier(about, "unspool frontier", "tiny", 24, points)).splitlines()
+    rows = [line for line in lines if line.startswith("| top_k")]
+    assert rows == [
+        "| top_k | tokens_per_step=4 | 98.0 | 6.00 | 4.0 |",
+        "| top_k | tokens_per_step=1 | 99.0 | 24.00 | 1.0 |",
+    ]
+    assert lines[-2] == "unspool frontier" and "100 held-out questions" in lines[-5]
 
 
 # Commands.

@@ -37,7 +37,9 @@ from unspool.cli.search import search
 from unspool.cli.train import acceptance_head, diffusion, unmask_filter
 from unspool.cli.train_certainty import certainty
 from unspool.cli.view import view
-from unspool.engine.cost import CostCurve
+from unspool.diffusion.frontier import Frontier, best, means
+from unspool.engine.cost import CostCurve, PassCosts
+from unspool.report.frontier import LOSS, options_of
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -201,7 +203,8 @@ def _module(method: methods.Method) -> str:
     if method.options is not methods.NoOptions:
         return str(method.options.__module__)
     curve = CostCurve((1, 64), (32,), ((1.0, 2.0),))
-    return type(method.build(methods.Surroundings(ToyModel.random(), curve=lambda: curve), method.options())).__module__
+    surroundings = methods.Surroundings(ToyModel.random(), costs=lambda: PassCosts(curve))
+    return type(method.build(surroundings, method.options())).__module__
 
 
 def _example(method: methods.Method) -> list[str]:
@@ -392,6 +395,33 @@ def _bench_file(name: str) -> str:
     return bench_table(Bench.from_json(json.loads((_BENCHMARKS / name).read_text())))
 
 
+def frontier_table(result: Frontier) -> str:
+    """Of every line the fewest passes that lose at most one point, as Markdown tables, one for each kind of task."""
+    lines: list[str] = []
+    for dependent, words in ((False, "The prompt determines the answer"), (True, "Several answers are right")):
+        kept = best(means(result.points, dependent), LOSS)
+        lines += [f"{words}:", "", "| | options | right, % | passes | times fewer |", "|---|---|---:|---:|---:|"]
+        for line, mean in sorted(kept.items(), key=lambda item: item[1].passes):
+            figures = f"{100 * mean.accuracy:.1f} | {mean.passes:.2f} | {result.slots / mean.passes:.1f}"
+            lines.append(f"| {line} | {options_of(mean)} | {figures} |")
+        lines.append("")
+    host = result.about["machine"]
+    questions = len(result.points[0].right)
+    lines += [
+        f"{result.model}, {questions} held-out questions of each task. {host['cpu']}, {result.about['date'][:10]}. "
+        "Made by:",
+        "",
+        "```sh",
+        result.command,
+        "```",
+    ]
+    return "\n".join(lines)
+
+
+def _frontier_file(name: str) -> str:
+    return frontier_table(Frontier.from_json(json.loads((_BENCHMARKS / name).read_text())))
+
+
 def on_config(config: MkDocsConfig) -> None:
     """Put the methods' pages into the navigation, where ``mkdocs.yml`` has only their index."""
     for entry in config.nav or []:
@@ -408,6 +438,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in ``<!-- options: COMMAND -->`` and ``<!-- bench: FILE -->``, a result in ``benchmarks``."""
+    """Fill in ``<!-- options: COMMAND -->``, and ``<!-- bench: FILE -->`` and ``<!-- frontier: FILE -->``, results in
+    ``benchmarks``."""
     markdown = re.sub(r"<!-- options: (\w+) -->", lambda match: command_table(_COMMANDS[match[1]]), markdown)
-    return re.sub(r"<!-- bench: (\S+) -->", lambda match: _bench_file(match[1]), markdown)
+    markdown = re.sub(r"<!-- bench: (\S+) -->", lambda match: _bench_file(match[1]), markdown)
+    return re.sub(r"<!-- frontier: (\S+) -->", lambda match: _frontier_file(match[1]), markdown)
