@@ -134,6 +134,15 @@ def test_documents_with_holes_can_be_completed() -> None:
     assert not canvas.completable(broken)
 
 
+def test_an_empty_text_fits_where_the_grammar_says_so() -> None:
+    for grammar, fits_too in (('start: "a"*', True), ('start: part part\npart: "a"?', True), ('start: "a"+', False)):
+        canvas = CFGCanvas(Grammar(grammar), ["a", None], 1)
+        assert canvas.completable([1, 1]) == fits_too
+        assert canvas.completable([0, 1]) and canvas.completable([None, 1])
+    ignoring = CFGCanvas(Grammar('start: "a"*\n%ignore " "'), ["a", " ", None], 2)
+    assert ignoring.completable([1, 2])
+
+
 def test_hole_lengths_are_exact() -> None:
     canvas = CFGCanvas(Grammar(JSON), [*JSON_TEXTS, None], len(JSON_TEXTS))
     brace, quote, end = JSON_TEXTS.index("{"), JSON_TEXTS.index('":'), len(JSON_TEXTS)
