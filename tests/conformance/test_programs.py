@@ -17,7 +17,7 @@ from unspool import methods
 from unspool.api import Model
 from unspool.backends.toy import ToyModel
 from unspool.constraints.aligned_trie import AlignedTrie
-from unspool.engine.search import PassEvent, SearchEvent
+from unspool.engine.search_request import PassEvent, SearchEvent
 from unspool.errors import UnknownNameError, UnsupportedError
 from unspool.methods import Method
 from unspool.sampling import Samples

@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 
 from unspool.backends.toy import ToyModel, ToySession
 from unspool.engine.contracts import Scores
-from unspool.engine.search import (
-    MAX_TREE_NODES,
-    Branch,
-    BudgetSpentError,
-    Distribution,
-    Frontier,
-    PassEvent,
-    SearchRequest,
-    roll_out,
-)
+from unspool.engine.search import MAX_TREE_NODES, BudgetSpentError, Frontier, roll_out
+from unspool.engine.search_request import Branch, Distribution, PassEvent, SearchRequest
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
 

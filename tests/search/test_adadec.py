@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from unspool.backends.toy import ToyModel
 from unspool.cli.learn_threshold import adadec_threshold as command
-from unspool.engine.search import Found, Output, PassEvent, SearchRequest
+from unspool.engine.search_request import Found, Output, PassEvent, SearchRequest
 from unspool.errors import UnspoolError
 from unspool.search import adadec_threshold
 from unspool.search.adadec import AdaDecOptions, PauseEvent, adadec

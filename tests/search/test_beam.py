@@ -12,7 +12,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from unspool.backends.toy import ToyModel
 from unspool.backends.transformers import TransformersModel
-from unspool.engine.search import Candidate, Found, SearchRequest
+from unspool.engine.search_request import Candidate, Found, SearchRequest
 from unspool.errors import UnspoolError
 from unspool.search.beam import BeamOptions, beam
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unspool.backends.toy import ToyModel
-from unspool.engine.search import Output, PassEvent, SearchRequest
+from unspool.engine.search_request import Output, PassEvent, SearchRequest
 from unspool.errors import UnspoolError
 from unspool.search.plan import Planner, PlanOptions, SimulationEvent, plan
 from unspool.search.plan_cache import PlanCache, Program

@@ -22,17 +22,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from unspool.engine.search import (
-    Branch,
-    Candidate,
-    Distribution,
-    Found,
-    Frontier,
-    Output,
-    SearchEvent,
-    SearchRequest,
-    roll_out,
-)
+from unspool.engine.search import Frontier, roll_out
+from unspool.engine.search_request import Branch, Candidate, Distribution, Found, Output, SearchEvent, SearchRequest
 from unspool.errors import UnspoolError
 from unspool.search import adadec_threshold
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from unspool.backends.store import atomic_file
 from unspool.engine.contracts import LanguageModel, Session
-from unspool.engine.search import Distribution
+from unspool.engine.search_request import Distribution
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from unspool import methods
 from unspool.engine.loop import Request, check
 from unspool.engine.options import GenerationOptions
-from unspool.engine.search import Candidate, OnEvent, Output, SearchRequest
+from unspool.engine.search_request import Candidate, OnEvent, Output, SearchRequest
 from unspool.engine.trace import FinishReason
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.search.adadec_threshold import key_of

@@ -16,7 +16,8 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 
-from unspool.engine.search import Branch, Candidate, Found, Frontier, SearchRequest
+from unspool.engine.search import Frontier
+from unspool.engine.search_request import Branch, Candidate, Found, SearchRequest
 from unspool.errors import UnspoolError
 
 

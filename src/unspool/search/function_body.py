@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from unspool.backends.tokenizer import Tokenizer
-from unspool.engine.search import Output
+from unspool.engine.search_request import Output
 
 # A line that is neither blank nor indented, or four blank lines one after the other.
 _END = re.compile(r"^\S|(?:^[ \t]*\n){4}", re.MULTILINE)

@@ -23,18 +23,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
-from unspool.engine.search import (
-    Branch,
-    BudgetSpentError,
-    Candidate,
-    Distribution,
-    Found,
-    Frontier,
-    Output,
-    SearchEvent,
-    SearchRequest,
-    roll_out,
-)
+from unspool.engine.search import BudgetSpentError, Frontier, roll_out
+from unspool.engine.search_request import Branch, Candidate, Distribution, Found, Output, SearchEvent, SearchRequest
 from unspool.errors import UnspoolError
 from unspool.search.plan_cache import Alternatives, PlanCache, Program
 from unspool.search.plan_tree import Node, back_up, select

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from unspool.engine.search import Output
+from unspool.engine.search_request import Output
 from unspool.engine.trace import FinishReason
 
 Alternatives = tuple[tuple[int, float], ...]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unspool.engine.search import Output
+from unspool.engine.search_request import Output
 
 
 @dataclass
