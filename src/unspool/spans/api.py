@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from unspool.api import Model
 from unspool.backends.tokenizer import Tokenizer
@@ -101,8 +102,9 @@ def check(question: str, passage: str) -> None:
             raise UnspoolError(f"the {name} is empty; give some text")
 
 
+@lru_cache(maxsize=4)
 def line_ends(tokenizer: Tokenizer) -> frozenset[int]:
-    """Ids of the tokens that begin with a line break, or with blanks and one."""
+    """Ids of the tokens that begin with a line break, or with blanks and one. Kept: it reads the whole vocabulary."""
     pieces = ((i, tokenizer.decode([i])) for i in tokenizer.vocabulary.values())
     return frozenset(i for i, piece in pieces if piece.lstrip(" \t").startswith(("\n", "\r")))
 
