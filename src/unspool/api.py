@@ -319,8 +319,8 @@ def load(
     Args:
         name: catalogue name, Hugging Face directory or hub name, or GGUF file; the default model if None.
         backend: ``"openvino"`` (CPU, fast), ``"transformers"`` (torch, reference, GPU), or one of an installed package.
-        assistant_model: draft model for the methods that need one and for ``auto``: a loaded model, or a name as above,
-            which is loaded with the same backend and options (``name@int4``: with weights of its own).
+        assistant_model: draft model for the methods that need one: a loaded model, or a name as above, which is loaded
+            with the same backend and options (``name@int4``: with weights of its own).
         report: told in a few words what happens during long work.
         **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (the
             physical cores by default). transformers: ``device`` (``"cpu"``) and ``dtype``

@@ -84,7 +84,6 @@ class Method:
             or the part of one canvas, which gets ``CanvasSurroundings``.
         needs: abilities that the model must offer.
         assisted: whether it needs a draft model.
-        assistable: whether it uses a draft model if there is one.
     """
 
     name: str
@@ -96,7 +95,6 @@ class Method:
     build: Callable[[Any, Any], Any]
     needs: frozenset[Ability] = frozenset()
     assisted: bool = False
-    assistable: bool = False
 
     @property
     def on_canvas(self) -> bool:

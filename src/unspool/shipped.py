@@ -14,7 +14,6 @@ from unspool.batching.exspec import ExSpec, ExSpecOptions
 from unspool.drafters.aded import Aded, AdedOptions
 from unspool.drafters.aded_table import TrigramTable
 from unspool.drafters.auto import AcceptanceRates, Auto, AutoOptions
-from unspool.drafters.auto_assistant import AutoAssistant
 from unspool.drafters.datastore import Datastore
 from unspool.drafters.draft_model import DraftModel, DraftModelOptions
 from unspool.drafters.dyspec import DySpec, DySpecOptions
@@ -80,9 +79,7 @@ def _auto(surroundings: Surroundings, options: AutoOptions) -> Auto:
         raise UnspoolError("auto needs a cost curve; run through unspool.load(), which measures one")
     drafters = {name: drafter(name, surroundings) for name in ("suffix", "token_recycling")}
     rates = surroundings.memory("auto", AcceptanceRates)
-    costs, model, assistant = surroundings.costs(), surroundings.model, surroundings.assistant
-    helper = None if assistant is None else AutoAssistant(assistant, model.vocab_size, costs)
-    return Auto(drafters, costs, rates, options, helper)
+    return Auto(drafters, surroundings.costs(), rates, options)
 
 
 SHIPPED = (
@@ -90,11 +87,10 @@ SHIPPED = (
         "auto",
         "drafter",
         "identical",
-        "Lets suffix drafts, token recycling and any draft model compete for one tree under this machine's cost curve.",
+        "Lets suffix drafts and token recycling compete for the nodes of one tree under this machine's cost curve.",
         "unspool's own",
         AutoOptions,
         _auto,
-        assistable=True,
     ),
     Method(
         "aded",

@@ -19,7 +19,7 @@ class Settings:
         model: as ``unspool.load`` takes it.
         threads: computing threads.
         context: longest prompt with its output, in tokens.
-        assistant: draft model, as ``unspool.load`` takes it; loaded only for the methods that use one.
+        assistant: draft model, as ``unspool.load`` takes it; loaded only for the methods that need one.
     """
 
     model: str
@@ -99,10 +99,9 @@ class Unspool:
         import unspool
         from unspool.methods import find
 
-        chosen = find(method, "drafter")
         self.model = unspool.load(
             settings.model,
-            assistant_model=settings.assistant if chosen.assisted or chosen.assistable else None,
+            assistant_model=settings.assistant if find(method, "drafter").assisted else None,
             weights=weights,
             threads=settings.threads,
         )

@@ -30,8 +30,8 @@ AssistantOption = Annotated[
     str | None,
     typer.Option(
         "--assistant-model",
-        help="Draft model for methods that need one and for auto: a smaller model of the same tokenizer, named like "
-        "--model; NAME@int4 gives it weights of its own.",
+        help="Draft model for the methods that need one: a smaller model of the same tokenizer, named like --model; "
+        "NAME@int4 gives it weights of its own.",
         show_default=False,
     ),
 ]

@@ -43,7 +43,6 @@ def list_methods(
                 "paper": m.paper,
                 "needs": sorted(ability.value for ability in m.needs),
                 "needs_assistant_model": m.assisted,
-                "uses_assistant_model": m.assisted or m.assistable,
                 "options": _options(m.options),
             }
             for m in rows

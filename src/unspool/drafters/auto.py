@@ -6,9 +6,6 @@ it was scored or not. The nodes with the highest chance of being reached are bou
 tokens per millisecond under the measured cost curve, which the passes that are made correct; if that is none, the bare
 token is sent.
 
-If a draft model was loaded it competes too, see ``auto_assistant``: its price is counted, and it is asked only where
-its chain promises more than the other drafts.
-
 Changes against plain decoding: speed only. Guarantee: that of the acceptance rule (drafts are point masses).
 """
 
@@ -18,14 +15,11 @@ import heapq
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.drafters import auto_assistant
-from unspool.drafters.auto_assistant import AutoAssistant
 from unspool.engine.contracts import Context, Drafter, Step
 from unspool.engine.cost import PassCosts
 from unspool.engine.tree import TokenTree
@@ -35,10 +29,9 @@ _DEPTHS = 6
 PRIORS: dict[str, Callable[[int], float]] = {
     "suffix": lambda matched: 1 - 0.75 / max(1, matched),
     "token_recycling": lambda rank: (0.3, 0.08, 0.05, 0.03, 0.02)[min(rank, 4)],
-    auto_assistant.SOURCE: auto_assistant.prior,
 }
 """How often a draft of a source and bucket is right, before anything was seen: fitted to 30 answers of
-Qwen2.5-Coder-0.5B (Spec-Bench, HumanEval, edits of source files); a draft model is believed. 0.3 for other sources."""
+Qwen2.5-Coder-0.5B (Spec-Bench, HumanEval, edits of source files). 0.3 for other sources."""
 
 _MARGIN = 1.06
 """How much better than the bare token drafts must promise to be. Choosing the best of many estimates overrates it, and
@@ -99,14 +92,6 @@ class AcceptanceRates:
             hits, trials = self._counts.get(key, (0.0, 0.0))
             self._counts[key] = (hits * forget + hit, trials * forget + 1)
 
-    def relax(self, source: str, bucket: int) -> None:
-        """Trust a little less what was seen of a bucket, since nothing new is."""
-        forget = self._options.forget
-        for depth in range(_DEPTHS + 1):
-            if (key := (source, bucket, depth)) in self._counts:
-                hits, trials = self._counts[key]
-                self._counts[key] = (hits * forget, trials * forget)
-
     def save(self, path: Path) -> None:
         temporary = path.with_name(path.name + ".part")
         temporary.write_text(json.dumps([[*key, *value] for key, value in self._counts.items()]))
@@ -131,25 +116,8 @@ class _Candidate:
         self.claims: list[tuple[str, int]] = []  # (source, bucket) of each drafter that proposes it
 
 
-@dataclass(frozen=True)
-class _Grown:
-    """Nodes in order of reach, as in ``TokenTree``; ``expected``: tokens that the first 1, 2, ... of them give."""
-
-    tokens: list[int]
-    parents: list[int]
-    sources: list[int]
-    names: list[str]
-    expected: list[float]
-
-
 class Auto:
-    """Drafter that lets others compete.
-
-    Args:
-        drafters: of this sequence, by source name.
-        costs: of the model's passes; learns from those that are made.
-        assistant: the draft model, if there is one.
-    """
+    """Drafter that lets others compete. ``drafters`` maps source names to drafters of this sequence."""
 
     def __init__(
         self,
@@ -157,10 +125,8 @@ class Auto:
         costs: PassCosts,
         rates: AcceptanceRates | None = None,
         options: AutoOptions | None = None,
-        assistant: AutoAssistant | None = None,
     ) -> None:
         self._options = options or AutoOptions()
-        self._assistant = assistant
         self._drafters = dict(drafters)
         self._costs = costs
         self._rates = rates or AcceptanceRates(self._options)
@@ -177,45 +143,14 @@ class Auto:
         self._root = root = _Candidate(0)
         for name, drafter in self._drafters.items():
             _merge(root, name, drafter.propose(context, min(self._options.candidates, budget)))
+        return self._buy(root, context, budget)
+
+    def _buy(self, root: _Candidate, context: Context, budget: int) -> TokenTree:
+        """The prefix of the nodes in order of reach that has the best expected tokens per millisecond."""
+        tokens, parents, sources, names = [context.tokens[-1]], [-1], [0], ["root"]
+        expected = [1.0]  # tokens that the first nodes are expected to give, by their number
         cost = self._costs.row(len(context.tokens))
         limit = min(budget, len(cost))
-        grown = self._grow(root, context.tokens[-1], limit)
-        if self._assistant is not None and self._extend(root, self._assistant, context, grown.expected, cost, limit):
-            grown = self._grow(root, context.tokens[-1], limit)
-        size = self._size(grown.expected, cost)
-        return TokenTree(
-            tuple(grown.tokens[:size]),
-            tuple(grown.parents[:size]),
-            tuple(grown.sources[:size]),
-            tuple(grown.names),
-            width=self._width,
-        )
-
-    def _extend(
-        self,
-        root: _Candidate,
-        assistant: AutoAssistant,
-        context: Context,
-        expected: list[float],
-        cost: NDArray[np.float64],
-        limit: int,
-    ) -> bool:
-        """Lay the draft model's chain over the candidates; False if it was not asked."""
-        source = auto_assistant.SOURCE
-        others = max(tokens / float(cost[n]) for n, tokens in enumerate(expected))
-        chain = assistant.chain(context, limit, partial(self._rates.rate, source), cost, _MARGIN * others)
-        node = root
-        for token, bucket in chain:
-            node = node.children.setdefault(token, _Candidate(node.depth + 1))
-            node.claims.append((source, bucket))
-        if not chain:
-            self._rates.relax(source, auto_assistant.UNSEEN)
-        return bool(chain)
-
-    def _grow(self, root: _Candidate, token: int, limit: int) -> _Grown:
-        """The nodes in order of reach, at most ``limit``."""
-        tokens, parents, sources, names = [token], [-1], [0], ["root"]
-        expected = [1.0]
         heap: list[tuple[float, int, int, int, str, _Candidate]] = []
         order = 0
 
@@ -242,7 +177,10 @@ class Auto:
             sources.append(names.index(source))
             expected.append(expected[-1] - negative)
             open_node(node, len(tokens) - 1, -negative)
-        return _Grown(tokens, parents, sources, names, expected)
+        size = self._size(expected, cost)
+        return TokenTree(
+            tuple(tokens[:size]), tuple(parents[:size]), tuple(sources[:size]), tuple(names), width=self._width
+        )
 
     def _size(self, expected: list[float], cost: NDArray[np.float64]) -> int:
         """How many nodes to buy.
@@ -279,8 +217,6 @@ class Auto:
             for candidate, child in node.children.items():
                 for source, bucket in child.claims:
                     self._rates.update(source, bucket, child.depth, candidate == token)
-                    if source == auto_assistant.SOURCE:
-                        self._rates.update(source, auto_assistant.UNSEEN, child.depth, candidate == token)
             if token not in node.children:
                 break
             node = node.children[token]

@@ -45,10 +45,6 @@ class Assistant:
         """How many tokens the draft model's context has room for behind ``tokens``; 0 if there is none left."""
         return max(0, self.model.max_length - len(tokens))
 
-    def missing(self, tokens: Sequence[int]) -> int:
-        """How many of ``tokens``, but for the last one, are to be read before the next is drafted."""
-        return len(tokens) - 1 - self._shared(tokens)
-
     def _shared(self, tokens: Sequence[int]) -> int:
         wanted = min(len(self._held), len(tokens) - 1)
         return next((i for i in range(wanted) if self._held[i] != tokens[i]), wanted)

@@ -85,8 +85,6 @@ class PassCosts:
         self.curve = curve
         self._seen: dict[int, tuple[float, float]] = {}  # by node number of the curve; 0: all: sum of ratios, passes
         self._width = 0  # of the pass before
-        self.drafted_ms = 0.0
-        """What a token of the draft model takes; 0 until one was timed."""
 
     def row(self, length: int) -> NDArray[np.float64]:
         """As ``CostCurve.row``, corrected."""
@@ -111,11 +109,6 @@ class PassCosts:
         for key in (0, self.curve.nodes[bisect_left(self.curve.nodes, width)]):
             total, passes = self._seen.get(key, (0.0, 0.0))
             self._seen[key] = (total * _FORGET + ratio, passes * _FORGET + 1)
-
-    def drafted(self, ms: float) -> None:
-        """The draft model took ``ms`` for one token."""
-        ms = min(ms, _ODDEST * self.drafted_ms) if self.drafted_ms else ms
-        self.drafted_ms += (ms - self.drafted_ms) * ((1 - _FORGET) if self.drafted_ms else 1.0)
 
     def _ratio(self, key: int, prior: float) -> float:
         total, passes = self._seen.get(key, (0.0, 0.0))
