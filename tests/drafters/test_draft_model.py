@@ -99,6 +99,30 @@ def test_what_was_not_read_is_read_with_the_next_token() -> None:
     assert passes == [3, 1, 1] + [2, 1, 1] * 3
 
 
+def test_no_pass_is_longer_than_the_session_has_room_for() -> None:
+    """Sections of five positions: what waits is cut at their ends, and text and drafts are the same."""
+
+    class Sectioned(ToySession):
+        @property
+        def room(self) -> int:
+            return 5 - self.length % 5
+
+        def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
+            assert len(tree) <= self.room
+            return super().score(tree, rows)
+
+    class Small(ToyModel):
+        def open(self, hidden_states: bool = False) -> ToySession:
+            return Sectioned(self)
+
+    options = GenerationOptions(max_new_tokens=40)
+    cut, free = (
+        steps(DraftModel(DraftModelOptions(3), model, TARGET.vocab_size), options)
+        for model in (Small(TARGET.table), ToyModel(TARGET.table))
+    )
+    assert [step.emitted for step in cut] == [step.emitted for step in free]
+
+
 def test_a_full_context_of_the_draft_model_ends_drafting() -> None:
     short = ToyModel(TARGET.table, max_length=8)
     drafter = DraftModel(DraftModelOptions(4), short, TARGET.vocab_size)

@@ -61,13 +61,12 @@ class Assistant:
             self._session.rewind(same)
             del self._held[same:]
         self._waiting = list(tokens[same:-1])
-        while len(self._waiting) >= _BLOCK:
-            self._feed(_BLOCK)
+        self._feed(1)
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Logits:
         """Logits [rows, vocabulary] after nodes of a tree whose root comes behind the held text; keeps nothing."""
         assert self._session is not None, "follow comes first"
-        self._feed(len(self._waiting))
+        self._feed(None)
         scores = self._session.score(tree, rows)
         self.hidden = scores.hidden
         return self._fitted(scores.logits)
@@ -84,14 +83,18 @@ class Assistant:
         row: Logits = self._fitted(scores.logits)[0]
         return row
 
-    def _feed(self, count: int) -> None:
-        """Hold so many of the tokens that wait."""
+    def _feed(self, more: int | None) -> None:
+        """Hold of the tokens that wait those that one pass cannot take along with ``more`` others; None: all."""
         assert self._session is not None
-        if block := self._waiting[:count]:
+        while self._waiting:
+            size = min(_BLOCK, self._session.room)
+            if more is not None and len(self._waiting) + more <= size:
+                return
+            block = self._waiting[:size]
             self._session.score(TokenTree.chain(block), rows=())
             self._session.commit(range(len(block)))
             self._held += block
-            self._waiting = self._waiting[count:]
+            self._waiting = self._waiting[size:]
 
     def _fitted(self, logits: Logits) -> Logits:
         width = logits.shape[1]
