@@ -308,8 +308,8 @@ def test_a_table_of_passes() -> None:
     lines = generated.frontier_table(Frontier(about, "unspool frontier", "tiny", 24, points)).splitlines()
     rows = [line for line in lines if line.startswith("| top_k")]
     assert rows == [
-        "| top_k | tokens_per_step=4 | 98.0 | 6.00 | 4.0 |",
-        "| top_k | tokens_per_step=1 | 99.0 | 24.00 | 1.0 |",
+        "| top_k | tokens_per_step=4 | 98.0\u202f% | 6.00 | 4.0 |",
+        "| top_k | tokens_per_step=1 | 99.0\u202f% | 24.00 | 1.0 |",
     ]
     assert lines[-2] == "unspool frontier" and "100 held-out questions" in lines[-5]
 

@@ -37,9 +37,9 @@ from unspool.cli.search import search
 from unspool.cli.train import acceptance_head, diffusion, unmask_filter
 from unspool.cli.train_certainty import certainty
 from unspool.cli.view import view
-from unspool.diffusion.frontier import Frontier, best, means
+from unspool.diffusion.frontier import Frontier
 from unspool.engine.cost import CostCurve, PassCosts
-from unspool.report.frontier import LOSS, options_of
+from unspool.report.frontier import FEWEST, KINDS, fewest
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -398,13 +398,9 @@ def _bench_file(name: str) -> str:
 def frontier_table(result: Frontier) -> str:
     """Of every line the fewest passes that lose at most one point, as Markdown tables, one for each kind of task."""
     lines: list[str] = []
-    for dependent, words in ((False, "The prompt determines the answer"), (True, "Several answers are right")):
-        kept = best(means(result.points, dependent), LOSS)
-        lines += [f"{words}:", "", "| | options | right, % | passes | times fewer |", "|---|---|---:|---:|---:|"]
-        for line, mean in sorted(kept.items(), key=lambda item: item[1].passes):
-            figures = f"{100 * mean.accuracy:.1f} | {mean.passes:.2f} | {result.slots / mean.passes:.1f}"
-            lines.append(f"| {line} | {options_of(mean)} | {figures} |")
-        lines.append("")
+    for dependent, words in KINDS.items():
+        rows = [FEWEST, ("---", "---", "---:", "---:", "---:"), *fewest(result, dependent)]
+        lines += [f"{words}:", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
     host = result.about["machine"]
     questions = len(result.points[0].right)
     lines += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from unspool import calibration, methods
 from unspool.backends import loading
@@ -14,7 +14,7 @@ from unspool.backends.resolve import resolve
 from unspool.backends.tokenizer import Message, StopStrings, Tokenizer
 from unspool.constraints.grammar import GrammarConstraint
 from unspool.drafters.datastore import vocabulary_fingerprint
-from unspool.engine.contracts import Constraint, LanguageModel, Memory
+from unspool.engine.contracts import Ability, Constraint, LanguageModel, Memory, SeparableModel
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
@@ -106,7 +106,8 @@ class Model:
             if curve is None:
                 self.report("measuring this machine's cost curve, once (10 s)")
                 curve = calibration.calibrate(self.language_model, self.key, progress)
-            self._costs = PassCosts(curve)
+            separable = Ability.SEPARATE_WIDTHS in self.language_model.abilities
+            self._costs = PassCosts(curve, cast("SeparableModel", self.language_model) if separable else None)
         return self._costs
 
     def surroundings(

@@ -56,6 +56,7 @@ class Pair:
     def __init__(self, name: str, directory: Path) -> None:
         self.reference = _build(name)
         convert(_build(name), directory, "fp32", lambda message: None)
+        self.directory = directory
         self.model = OpenVINOModel(directory, threads=1)
 
     def plain(self, tokens: list[int]) -> np.ndarray:
@@ -160,6 +161,29 @@ def test_score_many_equals_score(pair: Pair) -> None:
     assert np.abs(logits - expected).max() < 1e-4
 
 
+def test_separated_widths_score_to_the_last_bit_as_one_graph_for_all(pair: Pair) -> None:
+    """In a session that was begun before, by passes of widths with a branch of their own and without."""
+    model = OpenVINOModel(pair.directory, threads=1)
+    assert not model.separated
+    one, other = pair.model.open(hidden_states=True), model.open(hidden_states=True)
+    for i, session in enumerate((one, other)):
+        session.score(TokenTree.chain(PROMPT), rows=())
+        if i:
+            model.separate_widths()
+        session.commit(range(len(PROMPT)))
+    assert {1, 8} <= model.separated
+    chains = [TokenTree.chain([(5 * i + n) % 60 + 2 for i in range(n)]) for n in (1, 8, 24, 1, 24, 12, 8, 8, 30, 1)]
+    for tree in [*chains, TREE, *chains]:
+        rows = None if len(tree) % 3 else [0, len(tree) - 1]
+        expected, scores = one.score(tree, rows), other.score(tree, rows)
+        np.testing.assert_array_equal(scores.logits, expected.logits)
+        np.testing.assert_array_equal(scores.hidden, expected.hidden)
+        for session in (one, other):
+            session.commit([0])
+    for entries, same in zip(other._cache, one._cache, strict=True):
+        np.testing.assert_array_equal(entries, same)
+
+
 def test_commit_and_rewind_refuse_what_makes_no_sense(pair: Pair) -> None:
     session = pair.opened(PROMPT)
     with pytest.raises(RuntimeError, match="scored"):
@@ -239,12 +263,13 @@ def test_threads_are_pinned_only_where_a_model_takes_all_cores(
     class StopError(Exception):
         pass
 
-    def compile_model(core: object, path: Path, device: str, properties: dict[str, str]) -> None:
+    def compile_model(core: object, graph: None, device: str, properties: dict[str, str]) -> None:
         assert properties["INFERENCE_NUM_THREADS"] == str(threads or 4)
         assert properties["ENABLE_CPU_PINNING"] == pinned
         raise StopError
 
     monkeypatch.setattr("unspool.backends.openvino.psutil.cpu_count", lambda logical: 4)
+    monkeypatch.setattr(openvino.Core, "read_model", lambda core, path: None)
     monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
     with pytest.raises(StopError):
         pair.model.info.save(tmp_path)

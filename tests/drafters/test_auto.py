@@ -64,7 +64,10 @@ def test_widths_that_are_nearly_equal_do_not_take_turns(
     monkeypatch.setattr(module, "_LOYALTY", loyalty)
     auto = Auto({}, PassCosts(CostCurve((1, 2), (32,), ((30.0, 39.0),), switch_ms=5.0, padded=True)))
     cost = np.array([30.0, 39.0])
-    sizes = [auto._size([1.0, 1.26 if i % 2 else 1.50], cost) for i in range(60)]
+    sizes = []
+    for i in range(60):
+        sizes.append(auto._size([1.0, 1.26 if i % 2 else 1.50], cost))
+        auto._costs.observe(sizes[-1], 32, float(cost[sizes[-1] - 1]))
     changes = sum(a != b for a, b in itertools.pairwise(sizes))
     assert changes <= most
     if loyalty == 1.0:
@@ -75,6 +78,7 @@ def test_a_small_tree_is_padded_where_another_width_costs_more() -> None:
     def widths(switch_ms: float, padded: bool = True) -> list[int]:
         curve = CostCurve((1, 4, 8), (32,), ((1.0, 1.1, 1.2),), switch_ms, padded)
         auto = Auto({}, PassCosts(curve))
+        auto._costs.observe(8, 32, 1.2)
         auto._width, asked = 8, []
         for expected in ([1.0], [1.0, 1.5, 1.6]):
             auto._size(expected, curve.row(32))

@@ -63,6 +63,45 @@ def test_a_slower_machine_scales_all_widths_and_an_odd_pass_changes_little() -> 
     costs.observe(100, 0, 1.0)  # wider than any that was measured: nothing to compare it with
 
 
+class Separable:
+    separated: frozenset[int] = frozenset()
+    calls = 0
+
+    def separate_widths(self) -> None:
+        self.separated, self.calls = frozenset({1, 8}), self.calls + 1
+
+
+def test_widths_are_separated_once_their_changes_have_cost_enough() -> None:
+    curve = CostCurve((1, 8, 16, 32), (0,), ((10.0, 20.0, 30.0, 40.0),), switch_ms=50.0, padded=True)
+    model = Separable()
+    costs = PassCosts(curve, model)  # type: ignore[arg-type]
+    for i in range(200):
+        costs.begin()
+        if model.separated:
+            break
+        costs.observe((1, 8)[i % 2], 0, 70.0)
+        costs.observe((1, 8)[i % 2], 0, 20.0)  # no change, no price
+    assert i == 61, "60 changes cost 3 s"
+    assert costs.change(1) == costs.change(8) == 0.0 and costs.change(16) == 50.0
+    costs.observe(16, 0, 80.0)
+    costs.observe(1, 0, 10.0)
+    assert costs.change(16) == 0.0, "what was prepared for 16 is still there"
+    assert costs.change(32) == 50.0
+    for _ in range(100):
+        costs.observe(16, 0, 80.0)
+        costs.observe(32, 0, 90.0)
+        costs.begin()
+    assert model.calls == 1
+
+
+def test_a_model_that_cannot_separate_its_widths_goes_on_paying() -> None:
+    costs = PassCosts(CostCurve((1, 8), (0,), ((10.0, 20.0),), switch_ms=50.0, padded=True))
+    for i in range(100):
+        costs.observe((1, 8)[i % 2], 0, 70.0)
+        costs.begin()
+    assert costs.change(1) == 50.0
+
+
 class Certain:
     """Drafts a chain that it is always right about, as far as the rates have learned."""
 
@@ -97,7 +136,7 @@ def test_auto_charges_for_a_change_of_width() -> None:
     for price in (0.0, 100.0):
         curve = CostCurve((1, 2), (0,), ((10.0, 12.0),), switch_ms=price, padded=True)
         auto = Auto({"certain": Certain()}, PassCosts(curve))
-        auto._width = 1
+        auto._costs.observe(1, 0, 10.0)
         for _ in range(50):
             auto._rates.update("certain", 0, 1, True)
         trees[price] = len(auto.propose(context, 2))

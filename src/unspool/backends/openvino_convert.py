@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from unspool.errors import UnsupportedError
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Raised whenever the graph's inputs, outputs or weights change; converted models of another version are not used."""
 
 Weights = Literal["int8", "int4", "fp32"]
@@ -201,9 +201,9 @@ def _trace(model: Any, info: GraphInfo) -> Any:
             self.base, self.head = base, head
 
         def forward(self, ids: Any, positions: Any, rows: Any, *rest: Any) -> tuple[Any, Any, Any, Any]:
-            past = rest[len(masks) :]
+            *_, past_keys, past_values = rest
             io.update(zip(masks, rest, strict=False))
-            io["past"] = [(past[2 * i], past[2 * i + 1]) for i in range(layers)]
+            io["past"] = list(zip(past_keys.split(1), past_values.split(1), strict=True))
             io["new"] = [None] * layers
             # A 4-D mask stops transformers from making its own; the attention above takes its masks from io.
             placeholder = rest[0][None, None]
@@ -228,7 +228,7 @@ def _trace(model: Any, info: GraphInfo) -> Any:
         torch.arange(capacity, capacity + n)[None],
         torch.arange(n),
         *[torch.zeros(info.groups * n, capacity + n) for _ in masks],
-        *[torch.zeros(1, info.kv_heads, capacity, info.head_dim + i % 2) for i in range(2 * layers)],
+        *[torch.zeros(layers, info.kv_heads, capacity, info.head_dim + ones) for ones in (0, 1)],
     )
     try:
         with torch.inference_mode():
@@ -240,10 +240,9 @@ def _trace(model: Any, info: GraphInfo) -> Any:
         raise UnsupportedError(
             f"OpenVINO cannot trace {info.architecture} ({reason}); try --backend transformers"
         ) from error
-    names = ["ids", "positions", "rows", *masks]
+    names = ["ids", "positions", "rows", *masks, "past_keys", "past_values"]
     shapes: list[list[int]] = [[1, -1], [1, -1], [-1], *[[-1, -1]] * len(masks)]
-    names += [f"past.{i}" for i in range(2 * layers)]
-    shapes += [[1, info.kv_heads, -1, info.head_dim + i % 2] for i in range(2 * layers)]
+    shapes += [[layers, info.kv_heads, -1, info.head_dim + ones] for ones in (0, 1)]
     graph.reshape(dict(zip(graph.inputs, shapes, strict=True)))
     for port, name in zip(graph.inputs, names, strict=True):
         port.get_tensor().set_names({name})

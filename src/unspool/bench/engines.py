@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from unspool.engine.contracts import Ability
 
 if TYPE_CHECKING:
+    from unspool.engine.contracts import SeparableModel
     from unspool.engine.trace import Event, StepEvent
 
 
@@ -105,6 +108,10 @@ class Unspool:
             weights=weights,
             threads=settings.threads,
         )
+        language_model = self.model.language_model
+        if Ability.SEPARATE_WIDTHS in language_model.abilities:
+            # Every method meets the state that a process that lives on gets into, and none pays for it in its figures.
+            cast("SeparableModel", language_model).separate_widths()
         self.method = method
         self.settings = {**self.model.language_model.settings, "method": method}
 

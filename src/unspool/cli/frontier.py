@@ -85,21 +85,16 @@ def _show(result: Frontier) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from unspool.diffusion.frontier import best, means
-    from unspool.report.frontier import LOSS, options_of
+    from unspool.report.frontier import FEWEST, KINDS, LOSS, fewest
 
     console = Console()
-    for dependent, words in ((False, "the prompt determines the answer"), (True, "several answers are right")):
-        found = means(result.points, dependent)
-        if not found:
+    for dependent, words in KINDS.items():
+        rows = fewest(result, dependent)
+        if not rows:
             continue
-        kept = best(found, LOSS)
-        table = Table(title=f"Tasks where {words}: fewest passes, at most {LOSS:.0%} below one token a step", box=None)
-        for column in ("method", "options"):
-            table.add_column(column, overflow="fold")
-        for column in ("accuracy", "passes", "times fewer"):
-            table.add_column(column, justify="right")
-        for line, mean in sorted(kept.items(), key=lambda item: item[1].passes):
-            figures = (f"{mean.accuracy:.1%}", f"{mean.passes:.2f}", f"{result.slots / mean.passes:.1f}")
-            table.add_row(line, options_of(mean), *figures)
+        table = Table(title=f"{words}: fewest passes, at most {LOSS:.0%} below one token a step", box=None)
+        for column, justify in zip(FEWEST, ("left", "left", "right", "right", "right"), strict=True):
+            table.add_column(column, overflow="fold", justify=justify)
+        for row in rows:
+            table.add_row(*row)
         console.print(table)

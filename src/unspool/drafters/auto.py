@@ -136,6 +136,7 @@ class Auto:
         self._promise: dict[int, float] = {}  # expected tokens by width, a moving average
 
     def start(self, context: Context) -> None:
+        self._costs.begin()
         for drafter in self._drafters.values():
             drafter.start(context)
 
@@ -190,7 +191,6 @@ class Auto:
         also be padded to one of the two widths that cost no change.
         """
         curve = self._costs.curve
-        switch = curve.switch_ms
         sizes = {curve.width(n): n for n in range(1, len(expected) + 1)}  # the widest tree of each width
         if curve.padded:
             sizes |= {width: len(expected) for width in (self._width, self._home) if width > max(sizes)}
@@ -205,7 +205,8 @@ class Auto:
             return rate(width, self._promise[width], 0.0) * (_LOYALTY if width == self._home else 1.0)
 
         self._home = max(sizes, key=promised)
-        charges = dict.fromkeys(sizes, 2 * switch) | {self._home: switch / _KEPT, self._width: 0.0}
+        charges = {width: 2 * self._costs.change(width) for width in sizes}
+        charges[self._home] /= 2 * _KEPT
         self._width = max(sizes, key=lambda width: rate(width, expected[sizes[width] - 1], charges[width]))
         return sizes[self._width]
 

@@ -24,6 +24,7 @@ class Ability(Enum):
     INPUT_EMBEDDINGS = "input embeddings instead of ids"
     ATTENTION_MAPS = "attention maps"
     CACHE_EDIT = "editing of the key/value cache"
+    SEPARATE_WIDTHS = "preparation of each width for itself"
     RECURRENT_STATE = "recurrent state"
     TRAINABLE = "training"
 
@@ -131,6 +132,23 @@ class LanguageModel(Protocol):
     ) -> list[Scores]:
         """``score`` of each session on its own tree. Rows of unequal length are fine; the results are ``score``'s up to
         rounding."""
+        ...
+
+
+class SeparableModel(LanguageModel, Protocol):
+    """A model with ``Ability.SEPARATE_WIDTHS``: a pass after one of another width costs more, but need not."""
+
+    @property
+    def separated(self) -> frozenset[int]:
+        """Widths that are prepared for themselves; empty before ``separate_widths``.
+
+        A pass of such a width costs the same after any other. A pass of any other width costs more where the last pass
+        of those others had another width.
+        """
+        ...
+
+    def separate_widths(self) -> None:
+        """Prepare the widths that are frequent for themselves: takes seconds and memory, once. Logits stay the same."""
         ...
 
 

@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.contracts import LanguageModel
+from unspool.engine.contracts import LanguageModel, SeparableModel
 from unspool.engine.tree import TokenTree
 
 NODES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64)
@@ -28,6 +28,10 @@ _FORGET = 0.95
 
 _PRIOR_WEIGHT = 2.0
 """How many passes the measured curve counts as, and for a single width what all widths have shown."""
+
+_WORTH_MS = 3000.0
+"""What changes of width must have cost before every width is prepared for itself, which costs about as much: so a
+process never pays more than twice what it would have paid had it known how long it lives."""
 
 _ODDEST = 2.0
 """Ratio of a pass to the curve beyond which it counts no more: something else ran meanwhile."""
@@ -79,12 +83,18 @@ class PassCosts:
     A calibration meets the machine for some seconds and decodes nothing: between its passes no draft is looked up, no
     logits are read and no cache grows. What choices depend on is how the widths compare, so each has a ratio to the
     curve of its own, which starts from that of all widths.
+
+    Args:
+        curve: where to start.
+        model: the model, if changes of width cost nothing once it has separated them.
     """
 
-    def __init__(self, curve: CostCurve) -> None:
+    def __init__(self, curve: CostCurve, model: SeparableModel | None = None) -> None:
         self.curve = curve
+        self._model = model
+        self._changes_ms = 0.0
         self._seen: dict[int, tuple[float, float]] = {}  # by node number of the curve; 0: all: sum of ratios, passes
-        self._width = 0  # of the pass before
+        self._width = 0  # of the last pass whose width is not free
 
     def row(self, length: int) -> NDArray[np.float64]:
         """As ``CostCurve.row``, corrected."""
@@ -97,14 +107,30 @@ class PassCosts:
             full = np.interp(n, self.curve.nodes, ratios)
         return np.minimum.accumulate((self.curve.row(length) * full)[::-1])[::-1]
 
+    @property
+    def _free(self) -> frozenset[int]:
+        return frozenset() if self._model is None else self._model.separated
+
+    def begin(self) -> None:
+        """A request begins: the time to prepare all widths for themselves, if changes of width have cost enough."""
+        if self._model is not None and not self._free and self._changes_ms > _WORTH_MS:
+            self._model.separate_widths()
+
+    def change(self, width: int) -> float:
+        """Milliseconds that a pass of this width would cost more than after one of its like."""
+        return 0.0 if width in self._free or width == self._width else self.curve.switch_ms
+
     def observe(self, n: int, length: int, ms: float) -> None:
         """A pass over ``n`` nodes behind ``length`` tokens took ``ms``."""
         if n > self.curve.nodes[-1]:
             self._width = 0
             return
         width = self.curve.width(n)
-        changed, self._width = width != self._width, width
-        ratio = (ms - changed * self.curve.switch_ms) / float(self.curve.row(length)[width - 1])
+        change = self.change(width)
+        self._changes_ms += change
+        if width not in self._free:
+            self._width = width
+        ratio = (ms - change) / float(self.curve.row(length)[width - 1])
         ratio = min(max(ratio, 1 / _ODDEST), _ODDEST)
         for key in (0, self.curve.nodes[bisect_left(self.curve.nodes, width)]):
             total, passes = self._seen.get(key, (0.0, 0.0))

@@ -15,14 +15,17 @@ from unspool.report.words import counted, facts, number, share
 LOSS = 0.01
 """Accuracy that a setting may lose against one token a step to be compared by its passes."""
 
-_KINDS = {False: "Tasks whose prompt determines the answer", True: "Tasks with several right answers"}
+KINDS = {False: "Tasks whose prompt determines the answer", True: "Tasks with several right answers"}
+
+FEWEST = ("method", "options", "accuracy", "passes", "times fewer")
+"""Columns of ``fewest``."""
 
 
 def frontier_part(name: str, frontier: Frontier) -> Part:
     """All sections; ``name`` is unique in the page."""
     look = coloured(list(dict.fromkeys(point.line for point in frontier.points if point.line != ORACLE)))
     look[ORACLE] = Look(MUTED, "D")
-    kinds = [kind for kind in _KINDS if any(point.dependent == kind for point in frontier.points)]
+    kinds = [kind for kind in KINDS if any(point.dependent == kind for point in frontier.points)]
     first, more = headline(frontier)
     return Part(
         name,
@@ -52,18 +55,27 @@ def headline(frontier: Frontier) -> tuple[str, list[str]]:
         if not found:
             continue
         kept = [mean for line, mean in best(found, LOSS).items() if line != ORACLE]
-        fewest = min(kept, key=lambda mean: mean.passes)
+        first = min(kept, key=lambda mean: mean.passes)
         told.append(
-            f"{fewest.line} needs {number(frontier.slots / fewest.passes, 1)} times fewer passes than one token a "
-            f"step {words}, at {share(fewest.accuracy)} accuracy."
+            f"{first.line} needs {number(frontier.slots / first.passes, 1)} times fewer passes than one token a "
+            f"step {words}, at {share(first.accuracy)} accuracy."
         )
     questions = len(frontier.points[0].right)
     return told[0], [*told[1:], f"{counted(questions, 'held-out question')} a task; {frontier.slots} slots."]
 
 
+def fewest(frontier: Frontier, dependent: bool) -> list[list[str]]:
+    """Of every line the fewest passes that lose at most ``LOSS``, by passes; empty without such tasks."""
+    found = means(frontier.points, dependent)
+    kept = best(found, LOSS).values() if found else ()
+    return [
+        [m.line, options_of(m), share(m.accuracy), number(m.passes), number(frontier.slots / m.passes, 1)]
+        for m in sorted(kept, key=lambda m: m.passes)
+    ]
+
+
 def _section(name: str, frontier: Frontier, dependent: bool, look: dict[str, Look]) -> Section:
     found = means(frontier.points, dependent)
-    kept = best(found, LOSS)
     plot = chart(
         f"{name}-frontier",
         "Accuracy against passes",
@@ -93,18 +105,15 @@ def _section(name: str, frontier: Frontier, dependent: bool, look: dict[str, Loo
         "Passes are means over questions; every task counts the same.",
         words=frozenset({1}),
     )
-    fewest = Table(
+    few = Table(
         f"Fewest passes at most {share(LOSS, 0)} below one token a step",
-        ["method", "options", "accuracy", "passes", "times fewer"],
-        [
-            [line, options_of(mean), share(mean.accuracy), number(mean.passes), number(frontier.slots / mean.passes, 1)]
-            for line, mean in sorted(kept.items(), key=lambda item: item[1].passes)
-        ],
+        list(FEWEST),
+        fewest(frontier, dependent),
         words=frozenset({1}),
         open=True,
     )
     keys = [marker_key(line, look[line]) for line in dict.fromkeys(mean.line for mean in found)]
-    return Section(_KINDS[dependent], [text], keys, plot, [fewest, table])
+    return Section(KINDS[dependent], [text], keys, plot, [few, table])
 
 
 def _draw(canvas: Canvas, found: Sequence[Mean], look: dict[str, Look]) -> None:
@@ -130,7 +139,7 @@ def _draw(canvas: Canvas, found: Sequence[Mean], look: dict[str, Look]) -> None:
 
 
 def _commits(frontier: Frontier) -> Section:
-    found = [mean for kind in _KINDS for mean in best(means(frontier.points, kind), LOSS).values() if mean.commits]
+    found = [mean for kind in KINDS for mean in best(means(frontier.points, kind), LOSS).values() if mean.commits]
     merged: dict[str, dict[int, int]] = {}
     for mean in found:
         own = merged.setdefault(f"{mean.line} {options_of(mean)}", {})
