@@ -2,11 +2,12 @@
 
     python benchmarks/canvas_grammar.py -m tiny-diffusion-long --markdown canvas-grammar.md
 
-Two tasks of the long canvas, with and without a grammar, under several policies: JSON, judged by Python's ``json``, and
-functions, judged by ``ast``. The grammars say what JSON and a function of simple statements are, and nothing of the
-question. Questions are held out and the same everywhere.
+Tasks of the long canvas, with and without a grammar, under several policies: JSON, judged by Python's ``json``; functions,
+judged by ``ast``; and functions with two holes, each two tokens longer than what stood there, which no function that the
+model was trained on has. The grammars say what JSON and a function of simple statements are, and nothing of the question.
+Questions are held out and the same everywhere.
 
-- valid: texts that parse; right: answers that are right, too.
+- valid: texts that parse; right: answers that are right, too, which no answer with holes of another length is.
 - passes: for each text; a token that the grammar refuses waits for another one.
 - ms/pass: of the whole, model and grammar, one canvas alone; grammar: its part of that, by difference.
 """
@@ -31,7 +32,7 @@ from unspool.about import about
 from unspool.backends.diffusion_models import find, task_set
 from unspool.canvas_api import DiffusionModel, load_diffusion
 from unspool.diffusion.long_tasks import LONG
-from unspool.diffusion.tasks import Task, held_out
+from unspool.diffusion.tasks import Symbols, Task, held_out
 from unspool.errors import UnspoolError
 
 JSON = r"""
@@ -84,13 +85,28 @@ def is_python(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Case:
+    """``canvas``: what stands on it, from the right answer; None: nothing."""
+
     name: str
     task: str
     grammar: str
     judge: Callable[[str], bool]
+    canvas: Callable[[Symbols], list[str | int]] | None = None
 
 
-CASES = (Case("JSON", "json", JSON, is_json), Case("Python", "program_free", PYTHON, is_python))
+def with_holes(answer: Symbols) -> list[str | int]:
+    """The sums of the first two statements of a function, three symbols each, become holes of five."""
+    first, second, *_ = (i + 1 for i, symbol in enumerate(answer) if symbol == "=")
+    texts = ("".join(part) for part in (answer[:first], answer[first + 3 : second], answer[second + 3 :]))
+    before, between, behind = texts
+    return [before, 5, between, 5, behind, 8]
+
+
+CASES = (
+    Case("JSON", "json", JSON, is_json),
+    Case("Python", "program_free", PYTHON, is_python),
+    Case("Python, holes", "program", PYTHON, is_python, with_holes),
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +134,7 @@ def measure(model: DiffusionModel, case: Case, policy: int, grammar: bool, quest
             method=method,
             method_options=options,
             grammar=case.grammar if grammar else None,
+            canvas=case.canvas(example.answer) if case.canvas else None,
         )
         seconds += time.perf_counter() - start
         passes += result.statistics.passes

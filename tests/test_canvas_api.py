@@ -92,6 +92,11 @@ def test_a_grammar_holds_where_the_model_knows_nothing(model: DiffusionModel) ->
         ("<sort> a", {"cache": "tripple"}, "cache must be"),
         ("<sort> a", {"method_options": {"fixed_blocks": {"block_length": 7}}}, "does not divide"),
         ("<sort> a", {"grammar": 'start: "a" start'}, "grammar"),
+        ("<sort> a", {"canvas": ["a", 3], "max_new_tokens": 4}, "leave max_new_tokens out"),
+        ("<sort> a", {"canvas": ["a", 0]}, "at least 1, not of 0"),
+        ("<sort> a", {"canvas": ["a,b"]}, "no hole"),
+        ("<sort> a", {"canvas": ["a!", 3]}, "does not know all symbols of 'a!'"),
+        ("<sort> a", {"canvas": [3, "+", 2], "grammar": "start: LETTER\nLETTER: /[a-z]/"}, "contradict the grammar"),
     ],
 )
 def test_mistakes_are_told_before_any_pass(
@@ -99,6 +104,24 @@ def test_mistakes_are_told_before_any_pass(
 ) -> None:
     with pytest.raises(UnspoolError, match=message):
         model.generate(prompt, on_event=lambda event: pytest.fail("a pass was made"), **options)
+
+
+def test_a_canvas_with_several_holes_keeps_what_stands_on_it(model: DiffusionModel) -> None:
+    """Under a grammar that asks for more than the untrained model knows, too."""
+    canvas = ["def f1(", 3, "):\n    return ", 3, "*b"]
+    grammar = r"""
+        start: "def " NAME "(" NAME "," NAME "):\n    return " sum
+        sum: NAME (("+" | "-" | "*") NAME)*
+        NAME: /[a-z][a-z0-9]*/
+    """
+    free = model.generate("<python> f1 a b *", canvas=canvas)
+    assert re.match(r"def f1\(", free.text)
+    bound = model.generate("<python> f1 a b *", canvas=canvas, grammar=grammar)
+    assert re.fullmatch(r"def f1\([a-z][a-z0-9]*,[a-z][a-z0-9]*\):\n    return [a-z][a-z0-9+*-]*\*b", bound.text)
+    assert len(bound.token_ids) == 3 + 3 + 5 + 3 + 2
+    compile(bound.text, "bound", "exec")
+    with pytest.raises(SyntaxError):
+        compile(free.text, "free", "exec")
 
 
 def test_a_name_that_is_no_model() -> None:
@@ -200,6 +223,8 @@ def test_a_trace_is_written_and_valid(directory: Path, tmp_path: Path) -> None:
         (["--cache", "pefix"], "cache must be none, prefix or dual, not 'pefix'"),
         (["--guidance-scale", "-1"], "guidance_scale must be 0 or above"),
         (["--truncate-at-eos", "2"], "truncate_at_eos is a probability"),
+        (["--canvas", "a,b"], "--canvas is a JSON list"),
+        (["--canvas", '["a", 1.5]'], "at least 1, not of 1.5"),
     ],
 )
 def test_what_a_canvas_does_not_have_is_refused(directory: Path, arguments: list[str], message: str) -> None:
@@ -217,6 +242,11 @@ def test_the_command_passes_options_of_canvases_on(directory: Path, model: Diffu
     assert data["token_ids"] == expected.token_ids
     plain = model.generate("<sort> d a c")
     assert data["statistics"]["passes"] == expected.statistics.passes != plain.statistics.passes
+
+
+def test_the_command_fills_holes(directory: Path, model: DiffusionModel) -> None:
+    result = run("-m", str(directory), "--json", "--canvas", '["a,", 3, "b"]', "<sort> a c b")
+    assert json.loads(result.stdout)["token_ids"] == model.generate("<sort> a c b", canvas=["a,", 3, "b"]).token_ids
 
 
 def test_options_of_canvases_are_refused_elsewhere() -> None:

@@ -115,10 +115,7 @@ class DiffusionModel:
         elif self.tokenizer.has_chat_template:
             ids = self.tokenizer.chat([{"role": "user", "content": prompt}])
         else:
-            try:
-                ids = self.tokenizer.encode(prompt)
-            except Exception as error:  # the library has no kinds of errors
-                raise UnspoolError(f"{self.name} does not know all symbols of {prompt!r} ({error})") from error
+            ids = self._ids(prompt)
         if self._prompt_length is None or self._pad is None:
             return ids
         if len(ids) > self._prompt_length:
@@ -126,6 +123,29 @@ class DiffusionModel:
                 f"the prompt has {len(ids)} tokens, and {self.name} was trained on {self._prompt_length}; shorten it"
             )
         return ids + [self._pad] * (self._prompt_length - len(ids))
+
+    def _ids(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        try:
+            return self.tokenizer.encode(text, add_special_tokens)
+        except Exception as error:  # the library has no kinds of errors
+            raise UnspoolError(f"{self.name} does not know all symbols of {text!r} ({error})") from error
+
+    def _slots(self, canvas: Sequence[str | int] | None, max_new_tokens: int | None) -> list[int | None]:
+        if canvas is None:
+            return [None] * (self.canvas_length if max_new_tokens is None else max_new_tokens)
+        if max_new_tokens is not None:
+            raise UnspoolError("canvas says how many slots there are; leave max_new_tokens out")
+        slots: list[int | None] = []
+        for piece in canvas:
+            if isinstance(piece, str):
+                slots += self._ids(piece, add_special_tokens=False)
+            elif isinstance(piece, int) and piece > 0:
+                slots += [None] * piece
+            else:
+                raise UnspoolError(f"a canvas is made of texts and of numbers of slots, at least 1, not of {piece!r}")
+        if None not in slots:
+            raise UnspoolError('the canvas has no hole to fill; give one as a number: ["def f0(", 3, "):"]')
+        return slots
 
     @overload
     def generate(self, prompt: str | Sequence[int], **options: Any) -> CanvasResult: ...
@@ -141,6 +161,8 @@ class DiffusionModel:
             method: names joined by ``+``, such as ``credit+threshold+adablock``: at most one a kind but transforms.
             method_options: by method name, its options: ``{"threshold": {"threshold": 0.8}}``.
             max_new_tokens: slots of the canvas.
+            canvas: instead, what stands on it: texts, which stay, and numbers, which are holes of so many slots:
+                ``["def f0(", 3, "):", 20]``.
             temperature, seed, cache, stop_at_eos, truncate_at_eos, guidance_scale: see ``CanvasOptions``.
             grammar: in Lark's form; what every text fits, see ``constraints.cfg``.
             on_event: told every event.
@@ -159,6 +181,7 @@ class DiffusionModel:
         method: str = METHOD,
         method_options: Values | None = None,
         max_new_tokens: int | None = None,
+        canvas: Sequence[str | int] | None = None,
         temperature: float = 0.0,
         seed: int = 0,
         cache: Cache = "none",
@@ -169,14 +192,14 @@ class DiffusionModel:
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> list[CanvasResult]:
         options = CanvasOptions(temperature, seed, cache, stop_at_eos, truncate_at_eos, guidance_scale)
-        slots = self.canvas_length if max_new_tokens is None else max_new_tokens
+        slots = self._slots(canvas, max_new_tokens)
         constraint = None
         if grammar is not None:
             if self.denoiser.eos_token_id is None:
                 raise UnspoolError(f"a grammar needs an end token, and {self.name} has none")
             constraint = CFGCanvas(Grammar(grammar), self._texts, self.denoiser.eos_token_id)
         parts = composed(method, CanvasSurroundings(self._newlines, self.directory), method_options, constraint)
-        requests = [CanvasRequest(self.encode(prompt), [None] * slots, parts(), options, method) for prompt in prompts]
+        requests = [CanvasRequest(self.encode(prompt), slots, parts(), options, method) for prompt in prompts]
         traces: list[list[Event]] = [[] for _ in requests]
 
         def record(event: Event) -> None:

@@ -51,7 +51,7 @@ class OpenVINODenoiser:
     def entries(self, length: int) -> Entries:
         """Keys and values for a canvas of this length, all zero."""
         info = self.graph.info
-        shape = (info.layers, 1, info.kv_heads, length)
+        shape = (info.layers, info.kv_heads, length)
         return np.zeros((*shape, info.head_dim), np.float32), np.zeros((*shape, info.head_dim + 1), np.float32)
 
     def open(self) -> OpenVINOCanvasSession:
@@ -72,7 +72,7 @@ class OpenVINOCanvasSession:
 
     @property
     def _length(self) -> int:
-        return int(self._kept[0].shape[3])
+        return int(self._kept[0].shape[2])
 
     def score(self, fed: Fed) -> CanvasScores:
         """Logits float32; see ``CanvasSession.score``."""
@@ -86,7 +86,7 @@ class OpenVINOCanvasSession:
             past = model.nothing
             if self._length != length:
                 self._kept = model.entries(length)
-        seen = np.zeros(past[0].shape[3] + stop - start, np.float32)
+        seen = np.zeros(past[0].shape[2] + stop - start, np.float32)
         if past is not model.nothing:
             seen[start:stop] = _MASKED
         logits, new, _ = model.graph.infer(
@@ -99,7 +99,7 @@ class OpenVINOCanvasSession:
             },
         )
         for kept, entries in zip(self._kept, new, strict=True):
-            kept[:, 0, :, start:stop] = entries
+            kept[:, :, start:stop] = entries
         # The next pass of any session overwrites the request's memory.
         return CanvasScores(fed.start, logits.copy(), (time.perf_counter() - begin) * 1000)
 

@@ -93,8 +93,8 @@ def _show(result: Frontier) -> None:
         if not rows:
             continue
         table = Table(title=f"{words}: fewest passes, at most {LOSS:.0%} below one token a step", box=None)
-        for column, justify in zip(FEWEST, ("left", "left", "right", "right", "right"), strict=True):
-            table.add_column(column, overflow="fold", justify=justify)
+        for column in FEWEST:
+            table.add_column(column, overflow="fold", justify="left" if column in FEWEST[:2] else "right")
         for row in rows:
             table.add_row(*row)
         console.print(table)

@@ -23,7 +23,7 @@ from unspool.cli.common import (
     read_prompt,
     read_text,
 )
-from unspool.errors import UnsupportedError
+from unspool.errors import UnspoolError, UnsupportedError
 
 if TYPE_CHECKING:
     from unspool.api import Model, Result
@@ -97,6 +97,13 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    canvas: Annotated[
+        str | None,
+        typer.Option(
+            help="What stands on a canvas, as JSON: texts, which stay, and numbers, which are holes of so many tokens.",
+            show_default=False,
+        ),
+    ] = None,
     guidance_scale: Annotated[
         float | None,
         typer.Option(
@@ -153,12 +160,20 @@ def generate(
       unspool generate --trace run.jsonl --view "Count to twenty."
 
       unspool generate -m tiny-diffusion --method credit+threshold "<reverse> d a c b"
+
+      unspool generate -m tiny-diffusion --canvas '["d,", 3, "e", 10]' "<sort> f d b e"
     """
     from unspool.backends.diffusion_models import is_diffusion
     from unspool.engine.options import GenerationOptions
 
     text = read_prompt(prompt, file)
-    on_canvas = {"cache": cache, "guidance_scale": guidance_scale, "truncate_at_eos": truncate_at_eos}
+    pieces = None if canvas is None else _pieces(canvas)
+    on_canvas = {
+        "cache": cache,
+        "canvas": pieces,
+        "guidance_scale": guidance_scale,
+        "truncate_at_eos": truncate_at_eos,
+    }
     on_canvas = {name: value for name, value in on_canvas.items() if value is not None}
     if is_diffusion(model):
         assert model is not None
@@ -269,6 +284,16 @@ def _fill(
     options["method"] = options["method"] or METHOD
     fill(model, text, options, as_json=as_json, trace=trace, **loading)
     _show(trace, view)
+
+
+def _pieces(canvas: str) -> list[Any]:
+    try:
+        pieces = json.loads(canvas)
+    except json.JSONDecodeError as error:
+        pieces = error
+    if not isinstance(pieces, list):
+        raise UnspoolError(f'--canvas is a JSON list such as \'["def f0(", 3, "):"]\', not {canvas!r}')
+    return pieces
 
 
 def _constraint(
