@@ -2,10 +2,10 @@
 
     python benchmarks/canvas_grammar.py -m tiny-diffusion-long --markdown canvas-grammar.md
 
-Tasks of the long canvas, with and without a grammar, under several policies: JSON, judged by Python's ``json``; functions,
-judged by ``ast``; and functions with two holes, each two tokens longer than what stood there, which no function that the
-model was trained on has. The grammars say what JSON and a function of simple statements are, and nothing of the question.
-Questions are held out and the same everywhere.
+Tasks of the long canvas, with and without a grammar, under several policies: JSON, judged by Python's ``json``;
+functions, judged by ``ast``; and functions with two holes, each two tokens longer than what stood there, as in no
+function that the model was trained on. The grammars say what JSON and a function of simple statements are, and nothing
+of the question. Questions are held out and the same everywhere.
 
 - valid: texts that parse; right: answers that are right, too, which no answer with holes of another length is.
 - passes: for each text; a token that the grammar refuses waits for another one.
