@@ -81,7 +81,7 @@ def test_widths_are_separated_once_their_changes_have_cost_enough() -> None:
             break
         costs.observe((1, 8)[i % 2], 0, 70.0)
         costs.observe((1, 8)[i % 2], 0, 20.0)  # no change, no price
-    assert i == 61, "60 changes cost 3 s"
+    assert i == 121, "120 changes cost 6 s"
     assert costs.change(1) == costs.change(8) == 0.0 and costs.change(16) == 50.0
     costs.observe(16, 0, 80.0)
     costs.observe(1, 0, 10.0)

@@ -103,6 +103,29 @@ def test_an_interrupted_run_gives_the_same_model_and_the_loss_falls(tmp_path: Pa
         train(tmp_path / "whole", replace(TINY, seed=1))
 
 
+def test_training_goes_on_from_another_model(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(first, TINY)
+    more = replace(TINY, seed=1, max_steps=50, weights=(("sort", 3.0),), start=str(first))
+    begun = network(more)
+    kept = AutoModelForCausalLM.from_pretrained(first)
+    assert all(torch.equal(a, b) for a, b in zip(begun.parameters(), kept.parameters(), strict=True))
+    train(second, more)
+    trained = AutoModelForCausalLM.from_pretrained(second)
+    assert not all(torch.equal(a, b) for a, b in zip(trained.parameters(), kept.parameters(), strict=True))
+    curve, before = (json.loads((directory / CURVE).read_text()) for directory in (second, first))
+    assert [point["step"] for point in curve] == [50, 100, 150] and curve[:2] == before
+    assert curve[2]["seconds"] > before[1]["seconds"]
+    about = json.loads((second / CANVAS).read_text())
+    assert about["seconds"] == round(curve[2]["seconds"])
+    assert about["training"]["start"] == json.loads((first / CANVAS).read_text())["training"], "and no path"
+    with pytest.raises(UnspoolError, match="another shape"):
+        train(tmp_path / "third", replace(more, hidden_size=8))
+    with pytest.raises(UnspoolError, match="holds no model"):
+        train(tmp_path / "third", replace(more, start=str(tmp_path)))
+    assert not (tmp_path / "third" / "model.safetensors").exists()
+
+
 @pytest.mark.parametrize("tasks", [SHORT, LONG])
 def test_texts_are_read_and_written(tasks: TaskSet, tmp_path: Path) -> None:
     tokenizer(tasks).save(str(tmp_path / "tokenizer.json"))
@@ -130,6 +153,14 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"of {stored:,} parameters" in card and "2 steps of 64 canvases" in card
     assert all(f"| {task.name} |" in card for task in SHORT.tasks)
     assert "<svg" in (tmp_path / "m" / "curve.svg").read_text()
+    more = ["--start", str(tmp_path / "m"), "--seed", "1", "--weights", "sort=2, copy=0.5"]
+    arguments[3] = str(tmp_path / "more")
+    assert CliRunner().invoke(app, [*arguments, *more]).exit_code == 0
+    training = json.loads((tmp_path / "more" / CANVAS).read_text())["training"]
+    assert training["weights"] == [["sort", 2.0], ["copy", 0.5]] and training["start"]["max_steps"] == 2
+    assert "4 steps of 64 canvases" in (tmp_path / "more" / "README.md").read_text()
+    result = CliRunner().invoke(app, [*arguments, "--weights", "sort"])
+    assert result.exit_code != 0 and "--weights is a list such as" in str(result.exception)
 
 
 @pytest.mark.parametrize(

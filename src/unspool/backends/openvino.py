@@ -32,11 +32,12 @@ _MASKED = np.float32(-1e9)
 
 # Trees are padded to these sizes with nodes that no node sees. OpenVINO prepares kernels for each new shape, which
 # costs as much as a pass or two, so few shapes are better than exact ones.
-_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+_SIZES = (1, 4, 8, 12, 16, 24, 32, 48, 64)
 _SIZE_STEP = 64
 
-_SEPARATE = (1, 8)
-"""Widths that get a graph of their own where changes are frequent: the bare token, and what most drafts fit in."""
+_SEPARATE = (1, 4, 8, 12, 16)
+"""Widths that get a branch of their own where changes are frequent: the bare token, and what drafts fit in that are not
+plain copies of earlier text."""
 
 
 class OpenVINOModel:

@@ -114,6 +114,14 @@ def diffusion(
     hidden_size: Annotated[int, typer.Option(help="Width of the model.")] = 128,
     num_hidden_layers: Annotated[int, typer.Option(help="Layers of the model.")] = 4,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="A model of the same shape whose training goes on; give another seed.", show_default=False),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="How often tasks are drawn: json=4,sums=2; others count 1.", show_default=False),
+    ] = None,
     threads: Annotated[
         int, typer.Option(min=1, help="Threads. A step of the short tasks takes some tenths of a second with one.")
     ] = 2,
@@ -138,6 +146,8 @@ def diffusion(
         max_steps=max_steps,
         batch_size=batch_size,
         seed=seed,
+        start=None if start is None else str(start),
+        **({} if weights is None else {"weights": _weights(weights)}),
     )
     check_writable(output)
     import torch
@@ -152,6 +162,17 @@ def diffusion(
     typer.echo(f"accuracy on {QUESTIONS} held-out questions, one token a step:")
     for name, value in accuracies.items():
         typer.echo(f"{name:16}{value:5.2f}")
+
+
+def _weights(text: str) -> tuple[tuple[str, float], ...]:
+    found = []
+    for pair in text.split(","):
+        name, _, value = pair.partition("=")
+        try:
+            found.append((name.strip(), float(value)))
+        except ValueError:
+            raise UnspoolError(f"--weights is a list such as json=4,sums=2, not {text!r}") from None
+    return tuple(found)
 
 
 @app.command("unmask-filter")

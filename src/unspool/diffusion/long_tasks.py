@@ -20,13 +20,18 @@ def _count(rng: np.random.Generator, least: int, most: int) -> int:
     return int(rng.integers(least, most + 1))
 
 
+def _length(rng: np.random.Generator, least: int, most: int) -> int:
+    """The larger of two draws: what stands late in an answer is learned from long ones alone."""
+    return max(_count(rng, least, most), _count(rng, least, most))
+
+
 def _digits(rng: np.random.Generator, count: int) -> Symbols:
     return [str(digit) for digit in rng.integers(10, size=count)]
 
 
 def _records(rng: np.random.Generator) -> Example:
     prompt, answer = ["<records>"], []
-    for _ in range(_count(rng, 3, 7)):
+    for _ in range(_length(rng, 3, 7)):
         name, age = letters(rng, 2), _digits(rng, 2)
         prompt += [*name, *age]
         answer += ["name", ":", *name, ";", "age", ":", *age, NEWLINE]
@@ -36,7 +41,7 @@ def _records(rng: np.random.Generator) -> Example:
 def _json(rng: np.random.Generator) -> Example:
     """Pairs of a key and a number or a list of digits."""
     prompt, answer = ["<json>"], []
-    for key in letters(rng, _count(rng, 2, 6)):
+    for key in letters(rng, _length(rng, 2, 6)):
         digits = _digits(rng, _count(rng, 1, 3))
         if rng.random() < 0.5:
             digits[0] = str(_count(rng, 1, 9))  # a number has no leading zero
@@ -64,7 +69,7 @@ def _statements(targets: Symbols, a: str, b: str, operations: Sequence[str]) -> 
 
 
 def _drawn(rng: np.random.Generator) -> tuple[str, Symbols, Symbols]:
-    operations = [list(OPERATIONS)[i] for i in rng.integers(len(OPERATIONS), size=_count(rng, 3, 8))]
+    operations = [list(OPERATIONS)[i] for i in rng.integers(len(OPERATIONS), size=_length(rng, 3, 8))]
     return NAMES[rng.integers(len(NAMES))], operations, letters(rng, len(operations) + 2)
 
 
@@ -92,11 +97,14 @@ def _runs(example: Example, answer: Symbols) -> bool:
 
 
 def _sums(rng: np.random.Generator) -> Example:
-    """Digits are added one by one; the answer, two digits, stands in slots of its own."""
-    first, *others = (int(digit) for digit in rng.integers(1, 10, _count(rng, 3, 8)))
+    """Digits are added one by one; the answer stands in slots of its own.
+
+    All sums have two digits, so that a digit always stands in the same place.
+    """
+    first, *others = (int(digit) for digit in rng.integers(1, 10, _length(rng, 3, 8)))
     total, working = first, ""
     for digit in others:
-        working += f"{total}+{digit}={total + digit};"
+        working += f"{total:02d}+{digit}={total + digit:02d};"
         total += digit
     filled = [*working, *"_" * (_FILLED - len(working))]
     return Example(["<sums>", *map(str, (first, *others))], [*filled, "#", *f"{total:02d}"])

@@ -29,7 +29,7 @@ _FORGET = 0.95
 _PRIOR_WEIGHT = 2.0
 """How many passes the measured curve counts as, and for a single width what all widths have shown."""
 
-_WORTH_MS = 3000.0
+_WORTH_MS = 6000.0
 """What changes of width must have cost before every width is prepared for itself, which costs about as much: so a
 process never pays more than twice what it would have paid had it known how long it lives."""
 

@@ -16,6 +16,7 @@ from unspool.backends import store
 from unspool.backends.diffusion_checkpoints import CANVAS
 from unspool.backends.prepare import quiet
 from unspool.diffusion.tasks import END, MASK, PAD, TaskSet
+from unspool.errors import UnspoolError
 from unspool.training.checkpoint import Curve
 
 if TYPE_CHECKING:
@@ -42,11 +43,44 @@ def write(directory: Path, model: PreTrainedModel, tasks: TaskSet, about: Mappin
     }
     with quiet():
         model.save_pretrained(directory)
+    (directory / "model.safetensors").chmod(0o644)  # the library makes it the owner's alone
     tokenizer(tasks).save(str(directory / "tokenizer.json"))
     points = [{"step": step, "loss": value, "seconds": seconds} for step, value, seconds in curve]
     for name, content in ((CANVAS, layout), (CURVE, points)):
         with store.atomic_file(directory / name) as part:
             part.write_text(json.dumps(content, indent=1), "utf-8")
+
+
+def history(directory: Path) -> tuple[Mapping[str, Any], Curve]:
+    """How the model of a directory was trained: its options, and its learning curve.
+
+    Raises:
+        UnspoolError: if there is none.
+    """
+    try:
+        about = json.loads((directory / CANVAS).read_text("utf-8"))["training"]
+        points = json.loads((directory / CURVE).read_text("utf-8"))
+    except (OSError, json.JSONDecodeError, KeyError):
+        raise UnspoolError(
+            f"{directory} holds no model to go on with; name a directory that `unspool train diffusion` wrote"
+        ) from None
+    return about, [(point["step"], point["loss"], point["seconds"]) for point in points]
+
+
+def read_weights(directory: Path, model: PreTrainedModel) -> None:
+    """Take over the weights of a directory that ``write`` wrote.
+
+    Raises:
+        UnspoolError: if its model has another shape.
+    """
+    from safetensors.torch import load_model
+
+    try:
+        load_model(model, str(directory / "model.safetensors"))
+    except RuntimeError as error:
+        raise UnspoolError(
+            f"the model of {directory} has another shape; give the options that it was trained with"
+        ) from error
 
 
 def parameters(directory: Path) -> int:

@@ -61,6 +61,8 @@ class CanvasTrainingOptions:
         weights: how often each task is drawn in relation to the others; tasks that are not named count 1.
         save_steps: steps between two saved states, a multiple of 50, so that no point of the curve is cut.
         seed: of start and data.
+        start: directory of a model of the same shape whose training goes on, with learning rates that rise anew; its
+            data is drawn from another seed, best told so. None: from nothing.
     """
 
     task_set: str = "short"
@@ -73,9 +75,12 @@ class CanvasTrainingOptions:
     muon_learning_rate: float = 0.02
     adam_learning_rate: float = 2e-3
     warmup_steps: int = 200
-    weights: tuple[tuple[str, float], ...] = (("addition", 2.0), ("latin", 2.0))
+    weights: tuple[tuple[str, float], ...] = (
+        *(("addition", 2.0), ("latin", 1.5), ("json", 2.0), ("program", 3.0), ("program_free", 2.0), ("sums", 2.0)),
+    )
     save_steps: int = 500
     seed: int = 0
+    start: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "max_steps", "batch_size", "save_steps"):
@@ -98,7 +103,11 @@ class CanvasTrainingOptions:
 
 
 def network(options: CanvasTrainingOptions) -> GPT2LMHeadModel:
-    """An untrained model of stock transformers parts that sees the whole canvas."""
+    """The model that training begins with, of stock transformers parts, which sees the whole canvas.
+
+    Raises:
+        UnspoolError: if ``start`` is no model of this shape.
+    """
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -109,6 +118,7 @@ def network(options: CanvasTrainingOptions) -> GPT2LMHeadModel:
         n_layer=options.num_hidden_layers,
         n_head=options.num_attention_heads,
         n_inner=options.intermediate_size,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's function in one step instead of eight
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -119,7 +129,10 @@ def network(options: CanvasTrainingOptions) -> GPT2LMHeadModel:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        return GPT2LMHeadModel(config)
+        model = GPT2LMHeadModel(config)
+    if options.start is not None:
+        canvas_directory.read_weights(Path(options.start), model)
+    return model
 
 
 def batch(options: CanvasTrainingOptions, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,14 +168,18 @@ def train(
     """Train, or go on where ``directory`` ends, and write a Hugging Face directory into it.
 
     Beside the model it gets ``canvas.json`` (mask, end token, layout, options, seconds) and ``curve.json`` (steps,
-    losses, seconds).
+    losses, seconds). Both tell of the training of ``options.start`` as well.
 
     Raises:
-        UnspoolError: if the directory holds the state of other options.
+        UnspoolError: if the directory holds the state of other options, or ``options.start`` is no model of this shape.
     """
     import torch
 
     options = options or CanvasTrainingOptions()
+    about = asdict(options)
+    before: checkpoint.Curve = []
+    if options.start is not None:
+        about["start"], before = canvas_directory.history(Path(options.start))
     directory.mkdir(parents=True, exist_ok=True)
     model = network(options)
     average = network(options)
@@ -194,7 +211,8 @@ def train(
             checkpoint.save(state, told, done, curve, optimizers, model=model, average=average)
         progress("training", done, options.max_steps)
     average.eval()
-    canvas_directory.write(directory, average, options.tasks, {"training": asdict(options)}, curve)
+    curve = checkpoint.joined(before, curve)
+    canvas_directory.write(directory, average, options.tasks, {"training": about}, curve)
     return average
 
 

@@ -49,6 +49,12 @@ def resume(
     return int(saved["steps"]), [(int(s), float(v), float(t)) for s, v, t in saved["curve"]]
 
 
+def joined(before: Curve, curve: Curve) -> Curve:
+    """The curve of a training and of the one that went on from it."""
+    steps, _, seconds = before[-1] if before else (0, 0.0, 0.0)
+    return [*before, *((s + steps, value, t + seconds) for s, value, t in curve)]
+
+
 def save(
     state: Path,
     told: str,
