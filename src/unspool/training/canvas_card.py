@@ -53,8 +53,8 @@ def _card(
             f"- Data: `unspool.diffusion.{options.task_set}_tasks`, drawn anew for each step, seed {options.seed}; no "
             "text of others.",
             f"- Training: `unspool train diffusion`, {last['step']:,.0f} steps of {options.batch_size} canvases, "
-            f"{last['seconds'] / 60:.0f} min on a CPU, last loss {last['loss']:.4f} nats a masked slot; all options are "
-            "in `canvas.json`.",
+            f"{last['seconds'] / 60:.0f} min on a CPU, last loss {last['loss']:.4f} nats a masked slot; all options are"
+            " in `canvas.json`.",
             "- Licence: Apache-2.0.",
             "",
             "![Loss against steps](curve.svg)",
