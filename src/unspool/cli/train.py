@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -147,8 +148,9 @@ def diffusion(
         batch_size=batch_size,
         seed=seed,
         start=None if start is None else str(start),
-        **({} if weights is None else {"weights": _weights(weights)}),
     )
+    if weights is not None:
+        options = replace(options, weights=_weights(weights))
     check_writable(output)
     import torch
 
