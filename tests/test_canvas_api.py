@@ -124,6 +124,15 @@ def test_a_canvas_with_several_holes_keeps_what_stands_on_it(model: DiffusionMod
         compile(free.text, "free", "exec")
 
 
+def test_no_text_ends_before_what_is_given() -> None:
+    """The model would end it in the hole, and what stands behind it would be lost."""
+    shipped = unspool.load_diffusion("tiny-diffusion-long")
+    canvas = ["def f0(d,u):\n    s=", 3, "\n    return s", 20]
+    result = shipped.generate("<program> f0 d u s +", canvas=canvas)
+    assert result.text.startswith("def f0(d,u):\n    s=") and "\n    return s" in result.text
+    assert result.finish_reason == "stop"
+
+
 def test_a_name_that_is_no_model() -> None:
     with pytest.raises(UnspoolError, match="no such diffusion model: nothing"):
         unspool.load_diffusion("nothing")

@@ -77,6 +77,8 @@ class _Row:
         self._length = len(self._tokens)  # without what was cut off
         self._first = len(request.prompt)
         self._masked = self._tokens == model.mask_id
+        texts = [i for i, token in enumerate(request.slots) if token not in (None, model.eos_token_id)]
+        self._open_end = self._first + (texts[-1] if texts else 0)  # where the text may end: behind what is given
         self._masked[: self._first] = False
         self._step = 0
         self._block = 0
@@ -170,6 +172,7 @@ class _Row:
         logits[: len(rows)] = rows
         logits[:, self._model.mask_id] = -np.inf
         if self._model.eos_token_id is not None:
+            logits[: max(0, self._open_end - start), self._model.eos_token_id] = -np.inf
             logits[len(rows) :, self._model.eos_token_id] = 0.0  # was cut off
         for position, tokens in self._refused.items():
             if start <= position < stop:
