@@ -107,7 +107,12 @@ class Model:
                 self.report("measuring this machine's cost curve, once (10 s)")
                 curve = calibration.calibrate(self.language_model, self.key, progress)
             separable = Ability.SEPARATE_WIDTHS in self.language_model.abilities
-            self._costs = PassCosts(curve, cast("SeparableModel", self.language_model) if separable else None)
+            model = cast("SeparableModel", self.language_model) if separable else None
+
+            def tell(message: str) -> None:
+                self.report(message)  # whoever listens then
+
+            self._costs = PassCosts(curve, model, tell)
         return self._costs
 
     def surroundings(

@@ -184,6 +184,22 @@ def test_separated_widths_score_to_the_last_bit_as_one_graph_for_all(pair: Pair)
         np.testing.assert_array_equal(entries, same)
 
 
+def test_a_model_whose_preparation_is_interrupted_goes_on_as_it_was(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = OpenVINOModel(pair.directory, threads=1)
+    expected = model.open().score(TokenTree.chain(PROMPT)).logits.copy()
+
+    def interrupt(graph: object, widths: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unspool.backends.openvino.separate_widths.separate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.separate_widths()
+    assert not model.separated
+    np.testing.assert_array_equal(model.open().score(TokenTree.chain(PROMPT)).logits, expected)
+
+
 def test_commit_and_rewind_refuse_what_makes_no_sense(pair: Pair) -> None:
     session = pair.opened(PROMPT)
     with pytest.raises(RuntimeError, match="scored"):

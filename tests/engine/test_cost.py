@@ -74,7 +74,8 @@ class Separable:
 def test_widths_are_separated_once_their_changes_have_cost_enough() -> None:
     curve = CostCurve((1, 8, 16, 32), (0,), ((10.0, 20.0, 30.0, 40.0),), switch_ms=50.0, padded=True)
     model = Separable()
-    costs = PassCosts(curve, model)  # type: ignore[arg-type]
+    told: list[str] = []
+    costs = PassCosts(curve, model, told.append)  # type: ignore[arg-type]
     for i in range(200):
         costs.begin()
         if model.separated:
@@ -91,7 +92,7 @@ def test_widths_are_separated_once_their_changes_have_cost_enough() -> None:
         costs.observe(16, 0, 80.0)
         costs.observe(32, 0, 90.0)
         costs.begin()
-    assert model.calls == 1
+    assert model.calls == len(told) == 1
 
 
 def test_a_model_that_cannot_separate_its_widths_goes_on_paying() -> None:

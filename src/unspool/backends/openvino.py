@@ -97,9 +97,16 @@ class OpenVINOModel:
             self.open().score(TokenTree.chain([0]))
 
     def separate_widths(self) -> None:
-        """See ``SeparableModel``. Takes about a second and 40 MB a width with 24 layers."""
+        """See ``SeparableModel``.
+
+        Takes about a second and 40 MB a width with 24 layers, and each width that is used keeps a copy of the cache.
+        """
         if not self.separated:
-            self._compile(_SEPARATE)
+            try:
+                self._compile(_SEPARATE)
+            except BaseException:
+                self._compile(())  # whoever interrupts this goes on with the model as it was
+                raise
             self.separated = frozenset(_SEPARATE)
 
     @property

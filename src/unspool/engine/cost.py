@@ -87,10 +87,17 @@ class PassCosts:
     Args:
         curve: where to start.
         model: the model, if changes of width cost nothing once it has separated them.
+        report: told before that, since it takes seconds.
     """
 
-    def __init__(self, curve: CostCurve, model: SeparableModel | None = None) -> None:
+    def __init__(
+        self,
+        curve: CostCurve,
+        model: SeparableModel | None = None,
+        report: Callable[[str], None] = lambda message: None,
+    ) -> None:
         self.curve = curve
+        self._report = report
         self._model = model
         self._changes_ms = 0.0
         self._seen: dict[int, tuple[float, float]] = {}  # by node number of the curve; 0: all: sum of ratios, passes
@@ -114,6 +121,7 @@ class PassCosts:
     def begin(self) -> None:
         """A request begins: the time to prepare all widths for themselves, if changes of width have cost enough."""
         if self._model is not None and not self._free and self._changes_ms > _WORTH_MS:
+            self._report("preparing frequent widths of a pass, once (some seconds)")
             self._model.separate_widths()
 
     def change(self, width: int) -> float:
