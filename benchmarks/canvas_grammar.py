@@ -64,6 +64,8 @@ POLICIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("credit+threshold", {"threshold": {"threshold": 0.5}}),
     ("adablock+threshold", {"threshold": {"threshold": 0.5}}),
     ("static_stop+top_k", {"static_stop": {"passes": 4}}),
+    ("prophet+top_k", {"prophet": {"high": 7.5}}),
+    ("fixed_blocks+learn2pd", {"fixed_blocks": {"block_length": 8}, "learn2pd": {"threshold": 0.9}}),
 )
 
 

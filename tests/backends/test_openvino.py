@@ -164,14 +164,14 @@ def test_score_many_equals_score(pair: Pair) -> None:
 def test_separated_widths_score_to_the_last_bit_as_one_graph_for_all(pair: Pair) -> None:
     """In a session that was begun before, by passes of widths with a branch of their own and without."""
     model = OpenVINOModel(pair.directory, threads=1)
-    assert not model.separated
+    assert not model.separated(0)
     one, other = pair.model.open(hidden_states=True), model.open(hidden_states=True)
     for i, session in enumerate((one, other)):
         session.score(TokenTree.chain(PROMPT), rows=())
         if i:
             model.separate_widths()
         session.commit(range(len(PROMPT)))
-    assert {1, 8} <= model.separated
+    assert {1, 8} <= model.separated(len(PROMPT))
     chains = [TokenTree.chain([(5 * i + n) % 60 + 2 for i in range(n)]) for n in (1, 8, 24, 1, 24, 12, 8, 8, 30, 1)]
     for tree in [*chains, TREE, *chains]:
         rows = None if len(tree) % 3 else [0, len(tree) - 1]
@@ -196,7 +196,7 @@ def test_a_model_whose_preparation_is_interrupted_goes_on_as_it_was(
     monkeypatch.setattr("unspool.backends.openvino.separate_widths.separate", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.separate_widths()
-    assert not model.separated
+    assert not model.separated(0)
     np.testing.assert_array_equal(model.open().score(TokenTree.chain(PROMPT)).logits, expected)
 
 
@@ -234,6 +234,9 @@ def test_a_node_scores_to_the_last_bit_alike_in_any_tree(weights: Weights, start
     for token in text[start:]:
         alone.append(session.score(TokenTree.chain([token])).logits[0].copy())
         session.commit([0])
+    if start == 610:
+        model.separate_widths()
+        assert model.separated(639) and not model.separated(640), "branches are for short texts"
     session, at = opened(), start
     while at < len(text):
         # The text's own nodes lie scattered in a tree of wrong drafts.

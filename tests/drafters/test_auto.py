@@ -13,6 +13,7 @@ from unspool.drafters.auto import AcceptanceRates, Auto, AutoOptions
 from unspool.drafters.suffix import Suffix
 from unspool.engine.contracts import Context
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.tree import TokenTree
 
 CURVE = CostCurve((1, 2, 4, 8, 16), (32,), ((30.0, 40.0, 48.0, 60.0, 75.0),), padded=True)
 TEXT = [7, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]
@@ -66,7 +67,7 @@ def test_widths_that_are_nearly_equal_do_not_take_turns(
     cost = np.array([30.0, 39.0])
     sizes = []
     for i in range(60):
-        sizes.append(auto._size([1.0, 1.26 if i % 2 else 1.50], cost))
+        sizes.append(auto._size([1.0, 1.26 if i % 2 else 1.50], cost, 32))
         auto._costs.observe(sizes[-1], 32, float(cost[sizes[-1] - 1]))
     changes = sum(a != b for a, b in itertools.pairwise(sizes))
     assert changes <= most
@@ -81,10 +82,47 @@ def test_a_small_tree_is_padded_where_another_width_costs_more() -> None:
         auto._costs.observe(8, 32, 1.2)
         auto._width, asked = 8, []
         for expected in ([1.0], [1.0, 1.5, 1.6]):
-            auto._size(expected, curve.row(32))
+            auto._size(expected, curve.row(32), 32)
             asked.append(auto._width)
         return asked
 
     assert widths(switch_ms=5.0) == [8, 8]
     assert widths(switch_ms=0.0) == [1, 4]
     assert widths(switch_ms=0.0, padded=False) == [1, 3]
+
+
+def test_looking_no_further_than_can_pay_buys_the_same_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    context = Context([1, 2, 3], 3, seed=0, temperature=0.0)
+    is_enough = Auto._is_enough
+    for _ in range(200):
+        parents = (-1, *(int(rng.integers(i)) for i in range(1, 40)))
+        buckets = tuple(int(bucket) for bucket in rng.integers(5, size=40))
+        draft = TokenTree((3, *range(1, 40)), parents, source_names=("root", "a"), buckets=buckets)
+        curve = CostCurve(
+            (1, 4, 8, 16, 32, 64),
+            (32,),
+            (tuple(np.sort(rng.uniform(10, 60, 6))),),
+            switch_ms=float(rng.uniform(0, 8)),
+            padded=bool(rng.integers(2)),
+        )
+        rates = AcceptanceRates()
+        rates._counts = {("a", bucket, 0): (20 * float(rng.beta(2, 2)), 20.0) for bucket in range(5)}
+        width, found = int(rng.integers(1, 65)), []
+        for method in (is_enough, lambda *arguments: False):
+            monkeypatch.setattr(Auto, "_is_enough", method)
+            drafter = SimpleNamespace(propose=lambda context, budget, draft=draft: draft)
+            auto = Auto({"a": drafter}, PassCosts(curve), rates)  # type: ignore[dict-item]
+            auto._costs.observe(width, 32, 20.0)
+            found.append(auto.propose(context, 64).tokens)
+        assert found[0] == found[1]
+
+
+def test_it_looks_no_further_than_can_pay() -> None:
+    curve = CostCurve((1, 2, 4, 8), (32,), ((10.0, 11.0, 20.0, 40.0),))
+    auto = Auto({}, PassCosts(curve))
+    cost = curve.row(32)
+    assert not auto._is_enough([1.0], 0.5, cost, 32), "1.5 tokens in 11 ms"
+    assert auto._is_enough([1.0, 1.5], 0.3, cost, 32), "not 2.1 in 20 ms"
+    assert not auto._is_enough([1.0, 1.5], 0.9, cost, 32), "3.3 in 20 ms"
+    assert not auto._is_enough([1.0, 1.5, 1.6], 0.1, cost, 32), "the width is not filled yet"

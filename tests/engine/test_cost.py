@@ -64,11 +64,15 @@ def test_a_slower_machine_scales_all_widths_and_an_odd_pass_changes_little() -> 
 
 
 class Separable:
-    separated: frozenset[int] = frozenset()
+    """Behind fewer than 100 tokens."""
+
     calls = 0
 
+    def separated(self, length: int) -> frozenset[int]:
+        return frozenset({1, 8}) if self.calls and length < 100 else frozenset()
+
     def separate_widths(self) -> None:
-        self.separated, self.calls = frozenset({1, 8}), self.calls + 1
+        self.calls += 1
 
 
 def test_widths_are_separated_once_their_changes_have_cost_enough() -> None:
@@ -78,16 +82,17 @@ def test_widths_are_separated_once_their_changes_have_cost_enough() -> None:
     costs = PassCosts(curve, model, told.append)  # type: ignore[arg-type]
     for i in range(200):
         costs.begin()
-        if model.separated:
+        if model.calls:
             break
         costs.observe((1, 8)[i % 2], 0, 70.0)
         costs.observe((1, 8)[i % 2], 0, 20.0)  # no change, no price
     assert i == 121, "120 changes cost 6 s"
-    assert costs.change(1) == costs.change(8) == 0.0 and costs.change(16) == 50.0
+    assert costs.change(1, 0) == costs.change(8, 99) == 0.0 and costs.change(16, 0) == 50.0
+    assert costs.change(8, 100) == 50.0
     costs.observe(16, 0, 80.0)
     costs.observe(1, 0, 10.0)
-    assert costs.change(16) == 0.0, "what was prepared for 16 is still there"
-    assert costs.change(32) == 50.0
+    assert costs.change(16, 0) == 0.0, "what was prepared for 16 is still there"
+    assert costs.change(32, 0) == 50.0
     for _ in range(100):
         costs.observe(16, 0, 80.0)
         costs.observe(32, 0, 90.0)
@@ -100,7 +105,7 @@ def test_a_model_that_cannot_separate_its_widths_goes_on_paying() -> None:
     for i in range(100):
         costs.observe((1, 8)[i % 2], 0, 70.0)
         costs.begin()
-    assert costs.change(1) == 50.0
+    assert costs.change(1, 0) == 50.0
 
 
 class Certain:

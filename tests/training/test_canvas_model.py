@@ -103,6 +103,17 @@ def test_an_interrupted_run_gives_the_same_model_and_the_loss_falls(tmp_path: Pa
         train(tmp_path / "whole", replace(TINY, seed=1))
 
 
+def test_bfloat16_learns_nearly_the_same_and_keeps_float32_weights(tmp_path: Path) -> None:
+    for name, bf16 in (("plain", False), ("bf16", True)):
+        train(tmp_path / name, replace(TINY, bf16=bf16))
+    plain, rounded = (json.loads((tmp_path / name / CURVE).read_text())[1]["loss"] for name in ("plain", "bf16"))
+    assert rounded != plain, "or nothing was multiplied in bfloat16"
+    assert rounded == pytest.approx(plain, rel=0.02)
+    stored = AutoModelForCausalLM.from_pretrained(tmp_path / "bf16", dtype="auto")
+    assert {parameter.dtype for parameter in stored.parameters()} == {torch.float32}
+    assert stored.config._attn_implementation == "sdpa", "eager attention is for training alone"
+
+
 def test_training_goes_on_from_another_model(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     train(first, TINY)

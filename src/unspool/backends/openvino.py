@@ -69,7 +69,7 @@ class OpenVINOModel:
             "ENABLE_CPU_PINNING": "YES" if threads >= cores else "NO",
         }
         self._ov = ov
-        self.separated: frozenset[int] = frozenset()
+        self._separated: frozenset[int] = frozenset()
         self._directory, self._properties = directory, properties
         self.settings = {
             "backend": "openvino",
@@ -99,15 +99,20 @@ class OpenVINOModel:
     def separate_widths(self) -> None:
         """See ``SeparableModel``.
 
-        Takes about a second and 40 MB a width with 24 layers, and each width that is used keeps a copy of the cache.
+        Takes about a second and 40 MB a width with 24 layers, and each width that is used keeps a copy of a cache of
+        less than ``separate_widths.SLOTS`` slots.
         """
-        if not self.separated:
+        if not self._separated:
             try:
                 self._compile(_SEPARATE)
             except BaseException:
                 self._compile(())  # whoever interrupts this goes on with the model as it was
                 raise
-            self.separated = frozenset(_SEPARATE)
+            self._separated = frozenset(_SEPARATE)
+
+    def separated(self, length: int) -> frozenset[int]:
+        """See ``SeparableModel``: none where the cache has ``separate_widths.SLOTS`` slots or more."""
+        return self._separated if self.sections.slots[length] < separate_widths.SLOTS else frozenset()
 
     @property
     def vocab_size(self) -> int:

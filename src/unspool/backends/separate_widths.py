@@ -2,8 +2,8 @@
 
 OpenVINO prepares every node of a graph for the shapes that it meets, anew whenever they change: some eight microseconds
 a node, a third of a narrow pass. Copies in branches of one graph keep what was prepared for them, and share the
-weights, which are most of a model. A branch gets its inputs by copy; the cache as two arrays, which all threads copy,
-takes no time that can be seen.
+weights, which are most of a model. A branch gets its inputs by copy and keeps that of the cache, so behind long texts,
+where copies are large and a change of width is a small part of a pass, all widths take one branch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import numpy as np
 
 _JOINED = ("hidden", "new_keys", "new_values")
 _AXES = (0, 2, 2)  # along which they have an entry a node
+
+SLOTS = 1024
+"""A cache of so many slots or more takes the branch for all widths."""
 
 
 def separate(graph: Any, widths: Sequence[int]) -> None:
@@ -28,7 +31,9 @@ def separate(graph: Any, widths: Sequence[int]) -> None:
     selection = _output(graph, "hidden").get_node().input_value(0).get_node()
     inputs = {_name(parameter): parameter for parameter in graph.get_parameters()}
     nodes = op.gather(op.shape_of(inputs["ids"]), op.constant(np.int64(1)), op.constant(np.int64(0)))
-    chosen = [op.equal(nodes, op.constant(np.int64(width))) for width in widths]
+    slots = op.gather(op.shape_of(inputs["past_keys"]), op.constant(np.int64(2)), op.constant(np.int64(0)))
+    short = op.less(slots, op.constant(np.int64(SLOTS)))
+    chosen = [op.logical_and(op.equal(nodes, op.constant(np.int64(width))), short) for width in widths]
     others = chosen[0]
     for condition in chosen[1:]:
         others = op.logical_or(others, condition)

@@ -123,6 +123,9 @@ def diffusion(
         str | None,
         typer.Option(help="How often tasks are drawn: json=4,sums=2; others count 1.", show_default=False),
     ] = None,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Multiply in bfloat16: twice as fast with AVX512-BF16 or AMX, else slower.")
+    ] = False,
     threads: Annotated[
         int, typer.Option(min=1, help="Threads. A step of the short tasks takes some tenths of a second with one.")
     ] = 2,
@@ -148,6 +151,7 @@ def diffusion(
         batch_size=batch_size,
         seed=seed,
         start=None if start is None else str(start),
+        bf16=bf16,
     )
     if weights is not None:
         options = replace(options, weights=_weights(weights))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from unspool.diffusion.functions import DEF, INDENT, NAMES, NEWLINE, OPERATIONS, RETURN, computes
 from unspool.diffusion.tasks import DIGITS, LETTERS, Example, Symbols, Task, TaskSet, letters
 
-_FILLED = 56
-_ANSWER = (57, 59)
+_FILLED = 42
+_ANSWER = (43, 44)
 
 
 def _count(rng: np.random.Generator, least: int, most: int) -> int:
@@ -97,17 +97,17 @@ def _runs(example: Example, answer: Symbols) -> bool:
 
 
 def _sums(rng: np.random.Generator) -> Example:
-    """Digits are added one by one; the answer stands in slots of its own.
+    """Digits are added one by one, modulo ten; the answer stands in a slot of its own.
 
-    All sums have two digits, so that a digit always stands in the same place.
+    One digit a sum, so that it always stands in the same place.
     """
-    first, *others = (int(digit) for digit in rng.integers(1, 10, _length(rng, 3, 8)))
+    first, *others = (int(digit) for digit in rng.integers(10, size=_length(rng, 3, 8)))
     total, working = first, ""
     for digit in others:
-        working += f"{total:02d}+{digit}={total + digit:02d};"
-        total += digit
+        working += f"{total}+{digit}={(total + digit) % 10};"
+        total = (total + digit) % 10
     filled = [*working, *"_" * (_FILLED - len(working))]
-    return Example(["<sums>", *map(str, (first, *others))], [*filled, "#", *f"{total:02d}"])
+    return Example(["<sums>", *map(str, (first, *others))], [*filled, "#", str(total)])
 
 
 def _is_summed(example: Example, answer: Symbols) -> bool:

@@ -170,6 +170,8 @@ class Auto:
 
         open_node(root, 0, 1.0)
         while heap and len(tokens) < limit:
+            if self._is_enough(expected, -heap[0][0], cost, len(context.tokens)):
+                break
             negative, _, parent, token, source, node = heapq.heappop(heap)
             if source not in names:
                 names.append(source)
@@ -178,12 +180,24 @@ class Auto:
             sources.append(names.index(source))
             expected.append(expected[-1] - negative)
             open_node(node, len(tokens) - 1, -negative)
-        size = self._size(expected, cost)
+        size = self._size(expected, cost, len(context.tokens))
         return TokenTree(
             tuple(tokens[:size]), tuple(parents[:size]), tuple(sources[:size]), tuple(names), width=self._width
         )
 
-    def _size(self, expected: list[float], cost: NDArray[np.float64]) -> int:
+    def _is_enough(self, expected: list[float], reach: float, cost: NDArray[np.float64], length: int) -> bool:
+        """Whether no wider pass can promise more per millisecond, were each further node reached with this chance.
+
+        It is the largest that is left. Most trees end here, long before all candidates are looked at.
+        """
+        n = len(expected)
+        if n not in self._costs.curve.nodes:
+            return False
+        most = (expected[-1] + reach * np.arange(1, len(cost) - n + 1)) / cost[n:]
+        so_far = expected[-1] / (float(cost[n - 1]) + 2 * self._costs.change(n, length))
+        return so_far >= float(most.max(initial=0.0))
+
+    def _size(self, expected: list[float], cost: NDArray[np.float64], length: int) -> int:
         """How many nodes to buy.
 
         A pass of another width than the one before costs more, so a width is not chosen for one pass: the width that
@@ -205,7 +219,7 @@ class Auto:
             return rate(width, self._promise[width], 0.0) * (_LOYALTY if width == self._home else 1.0)
 
         self._home = max(sizes, key=promised)
-        charges = {width: 2 * self._costs.change(width) for width in sizes}
+        charges = {width: 2 * self._costs.change(width, length) for width in sizes}
         charges[self._home] /= 2 * _KEPT
         self._width = max(sizes, key=lambda width: rate(width, expected[sizes[width] - 1], charges[width]))
         return sizes[self._width]

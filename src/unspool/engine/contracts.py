@@ -138,9 +138,8 @@ class LanguageModel(Protocol):
 class SeparableModel(LanguageModel, Protocol):
     """A model with ``Ability.SEPARATE_WIDTHS``: a pass after one of another width costs more, but need not."""
 
-    @property
-    def separated(self) -> frozenset[int]:
-        """Widths that are prepared for themselves; empty before ``separate_widths``.
+    def separated(self, length: int) -> frozenset[int]:
+        """Widths that are prepared for themselves behind ``length`` tokens; empty before ``separate_widths``.
 
         A pass of such a width costs the same after any other. A pass of any other width costs more where the last pass
         of those others had another width.

@@ -114,19 +114,18 @@ class PassCosts:
             full = np.interp(n, self.curve.nodes, ratios)
         return np.minimum.accumulate((self.curve.row(length) * full)[::-1])[::-1]
 
-    @property
-    def _free(self) -> frozenset[int]:
-        return frozenset() if self._model is None else self._model.separated
+    def _free(self, length: int) -> frozenset[int]:
+        return frozenset() if self._model is None else self._model.separated(length)
 
     def begin(self) -> None:
         """A request begins: the time to prepare all widths for themselves, if changes of width have cost enough."""
-        if self._model is not None and not self._free and self._changes_ms > _WORTH_MS:
+        if self._model is not None and not self._free(0) and self._changes_ms > _WORTH_MS:
             self._report("preparing frequent widths of a pass, once (some seconds)")
             self._model.separate_widths()
 
-    def change(self, width: int) -> float:
-        """Milliseconds that a pass of this width would cost more than after one of its like."""
-        return 0.0 if width in self._free or width == self._width else self.curve.switch_ms
+    def change(self, width: int, length: int) -> float:
+        """Milliseconds that a pass of this width, behind ``length`` tokens, costs more than after one of its like."""
+        return 0.0 if width == self._width or width in self._free(length) else self.curve.switch_ms
 
     def observe(self, n: int, length: int, ms: float) -> None:
         """A pass over ``n`` nodes behind ``length`` tokens took ``ms``."""
@@ -134,9 +133,9 @@ class PassCosts:
             self._width = 0
             return
         width = self.curve.width(n)
-        change = self.change(width)
+        change = self.change(width, length)
         self._changes_ms += change
-        if width not in self._free:
+        if width not in self._free(length):
             self._width = width
         ratio = (ms - change) / float(self.curve.row(length)[width - 1])
         ratio = min(max(ratio, 1 / _ODDEST), _ODDEST)

@@ -59,6 +59,8 @@ class CanvasTrainingOptions:
         muon_learning_rate, adam_learning_rate: at their peak.
         warmup_steps: steps in which the learning rates rise.
         weights: how often each task is drawn in relation to the others; tasks that are not named count 1.
+        bf16: multiply in bfloat16; the weights stay float32. On two cores with AVX512-BF16 a step takes half the time;
+            without such instructions it takes longer.
         save_steps: steps between two saved states, a multiple of 50, so that no point of the curve is cut.
         seed: of start and data.
         start: directory of a model of the same shape whose training goes on, with learning rates that rise anew; its
@@ -76,8 +78,10 @@ class CanvasTrainingOptions:
     adam_learning_rate: float = 2e-3
     warmup_steps: int = 200
     weights: tuple[tuple[str, float], ...] = (
-        *(("addition", 2.0), ("latin", 1.5), ("json", 2.0), ("program", 3.0), ("program_free", 2.0), ("sums", 2.0)),
+        *(("addition", 2.0), ("records", 0.5), ("json", 3.5), ("program", 1.5), ("program_free", 2.5), ("sums", 2.0)),
+        *(("latin", 2.0), ("latin_free", 1.5)),
     )
+    bf16: bool = False
     save_steps: int = 500
     seed: int = 0
     start: str | None = None
@@ -126,6 +130,7 @@ def network(options: CanvasTrainingOptions) -> GPT2LMHeadModel:
         bos_token_id=None,
         eos_token_id=options.tasks.ids[END],
         pad_token_id=options.tasks.ids[PAD],
+        attn_implementation="eager" if options.bf16 else "sdpa",  # sdpa's backward pass is slow in bfloat16 on CPU
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
@@ -196,7 +201,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
             optimizer.zero_grad()
-        value = loss(model, *batch(options, step))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
+            value = loss(model, *batch(options, step))
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
