@@ -93,9 +93,8 @@ def test_functions_are_run(prompt: str, answer: str, right: bool) -> None:
     assert BY_NAME["python_free"].right(asked("python_free", prompt), code(answer)) == right
 
 
-@pytest.mark.parametrize("name", ["chain", "sums"])
-def test_a_sum_with_its_working_is_judged_by_its_answer_slots(name: str) -> None:
-    task = BY_NAME[name]
+def test_a_sum_with_its_working_is_judged_by_its_answer_slots() -> None:
+    task = BY_NAME["chain"]
     example = task.sample(np.random.default_rng(3))
     assert task.answer is not None
     first, end = task.answer

@@ -121,7 +121,7 @@ def diffusion(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="How often tasks are drawn: json=4,sums=2; others count 1.", show_default=False),
+        typer.Option(help="How often tasks are drawn: json=4,latin=2; others count 1.", show_default=False),
     ] = None,
     bf16: Annotated[
         bool, typer.Option("--bf16", help="Multiply in bfloat16: twice as fast with AVX512-BF16 or AMX, else slower.")
@@ -177,7 +177,7 @@ def _weights(text: str) -> tuple[tuple[str, float], ...]:
         try:
             found.append((name.strip(), float(value)))
         except ValueError:
-            raise UnspoolError(f"--weights is a list such as json=4,sums=2, not {text!r}") from None
+            raise UnspoolError(f"--weights is a list such as json=4,latin=2, not {text!r}") from None
     return tuple(found)
 
 

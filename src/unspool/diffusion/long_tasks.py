@@ -1,4 +1,4 @@
-"""Tasks of a long canvas: records, JSON-like text, functions of several statements, chained sums, Latin squares."""
+"""Tasks of a long canvas: records, JSON-like text, functions of several statements, Latin squares."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 
 from unspool.diffusion.functions import DEF, INDENT, NAMES, NEWLINE, OPERATIONS, RETURN, computes
 from unspool.diffusion.tasks import DIGITS, LETTERS, Example, Symbols, Task, TaskSet, letters
-
-_FILLED = 42
-_ANSWER = (43, 44)
 
 
 def _count(rng: np.random.Generator, least: int, most: int) -> int:
@@ -96,24 +93,6 @@ def _runs(example: Example, answer: Symbols) -> bool:
     return computes(answer, name, meaning, [(2, 5), (7, 3), (-4, 1)])
 
 
-def _sums(rng: np.random.Generator) -> Example:
-    """Digits are added one by one, modulo ten; the answer stands in a slot of its own.
-
-    One digit a sum, so that it always stands in the same place.
-    """
-    first, *others = (int(digit) for digit in rng.integers(10, size=_length(rng, 3, 8)))
-    total, working = first, ""
-    for digit in others:
-        working += f"{total}+{digit}={(total + digit) % 10};"
-        total = (total + digit) % 10
-    filled = [*working, *"_" * (_FILLED - len(working))]
-    return Example(["<sums>", *map(str, (first, *others))], [*filled, "#", str(total)])
-
-
-def _is_summed(example: Example, answer: Symbols) -> bool:
-    return answer[slice(*_ANSWER)] == example.answer[slice(*_ANSWER)]
-
-
 @cache
 def _squares() -> NDArray[np.int64]:
     """[576, 16]: all Latin squares of side 4, row by row."""
@@ -169,13 +148,12 @@ LONG = TaskSet(
         Task("json", False, _json),
         Task("program", False, _program),
         Task("program_free", True, _program_free, _runs),
-        Task("sums", False, _sums, _is_summed, answer=_ANSWER),
         Task("latin", False, _latin),
         Task("latin_free", True, _latin_free, _is_latin),
     ),
     symbols=(
         *(*LETTERS, *DIGITS, *NAMES, "name", "age", DEF, RETURN),
-        *(",", "+", "-", "*", "=", ";", "#", "_", ":", "(", ")", "[", "]", "{", "}", '"', NEWLINE, INDENT),
+        *(",", "+", "-", "*", "=", ";", "_", ":", "(", ")", "[", "]", "{", "}", '"', NEWLINE, INDENT),
     ),
     prompt_length=40,
     canvas_length=96,

@@ -78,8 +78,7 @@ class CanvasTrainingOptions:
     adam_learning_rate: float = 2e-3
     warmup_steps: int = 200
     weights: tuple[tuple[str, float], ...] = (
-        *(("addition", 2.0), ("records", 0.5), ("json", 3.5), ("program", 1.5), ("program_free", 2.5), ("sums", 2.0)),
-        *(("latin", 2.0), ("latin_free", 1.5)),
+        *(("addition", 2.0), ("json", 3.0), ("program_free", 1.5), ("latin", 2.0), ("latin_free", 1.5)),
     )
     bf16: bool = False
     save_steps: int = 500
