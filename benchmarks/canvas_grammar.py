@@ -97,11 +97,14 @@ class Case:
 
 
 def with_holes(answer: Symbols) -> list[str | int]:
-    """The sums of the first two statements of a function, three symbols each, become holes of five."""
+    """The sums of the first two statements of a function, three symbols each, become holes of five.
+
+    At least eight slots stand behind it, as many as make whole blocks of eight.
+    """
     first, second, *_ = (i + 1 for i, symbol in enumerate(answer) if symbol == "=")
     texts = ("".join(part) for part in (answer[:first], answer[first + 3 : second], answer[second + 3 :]))
     before, between, behind = texts
-    return [before, 5, between, 5, behind, 8]
+    return [before, 5, between, 5, behind, 8 + -(len(answer) + 4) % 8]
 
 
 CASES = (
