@@ -124,7 +124,7 @@ def diffusion(
         typer.Option(help="How often tasks are drawn: json=4,latin=2; others count 1.", show_default=False),
     ] = None,
     bf16: Annotated[
-        bool, typer.Option("--bf16", help="Multiply in bfloat16: twice as fast with AVX512-BF16 or AMX, else slower.")
+        bool, typer.Option("--bf16", help="Multiply in bfloat16, twice as fast where the processor can (AVX512-BF16).")
     ] = False,
     threads: Annotated[
         int, typer.Option(min=1, help="Threads. A step of the short tasks takes some tenths of a second with one.")

@@ -59,8 +59,7 @@ class CanvasTrainingOptions:
         muon_learning_rate, adam_learning_rate: at their peak.
         warmup_steps: steps in which the learning rates rise.
         weights: how often each task is drawn in relation to the others; tasks that are not named count 1.
-        bf16: multiply in bfloat16; the weights stay float32. On two cores with AVX512-BF16 a step takes half the time;
-            without such instructions it takes longer.
+        bf16: multiply in bfloat16; the weights stay float32. On two cores with AVX512-BF16 a step takes half the time.
         save_steps: steps between two saved states, a multiple of 50, so that no point of the curve is cut.
         seed: of start and data.
         start: directory of a model of the same shape whose training goes on, with learning rates that rise anew; its
