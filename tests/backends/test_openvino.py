@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 import torch
+from openvino import opset13
 from transformers import (
     AutoModelForCausalLM,
     FalconConfig,
@@ -18,6 +20,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from unspool.backends import separate_widths
 from unspool.backends.openvino import OpenVINOModel, OpenVINOSession
 from unspool.backends.openvino_convert import Weights, convert
 from unspool.calibration import processor
@@ -182,6 +185,33 @@ def test_separated_widths_score_to_the_last_bit_as_one_graph_for_all(pair: Pair)
             session.commit([0])
     for entries, same in zip(other._cache, one._cache, strict=True):
         np.testing.assert_array_equal(entries, same)
+
+
+def test_a_branch_runs_for_its_width_and_short_caches_alone(pair: Pair) -> None:
+    core = openvino.Core()
+    graph = core.read_model(pair.directory / "openvino_model.xml")
+    separate_widths.separate(graph, (1, 8))
+    conditions = [op.input_value(0) for op in graph.get_ordered_ops() if op.get_type_name() == "If"]
+    asked = openvino.Model([opset13.result(condition) for condition in conditions], [*graph.get_parameters()])
+    past = next(x for x in asked.inputs if "past_keys" in x.get_names()).partial_shape
+    request = core.compile_model(asked, "CPU").create_infer_request()
+
+    def run(width: int, slots: int) -> tuple[bool, ...]:
+        shape = [slots if size.is_dynamic else size.get_length() for size in past]
+        for port in asked.inputs:
+            name = port.get_any_name()
+            sizes = (
+                shape
+                if name == "past_keys"
+                else [width if d.is_dynamic else d.get_length() for d in port.partial_shape]
+            )
+            kind = np.int64 if port.element_type == openvino.Type.i64 else np.float32
+            request.set_tensor(name, openvino.Tensor(np.zeros(sizes, kind)))
+        request.infer()
+        return tuple(bool(output.data.item()) for output in request.output_tensors)
+
+    assert run(1, 1023) == (True, False, False) and run(8, 128) == (False, True, False)
+    assert run(12, 128) == run(1, 1024) == run(8, 2048) == (False, False, True)
 
 
 def test_a_model_whose_preparation_is_interrupted_goes_on_as_it_was(

@@ -103,11 +103,23 @@ def test_an_interrupted_run_gives_the_same_model_and_the_loss_falls(tmp_path: Pa
         train(tmp_path / "whole", replace(TINY, seed=1))
 
 
-def test_bfloat16_learns_nearly_the_same_and_keeps_float32_weights(tmp_path: Path) -> None:
+def test_bfloat16_learns_nearly_the_same_and_keeps_float32_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = set()
+
+    def watched(model: torch.nn.Module, ids: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            kinds.add(model(input_ids=ids[:1]).logits.dtype)
+        return loss(model, ids, masked)
+
+    monkeypatch.setattr(canvas_model, "loss", watched)
     for name, bf16 in (("plain", False), ("bf16", True)):
+        kinds.clear()
         train(tmp_path / name, replace(TINY, bf16=bf16))
+        assert kinds == {torch.bfloat16 if bf16 else torch.float32}
     plain, rounded = (json.loads((tmp_path / name / CURVE).read_text())[1]["loss"] for name in ("plain", "bf16"))
-    assert rounded != plain, "or nothing was multiplied in bfloat16"
+    assert rounded != plain
     assert rounded == pytest.approx(plain, rel=0.02)
     stored = AutoModelForCausalLM.from_pretrained(tmp_path / "bf16", dtype="auto")
     assert {parameter.dtype for parameter in stored.parameters()} == {torch.float32}

@@ -49,7 +49,7 @@ QUESTIONS = 50
 
 @dataclass(frozen=True)
 class CanvasTrainingOptions:
-    """Defaults are those of the models that ship.
+    """What a model that ships was trained with stands in its ``canvas.json``.
 
     Attributes:
         task_set: of ``TASK_SETS``.
