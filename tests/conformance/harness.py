@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def decode(
         assert tree.tokens[0] == tokens[-1]
         scores = session.score(tree)
         target = ScoredTarget(tree, np.asarray(scores.logits, dtype=np.float64), context)
-        decision = rule.decide(target, round_generator(seed, len(tokens)))
+        decision = rule.decide(target, partial(round_generator, seed, len(tokens)))
         session.commit(decision.path)
         tokens += [tree.tokens[node] for node in decision.path[1:]] + [decision.token]
         rounds += 1

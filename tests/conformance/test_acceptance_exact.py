@@ -133,7 +133,7 @@ def test_drafted_token_of_probability_zero_is_an_error() -> None:
         distribution = DraftDistribution(np.array([0.5, 0.5, 0.0]), replacement)
         tree = TokenTree((0, 2), (-1, 0), drafts=(-1, 0), distributions=(distribution,))
         with pytest.raises(ValueError, match="'draft' drafted token 2"):
-            Lossless().decide(TextTarget(target, (0,), tree), np.random.default_rng(0))
+            Lossless().decide(TextTarget(target, (0,), tree), np.random.default_rng)
 
 
 def test_siblings_beyond_an_exhausted_draft_are_skipped() -> None:
@@ -153,7 +153,7 @@ def test_tokens_of_probability_zero_are_never_taken() -> None:
 
     target = ToyModel(np.tile([0.0, 0.0, 0.4, 0.6], (5, 1)))
     tree = TokenTree((0, 1), (-1, 0))
-    assert Lossless().decide(TextTarget(target, (0,), tree), Zero()) == Decision((0,), 2)  # type: ignore[arg-type]
+    assert Lossless().decide(TextTarget(target, (0,), tree), Zero) == Decision((0,), 2)  # type: ignore[arg-type]
 
 
 def test_rejection_that_only_rounding_allows_accepts_the_child() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unspool.engine.numeric import log_softmax, log_sum_exp, softmax, top_k
+from unspool.engine.numeric import argmax, log_softmax, log_sum_exp, runner_up, softmax, top_k
 
 
 def reference(rows, k):
@@ -14,11 +14,16 @@ def reference(rows, k):
 
 
 def check(rows, k):
-    ids, values = top_k(rows, k)
     expected_ids, expected_values = reference(rows, k)
-    assert np.array_equal(ids, expected_ids)
-    assert np.array_equal(values, expected_values)
-    assert values.dtype == rows.dtype
+    for peaks in (None, *(rows.reshape(len(rows), -1, run).max(axis=2) for run in (4, 100) if not rows.shape[1] % run)):
+        ids, values = top_k(rows, k, peaks)
+        assert np.array_equal(ids, expected_ids)
+        assert np.array_equal(values, expected_values)
+        assert values.dtype == rows.dtype
+        if peaks is not None:
+            for row, of_row, best in zip(rows, peaks, expected_ids, strict=True):
+                assert argmax(row, of_row) == best[0]
+                assert runner_up(row, int(best[0]), of_row) == np.delete(row, best[0]).max(initial=-np.inf)
 
 
 @pytest.mark.parametrize("vocab", [1, 8, 128, 129, 5003, 20000])

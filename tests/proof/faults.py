@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -117,7 +117,7 @@ ONLY_SESSIONS_SHOW = {
 class KeepsRejected(Follow):
     """Keeps the first draft though plain decoding takes another token."""
 
-    def decide(self, target: Target, rng: np.random.Generator) -> Decision:
+    def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
         decision = super().decide(target, rng)
         children = target.tree.children[decision.path[-1]]
         if not children:
@@ -128,7 +128,7 @@ class KeepsRejected(Follow):
 class TokenOfTheParent(Follow):
     """Takes the last token from the node before the last accepted one."""
 
-    def decide(self, target: Target, rng: np.random.Generator) -> Decision:
+    def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
         decision = super().decide(target, rng)
         return Decision(decision.path, target.choose(decision.path[max(0, len(decision.path) - 2)]))
 
@@ -136,7 +136,7 @@ class TokenOfTheParent(Follow):
 class KeepsRejectedDraws(Lossless):
     """Takes the first draft if it is likely at all."""
 
-    def decide(self, target: Target, rng: np.random.Generator) -> Decision:
+    def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
         decision = super().decide(target, rng)
         children = target.tree.children[0]
         return Decision((0, children[0]), decision.token) if children else decision

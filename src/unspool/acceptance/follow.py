@@ -11,6 +11,8 @@ Left out: nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from unspool.engine.contracts import Decision, Target
@@ -21,7 +23,7 @@ class Follow:
 
     tests_draws = False
 
-    def decide(self, target: Target, rng: np.random.Generator) -> Decision:
+    def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
         """Descend while a child holds the token that plain decoding takes; ``rng`` is not used."""
         tree = target.tree
         path = [0]

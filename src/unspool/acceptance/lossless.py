@@ -13,6 +13,7 @@ Left out: nothing; siblings of one node may mix point masses and draws from seve
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -54,13 +55,13 @@ class Lossless:
 
     tests_draws = True
 
-    def decide(self, target: Target, rng: np.random.Generator) -> Decision:
+    def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
         """Walk the tree with fresh randomness.
 
         Raises:
             ValueError: if a drafted token has probability 0 in the distribution that it is said to be drawn from.
         """
-        return self.walk(target, _Random(rng))
+        return self.walk(target, _Random(rng()))
 
     def walk(self, target: Target, chance: Chance) -> Decision:
         """The rule itself, with its randomness as an argument, so that tests can sum over every outcome."""

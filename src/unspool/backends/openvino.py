@@ -90,7 +90,9 @@ class OpenVINOModel:
         graph = core.read_model(self._directory / "openvino_model.xml")
         if separate:
             separate_widths.separate(graph, separate)
-        self._request = core.compile_model(graph, "CPU", self._properties).create_infer_request()
+        compiled = core.compile_model(graph, "CPU", self._properties)
+        self._peaks = any("peaks" in output.get_names() for output in compiled.outputs)
+        self._request = compiled.create_infer_request()
         # The first pass repacks the weights. Done here, so that the first request does not wait for it, and so that the
         # file's pages can go as soon as they are copied.
         with released(self._directory / "openvino_model.bin"):
@@ -156,8 +158,8 @@ class OpenVINOModel:
 
     def infer(
         self, cache: Entries, inputs: dict[str, NDArray[Any]]
-    ) -> tuple[NDArray[np.float32], Entries, NDArray[np.float32]]:
-        """One pass; returns views of logits, of new keys and values, and of hidden states, valid until the next."""
+    ) -> tuple[NDArray[np.float32], Entries, NDArray[np.float32], NDArray[np.float32] | None]:
+        """One pass; returns views, valid until the next: logits, new keys and values, hidden states, peaks."""
         tensor = self._ov.Tensor
         if cache is not self._bound:
             # Bound once per cache array: the graph reads what commit writes into it.
@@ -170,7 +172,8 @@ class OpenVINOModel:
         logits, keys, values, hidden = (
             self._request.get_tensor(name).data for name in ("logits", "new_keys", "new_values", "hidden")
         )
-        return logits, (keys, values), hidden
+        peaks = self._request.get_tensor("peaks").data if self._peaks else None
+        return logits, (keys, values), hidden, peaks
 
 
 class OpenVINOSession:
@@ -215,17 +218,23 @@ class OpenVINOSession:
             "rows": np.arange(size) if rows is None else np.array(wanted, dtype=np.int64),
             **self._masks(tree, positions),
         }
-        logits, self._new, hidden = self._model.infer(self._cache, inputs)
-        kept = hidden[: len(wanted)] if self._hidden_states else None
-        return Scores(logits[: len(wanted)], wanted, (time.perf_counter() - start) * 1000, kept)
+        logits, self._new, hidden, peaks = self._model.infer(self._cache, inputs)
+        count = len(wanted)
+        return Scores(
+            logits[:count],
+            wanted,
+            (time.perf_counter() - start) * 1000,
+            hidden[:count] if self._hidden_states else None,
+            None if peaks is None else peaks[:count],
+        )
 
     def detach(self, scores: Scores) -> Scores:
         """Copy what the last pass left in memory that the model's next pass overwrites."""
         assert self._new is not None
         keys, values = self._new
         self._new = keys.copy(), values.copy()
-        hidden = None if scores.hidden is None else scores.hidden.copy()
-        return Scores(scores.logits.copy(), scores.rows, scores.ms, hidden)
+        hidden, peaks = (None if part is None else part.copy() for part in (scores.hidden, scores.peaks))
+        return Scores(scores.logits.copy(), scores.rows, scores.ms, hidden, peaks)
 
     def _masks(self, tree: TokenTree, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Additive masks [groups x size, capacity + size]: the cache's slots first, then the tree's nodes."""
@@ -287,15 +296,18 @@ class OpenVINOSession:
             "rows": np.zeros(0, dtype=np.int64),
             **dict.fromkeys(masks, self._additive(allowed)),
         }
-        _, (keys, _), _ = self._model.infer(self._cache, inputs)
+        _, (keys, _), *_ = self._model.infer(self._cache, inputs)
         return list(keys[:, :, : len(ids)].copy())
 
     def _fit(self) -> None:
-        """Give the cache a capacity that suits its section; grown by a quarter, so that it seldom grows."""
+        """Give the cache a capacity that suits its section.
+
+        Grown by an eighth, so that it seldom grows, and no more: every pass reads unused slots too.
+        """
         least, most = self._model.sections.capacities(self._length)
         old = self._capacity
         if not least <= old <= most:
-            capacity = min(most, -(-max(least, old + old // 4) // STEP) * STEP)
+            capacity = min(most, -(-max(least, old + old // 8) // STEP) * STEP)
             keys, values = self._cache
             self._cache = _resized(keys, capacity), _resized(values, capacity)
 

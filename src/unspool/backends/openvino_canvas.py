@@ -89,7 +89,7 @@ class OpenVINOCanvasSession:
         seen = np.zeros(past[0].shape[2] + stop - start, np.float32)
         if past is not model.nothing:
             seen[start:stop] = _MASKED
-        logits, new, _ = model.graph.infer(
+        logits, new, *_ = model.graph.infer(
             past,
             {
                 "ids": fed.tokens[None, start:stop],

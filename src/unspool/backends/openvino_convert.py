@@ -10,6 +10,7 @@ Runs once per model and weight format and is the only part of the OpenVINO backe
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,13 +18,17 @@ from typing import Any, Literal
 
 from unspool.errors import UnsupportedError
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 """Raised whenever the graph's inputs, outputs or weights change; converted models of another version are not used."""
 
 Weights = Literal["int8", "int4", "fp32"]
 WEIGHTS: tuple[Weights, ...] = ("int8", "int4", "fp32")
 
 _ATTENTION = "unspool_tree"
+
+# Peaks of logits (``contracts.Scores``) are those of runs of so many tokens, or of the largest divisor that the size of
+# the vocabulary shares with it; shorter runs would save nothing.
+_RUN, _LEAST_RUN = 128, 16
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,8 @@ def _trace(model: Any, info: GraphInfo) -> Any:
         keys, values = torch.cat([past_key, key], 2), torch.cat([past_value, value], 2)
         heads, dim = query.shape[1], query.shape[3]
         scale = dim**-0.5 if scaling is None else scaling
-        scores = query.reshape(1, key.shape[1], -1, dim) @ keys.transpose(2, 3) * scale
+        # Scaled before the product: OpenVINO would scale the keys, which are many, and not the products.
+        scores = (query * scale).reshape(1, key.shape[1], -1, dim) @ keys.transpose(2, 3)
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
         scores = scores + io["mask_sliding" if sliding_window else "mask"]
@@ -193,6 +199,7 @@ def _trace(model: Any, info: GraphInfo) -> Any:
     base = model.get_decoder()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     layers = info.layers
+    run = math.gcd(info.vocab_size, _RUN)
     masks = ["mask", "mask_sliding"] if info.sliding_window else ["mask"]
 
     class Wrapper(torch.nn.Module):  # type: ignore[misc]
@@ -200,7 +207,7 @@ def _trace(model: Any, info: GraphInfo) -> Any:
             super().__init__()
             self.base, self.head = base, head
 
-        def forward(self, ids: Any, positions: Any, rows: Any, *rest: Any) -> tuple[Any, Any, Any, Any]:
+        def forward(self, ids: Any, positions: Any, rows: Any, *rest: Any) -> tuple[Any, ...]:
             *_, past_keys, past_values = rest
             io.update(zip(masks, rest, strict=False))
             io["past"] = list(zip(past_keys.split(1), past_values.split(1), strict=True))
@@ -220,7 +227,8 @@ def _trace(model: Any, info: GraphInfo) -> Any:
             if cap is not None:
                 logits = torch.tanh(logits / cap) * cap
             keys, values = zip(*io["new"], strict=True)
-            return logits, torch.cat(keys), torch.cat(values), hidden
+            results = logits, torch.cat(keys), torch.cat(values), hidden
+            return (*results, logits.unflatten(-1, (-1, run)).amax(-1)) if run >= _LEAST_RUN else results
 
     n, capacity = 3, 7
     example = (
@@ -246,7 +254,7 @@ def _trace(model: Any, info: GraphInfo) -> Any:
     graph.reshape(dict(zip(graph.inputs, shapes, strict=True)))
     for port, name in zip(graph.inputs, names, strict=True):
         port.get_tensor().set_names({name})
-    for port, name in zip(graph.outputs, ("logits", "new_keys", "new_values", "hidden"), strict=True):
+    for port, name in zip(graph.outputs, ("logits", "new_keys", "new_values", "hidden", "peaks"), strict=False):
         port.get_tensor().set_names({name})
     return graph
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEP = 128
-"""Capacities are multiples of this, and so are the ends of sections: blocks of a prefill do not straddle them."""
+"""Capacities are multiples of this, or the end of a section."""
 
-_FIRST = ((384, 0), (256, 512))  # (tokens, first slot) of the sections of caches below 1024 slots
+_FIRST = ((384, 0), (382, 512))  # (tokens, first slot) of the sections of caches below 1024 slots
 _GROUP, _LATER = 1024, 896  # slots of every later group, and the tokens in it
 
 
@@ -42,4 +42,4 @@ class Sections:
     def capacities(self, length: int) -> tuple[int, int]:
         """Smallest and largest capacity of a cache with ``length`` tokens."""
         end = int(self.slots[length + self.room(length) - 1]) + 1
-        return -(-int(self.slots[length]) // STEP) * STEP or STEP, end
+        return min(-(-int(self.slots[length]) // STEP) * STEP or STEP, end), end

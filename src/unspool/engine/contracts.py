@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -38,6 +38,8 @@ class Scores:
             and is overwritten by its next pass.
         rows: the nodes whose logits were asked for, ascending.
         ms: milliseconds that the pass took, shared evenly between the sessions of one batch.
+        peaks: [number of rows, groups] the largest logit of each of some equal runs of the vocabulary, in order, where
+            the backend has found them on the way; rankings then need not read all logits.
         hidden: [number of rows, hidden size], where ``Ability.HIDDEN_STATES`` was asked for.
     """
 
@@ -45,6 +47,7 @@ class Scores:
     rows: tuple[int, ...]
     ms: float
     hidden: NDArray[np.float32] | None = None
+    peaks: Logits | None = None
 
 
 class Session(Protocol):
@@ -199,7 +202,14 @@ class AcceptanceRule(Protocol):
 
     tests_draws: bool
 
-    def decide(self, target: Target, rng: np.random.Generator) -> Decision: ...
+    def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
+        """The path that stays and the token after it.
+
+        Args:
+            rng: makes the generator of this round, which no other round draws from. Called only where it is needed:
+                to make one costs more than a greedy decision.
+        """
+        ...
 
 
 @runtime_checkable

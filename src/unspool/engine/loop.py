@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from unspool.engine.contracts import (
     Drafter,
     LanguageModel,
     Logits,
+    Scores,
     Session,
     Shaper,
 )
@@ -86,11 +88,12 @@ class _Step:
     ms: float
     logits: Logits
     _target: ShapedTarget = field(repr=False)
+    _peaks: Logits | None = field(default=None, repr=False)
     _top: tuple[NDArray[np.int64], Logits] | None = field(default=None, repr=False)
 
     def top_k(self, k: int) -> tuple[NDArray[np.int64], Logits]:
         if self._top is None or self._top[0].shape[1] < min(k, self.logits.shape[1]):
-            self._top = numeric.top_k(self.logits, k)
+            self._top = numeric.top_k(self.logits, k, self._peaks)
         ids, values = self._top
         return ids[:, :k], values[:, :k]
 
@@ -142,12 +145,14 @@ class _Row:
             raise ValueError(f"{self.request.method}: a drafted token lies outside the vocabulary")
         return tree, _ms(start)
 
-    def accept(self, tree: TokenTree, logits: Logits, draft_ms: float, score_ms: float, batch_pass: int) -> StepEvent:
+    def accept(self, tree: TokenTree, scores: Scores, draft_ms: float, batch_pass: int) -> StepEvent:
         start = time.perf_counter()
         request, options = self.request, self.request.options
-        target = ShapedTarget(tree, logits, self.tokens, request.shapers, options, request.constraint)
+        target = ShapedTarget(
+            tree, scores.logits, self.tokens, request.shapers, options, request.constraint, scores.peaks
+        )
         position = len(self.tokens)
-        decision = request.rule.decide(target, rule_generator(options.seed, position))
+        decision = request.rule.decide(target, partial(rule_generator, options.seed, position))
         candidates = [*(tree.tokens[node] for node in decision.path[1:]), decision.token]
         emitted: list[int] = []
         for token in candidates:
@@ -176,7 +181,9 @@ class _Row:
         accept_ms = _ms(start)
         start = time.perf_counter()
         if not self.finished and self._asked:
-            request.drafter.observe(_Step(tree, decision, tuple(emitted), self.context, score_ms, logits, target))
+            request.drafter.observe(
+                _Step(tree, decision, tuple(emitted), self.context, scores.ms, scores.logits, target, scores.peaks)
+            )
         event = StepEvent(
             row=self.index,
             index=self.steps,
@@ -189,7 +196,7 @@ class _Row:
             margins=margins,
             logprobs=logprobs,
             draft_ms=draft_ms,
-            score_ms=score_ms,
+            score_ms=scores.ms,
             accept_ms=accept_ms,
             observe_ms=_ms(start),
             alternatives=alternatives,
@@ -289,7 +296,7 @@ def _decode(model: LanguageModel, requests: Sequence[Request], plan: BatchPlan) 
             trees = [tree for tree, _ in proposals]
             scores = model.score_many([row.session for row in rows], trees)
             for row, (tree, draft_ms), score in zip(rows, proposals, scores, strict=True):
-                yield row.accept(tree, score.logits, draft_ms, score.ms, passes)
+                yield row.accept(tree, score, draft_ms, passes)
                 if row.finished:
                     row.close()
                     del active[row.index]

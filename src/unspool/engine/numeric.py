@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 _GROUP = 128
 
 
-def top_k(rows: NDArray[Any], k: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+def top_k(rows: NDArray[Any], k: int, peaks: NDArray[Any] | None = None) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Ids and values [n, k] of the ``k`` largest entries of each row [n, vocabulary]; best first, lowest id first.
 
     The maxima of groups of up to 128 entries are found first: ``k`` groups hold an entry as large as the ``k``-th
@@ -18,6 +18,8 @@ def top_k(rows: NDArray[Any], k: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """
     n, vocab = rows.shape
     k = min(k, vocab)
+    if peaks is not None and k <= peaks.shape[1] and (found := _top_of_peaks(rows, k, peaks)):
+        return found
     size = min(_GROUP, vocab // (2 * k)) if k else 0
     if size < 2:
         return _sorted_top(rows, np.broadcast_to(np.arange(vocab), rows.shape), k)
@@ -39,6 +41,41 @@ def top_k(rows: NDArray[Any], k: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
             candidates = np.arange(vocab)
         ids[i], values[i] = (a[0] for a in _sorted_top(row[candidates][None], candidates[None], k))
     return ids, values
+
+
+def _top_of_peaks(rows: NDArray[Any], k: int, peaks: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
+    """As ``top_k``, all rows at once and reading only runs with large peaks; None where some are no numbers."""
+    n, groups = peaks.shape
+    floor = np.partition(peaks, groups - k, axis=1)[:, groups - k, None]
+    owner, group = np.nonzero(peaks >= floor)
+    runs = rows.reshape(n, groups, -1)[owner, group]
+    run, at = np.nonzero(runs >= floor[owner, 0, None])
+    values, ids, owner = runs[run, at], group[run] * runs.shape[1] + at, owner[run]
+    counts = np.bincount(owner, minlength=n)
+    if counts.min() < k:
+        return None
+    # Stable, and ids ascend: among equals the lowest comes first.
+    order = np.lexsort((-values, owner))
+    first = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
+    return ids[first], values[first]
+
+
+def argmax(row: NDArray[Any], peaks: NDArray[Any]) -> int:
+    """Index of the largest entry, the first among equals, by the peaks of the row's runs."""
+    size = len(row) // len(peaks)
+    start = int(peaks.argmax()) * size
+    return start + int(row[start : start + size].argmax())
+
+
+def runner_up(row: NDArray[Any], best: int, peaks: NDArray[Any] | None = None) -> float:
+    """The largest entry besides that at ``best``, by the peaks of the row's runs if there are any; -inf if alone."""
+    if peaks is None:
+        return float(max(row[:best].max(initial=-np.inf), row[best + 1 :].max(initial=-np.inf)))
+    size = len(row) // len(peaks)
+    group = best // size
+    start = group * size
+    others = max(peaks[:group].max(initial=-np.inf), peaks[group + 1 :].max(initial=-np.inf))
+    return max(float(others), runner_up(row[start : start + size], best - start))
 
 
 def _sorted_top(values: NDArray[Any], ids: NDArray[np.int64], k: int) -> tuple[NDArray[np.int64], NDArray[Any]]:

@@ -39,6 +39,7 @@ class ShapedTarget:
         options: ``temperature`` (0 is greedy) and ``seed``; temperature itself is one of the shapers.
         constraint: which tokens may follow. One that is ``Permitting`` is asked for its mask only where the token that
             would be chosen without it is not allowed, or where more than the choice is asked for.
+        peaks: see ``contracts.Scores``.
 
     Raises:
         UnspoolError: when a node is asked for after which no token may follow, or whose logits are not numbers.
@@ -52,9 +53,12 @@ class ShapedTarget:
         shapers: Sequence[Shaper],
         options: GenerationOptions,
         constraint: Constraint | None = None,
+        peaks: Logits | None = None,
     ) -> None:
         self.tree = tree
         self._logits = logits
+        # Of raw rows: of no use where rows are shaped, or noise is added.
+        self._peaks = peaks if options.greedy and not shapers and constraint is None else None
         self._context = context_tokens
         self._shapers = shapers
         self._options = options
@@ -86,8 +90,8 @@ class ShapedTarget:
         bound.
         """
         scores, _, best = self._pick(node)
-        second = max(scores[:best].max(initial=-np.inf), scores[best + 1 :].max(initial=-np.inf))
-        return float(scores[best]) - float(second)
+        second = numeric.runner_up(scores, best, None if self._peaks is None else self._peaks[node])
+        return float(scores[best]) - second
 
     def probabilities(self, node: int) -> NDArray[np.float64]:
         """What plain decoding draws the token after ``node`` from: float64 [vocabulary], sums to 1, a new array.
@@ -137,6 +141,8 @@ class ShapedTarget:
 
     def _best(self, node: int, scores: NDArray[Any]) -> _Pick:
         ids = None
+        if self._peaks is not None:
+            return _Pick(scores, None, numeric.argmax(scores, self._peaks[node]))
         if not self._options.greedy:
             # The sum that `noise.draw` takes the argmax of, kept for the margin. In place: for a large vocabulary a
             # fresh array costs more than the logarithm.

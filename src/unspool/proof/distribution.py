@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import erfc, exp, pi, sqrt
 
 import numpy as np
@@ -103,7 +104,7 @@ class Prefix:
                 tree = drafter.propose(context, MAX_TREE_NODES).truncated(levels - 1)
             options = replace(self._options, seed=seed)
             target = ShapedTarget(tree, self._logits(emitted, tree), tokens, self._shapers, options)
-            decision = rule.decide(target, rule_generator(seed, len(tokens)))
+            decision = rule.decide(target, partial(rule_generator, seed, len(tokens)))
             self.drafted += len(tree) > 1
             self.accepted += len(decision.path) > 1
             emitted += (*(tree.tokens[node] for node in decision.path[1:]), decision.token)
