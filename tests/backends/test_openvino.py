@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +242,26 @@ def test_a_model_whose_preparation_is_interrupted_goes_on_as_it_was(
         model.separate_widths()
     assert not model.separated(0)
     np.testing.assert_array_equal(model.open().score(TokenTree.chain(PROMPT)).logits, expected)
+
+
+def test_weights_move_into_huge_pages_once_passes_have_taken_long(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    def moved() -> Iterator[None]:
+        for step in range(3):
+            steps.append(step)
+            yield
+
+    monkeypatch.setattr("unspool.backends.openvino.moved_to_huge_pages", moved)
+    model = OpenVINOModel(pair.directory, threads=1)
+    session = model.open()
+    session.score(TREE)
+    assert not steps
+    before = session.score(TREE).logits.copy()
+    monkeypatch.setattr("unspool.backends.openvino._WORTH_MS", 0.0)
+    for expected in ([0], [0, 1], [0, 1, 2], [0, 1, 2]):
+        assert (session.score(TREE).logits == before).all()
+        assert steps == expected
 
 
 def test_commit_and_rewind_refuse_what_makes_no_sense(pair: Pair) -> None:

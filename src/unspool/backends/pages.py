@@ -1,7 +1,10 @@
-"""Gives file-backed memory back to the system.
+"""Which pages the weights lie in.
 
 OpenVINO maps the weight file and repacks it into memory of its own during the first pass; after that the mapped pages
 are dead weight. The kernel would drop them only under pressure, and until then they count as this process's memory.
+
+Its own memory has pages of 4 kB, and a pass reads all of it: looking up where each page lies takes a tenth of the time
+(seen on a virtual machine). Huge pages of 2 MB need few look-ups.
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _MADV_DONTNEED = 4
+_MADV_COLLAPSE = 25
 _EVERY = 0.02
+_HUGE = 2 << 20
+_PART = 4 * _HUGE
 
 
 @contextmanager
@@ -51,3 +57,32 @@ def _drop(file: Path) -> None:
         if line.endswith(name):
             start, end = (int(part, 16) for part in line.split(" ", 1)[0].split("-"))
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+
+
+def moved_to_huge_pages() -> Iterator[None]:
+    """Move this process's large blocks of memory into huge pages, some 10 ms a step, a second for half a gigabyte.
+
+    What they hold stays as it is. A part that the system does not move stays where it is: all do before Linux 6.1.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    for start, end in _blocks():
+        for at in range(start, end, _PART):
+            libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(min(_PART, end - at)), _MADV_COLLAPSE)
+            yield
+
+
+def _blocks() -> list[tuple[int, int]]:
+    """Start and end, on borders of huge pages, of this process's anonymous memory that is mostly in use."""
+    blocks = []
+    start = end = size = 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        head, *rest = line.split()
+        if not head.endswith(":"):
+            low, high = (int(part, 16) for part in head.split("-"))
+            start, end = -(-low // _HUGE) * _HUGE, high // _HUGE * _HUGE if rest[3] == "0" else 0  # 0: of no file
+            size = high - low
+        elif head == "Anonymous:" and end > start and int(rest[0]) << 10 > size // 2:
+            blocks.append((start, end))
+    return blocks
