@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 from unspool import __version__
 from unspool.backends import store
-from unspool.engine.contracts import LanguageModel
+from unspool.engine.contracts import Ability, LanguageModel, SeparableModel
 from unspool.engine.cost import CostCurve, measure
 
 _INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8")
@@ -71,7 +72,9 @@ def load(model: LanguageModel, key: str) -> CostCurve | None:
 
 
 def calibrate(model: LanguageModel, key: str, progress: Callable[[float], None] = lambda done: None) -> CostCurve:
-    """Measure the curve now (under 10 s) and store it."""
+    """Measure the curve now (under 10 s) and store it: that of a model which has decoded for a while."""
+    if Ability.SEPARATE_WIDTHS in model.abilities:
+        cast("SeparableModel", model).settle()
     curve = measure(model, progress=progress)
     content = {"fingerprint": fingerprint(model, key), "curve": asdict(curve)}
     with store.atomic_file(path_of(model, key)) as temporary:

@@ -60,6 +60,9 @@ def test_a_slower_machine_scales_all_widths_and_an_odd_pass_changes_little() -> 
     before = costs.row(0)[0]
     costs.observe(1, 0, 15_000.0)
     assert costs.row(0)[0] < 1.05 * before
+    costs = PassCosts(curve)
+    costs.observe(1, 0, 25.0)  # the first pass of its shape
+    assert costs.row(0)[0] < 1.2 * curve.row(0)[0]
     costs.observe(100, 0, 1.0)  # wider than any that was measured: nothing to compare it with
 
 
@@ -70,6 +73,9 @@ class Separable:
 
     def separated(self, length: int) -> frozenset[int]:
         return frozenset({1, 8}) if self.calls and length < 100 else frozenset()
+
+    def settle(self) -> None:
+        raise AssertionError("costs do not depend on it")
 
     def separate_widths(self) -> None:
         self.calls += 1

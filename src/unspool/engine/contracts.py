@@ -149,6 +149,10 @@ class SeparableModel(LanguageModel, Protocol):
         """
         ...
 
+    def settle(self) -> None:
+        """Do now what the model does by and by to passes of all widths once it has decoded for some seconds."""
+        ...
+
     def separate_widths(self) -> None:
         """Prepare the widths that are frequent for themselves: takes seconds and memory, once. Logits stay the same."""
         ...

@@ -20,7 +20,7 @@ from unspool.engine.tree import TokenTree
 
 NODES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64)
 LENGTHS = (32, 256, 1024)
-SECONDS = 9.0
+SECONDS = 8.0
 _BLOCK = 128
 
 _FORGET = 0.95
@@ -33,8 +33,9 @@ _WORTH_MS = 6000.0
 """What changes of width must have cost before every width is prepared for itself, which costs about as much: so a
 process never pays more than twice what it would have paid had it known how long it lives."""
 
-_ODDEST = 2.0
-"""Ratio of a pass to the curve beyond which it counts no more: something else ran meanwhile."""
+_ODDEST = 1.25
+"""How many times what was expected a pass counts at most, and the inverse at least: the first pass of a shape, or one
+beside which something else ran, takes up to twice its time."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,12 @@ class PassCosts:
         if width not in self._free(length):
             self._width = width
         ratio = (ms - change) / float(self.curve.row(length)[width - 1])
-        ratio = min(max(ratio, 1 / _ODDEST), _ODDEST)
+        common = self._ratio(0, 1.0)
         for key in (0, self.curve.nodes[bisect_left(self.curve.nodes, width)]):
+            expected = self._ratio(key, common)
+            counted = min(max(ratio, expected / _ODDEST), expected * _ODDEST)
             total, passes = self._seen.get(key, (0.0, 0.0))
-            self._seen[key] = (total * _FORGET + ratio, passes * _FORGET + 1)
+            self._seen[key] = (total * _FORGET + counted, passes * _FORGET + 1)
 
     def _ratio(self, key: int, prior: float) -> float:
         total, passes = self._seen.get(key, (0.0, 0.0))
