@@ -207,3 +207,23 @@ def test_logits_that_are_not_numbers(fields):
     logits[0, 3] = np.nan
     with pytest.raises(UnspoolError, match="position 5 hold NaN"):
         ShapedTarget(TREE, logits, CONTEXT, build(options), options).choose(0)
+
+
+@pytest.mark.parametrize("kind", ["greedy", "ties", "sampled", "shaped", "constrained"])
+def test_peaks_change_nothing(kind: str) -> None:
+    """They are those of raw rows, so what is sampled, shaped or constrained must not be chosen by them."""
+    logits = scored(64)
+    if kind == "ties":
+        logits = np.round(logits)
+    options = {"sampled": GenerationOptions(temperature=1.5), "shaped": GenerationOptions(repetition_penalty=50.0)}
+    options = options.get(kind, GenerationOptions())
+    constraint = Only(64, range(40, 50)) if kind == "constrained" else None
+    peaks = logits.reshape(len(TREE), -1, 8).max(axis=2)
+    if kind == "shaped":
+        logits[:, CONTEXT[-1]] = peaks[:, 0] = 9.0  # the best raw token, which the penalty forbids
+    plain, peaked = (
+        ShapedTarget(TREE, logits, CONTEXT, build(options), options, constraint, given) for given in (None, peaks)
+    )
+    for node in range(len(TREE)):
+        assert peaked.choose(node) == plain.choose(node)
+        assert peaked.margin(node) == plain.margin(node)
