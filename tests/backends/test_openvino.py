@@ -246,7 +246,7 @@ def test_a_model_whose_preparation_is_interrupted_goes_on_as_it_was(
 def test_weights_move_into_huge_pages_once_passes_have_taken_long(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
 
-    def moved() -> Iterator[None]:
+    def moved(but: object) -> Iterator[None]:
         for step in range(3):
             steps.append(step)
             yield

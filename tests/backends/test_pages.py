@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unspool.backends.pages import moved_to_huge_pages
+from unspool.backends.pages import _without, blocks, moved_to_huge_pages
 
 MB = 1 << 20
 
@@ -28,6 +28,8 @@ def test_large_blocks_move_and_keep_what_they_hold(tmp_path: Path) -> None:
         copy_on_write = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE)  # a library's data is such a block
         copy_on_write.write(text)
         before = _huge_kb()
+        list(moved_to_huge_pages(but=blocks()))
+        assert _huge_kb() - before < 8 * 1024, "what was there before stays"
         steps = sum(1 for _ in moved_to_huge_pages())
         moved = _huge_kb() - before
         assert block[:] == copy_on_write[:] == text
@@ -37,3 +39,10 @@ def test_large_blocks_move_and_keep_what_they_hold(tmp_path: Path) -> None:
     if not moved:
         pytest.skip("this kernel does not move memory into huge pages")
     assert moved >= 12 * 1024
+
+
+def test_what_is_left_of_a_block() -> None:
+    assert list(_without((0, 10), [(2, 4), (6, 12)])) == [(0, 2), (4, 6)]
+    assert list(_without((5, 10), [(0, 6), (8, 9), (20, 30)])) == [(6, 8), (9, 10)]
+    assert list(_without((5, 10), [(0, 3)])) == [(5, 10)]
+    assert list(_without((5, 10), [(0, 30)])) == []

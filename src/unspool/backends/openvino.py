@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from unspool.backends import rotary, separate_widths
 from unspool.backends.openvino_convert import FORMAT_VERSION, GraphInfo
-from unspool.backends.pages import moved_to_huge_pages, released
+from unspool.backends.pages import blocks, moved_to_huge_pages, released
 from unspool.backends.sections import STEP, Sections
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.tree import TokenTree
@@ -77,6 +77,7 @@ class OpenVINOModel:
         self._separated: frozenset[int] = frozenset()
         self._passes_ms = 0.0
         self._moving: Iterator[None] | None = None
+        self._before = blocks()  # memory that is not the model's
         self._directory, self._properties = directory, properties
         self.settings = {
             "backend": "openvino",
@@ -122,7 +123,7 @@ class OpenVINOModel:
 
     def settle(self) -> None:
         """See ``SeparableModel``: the weights move into huge pages."""
-        self._moving = moved_to_huge_pages()
+        self._moving = moved_to_huge_pages(self._before)
         for _ in self._moving:
             pass
 
@@ -173,7 +174,7 @@ class OpenVINOModel:
     def move(self) -> None:
         """Move a part of the weights into huge pages, if passes have taken long enough."""
         if self._moving is None and self._passes_ms > _WORTH_MS:
-            self._moving = moved_to_huge_pages()
+            self._moving = moved_to_huge_pages(self._before)
         if self._moving is not None:
             next(self._moving, None)
 

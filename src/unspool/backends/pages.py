@@ -13,7 +13,7 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,9 @@ _MADV_COLLAPSE = 25
 _EVERY = 0.02
 _HUGE = 2 << 20
 _PART = 4 * _HUGE
+
+Block = tuple[int, int]
+"""First address and the one behind the last."""
 
 
 @contextmanager
@@ -59,23 +62,30 @@ def _drop(file: Path) -> None:
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
 
 
-def moved_to_huge_pages() -> Iterator[None]:
+def moved_to_huge_pages(but: Sequence[Block] = ()) -> Iterator[None]:
     """Move this process's large blocks of memory into huge pages, some 10 ms a step, a second for half a gigabyte.
 
     What they hold stays as it is. A part that the system does not move stays where it is: all do before Linux 6.1.
+
+    Args:
+        but: what stays where it is, as ``blocks`` gave it: what others had in memory before.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    for start, end in _blocks():
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform.startswith("linux") else None
+    for start, end in (part for block in blocks() for part in _without(block, but)):
         for at in range(start, end, _PART):
+            assert libc is not None, "there are no blocks elsewhere"
             libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(min(_PART, end - at)), _MADV_COLLAPSE)
             yield
 
 
-def _blocks() -> list[tuple[int, int]]:
-    """Start and end, on borders of huge pages, of this process's anonymous memory that is mostly in use."""
-    blocks = []
+def blocks() -> list[Block]:
+    """Start and end, on borders of huge pages, of this process's anonymous memory that is mostly in use, ascending.
+
+    Empty on systems other than Linux.
+    """
+    if not sys.platform.startswith("linux"):
+        return []
+    found = []
     start = end = size = 0
     for line in Path("/proc/self/smaps").read_text().splitlines():
         head, *rest = line.split()
@@ -84,5 +94,17 @@ def _blocks() -> list[tuple[int, int]]:
             start, end = -(-low // _HUGE) * _HUGE, high // _HUGE * _HUGE if rest[3] == "0" else 0  # 0: of no file
             size = high - low
         elif head == "Anonymous:" and end > start and int(rest[0]) << 10 > size // 2:
-            blocks.append((start, end))
-    return blocks
+            found.append((start, end))
+    return found
+
+
+def _without(block: Block, others: Sequence[Block]) -> Iterator[Block]:
+    """What is left of a block, part by part. ``others`` ascend."""
+    at, end = block
+    for low, high in others:
+        if high > at and low < end:
+            if low > at:
+                yield at, low
+            at = high
+    if at < end:
+        yield at, end
