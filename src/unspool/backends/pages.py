@@ -70,10 +70,12 @@ def moved_to_huge_pages(but: Sequence[Block] = ()) -> Iterator[None]:
     Args:
         but: what stays where it is, as ``blocks`` gave it: what others had in memory before.
     """
-    libc = ctypes.CDLL(None, use_errno=True) if sys.platform.startswith("linux") else None
-    for start, end in (part for block in blocks() for part in _without(block, but)):
+    parts = [part for block in blocks() for part in _without(block, but)]
+    if not parts:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    for start, end in parts:
         for at in range(start, end, _PART):
-            assert libc is not None, "there are no blocks elsewhere"
             libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(min(_PART, end - at)), _MADV_COLLAPSE)
             yield
 
@@ -81,13 +83,14 @@ def moved_to_huge_pages(but: Sequence[Block] = ()) -> Iterator[None]:
 def blocks() -> list[Block]:
     """Start and end, on borders of huge pages, of this process's anonymous memory that is mostly in use, ascending.
 
-    Empty on systems other than Linux.
+    Empty where the system does not tell: elsewhere than on Linux, and in some sandboxes.
     """
-    if not sys.platform.startswith("linux"):
+    smaps = Path("/proc/self/smaps")
+    if not smaps.is_file():
         return []
     found = []
     start = end = size = 0
-    for line in Path("/proc/self/smaps").read_text().splitlines():
+    for line in smaps.read_text().splitlines():
         head, *rest = line.split()
         if not head.endswith(":"):
             low, high = (int(part, 16) for part in head.split("-"))
