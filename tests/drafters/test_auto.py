@@ -58,6 +58,27 @@ def test_what_it_learns_from_drafts_that_it_did_not_buy() -> None:
     assert len(tree) > 1 and len(text) < len(TEXT) + 2 + 5
 
 
+def test_a_tree_has_no_more_nodes_than_each_drafter_is_asked_for() -> None:
+    """Though two drafters that differ propose more, and wider passes would pay."""
+
+    class Certain:
+        def __init__(self, first: int) -> None:
+            self.first = first
+
+        def start(self, context: Context) -> None:
+            pass
+
+        def propose(self, context: Context, budget: int) -> TokenTree:
+            tokens = (context.tokens[-1], *range(self.first, self.first + budget - 1))
+            return TokenTree(tokens, tuple(range(-1, budget - 1)), buckets=(15,) * budget)
+
+    curve = CostCurve((1, 32, 64), (32,), ((30.0, 30.1, 30.2),), padded=True)
+    auto = Auto({"suffix": Certain(100), "other": Certain(300)}, PassCosts(curve))  # type: ignore[dict-item]
+    context = Context([7], 1, seed=0, temperature=0.0)
+    auto.start(context)
+    assert len(auto.propose(context, 128)) == 32
+
+
 @pytest.mark.parametrize(("loyalty", "most"), [(1.05, 2), (1.0, 40)])
 def test_widths_that_are_nearly_equal_do_not_take_turns(
     monkeypatch: pytest.MonkeyPatch, loyalty: float, most: int

@@ -57,13 +57,13 @@ class ShapedTarget:
     ) -> None:
         self.tree = tree
         self._logits = logits
-        # Of raw rows: of no use where rows are shaped, or noise is added.
-        self._peaks = peaks if options.greedy and not shapers and constraint is None else None
         self._context = context_tokens
         self._shapers = shapers
         self._options = options
         self._constraint = constraint
         self._plain = not shapers and constraint is None
+        # Of raw rows: of no use where rows are shaped, or noise is added.
+        self._peaks = peaks if self._plain and options.greedy else None
         # Drawn from all tokens with the position's noise, a token that is allowed is the one that would be drawn from
         # the allowed ones: leaving others out changes neither its score nor its lead. Truncation would count them.
         self._permitting: Permitting | None = None
