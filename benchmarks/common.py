@@ -49,12 +49,13 @@ def publish(markdown: str, results: dict[str, Any], markdown_file: Path | None, 
     """Print the Markdown and write the files that were asked for; each appears whole or not at all."""
     print(markdown)
     if markdown_file is not None:
-        _write(markdown_file, markdown + "\n")
+        write(markdown_file, markdown + "\n")
     if json_file is not None:
-        _write(json_file, json.dumps(results, indent=1) + "\n")
+        write(json_file, json.dumps(results, indent=1) + "\n")
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
