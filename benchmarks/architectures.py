@@ -14,9 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -47,11 +46,20 @@ _EXPERTS = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 48,
     "shared_expert_intermediate_size": 48,
+    "n_shared_experts": 1,
     "n_group": 1,
     "topk_group": 1,
     "first_k_dense_replace": 1,
 }
-_LATENT = {"kv_lora_rank": 16, "q_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 12}
+_LATENT = {
+    "num_key_value_heads": 4,
+    "head_dim": 8,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 24,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 12,
+}
 _OWN_NAMES = {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 256, "n_inner": 96}
 _MIXED = {"layer_types": ["sliding_attention", "full_attention"] * 2}
 _LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
@@ -101,8 +109,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
             "hidden_size_per_layer_input": 8,
             "vocab_size_per_layer_input": 384,
             "laurel_rank": 8,
-            "intermediate_size": 96,
-            "activation_sparsity_pattern": 0.0,
+            "intermediate_size": [96] * 4,
+            "activation_sparsity_pattern": [0.0] * 4,
             **_MIXED,
         },
     ),
@@ -231,7 +239,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_next": ("qwen3_next", {"head_dim": 16, **_EXPERTS}),
     "lfm2": ("lfm2", {"layer_types": ["full_attention"] * 4}),
     "lfm2, with convolutions": ("lfm2", {"layer_types": ["conv", "full_attention"] * 2}),
-    "jamba": ("jamba", {**_EXPERTS, "mamba_dt_rank": 4, "use_mamba_kernels": False}),
+    "jamba": (
+        "jamba",
+        {**_EXPERTS, "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 4, "use_mamba_kernels": False},
+    ),
     "zamba2": (
         "zamba2",
         {"layers_block_type": ["mamba", "hybrid"] * 2, "mamba_ngroups": 1, "n_mamba_heads": 4, "mamba_d_state": 8},
@@ -249,6 +260,22 @@ BACKENDS: dict[str, dict[str, str]] = {"transformers": {}, "openvino": {"weights
 METHODS = ("plain", "prompt_lookup")
 TOKENS = 12
 BOUND = 1e-3
+_FORK = multiprocessing.get_context("fork")
+
+
+def import_libraries() -> None:
+    """What rows need, imported once. One thread each: nothing is timed."""
+    import torch
+    import transformers
+    from transformers import LlamaForCausalLM  # noqa: F401  # brings most of transformers along
+
+    from unspool.backends import conversion_check, openvino_trace  # noqa: F401
+    from unspool.backends.openvino_imports import imported
+
+    imported("openvino"), imported("nncf")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
 
 
 def make(row: str, directory: Path) -> Any:
@@ -354,17 +381,29 @@ def run_row(row: str) -> dict[str, str]:
 
 
 def in_process(row: str, seconds: float) -> dict[str, str]:
-    """``run_row`` in a fresh process; one that dies or takes too long is a crash."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--row", row]
+    """``run_row`` in a process of its own; one that dies or takes too long is a crash.
+
+    Forked, since importing the libraries takes longer than a row; nothing is computed in the parent.
+    """
+    receiver, sender = _FORK.Pipe(duplex=False)
+    process = _FORK.Process(target=_send, args=(sender, row), daemon=True)
+    process.start()
+    sender.close()
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return dict.fromkeys(BACKENDS, f"CRASH: no answer after {seconds:.0f} seconds")
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["?"])[-1]
-        return dict.fromkeys(BACKENDS, f"CRASH: exit code {done.returncode}: {last}")
-    result: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return result
+        if not receiver.poll(seconds):
+            return dict.fromkeys(BACKENDS, f"CRASH: no answer after {seconds:.0f} seconds")
+        result: dict[str, str] = receiver.recv()
+        return result
+    except EOFError:
+        process.join()
+        return dict.fromkeys(BACKENDS, f"CRASH: the process ended with code {process.exitcode}")
+    finally:
+        process.kill()
+        process.join()
+
+
+def _send(sender: Any, row: str) -> None:
+    sender.send(run_row(row))
 
 
 def is_fault(outcome: str) -> bool:
@@ -410,11 +449,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600, help="limit of a row (default: 600)")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--row", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.row:
-        print(json.dumps(run_row(arguments.row)))
-        return 0
     if unknown := set(arguments.only) - set(ROWS):
         raise UnspoolError(f"no row {sorted(unknown)[0]!r}; known: {', '.join(ROWS)}")
     common.check_outputs(arguments.markdown, arguments.json)
@@ -424,6 +459,7 @@ def main() -> int:
         held = json.loads(arguments.json.read_text("utf-8"))
         if held["about"]["versions"] == facts["versions"]:
             done = held["rows"]
+    import_libraries()
     for row in arguments.only or ROWS:
         if row in done and not arguments.again:
             continue

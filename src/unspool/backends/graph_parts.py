@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from unspool.backends.openvino_imports import imported
 
-PART_BYTES = 1 << 29
+PART_BYTES = 1 << 28
 """Weights of a part; one that is larger alone is a part of its own."""
 
 _CONFIG = {"INFERENCE_PRECISION_HINT": "f32"}

@@ -72,7 +72,10 @@ class TransformersModel:
         except UnsupportedError:
             raise
         except Exception as error:  # the model's own code, which may raise anything
-            raise UnsupportedError(f"{name} cannot score token trees: {one_line(error)}") from error
+            raise UnsupportedError(
+                f"{name} cannot score token trees: its attention does not go through transformers' attention interface "
+                f"({one_line(error)})"
+            ) from error
         finally:
             self.windows = before
         return reference.vocab_size
