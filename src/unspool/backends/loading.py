@@ -19,6 +19,7 @@ from unspool.backends import prepare
 from unspool.backends.openvino_convert import eos_token_ids
 from unspool.backends.resolve import ModelSource
 from unspool.engine.contracts import LanguageModel
+from unspool.engine.typed import arguments_of
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 Report = Callable[[str], None]
@@ -48,6 +49,7 @@ def load(source: ModelSource, backend: str, report: Report, options: Mapping[str
         for name in options:
             if name not in known:
                 raise UnknownNameError(f"option of the {backend} backend", name, set(known) - {"source", "report"})
+        options = arguments_of(loader, options)
     return loader(source, report, **options)
 
 
