@@ -16,6 +16,7 @@ from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, EndEvent, Event, FinishReason
+from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
 from unspool.methods import CanvasSurroundings
 
@@ -174,6 +175,7 @@ class DiffusionModel:
             return self._batch([prompt], **options)[0]
         return self._batch(list(prompt), **options)
 
+    @typed_options("self", "prompts")
     def _batch(
         self,
         prompts: Sequence[str | Sequence[int]],

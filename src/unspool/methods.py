@@ -16,6 +16,7 @@ from unspool.backends.tokenizer import Tokenizer
 from unspool.engine.batch import BatchPlan
 from unspool.engine.contracts import Ability, AcceptanceRule, Constraint, Drafter, LanguageModel, Memory, Shaper
 from unspool.engine.cost import PassCosts
+from unspool.engine.typed import values_of
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 CanvasKind = Literal["unmask", "transform", "schedule", "stop"]
@@ -172,16 +173,17 @@ def check_assisted(method: Method, assistant: object | None) -> None:
 
 
 def make_options(method: Method, values: Mapping[str, Any]) -> Any:
-    """The method's options from keyword arguments.
+    """The method's options from keyword arguments, each as its declared type.
 
     Raises:
         UnknownNameError: for an option that the method does not have.
+        UnspoolError: for a value that is not of the option's type, or that the method refuses.
     """
     known = [f.name for f in fields(method.options)]
     for name in values:
         if name not in known:
             raise UnknownNameError(f"option of {method.name}", name, known or ("(none)",))
-    return method.options(**values)
+    return method.options(**values_of(method.options, values))
 
 
 def drafter(name: str, surroundings: Surroundings, values: Mapping[str, Any] | None = None) -> Drafter:

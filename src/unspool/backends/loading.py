@@ -17,6 +17,7 @@ from typing import Any
 from unspool.backends import ends, prepare
 from unspool.backends.resolve import ModelSource
 from unspool.engine.contracts import LanguageModel
+from unspool.engine.typed import arguments_of
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 Report = Callable[[str], None]
@@ -46,6 +47,7 @@ def load(source: ModelSource, backend: str, report: Report, options: Mapping[str
         for name in options:
             if name not in known:
                 raise UnknownNameError(f"option of the {backend} backend", name, set(known) - {"source", "report"})
+        options = arguments_of(loader, options)
     return loader(source, report, **options)
 
 

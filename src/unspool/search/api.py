@@ -12,6 +12,7 @@ from unspool.engine.loop import Request, check
 from unspool.engine.options import GenerationOptions
 from unspool.engine.search_request import Candidate, OnEvent, Output, SearchRequest
 from unspool.engine.trace import FinishReason
+from unspool.engine.typed import typed_options
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.search.adadec_threshold import key_of
 from unspool.search.function_body import FunctionBody
@@ -95,6 +96,7 @@ class SearchResult:
         return self.candidates[0].finish_reason
 
 
+@typed_options("model", "prompt")
 def search(
     model: Model,
     prompt: Prompt,
