@@ -46,6 +46,7 @@ class Result:
         statistics: counts and times.
         prompt_token_ids: ids that were decoded from.
         trace: all events of this sequence.
+        method: what decoded it, and what of the method was missing: ``specdec_pp (no head)``.
         parsed: what a text under a grammar says once it is complete: the JSON of a ``json_schema``, the object of a
             pydantic model, else the text; None without a grammar, where the text was cut, or where there is a
             ``parse_error``.
@@ -61,6 +62,7 @@ class Result:
     statistics: Statistics
     prompt_token_ids: list[int]
     trace: list[Event] = field(repr=False)
+    method: str
     parsed: Any = None
     parse_error: str | None = None
     seed: int = 0
@@ -312,15 +314,16 @@ class Model:
         for prompt, own_seed in zip(prompts, seeds, strict=True):
             stop = StopStrings(self.tokenizer, settings.stop) if settings.stop else None
             tokens = self.encode(prompt, chat)
+            drafter = methods.drafter(method, surroundings, method_options)
             requests.append(
                 Request(
                     tokens=tokens,
-                    drafter=methods.drafter(method, surroundings, method_options),
+                    drafter=drafter,
                     rule=rule,
                     options=replace(settings, seed=own_seed),
                     shapers=shapers,
                     eos=eos,
-                    method=method,
+                    method=getattr(drafter, "name", method),  # it says what it lacks, as ``specdec_pp (no head)``
                     constraint=constrain(tokens) if constrain else None,
                     stopping=stop,
                     assistants=assistants,
@@ -346,6 +349,7 @@ class Model:
             statistics=summarise(events, end.row),
             prompt_token_ids=list(request.tokens),
             trace=events,
+            method=request.method,
             parsed=parsed,
             parse_error=parse_error,
             seed=request.options.seed,

@@ -251,13 +251,13 @@ def generate(
             options |= recording
             if as_json:
                 result = decoder.generate(text, **options)
-                print(json.dumps(_as_json(decoder, method, result), indent=1, ensure_ascii=False))
+                print(json.dumps(_as_json(decoder, result.method, result), indent=1, ensure_ascii=False))
             else:
                 stream = decoder.stream(text, **options)
                 for piece in stream:
                     print(piece, end="", flush=True)
                 print(flush=True)
-                print(summary(stream.result, method), file=sys.stderr)
+                print(summary(stream.result, stream.result.method), file=sys.stderr)
                 if constrained and stream.result.finish_reason != "stop":
                     print("the text was cut before it was complete; raise --max-new-tokens", file=sys.stderr)
     _show(trace, view)

@@ -77,7 +77,7 @@ def _header(path: Path) -> dict[str, Any]:
         raise UnspoolError(f"{path} is no datastore: it has no header.json; make one with `unspool datastore build`")
     try:
         header = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(file) from error
     if not isinstance(header, dict) or header.get("kind") != _KIND:
         raise UnspoolError(f"{path} is no datastore; make one with `unspool datastore build`")
@@ -94,7 +94,7 @@ def _header(path: Path) -> dict[str, Any]:
 def _mapped(file: Path, size: object, dtypes: tuple[str, ...]) -> NDArray[Any]:
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # damaged bytes make the reader of the array's header raise anything
         raise _damaged(file) from error
     if not isinstance(values, np.ndarray) or values.shape != (size,) or values.dtype.name not in dtypes:
         raise _damaged(file)
