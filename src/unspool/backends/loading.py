@@ -93,4 +93,4 @@ def _installed(entry: EntryPoint, source: ModelSource, report: Report, **options
         if (source.path / name).is_file() and not eos:
             value = json.loads((source.path / name).read_text("utf-8")).get("eos_token_id")
             eos = set(value) if isinstance(value, list) else set() if value is None else {value}
-    return Loaded(model, source.path, tuple(sorted(eos)))
+    return Loaded(model, prepare.tokenizer_directory(source), tuple(sorted(eos)))
