@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from tokenizers import Tokenizer as Fast
@@ -47,7 +47,7 @@ class Chat:
             letters = speller.letters(plain, text)
             if not letters:
                 return ids
-            other = self._render([_mapped(message, lambda s: speller.hide(s, letters)) for message in plain])
+            other = self._render([_mapped(message, partial(speller.hide, letters)) for message in plain])
             theirs = self._fast.encode(other, add_special_tokens=False).ids
             if speller.found(text, ids) == speller.found(other, theirs):
                 return ids
@@ -139,7 +139,7 @@ class _Speller:
             raise UnspoolError("the messages hold too many private characters; leave them out")
         return letters
 
-    def hide(self, text: str, letters: dict[str, str]) -> str:
+    def hide(self, letters: dict[str, str], text: str) -> str:
         """A message's text with other letters; tokens that are left are left."""
         table = str.maketrans(letters)
         parts = self._left.split(text)

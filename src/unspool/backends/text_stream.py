@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import deque
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from unspool.engine.trace import FinishReason
@@ -17,17 +17,23 @@ _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _PARTIAL = "\ufffd"
 
 # transformers' ``clean_up_tokenization``.
-_CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"))
-_CLEANED += ((" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))
+_CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 # Behind a letter that stands in none of these, or four characters without a space, nothing before can change.
 _SETTLED = re.compile(r"[^ .?!,'ntmsver]|[^ ]{4}")
 
 
 def cleaned(text: str) -> str:
     """A text without the spaces that WordPiece tokenizers write before punctuation."""
-    for before, after in _CLEANED:
-        text = text.replace(before, after)
+    for spaced in _CLEANED:
+        text = text.replace(spaced, spaced.strip())
     return text
+
+
+def shared(one: str, other: str) -> int:
+    """Characters that two texts begin with alike."""
+    if other.startswith(one):
+        return len(one)
+    return next(i for i, pair in enumerate(zip_longest(one, other)) if pair[0] != pair[1])
 
 
 class TextStream:
@@ -77,7 +83,7 @@ class TextStream:
 
     def _start(self, whole: str) -> int:
         # Less than all that was given only where the prompt ended within a character.
-        return len(os.path.commonprefix([self._given, whole]))
+        return shared(self._given, whole)
 
     def _clean(self, piece: str) -> str:
         if not self._tokenizer.settings.clean_up:
@@ -170,6 +176,7 @@ class Forms:
         steps = [] if decoder is None else decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
         self.bytes = any(step["type"] == "ByteFallback" for step in steps)
         self.stepwise = True
+        alone = ("ByteLevel", "WordPiece", "Metaspace", "BPEDecoder", "Fuse", "ByteFallback", "Replace", "Strip")
         joined = False  # from here on there is one string, not one a token
         for step in steps:
             kind = step["type"]
@@ -177,15 +184,5 @@ class Forms:
                 # At the beginning, one character at most, is taken from the first token, as others do.
                 self.stepwise &= kind == "Fuse" or (kind == "Strip" and step["start"] <= 1 and step["stop"] == 0)
             else:
-                known = (
-                    "ByteLevel",
-                    "WordPiece",
-                    "Metaspace",
-                    "BPEDecoder",
-                    "Fuse",
-                    "ByteFallback",
-                    "Replace",
-                    "Strip",
-                )
-                self.stepwise &= kind in known
+                self.stepwise &= kind in alone
             joined |= kind in ("Fuse", "ByteLevel")

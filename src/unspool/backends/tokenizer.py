@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as _Fast
 
 from unspool.backends import tokenizer_files
 from unspool.backends.chat import Chat
-from unspool.backends.text_stream import Forms, StopStrings, TextStream, cleaned
+from unspool.backends.text_stream import Forms, StopStrings, TextStream, cleaned, shared
 from unspool.backends.tokenizer_files import Settings
 from unspool.errors import UnspoolError
 
@@ -89,7 +89,7 @@ class Tokenizer:
         before = self.decode_raw(context, skip_special_tokens)
         whole = self.decode_raw([*context, *ids], skip_special_tokens)
         # Where the prompt ends within a character, that character is the output's.
-        text = whole[len(os.path.commonprefix([before, whole])) :]
+        text = whole[shared(before, whole) :]
         return cleaned(text) if self.settings.clean_up else text
 
     def context(self, prompt: Sequence[int], exact: bool = False) -> list[int]:
@@ -120,7 +120,7 @@ class Tokenizer:
             given += len(stream.push(token))
             ends.append(min(len(text), max(ends[-1], given + len(stream.rest().rstrip("\ufffd")))))
         ends[-1] = len(text)
-        return [text[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        return [text[start:end] for start, end in pairwise(ends)]
 
     def to_json(self, vocab_size: int) -> str:
         """The tokenizer as the text of a ``tokenizer.json``, for a model with logits for ids below ``vocab_size``.

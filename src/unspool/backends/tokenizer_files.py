@@ -1,7 +1,7 @@
 """What transformers makes of a model's tokenizer, written once to files of our own, which a start reads without torch.
 
-``tokenizer.json`` is the tokenizer itself, ``unspool_tokenizer.json`` what transformers knows besides. Both are compared
-with transformers' own object when they are made.
+``tokenizer.json`` is the tokenizer itself, ``unspool_tokenizer.json`` what transformers knows besides. Both are
+compared with transformers' own object when they are made.
 """
 
 from __future__ import annotations
@@ -228,48 +228,39 @@ def _compare(theirs: Any, directory: Path, where: Path) -> None:
     ours = Tokenizer(directory)
     known = ours.vocabulary
     added = [text for text in theirs.get_added_vocab() if text in known]
-    probes = [*_PROBES, *(f"x {text} y{text}{text}\nz" for text in added[:200])]
-    own = set(theirs.get_vocab().values()) - set(known.values())
+    everything = sorted(known.values())
 
-    def differ(what: str, text: Any, one: Callable[[], Any], other: Callable[[], Any]) -> None:
-        if (mine := _said(one)) != (right := _said(other)):
+    def differ(what: str, probe: Any, mine: Callable[..., Any], right: Callable[..., Any], *args: Any) -> None:
+        if (one := _said(mine, *args)) != (other := _said(right, *args)):
             raise UnspoolError(
                 f"the tokenizer of {where} ({type(theirs).__name__}) does more than a file of the tokenizers library "
-                f"can say: {what} of {text!r} gives {mine!r}, and transformers' {right!r}; unspool does not load it"
+                f"can say: {what} of {probe!r} gives {one!r}, and transformers' {other!r}; unspool does not load it"
             )
 
-    for text in probes:
-        for special in (True, False):
-            differ(
-                "encoding",
-                text,
-                lambda text=text, special=special: ours.encode(text, special),
-                lambda text=text, special=special: theirs.encode(text, add_special_tokens=special, verbose=False),
-            )
-    everything = sorted(set(theirs.get_vocab().values()) - own)
-    for start in range(0, len(everything), 997):
-        ids = everything[start : start + 997]
-        for skip in (True, False):
-            differ(
-                "decoding",
-                f"ids {ids[0]} to {ids[-1]}",
-                lambda ids=ids, skip=skip: ours.decode(ids, skip),
-                lambda ids=ids, skip=skip: theirs.decode(ids, skip_special_tokens=skip),
-            )
+    def encode(text: str, special: bool) -> Any:
+        return theirs.encode(text, add_special_tokens=special, verbose=False)
+
+    def decode(ids: list[int], skip: bool) -> Any:
+        return theirs.decode(ids, skip_special_tokens=skip)
+
+    def chat(messages: list[dict[str, str]]) -> Any:
+        return theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+    for flag in (True, False):
+        for text in (*_PROBES, *(f"x {text} y{text}{text}\nz" for text in added[:200])):
+            differ("encoding", text, ours.encode, encode, text, flag)
+        for start in range(0, len(everything), 997):
+            ids = everything[start : start + 997]
+            differ("decoding", f"ids {ids[0]} to {ids[-1]}", ours.decode, decode, ids, flag)
     if ours.has_chat_template:
         messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi. "}] * 2
         for n in (1, 3):
-            differ(
-                "the chat template",
-                messages[:n],
-                lambda n=n: ours.chat(messages[:n]),
-                lambda n=n: theirs.apply_chat_template(messages[:n], add_generation_prompt=True, return_dict=False),
-            )
+            differ("the chat template", messages[:n], ours.chat, chat, messages[:n])
 
 
-def _said(what: Callable[[], Any]) -> Any:
+def _said(what: Callable[..., Any], *args: Any) -> Any:
     try:
-        return what()
+        return what(*args)
     except Exception:  # a template may refuse, and a vocabulary may lack a letter: then both must
         return "an error"
 
