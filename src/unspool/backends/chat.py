@@ -47,7 +47,7 @@ class Chat:
             letters = speller.letters(plain, text)
             if not letters:
                 return ids
-            other = self._render([_mapped(message, partial(speller.hide, letters)) for message in plain])
+            other = self._render([_hidden(message, partial(speller.hide, letters)) for message in plain])
             theirs = self._fast.encode(other, add_special_tokens=False).ids
             if speller.found(text, ids) == speller.found(other, theirs):
                 return ids
@@ -130,7 +130,12 @@ class _Speller:
 
     def letters(self, messages: list[dict[str, Any]], text: str) -> dict[str, str]:
         """By letter of the messages that a control token cannot be spelled without, the one that stands for it."""
-        used = {c for message in messages for s in _strings(message) for c in s}
+        used = {
+            c
+            for message in messages
+            for s in _strings({k: v for k, v in message.items() if not _is_role(k, v)})
+            for c in s
+        }
         hidden = sorted(c for c in used if not c.isspace() and self._spells(c))
         taken = used | set(text)
         free = (c for c in map(chr, _PRIVATE) if c not in taken)
@@ -276,6 +281,18 @@ def _checked(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_checked(item) for item in value]
     raise UnspoolError(f"a message holds texts, numbers, lists and dictionaries, not a {type(value).__name__}")
+
+
+def _is_role(key: str, value: Any) -> bool:
+    """Whether a value is a role by name: a template may make a token of its own of it."""
+    return key == "role" and isinstance(value, str) and value.isidentifier()
+
+
+def _hidden(message: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    return {
+        key if _is_role(key, value) else change(key): value if _is_role(key, value) else _mapped(value, change)
+        for key, value in message.items()
+    }
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

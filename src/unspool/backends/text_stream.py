@@ -55,7 +55,7 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """The text that is settled with this id; often empty."""
-        if self._skip and self._tokenizer.is_special(token):
+        if not self._tokenizer.has_piece(token) or (self._skip and self._tokenizer.is_special(token)):
             return ""
         self._window.append(token)
         forms = self._tokenizer.forms
@@ -154,7 +154,7 @@ class StopStrings:
         # As many tokens as end before the string does begin; the next one holds its beginning, or is it.
         n = next(n for n in range(len(self._ids) - 1, -1, -1) if len(raw(n)) <= at)
         text = self._tokenizer.text(self._ids[:n], self._context)
-        if self._tokenizer.is_special(self._ids[n]):
+        if len(raw(n)) == at or self._tokenizer.is_special(self._ids[n]):
             return text
         return self._tokenizer.text(self._ids[: n + 1], self._context)[: len(text) + at - len(raw(n))]
 

@@ -133,7 +133,11 @@ class Tokenizer:
 
     def token(self, token_id: int) -> str:
         """The raw piece of one id; empty for an id without one."""
-        return (self._fast.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None) or ""
+        return self._fast.id_to_token(token_id) or "" if self.has_piece(token_id) else ""
+
+    def has_piece(self, token_id: int) -> bool:
+        """Whether the tokenizer knows an id; a model may have more of them."""
+        return 0 <= token_id < 1 << 32 and self._fast.id_to_token(token_id) is not None
 
     def is_special(self, token_id: int) -> bool:
         """Whether an id is a special token, which text leaves out."""
