@@ -255,9 +255,10 @@ def load_diffusion(
     Raises:
         UnspoolError: if there is no such directory, it holds no diffusion model, or an option does not fit.
     """
-    from unspool.backends import diffusion_models
+    from unspool.backends import diffusion_models, prepare
 
     directory = diffusion_models.find(name)
     denoiser = diffusion_models.load(directory, backend, report, options)
     layout = diffusion_models.layout(directory)
-    return DiffusionModel(denoiser, Tokenizer(directory), name, directory=directory, **layout)
+    tokenizer = prepare.directory_tokenizer(directory)
+    return DiffusionModel(denoiser, tokenizer, name, directory=directory, **layout)

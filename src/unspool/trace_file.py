@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from unspool import __version__
 from unspool.backends.tokenizer import Tokenizer
-from unspool.engine.trace import TRACE_VERSION, CanvasEvent, Event, StepEvent, to_json
+from unspool.engine.trace import TRACE_VERSION, CanvasEvent, EndEvent, Event, StepEvent, to_json
 from unspool.errors import UnspoolError
 from unspool.trace_schema import problem_of
 
@@ -76,7 +76,7 @@ class TraceWriter:
         self.path = path
         self._header = header
         self._tokenizer = tokenizer
-        self._stream = tokenizer.stream()
+        self._stream = tokenizer.stream(tokenizer.context(header["prompt_token_ids"]))
         self._texts: dict[int, str] = {}
         self._file: TextIO | None = None
         self._row: int | None = None
@@ -102,6 +102,8 @@ class TraceWriter:
         elif isinstance(event, CanvasEvent):
             shown = {token for token in event.slots if token is not None}
             line["texts"] = {str(token): self._text(token) for token in sorted(shown)}
+        elif isinstance(event, EndEvent) and (rest := self._stream.rest()):
+            line["rest"] = rest
         try:
             if self._file is None:
                 self._file = self.path.open("w", encoding="utf-8", newline="\n")

@@ -88,4 +88,4 @@ def _installed(entry: EntryPoint, source: ModelSource, report: Report, **options
         )
     report(f"loading {source.name} with {entry.name}")
     model = entry.load()().load(source.path, **options)
-    return Loaded(model, source.path, ends.of_directory(source.path))
+    return Loaded(model, prepare.tokenizer_directory(source), ends.of_directory(source.path))

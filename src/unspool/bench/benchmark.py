@@ -175,9 +175,8 @@ def check_output(file: Path | None) -> None:
 def _prepare(source: ModelSource, chosen: Sequence[Contestant], progress: Progress) -> Tokenizer:
     """Convert what is not converted yet: in a contestant's process it would count to its memory."""
     from unspool.backends import prepare
-    from unspool.backends.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer(prepare.tokenizer_directory(source))
+    tokenizer = prepare.read_tokenizer(source, prepare.tokenizer_directory(source))
     for weights in dict.fromkeys(contestant.weights for contestant in chosen if contestant.weights is not None):
         prepare.converted(source, weights, progress.say)
     return tokenizer

@@ -51,13 +51,16 @@ def _export(source: ModelSource, directory: Path) -> None:
 
     ov, openvino_tokenizers = imported("openvino"), imported("openvino_tokenizers")
     model = prepare.load_torch(source)
-    prepare.save_tokenizer(source, directory)
+    path = source.fetch()
+    gguf = {"gguf_file": path.name} if source.kind == "gguf" else {}
+    where = path.parent if gguf else path
+    tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True, trust_remote_code=False, **gguf)
+    tokenizer.save_pretrained(directory)
     model.config.save_pretrained(directory)
     # Greedy and nothing else: penalties of a model's own generation configuration would change the text.
     settings = {"do_sample": False, "eos_token_id": list(eos_token_ids(model))}
     (directory / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
     ov.save_model(_compress(_trace(model)), directory / "openvino_model.xml", compress_to_fp16=False)
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     for graph, name in zip(
         openvino_tokenizers.convert_tokenizer(tokenizer, with_detokenizer=True),
         ("openvino_tokenizer.xml", "openvino_detokenizer.xml"),

@@ -198,9 +198,8 @@ def _told(progress: Progress, task: TaskID, done: float) -> None:
 
 def _tokenizer(model: str | None) -> tuple[str, Tokenizer]:
     from unspool.backends.catalogue import default_model
-    from unspool.backends.prepare import tokenizer_directory
+    from unspool.backends.prepare import read_tokenizer, tokenizer_directory
     from unspool.backends.resolve import resolve
-    from unspool.backends.tokenizer import Tokenizer
 
     source = resolve(model or default_model())
-    return source.name, Tokenizer(tokenizer_directory(source))
+    return source.name, read_tokenizer(source, tokenizer_directory(source))

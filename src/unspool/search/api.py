@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from unspool import methods
@@ -131,11 +132,11 @@ def search(
     if reward is not None and method != "plan":
         raise UnspoolError(f"{method} takes no reward; leave it out or use plan")
     tokens = model.encode(prompt, chat)
-    text, body = model.tokenizer.decode, None
+    text, body = partial(model.tokenizer.text, context=model.tokenizer.context(tokens)), None
     if stop_rule == "function_body":
         if not isinstance(prompt, str):
             raise UnspoolError("stop_rule function_body needs the prompt as text")
-        body = FunctionBody(model.tokenizer, prompt)
+        body = FunctionBody(text, prompt)
     elif stop_rule != "end_of_text":
         raise UnknownNameError("stop rule", stop_rule, ("end_of_text", "function_body"))
 
