@@ -43,6 +43,7 @@ class Result:
         trace: all events of this sequence.
         parsed: what a text under a grammar says once it is complete: the JSON of a ``json_schema``, the object of a
             pydantic model, else the text; None without a grammar, or where the text was cut.
+        parse_error: why ``parsed`` is None although the text is complete, in one line.
     """
 
     text: str
@@ -53,6 +54,7 @@ class Result:
     prompt_token_ids: list[int]
     trace: list[Event] = field(repr=False)
     parsed: Any = None
+    parse_error: str | None = None
 
 
 class Stream:
@@ -328,8 +330,8 @@ def load(
         assistant_model: draft model for the methods that need one: a loaded model, or a name as above, which is loaded
             with the same backend and options (``name@int4``: with weights of its own).
         report: told in a few words what happens during long work.
-        **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (the
-            physical cores by default). transformers: ``device`` (``"cpu"``) and ``dtype``
+        **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (by
+            default the physical cores that this process may use). transformers: ``device`` (``"cpu"``) and ``dtype``
             (``"float32"``).
 
     Raises:
