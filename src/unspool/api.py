@@ -389,8 +389,8 @@ def load(
         assistant_model: draft model for the methods that need one: a loaded model, or a name as above, which is loaded
             with the same backend and options (``name@int4``: with weights of its own).
         report: told in a few words what happens during long work.
-        **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (the
-            physical cores by default). transformers: ``device`` (``"cpu"``) and ``dtype``
+        **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (by
+            default the physical cores that this process may use). transformers: ``device`` (``"cpu"``) and ``dtype``
             (``"float32"``).
 
     Raises:

@@ -236,13 +236,19 @@ def acceptance(name: str | None, greedy: bool, surroundings: Surroundings) -> Ac
     """
     name = name or ("greedy" if greedy else "same_noise")
     method = find(name, "acceptance")
-    if method.guarantee == "identical" and greedy != (name == "greedy"):
-        raise UnsupportedError(
-            f"acceptance {name!r} is for temperature {'above 0' if greedy else '0'}; leave it out or change temperature"
-        )
+    check_acceptance(method, greedy)
     check_needs(method, surroundings)
     rule: AcceptanceRule = method.build(surroundings, make_options(method, {}))
     return rule
+
+
+def check_acceptance(method: Method, greedy: bool) -> None:
+    """Raise an ``UnsupportedError`` if an acceptance rule and the temperature do not go together."""
+    if method.guarantee == "identical" and greedy != (method.name == "greedy"):
+        raise UnsupportedError(
+            f"acceptance {method.name!r} is for temperature {'above 0' if greedy else '0'}; leave it out or change "
+            "temperature"
+        )
 
 
 def shaper(name: str, surroundings: Surroundings, values: Mapping[str, Any] | None = None) -> Shaper:

@@ -22,6 +22,7 @@ from unspool.backends.openvino_convert import FORMAT_VERSION, GraphInfo
 from unspool.backends.openvino_imports import imported
 from unspool.backends.pages import blocks, moved_to_huge_pages, released
 from unspool.backends.sections import STEP, Sections
+from unspool.cpu import usable_cores
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
@@ -51,7 +52,7 @@ class OpenVINOModel:
 
     Args:
         directory: holds ``openvino_model.xml`` and ``unspool.json``.
-        threads: number of threads; the physical cores by default.
+        threads: number of threads; by default the physical cores that this process may use.
     """
 
     def __init__(self, directory: Path, threads: int | None = None) -> None:
@@ -59,7 +60,7 @@ class OpenVINOModel:
         self.info = GraphInfo.load(directory)
         self.sections = Sections(self.info.max_length)
         cores = psutil.cpu_count(logical=False) or 1
-        threads = threads or cores
+        threads = threads or usable_cores()
         if threads < 1:
             raise UnspoolError(f"threads must be at least 1, not {threads}")
         group = str(self.info.activation_group)

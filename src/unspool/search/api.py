@@ -102,7 +102,7 @@ def search(
     model: Model,
     prompt: Prompt,
     *,
-    method: str = "adadec",
+    method: str = "beam",
     max_new_tokens: int = 256,
     method_options: Mapping[str, Any] | None = None,
     reward: Callable[[str], float] | None = None,
