@@ -40,7 +40,7 @@ import numpy as np
 
 from unspool.about import about
 from unspool.api import Model, load
-from unspool.bench import quality, suites
+from unspool.bench import quality, sandbox, suites
 from unspool.engine.noise import draw
 from unspool.engine.search import BudgetSpentError, Frontier
 from unspool.engine.search_request import Candidate, Distribution, Found, Output, SearchRequest
@@ -328,11 +328,19 @@ def main() -> int:
     chosen = f"Model {model.name}, {header['weights']}; {len(problems)} of HumanEval's {len(drawn)} problems, "
     chosen += f"max_new_tokens {arguments.max_new_tokens}; beam: {arguments.num_beams} beams; plan and sample: at most "
     chosen += f"{arguments.budget} tokens, sample at temperature {arguments.temperature:g}. Evaluated tokens leave out "
-    chosen += "the prompt. Nothing here was timed."
+    chosen += f"the prompt. Nothing here was timed. Guards of the sandbox: {', '.join(sandbox.guards()) or 'none'}."
     told = outcomes(runs)
     overlap = by_overlap(runs, kinds) if set(methods) & {"greedy", "plan", "sample"} else ""
     parts = ["# Search on HumanEval", common.describe(setting), chosen, common.table(HEADER, rows), *told, overlap]
-    results = {**setting, "chosen": chosen, "options": header, "header": HEADER, "rows": rows, "outcomes": told}
+    results = {
+        **setting,
+        "sandbox": sandbox.guards(),
+        "chosen": chosen,
+        "options": header,
+        "header": HEADER,
+        "rows": rows,
+        "outcomes": told,
+    }
     results |= {
         "overlap": kinds,
         "runs": [{k: v for k, v in r.items() if k != "text"} for m in methods for r in runs[m]],

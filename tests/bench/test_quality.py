@@ -74,6 +74,13 @@ def test_programs_are_bodies_or_whole_functions() -> None:
     assert not quality.passes_tests("    return x / 2\n\nraise SystemExit(0)\n", reference)
 
 
+def test_results_tell_what_guarded_the_programs() -> None:
+    plain, program = Prompt("1", "c", "t"), Prompt("2", "c", "t", "humaneval", "{}")
+    assert quality.protection([plain]) == {}
+    assert quality.protection([plain, program]) == {"sandbox": list(sandbox.guards())}
+    assert set(sandbox.guards()) <= set(sandbox.GUARDS)
+
+
 def test_a_program_may_compute_and_write_in_its_directory() -> None:
     assert sandbox.run(
         "import collections, math, re, os\n"

@@ -119,7 +119,9 @@ def test_caches_change_cost_only(seed: int) -> None:
         events: list[Any] = []
         # Simulations are what both have in common: completions are not, where known programs are reused.
         stop = Stop(25)
-        planner = Planner(request(toy(seed), events, on_event=stop.count(events)), PlanOptions(caches=caches, stop_at_one=False))
+        planner = Planner(
+            request(toy(seed), events, on_event=stop.count(events)), PlanOptions(caches=caches, stop_at_one=False)
+        )
         with pytest.raises(Stop):
             planner.run()
         trees.append(dump(planner.root))

@@ -278,9 +278,10 @@ def guard(directory: str, refused: dict[str, None], files_kept: bool) -> None:
         if event == "ctypes.dlopen":
             return arguments == (None,)  # what importing ctypes, and so numpy, does; nothing can be called through it
         if event == "socket.__new__":
-            return arguments[1] == _UNIX and arguments[2] & 0xF == _STREAM  # asyncio's pair; it is never connected
+            # asyncio's pair, which is connected for good
+            return bool(arguments[1] == _UNIX and arguments[2] & 0xF == _STREAM)
         if event == "sqlite3.connect" and files_kept:
-            database = os.fsdecode(arguments[0])
+            database: str = os.fsdecode(arguments[0])
             return database == ":memory:" or (not database.startswith("file:") and within(database))
         if event == "sqlite3.connect/handle":
             return files_kept  # it was connected

@@ -26,7 +26,6 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,44 +184,43 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def _remove(directory: str) -> None:
-    """Remove a directory, however deep: directories in it are moved up, so that no path and no stack grows."""
+    """Remove a directory, however deep: one step down or up at a time, so that no path and no stack of calls grows."""
     try:
-        os.chmod(directory, 0o700)  # noqa: PTH101
-        top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        place = _enter(None, directory)
     except FileNotFoundError:
         return  # the program did it
-    names = (f"unspool-{number}" for number in count())
-    try:
-        while held := _held(top):
-            for name, is_directory in held.items():
-                if not is_directory:
-                    os.unlink(name, dir_fd=top)
-                    continue
-                inner = _opened(top, name)
-                for deeper, is_deeper in _held(inner).items():
-                    if is_deeper:
-                        os.close(_opened(inner, deeper))
-                        free = next(new for new in names if new not in held)
-                        os.rename(deeper, free, src_dir_fd=inner, dst_dir_fd=top)
-                    else:
-                        os.unlink(deeper, dir_fd=inner)
-                os.close(inner)
-                os.rmdir(name, dir_fd=top)
-    finally:
-        os.close(top)
+    waiting = [_empty(place)]  # by level, the directories that are left
+    while True:
+        if waiting[-1]:
+            place = _enter(place, waiting[-1][-1])
+            waiting.append(_empty(place))
+            continue
+        waiting.pop()
+        if not waiting:
+            break
+        place = _enter(place, "..")
+        os.rmdir(waiting[-1].pop(), dir_fd=place)
+    os.close(place)
     Path(directory).rmdir()
 
 
-def _held(place: int) -> dict[str, bool]:
-    """What a directory holds, and whether it is one itself."""
-    with os.scandir(place) as entries:
-        return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-
-
-def _opened(place: int, name: str) -> int:
-    """A directory's descriptor; its owner may always change it from now on."""
+def _enter(place: int | None, name: str) -> int:
+    """A directory's descriptor in place of ``place``; its owner may always change it from now on."""
     os.chmod(name, 0o700, dir_fd=place)
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
+    entered = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
+    if place is not None:
+        os.close(place)
+    return entered
+
+
+def _empty(place: int) -> list[str]:
+    """Remove all that a directory holds but for directories, and give these."""
+    with os.scandir(place) as entries:
+        held = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in held:
+        if not is_directory:
+            os.unlink(name, dir_fd=place)
+    return [name for name, is_directory in held if is_directory]
 
 
 @cache
