@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from unspool.about import about, versions
 from unspool.backends import store
-from unspool.bench import suites, verdicts
+from unspool.bench import quality, suites, verdicts
 from unspool.bench.contestants import PEERS, PLAIN, Contestant, contestants
 from unspool.bench.engines import Settings
 from unspool.bench.partial import Partial
@@ -150,7 +150,8 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
             options={
                 key: getattr(options, key)
                 for key in ("limit", "repeats", "seed", "max_new_tokens", "temperature", "assistant_model")
-            },
+            }
+            | quality.protection(suite.prompts),
             left_out=measured.left_out,
             curve=curve,
             memory={name: peak for name, peak in partial.memory.items() if name in measured.settings},
