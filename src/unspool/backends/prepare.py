@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import ends, gguf, gguf_header, losses, store
+from unspool.backends import conversions, ends, gguf, gguf_header, losses, store
 from unspool.backends.files import read_json, reason
 from unspool.backends.openvino_convert import FORMAT_VERSION, WEIGHTS, Weights
 from unspool.backends.resolve import ModelSource
@@ -39,18 +39,13 @@ def converted(source: ModelSource, weights: str, report: Report) -> Path:
     """
     if weights not in WEIGHTS:
         raise UnknownNameError("weight format", weights, WEIGHTS)
-    final = store.converted_dir() / source.key / f"openvino-{weights}-v{FORMAT_VERSION}"
-    if final.is_dir():
-        return final
-    name = f"{source.name} ({weights})"
-    with store.lock(f"convert-{source.key}", f"another process converts {name}; waiting for it"):
-        if final.is_dir():
-            return final
-        store.require_space(final.parent, int(_size(source.fetch()) * _GROWTH[weights]))
-        report(f"converting {name} for OpenVINO, once")
-        with store.atomic_directory(final) as directory:
-            _convert(source, directory, weights, report)
-    return final
+
+    def make(directory: Path) -> None:
+        store.require_space(directory, int(_size(source.fetch()) * _GROWTH[weights]))
+        report(f"converting {source.name} ({weights}) for OpenVINO, once")
+        _convert(source, directory, weights, report)
+
+    return conversions.ensure(source, f"openvino-{weights}-v{FORMAT_VERSION}", make)
 
 
 def _convert(source: ModelSource, directory: Path, weights: Weights, report: Report) -> None:
