@@ -22,7 +22,9 @@ Report = Callable[[str], None]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
-_REPORT = "LOAD REPORT"  # transformers' table of weights; ``losses`` reads the same facts and refuses
+# What of transformers' warnings is not said: its table of weights, of which ``losses`` reads the facts and refuses, and
+# the loss of models that are not trained.
+_NOT_SAID = ("LOAD REPORT", "loss_type=")
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 """Of torch models."""
@@ -232,7 +234,7 @@ def quiet() -> Iterator[Iterable[str]]:
         logger.removeHandler(handler)
         transformers.logging.enable_default_handler()
     for text in said:
-        if _REPORT not in text:
+        if not any(part in text for part in _NOT_SAID):
             store.say(f"transformers: {text.splitlines()[0]}")
 
 
