@@ -92,6 +92,24 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     assert list(conversions.every()) == []
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("basic_ios::clear: iostream error"), r"the disk of .* is full"),  # OpenVINO's on a full disk
+        (RuntimeError("Check 'false' failed\nat line 151"), r"cannot convert mine: Check 'false' failed$"),
+        (AttributeError("head_dim"), r"cannot convert mine: AttributeError: head_dim$"),
+    ],
+)
+def test_what_a_library_raises_is_one_line(error: Exception, message: str, tmp_path: Path) -> None:
+    def fail(directory: Path) -> None:
+        make(directory)
+        raise error
+
+    with pytest.raises(UnspoolError, match=message):
+        conversions.ensure(source(tmp_path), "int8", fail)
+    assert list(conversions.every()) == []
+
+
 def test_killed_in_the_middle_nothing_stays_in_the_way(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"

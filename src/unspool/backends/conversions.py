@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from unspool.backends import store
+from unspool.backends.files import reason
 from unspool.backends.resolve import ModelSource
+from unspool.errors import UnspoolError
 
 MANIFEST = "manifest.json"
+
+_STREAM = "iostream error"  # what OpenVINO says of a full disk, after removing the file that filled it
 
 _SMALL = 16 << 20  # bytes of files that are read at every start: some milliseconds
 
@@ -26,6 +30,9 @@ def ensure(source: ModelSource, name: str, make: Callable[[Path], object], verb:
     Args:
         make: writes the files into an empty directory; nothing stays if it raises.
         verb: what another process does that is waited for.
+
+    Raises:
+        UnspoolError: if ``make`` raises, or the disk is full, or the cache cannot be written.
     """
     final = store.converted_dir() / source.key / name
     if is_whole(final):
@@ -37,7 +44,14 @@ def ensure(source: ModelSource, name: str, make: Callable[[Path], object], verb:
             store.say(f"{final} is damaged or of an older unspool; making it again")
             store.remove(final)
         with store.atomic_directory(final) as directory:
-            make(directory)
+            try:
+                make(directory)
+            except UnspoolError:
+                raise
+            except Exception as error:  # converting runs several libraries, which may raise anything
+                if _STREAM in str(error) or store.is_full(error, directory):
+                    raise store.full_disk(directory.parent) from error
+                raise UnspoolError(f"cannot convert {source.name}: {reason(error)}") from error
             _sign(directory, source)
     return final
 

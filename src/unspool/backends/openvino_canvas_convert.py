@@ -42,7 +42,7 @@ def converted(directory: Path, weights: str, report: Callable[[str], None]) -> P
 
     def make(temporary: Path) -> None:
         size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
-        store.require_space(temporary, int(size * _GROWTH[weights]))
+        store.require_space(temporary.parent, int(size * _GROWTH[weights]))
         report(f"converting {source.name} ({weights}) for OpenVINO, once")
         _convert(directory, temporary, weights, report)
 

@@ -43,7 +43,7 @@ def converted(source: ModelSource, weights: str, report: Report) -> Path:
         raise UnknownNameError("weight format", weights, WEIGHTS)
 
     def make(directory: Path) -> None:
-        store.require_space(directory, int(_size(source.fetch()) * _GROWTH[weights]))
+        store.require_space(directory.parent, int(_size(source.fetch()) * _GROWTH[weights]))
         report(f"converting {source.name} ({weights}) for OpenVINO, once")
         _convert(source, directory, weights, report)
 
