@@ -58,6 +58,16 @@ def test_frequencies_in_old_checkpoints_are_no_weights(directory: Path) -> None:
     load(directory)
 
 
+def test_constants_of_masks_in_old_checkpoints_are_no_weights(directory: Path) -> None:
+    change(directory, lambda weights: weights | {"model.layers.0.attn.masked_bias": torch.tensor(-1e4)})
+    load(directory)
+
+
+def test_an_adapter_is_not_left_out_in_silence(directory: Path) -> None:
+    (directory / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "base"}')
+    assert "mine holds an adapter" in refusal(directory)
+
+
 def test_an_output_layer_that_is_the_embedding_may_be_left_out(tmp_path: Path) -> None:
     gguf_files.tiny("llama", tie_word_embeddings=True).save_pretrained(tmp_path / "tied")
     load(tmp_path / "tied")

@@ -100,7 +100,8 @@ class Conversion:
     Attributes:
         key: of the model that it was made of.
         format: weight format and version.
-        name, path: of the model, and where it was; None where no manifest says so.
+        name, path: of the model, and where it was; None where no manifest of this model says so.
+        signed: whether it has a manifest of its own.
         size: bytes on the disk.
         directory: of the conversion.
     """
@@ -109,6 +110,7 @@ class Conversion:
     format: str
     name: str | None
     path: str | None
+    signed: bool
     size: int
     directory: Path
 
@@ -117,13 +119,11 @@ def every() -> Iterator[Conversion]:
     """All that the cache holds of conversions, what is being written included."""
     root = store.converted_dir()
     for model in sorted(root.iterdir()) if root.is_dir() else []:
-        for directory in sorted(model.iterdir()) if model.is_dir() else []:
-            manifest = read_manifest(directory) or {}
+        manifests = {path: read_manifest(path) for path in sorted(model.iterdir())} if model.is_dir() else {}
+        told = next((manifest for manifest in manifests.values() if manifest), {})
+        for path, manifest in manifests.items():
+            about = manifest or told
+            size = store.size_on_disk(path)
             yield Conversion(
-                model.name,
-                directory.name,
-                manifest.get("name"),
-                manifest.get("path"),
-                store.size_on_disk(directory),
-                directory,
+                model.name, path.name, about.get("name"), about.get("path"), manifest is not None, size, path
             )

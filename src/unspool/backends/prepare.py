@@ -123,6 +123,11 @@ def _check_files(path: Path, name: str) -> None:
     config = read_json(path / "config.json")
     if (path / "generation_config.json").is_file():
         read_json(path / "generation_config.json")  # transformers goes on without a damaged one, and so without ends
+    if (path / "adapter_config.json").is_file():  # without peft, transformers loads the base alone and says nothing
+        raise UnsupportedError(
+            f"{name} holds an adapter (adapter_config.json), which unspool does not apply; merge it into the weights "
+            "with peft's merge_and_unload, or take the file away to use the base model"
+        )
     for part in (config, config.get("text_config") or {}):
         method = part.get("quantization_config") or part.get("compression_config")
         if method:

@@ -103,8 +103,10 @@ def _remove_conversion(conversion: Conversion) -> int:
 
 def _is_current(conversion: Conversion) -> bool:
     """Whether this unspool would use it. Tokenizers and exports for peers carry versions of their own."""
+    if not store.is_final(conversion.directory):
+        return False
     ours = conversion.format.startswith("openvino-")
-    return conversion.name is not None and (not ours or f"-v{FORMAT_VERSION}" in conversion.format)
+    return not ours or (conversion.signed and f"-v{FORMAT_VERSION}" in conversion.format)
 
 
 def _others() -> dict[str, list[Conversion]]:
