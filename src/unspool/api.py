@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast, overload
@@ -113,6 +114,7 @@ class Model:
         self.memories: dict[str, Memory] = {}
         self.report: Report = lambda message: None
         self._costs: PassCosts | None = None
+        self._building = threading.RLock()  # drafters make the memories that they do not find
 
     def cost_curve(self, progress: Callable[[float], None] = lambda done: None, fresh: bool = False) -> CostCurve:
         """Milliseconds per number of nodes on this machine; measured (under 10 s) if the cache holds no curve."""
@@ -312,10 +314,12 @@ class Model:
         for prompt, own_seed in zip(prompts, seeds, strict=True):
             stop = StopStrings(self.tokenizer, settings.stop) if settings.stop else None
             tokens = self.encode(prompt, chat)
+            with self._building:
+                drafter = methods.drafter(method, surroundings, method_options)
             requests.append(
                 Request(
                     tokens=tokens,
-                    drafter=methods.drafter(method, surroundings, method_options),
+                    drafter=drafter,
                     rule=rule,
                     options=replace(settings, seed=own_seed),
                     shapers=shapers,
@@ -376,6 +380,7 @@ def load(
     Raises:
         UnspoolError: with one line that says what to do.
     """
+    loading.check(backend, options)
     source = resolve(name or default_model())
     if isinstance(assistant_model, str):
         assistant, own = split_weights(assistant_model)
