@@ -17,6 +17,7 @@ from unspool.backends.tokenizer import Tokenizer
 from unspool.engine.batch import BatchPlan
 from unspool.engine.contracts import Ability, AcceptanceRule, Constraint, Drafter, LanguageModel, Memory, Shaper
 from unspool.engine.cost import PassCosts
+from unspool.engine.typed import values_of
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 CanvasKind = Literal["unmask", "transform", "schedule", "stop"]
@@ -206,16 +207,17 @@ def check_assisted(method: Method, assistant: object | None) -> None:
 
 
 def make_options(method: Method, values: Mapping[str, Any]) -> Any:
-    """The method's options from keyword arguments.
+    """The method's options from keyword arguments, each as its declared type.
 
     Raises:
         UnknownNameError: for an option that the method does not have.
+        UnspoolError: for a value that is not of the option's type, or that the method refuses.
     """
     known = [f.name for f in fields(method.options)]
     for name in values:
         if name not in known:
             raise UnknownNameError(f"option of {method.name}", name, known or ("(none)",))
-    return method.options(**values)
+    return method.options(**values_of(method.options, values))
 
 
 def drafter(name: str, surroundings: Surroundings, values: Mapping[str, Any] | None = None) -> Drafter:
@@ -234,13 +236,19 @@ def acceptance(name: str | None, greedy: bool, surroundings: Surroundings) -> Ac
     """
     name = name or ("greedy" if greedy else "same_noise")
     method = find(name, "acceptance")
-    if method.guarantee == "identical" and greedy != (name == "greedy"):
-        raise UnsupportedError(
-            f"acceptance {name!r} is for temperature {'above 0' if greedy else '0'}; leave it out or change temperature"
-        )
+    check_acceptance(method, greedy)
     check_needs(method, surroundings)
     rule: AcceptanceRule = method.build(surroundings, make_options(method, {}))
     return rule
+
+
+def check_acceptance(method: Method, greedy: bool) -> None:
+    """Raise an ``UnsupportedError`` if an acceptance rule and the temperature do not go together."""
+    if method.guarantee == "identical" and greedy != (method.name == "greedy"):
+        raise UnsupportedError(
+            f"acceptance {method.name!r} is for temperature {'above 0' if greedy else '0'}; leave it out or change "
+            "temperature"
+        )
 
 
 def shaper(name: str, surroundings: Surroundings, values: Mapping[str, Any] | None = None) -> Shaper:

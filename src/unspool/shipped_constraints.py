@@ -30,7 +30,7 @@ def _vocabulary(tokenizer: Tokenizer, size: int) -> LLTokenizer:
     if tokenizer not in _vocabularies:
         from llguidance import LLTokenizer
 
-        _vocabularies[tokenizer] = LLTokenizer(tokenizer.to_json(), n_vocab=size)
+        _vocabularies[tokenizer] = LLTokenizer(tokenizer.to_json(size), n_vocab=size)
     return _vocabularies[tokenizer]
 
 

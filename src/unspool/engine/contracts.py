@@ -89,7 +89,10 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the memory of the cache back. The session must not be used afterwards."""
+        """Give the memory of the cache back. The session must not be used afterwards.
+
+        Touches nothing that belongs to the model: another thread may be in the middle of a pass.
+        """
         ...
 
 
@@ -257,6 +260,18 @@ class Permitting(Constraint, Protocol):
 
     def permits(self, path: Sequence[int], token: int) -> bool:
         """Whether ``allowed(path)`` holds ``token``."""
+        ...
+
+
+@runtime_checkable
+class Ending(Constraint, Protocol):
+    """A constraint that knows when a text is complete and cannot go on."""
+
+    def must_end(self) -> bool:
+        """Whether nothing but an end token may follow the committed text.
+
+        The text then ends with reason ``stop``; no pass is made for its end token, which is not emitted.
+        """
         ...
 
 
