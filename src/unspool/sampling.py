@@ -15,6 +15,7 @@ from unspool.constraints.aligned import AlignedShaper
 from unspool.constraints.aligned_trie import AlignedTrie
 from unspool.engine.loop import decode
 from unspool.engine.trace import FinishReason
+from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
 from unspool.search.adadec_threshold import key_of
 
@@ -47,6 +48,7 @@ class Samples:
     trie: AlignedTrie = field(repr=False)
 
 
+@typed_options("model", "prompt")
 def sample(
     model: Model,
     prompt: Prompt,

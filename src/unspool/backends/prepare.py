@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import store, tokenizer_files
+from unspool.backends import ends, gguf, gguf_header, losses, store, tokenizer_files
+from unspool.backends.files import read_json, reason
 from unspool.backends.openvino_convert import FORMAT_VERSION, WEIGHTS, Weights
 from unspool.backends.resolve import ModelSource
 from unspool.backends.tokenizer import Tokenizer
-from unspool.errors import UnknownNameError, UnspoolError
+from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 Report = Callable[[str], None]
+
+_REPORT = "LOAD REPORT"  # transformers' table of weights; ``losses`` reads the same facts and refuses
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 """Of torch models."""
@@ -60,32 +65,90 @@ def _convert(source: ModelSource, directory: Path, weights: Weights, report: Rep
 def load_torch(source: ModelSource, dtype: str = "float32") -> Any:
     """The model on the CPU, from a directory or a GGUF file (de-quantised by transformers). No remote code is run.
 
+    Its ``generation_config.eos_token_id`` are the ends that the model's files name.
+
     Args:
         dtype: of weights, cache and arithmetic, see ``DTYPES``.
 
     Raises:
-        UnspoolError: with transformers' or torch's reason, if the model cannot be loaded.
+        UnspoolError: if the model cannot be loaded, lacks a weight, or holds something that transformers leaves out.
     """
     if dtype not in DTYPES:
         raise UnknownNameError("dtype", dtype, DTYPES)
     import torch
-    from safetensors import SafetensorError
+
+    path = source.fetch()
+    with quiet() as told:
+        try:
+            if source.kind == "gguf":
+                model = gguf.load(gguf_header.read(path), source.name, getattr(torch, dtype))
+            else:
+                model = load_directory(path, source.name, getattr(torch, dtype))
+        except UnspoolError:
+            raise
+        except Exception as error:  # transformers' loader raises whatever the libraries below it raise
+            raise UnspoolError(f"cannot load {source.name}: {_reason(error, told)}") from error
+    return model.eval()
+
+
+def load_directory(path: Path, name: str, dtype: Any) -> Any:
+    """A torch model from a directory in Hugging Face layout, with every weight from its files and none left over.
+
+    Args:
+        name: for people.
+        dtype: of torch, or ``"auto"``.
+
+    Raises:
+        UnspoolError: if files are damaged, quantised, or do not belong to the configuration.
+        Exception: whatever else transformers raises.
+    """
     from transformers import AutoModelForCausalLM
 
-    where, gguf = _location(source)
-    with quiet():
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                where, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False, **gguf
+    _check_files(path, name)
+    model, told = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=dtype,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # told below, with the names
+    )
+    losses.refuse(name, model, told)
+    model.generation_config.eos_token_id = list(ends.of_torch(model)) or None
+    return model
+
+
+def _check_files(path: Path, name: str) -> None:
+    """Refuse what transformers would answer with advice, pass over, or report without the file's name."""
+    from safetensors import safe_open
+
+    config = read_json(path / "config.json")
+    if (path / "generation_config.json").is_file():
+        read_json(path / "generation_config.json")  # transformers goes on without a damaged one, and so without ends
+    for part in (config, config.get("text_config") or {}):
+        method = part.get("quantization_config") or part.get("compression_config")
+        if method:
+            known = method.get("quant_method") or (
+                "bitsandbytes" if "load_in_4bit" in method else "a method of its own"
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UnspoolError(f"cannot load {source.name}: {reason}") from error
-    # A de-quantised GGUF model is an ordinary one; transformers would go on calling it quantised.
-    model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    return model.eval()
+            raise UnsupportedError(
+                f"{name} is quantised with {known}, which unspool does not read; take the unquantised model or a GGUF"
+            )
+    for file in sorted(path.glob("*.safetensors")):
+        try:
+            with safe_open(file, "numpy"):
+                pass
+        except Exception as error:  # SafetensorError is none of Python's kinds
+            raise UnspoolError(f"{file} is damaged ({reason(error)}); fetch it again") from error
+
+
+def _reason(error: Exception, told: Iterable[str]) -> str:
+    """The reason in one line; transformers leaves some of it to its report."""
+    if "above report" in str(error):
+        rows = [line for text in told for line in re.sub(r"\x1b\[\d*m", "", text).splitlines() if "CONVERSION" in line]
+        if rows:
+            return " ".join(rows[0].replace("|", " ").split())
+    return reason(error)
 
 
 def torch_device(device: str) -> Any:
@@ -151,27 +214,24 @@ def save_tokenizer(source: ModelSource, directory: Path) -> None:
         tokenizer_files.make(path, directory)
 
 
-def _location(source: ModelSource) -> tuple[Path, dict[str, str]]:
-    path = source.fetch()
-    if source.kind == "gguf":
-        return path.parent, {"gguf_file": path.name}
-    return path, {}
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.glob("*.safetensors"))
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the libraries' own progress bars and advice off the terminal; errors still come as exceptions.
+def quiet() -> Iterator[Iterable[str]]:
+    """Keep the libraries' progress bars and prints off the terminal; what transformers warns of is said afterwards.
 
     They write to both streams, and not all of them can be told not to; what happens is told through ``report``.
+    Errors still come as exceptions. Yields the warnings so far.
     """
     import transformers
 
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+    said: dict[str, None] = {}
+    handler = _Keep(said)
+    logger = transformers.logging.get_logger("transformers")
+    transformers.logging.disable_default_handler()
+    logger.addHandler(handler)
     try:
         with (
             warnings.catch_warnings(),
@@ -180,6 +240,22 @@ def quiet() -> Iterator[None]:
             redirect_stderr(nowhere),
         ):
             warnings.simplefilter("ignore")
-            yield
+            yield said
     finally:
-        transformers.logging.set_verbosity(verbosity)
+        logger.removeHandler(handler)
+        transformers.logging.enable_default_handler()
+    for text in said:
+        if _REPORT not in text:
+            store.say(f"transformers: {text.splitlines()[0]}")
+
+
+class _Keep(logging.Handler):
+    """Keeps every different warning."""
+
+    def __init__(self, said: dict[str, None]) -> None:
+        super().__init__(logging.WARNING)
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if text := record.getMessage().strip():
+            self._said[text] = None

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import re
-import struct
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from unspool.backends import catalogue, diffusion_models, store
+from unspool.backends import catalogue, diffusion_models, gguf_header, store
 from unspool.backends.catalogue import CatalogueModel
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
@@ -162,105 +159,8 @@ def _gguf_key(path: Path) -> str:
         remembered = json.loads(known.read_text(encoding="utf-8"))
         if remembered["stamp"] == stamp:
             return str(remembered["sha256"])
-    check_gguf(path)
+    gguf_header.read(path)
     key = store.sha256_of(path)
     with store.atomic_file(known) as file:
         file.write_text(json.dumps({"stamp": stamp, "sha256": key}), encoding="utf-8")
     return key
-
-
-def check_gguf(path: Path) -> None:
-    """Check that a file is a GGUF that can be read and holds all bytes that its tensor table names.
-
-    Raises:
-        UnspoolError: if it is not.
-    """
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise UnspoolError(f"{path} is not a GGUF file: it does not begin with the letters GGUF")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            try:
-                needed = _Gguf(data, path).needed_bytes()
-            except struct.error as error:
-                raise UnspoolError(
-                    f"truncated GGUF: {path} ends inside its header, after {len(data)} bytes; download it again"
-                ) from error
-            if needed > len(data):
-                raise UnspoolError(
-                    f"truncated GGUF: {path} has {len(data)} bytes, {needed - len(data)} bytes are missing; "
-                    "download it again"
-                )
-
-
-class _Gguf:
-    """Walks over the header of a GGUF. ``gguf.GGUFReader`` takes seconds for a vocabulary and trusts the length."""
-
-    def __init__(self, data: mmap.mmap, path: Path) -> None:
-        self.data = data
-        self.path = path
-        self.at = 4
-
-    def needed_bytes(self) -> int:
-        """Length that the file must have at least. Raises ``struct.error`` where the header is cut off."""
-        from gguf.constants import GGML_QUANT_SIZES
-
-        version = self.number("I")
-        if version not in (2, 3):
-            found = f"version {version}" if version < 1 << 16 else "big-endian"
-            raise UnsupportedError(
-                f"{self.path} is a GGUF of an unknown kind ({found}); unspool reads versions 2 and 3, little-endian: "
-                "convert it again with a current llama.cpp"
-            )
-        tensors, pairs = self.number("Q"), self.number("Q")
-        alignment = 32
-        for _ in range(pairs):
-            key, start = self.string(), self.at + 4
-            self.skip_value(self.number("I"))
-            if key == b"general.alignment":
-                alignment = struct.unpack_from("<I", self.data, start)[0]
-            elif key == b"split.count" and struct.unpack_from("<H", self.data, start)[0] > 1:
-                raise UnsupportedError(
-                    f"{self.path} is one part of a split GGUF; join it with llama-gguf-split --merge"
-                )
-        end = 0
-        for _ in range(tensors):
-            self.string()
-            shape = [self.number("Q") for _ in range(self.number("I"))]
-            kind, offset = self.number("I"), self.number("Q")
-            if kind not in GGML_QUANT_SIZES:
-                raise UnsupportedError(
-                    f"{self.path} has tensors of the unknown type {kind}; install a newer gguf package"
-                )
-            block, block_bytes = GGML_QUANT_SIZES[kind]
-            end = max(end, offset + prod(shape) // block * block_bytes)
-        return -(-self.at // alignment) * alignment + end
-
-    def number(self, code: Literal["I", "Q"]) -> int:
-        value: int = struct.unpack_from(f"<{code}", self.data, self.at)[0]
-        self.at += 4 if code == "I" else 8
-        return value
-
-    def string(self) -> bytes:
-        length = self.number("Q")
-        self.skip(length)
-        return self.data[self.at - length : self.at]
-
-    def skip(self, n: int) -> None:
-        self.at += n
-        if self.at > len(self.data):
-            raise struct.error("past the end of the file")
-
-    def skip_value(self, kind: int) -> None:
-        if kind in _SCALAR_BYTES:
-            self.skip(_SCALAR_BYTES[kind])
-        elif kind == _STRING:
-            self.skip(self.number("Q"))
-        elif kind == _ARRAY:
-            item, n = self.number("I"), self.number("Q")
-            if item in _SCALAR_BYTES:
-                self.skip(n * _SCALAR_BYTES[item])
-            else:
-                for _ in range(n):
-                    self.skip_value(item)
-        else:
-            raise UnspoolError(f"{self.path} is damaged: its header holds a value of the unknown type {kind}")

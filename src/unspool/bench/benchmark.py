@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -13,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from unspool.about import about, versions
 from unspool.backends import store
-from unspool.bench import suites, verdicts
+from unspool.bench import quality, suites, verdicts
 from unspool.bench.contestants import PEERS, PLAIN, Contestant, contestants
 from unspool.bench.engines import Settings
 from unspool.bench.partial import Partial
 from unspool.bench.process import ContestantError, Worker
 from unspool.bench.result import Bench
 from unspool.bench.runner import WARM_UP, Plan, Progress, measure
+from unspool.cpu import usable_cores
 from unspool.engine.options import GenerationOptions
 from unspool.errors import UnspoolError
+from unspool.files import check_file
 
 if TYPE_CHECKING:
     from unspool.backends.resolve import ModelSource
@@ -42,7 +43,7 @@ class Options:
         repeats: at least 1.
         max_new_tokens: at least 2, since a single token has no speed.
         temperature, seed: as in ``GenerationOptions``.
-        threads: of every contestant; None: the physical cores.
+        threads: of every contestant; None: the physical cores that this process may use.
         assistant_model: draft model, as ``unspool.load`` takes it, for the methods that need one.
     """
 
@@ -91,8 +92,9 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
     suite = suites.load(options.suite, options.limit, options.seed)
     name = options.model or default_model()
     source = resolve(name)
-    check_output(json_file)
-    threads = options.threads or _cores()
+    if json_file is not None:
+        check_file(json_file)
+    threads = options.threads or usable_cores()
     header = asdict(options) | {
         "model": source.key,
         "suite": f"{suite.name} {_digest(suite)}",
@@ -148,7 +150,8 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
             options={
                 key: getattr(options, key)
                 for key in ("limit", "repeats", "seed", "max_new_tokens", "temperature", "assistant_model")
-            },
+            }
+            | quality.protection(suite.prompts),
             left_out=measured.left_out,
             curve=curve,
             memory={name: peak for name, peak in partial.memory.items() if name in measured.settings},
@@ -160,16 +163,6 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
                 temporary.write_text(json.dumps(bench.to_json(), indent=1) + "\n", encoding="utf-8")
         partial.remove()
     return bench
-
-
-def check_output(file: Path | None) -> None:
-    """Refuse an output file that could not be written, before hours of work.
-
-    Raises:
-        UnspoolError: if its directory does not exist or cannot be written.
-    """
-    if file is not None and (not os.access(file.absolute().parent, os.W_OK) or file.is_dir()):
-        raise UnspoolError(f"cannot write {file}; name a file in a directory that exists and can be written")
 
 
 def _prepare(source: ModelSource, chosen: Sequence[Contestant], progress: Progress) -> Tokenizer:
@@ -211,9 +204,3 @@ def _calibrate(
 
 def _digest(suite: suites.Suite) -> str:
     return hashlib.sha256(repr(suite.prompts).encode()).hexdigest()[:16]
-
-
-def _cores() -> int:
-    import psutil
-
-    return psutil.cpu_count(logical=False) or 1

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unspool.cli.common import ModelOption
+from unspool.cli.command import App
+from unspool.cli.common import ModelOption, print_json
 from unspool.errors import UnspoolError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from unspool.backends.tokenizer import Tokenizer
 
-app = typer.Typer(help="Make a corpus that `rasd` retrieves drafts from, or look at one.", no_args_is_help=True)
+app = App(help="Make a corpus that `rasd` retrieves drafts from, or look at one.", no_args_is_help=True)
 
 
 @app.command()
@@ -82,7 +83,7 @@ def info(
             "documents": opened.count,
             "bytes": size,
         }
-        typer.echo(json.dumps(data, indent=1))
+        print_json(data)
         return
     typer.echo(f"{path}: {len(opened)} tokens, {opened.count} documents, {store.format_bytes(size)}")
     typer.echo(f"for models with the tokenizer of {opened.model or 'an unknown model'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +18,7 @@ from unspool.cli.common import (
     WeightsOption,
     bars,
     loaded,
+    print_json,
 )
 
 if TYPE_CHECKING:
@@ -81,12 +81,12 @@ def prove(
     from unspool.about import command_line
     from unspool.engine.options import GenerationOptions
     from unspool.errors import UnsupportedError
+    from unspool.files import check_file
     from unspool.prompts import read_prompts
     from unspool.proof.plan import choose
     from unspool.proof.prompts import PROMPTS
     from unspool.proof.prove import TEMPERATURES
     from unspool.proof.prove import prove as run
-    from unspool.report.output import check
 
     # Mistakes are told before a model is loaded or downloaded.
     temperatures = temperature or list(TEMPERATURES)
@@ -97,7 +97,7 @@ def prove(
     texts = [prompt.text for prompt in (read_prompts(prompts) if prompts else PROMPTS)[:limit]]
     for file in (html, runs):
         if file is not None:
-            check(file)
+            check_file(file)
     with loaded(
         model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
     ) as decoder:
@@ -127,7 +127,7 @@ def prove(
 
         write([proof], html)
     if as_json:
-        typer.echo(json.dumps(proof.to_json(), indent=1))
+        print_json(proof.to_json())
     else:
         from rich.console import Console
 

@@ -13,9 +13,11 @@ from unspool.engine.loop import Request, check
 from unspool.engine.options import GenerationOptions
 from unspool.engine.search_request import Candidate, OnEvent, Output, SearchRequest
 from unspool.engine.trace import FinishReason
+from unspool.engine.typed import typed_options
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.search.adadec_threshold import key_of
 from unspool.search.function_body import FunctionBody
+from unspool.search.tests_reward import PublicTests
 
 if TYPE_CHECKING:
     from unspool.api import Model, Prompt
@@ -69,11 +71,14 @@ class SearchResult:
         candidates: what was found, best first, at least one.
         statistics: counts and time.
         prompt_token_ids: ids that were searched behind.
+        sandbox: the kernel's guards over programs that were run, as ``unspool.bench.sandbox.GUARDS`` explains them; None
+            where the reward is not ``PublicTests``.
     """
 
     candidates: list[SearchCandidate] = field(repr=False)
     statistics: SearchStatistics
     prompt_token_ids: list[int] = field(repr=False)
+    sandbox: tuple[str, ...] | None = None
 
     @property
     def text(self) -> str:
@@ -96,11 +101,12 @@ class SearchResult:
         return self.candidates[0].finish_reason
 
 
+@typed_options("model", "prompt")
 def search(
     model: Model,
     prompt: Prompt,
     *,
-    method: str = "adadec",
+    method: str = "beam",
     max_new_tokens: int = 256,
     method_options: Mapping[str, Any] | None = None,
     reward: Callable[[str], float] | None = None,
@@ -157,9 +163,8 @@ def search(
     seconds = time.perf_counter() - start
     candidates = [_candidate(candidate, text_of) for candidate in found.candidates]
     count = len(candidates[0].token_ids)
-    return SearchResult(
-        candidates, SearchStatistics(count, found.passes, found.evaluated, seconds, found.counts), tokens
-    )
+    statistics = SearchStatistics(count, found.passes, found.evaluated, seconds, found.counts)
+    return SearchResult(candidates, statistics, tokens, reward.guards if isinstance(reward, PublicTests) else None)
 
 
 def _candidate(candidate: Candidate, text_of: Callable[[Output], str]) -> SearchCandidate:

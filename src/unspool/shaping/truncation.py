@@ -7,25 +7,35 @@ equal logits to an unstable sort, ``top_p`` keeps the higher ids, which is what 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import Logits
+from unspool.engine.numeric import RANGE
 from unspool.engine.numeric import top_k as largest
+
+_MINIMUM, _MAXIMUM = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""Temperatures that a row in float32 can be divided by without losing digits of them."""
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """Divides the logits by ``temperature``, above 0."""
+    """Divides the logits by ``temperature``, above 0. The best one stays finite, however small the temperature is."""
 
     is_warper: ClassVar[bool] = True
     is_elementwise: ClassVar[bool] = True
     temperature: float
 
     def __call__(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
-        return logits / self.temperature
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            if _MINIMUM <= self.temperature <= _MAXIMUM and abs((shaped := logits / self.temperature).max()) <= RANGE:
+                return cast(Logits, shaped)
+            # Out of the range of the logits' type. Less the best one first, the limits are right: 0 for the best logits
+            # and -inf for all others where the temperature goes to 0.
+            exact = logits.astype(np.float64)
+            return cast(Logits, ((exact - exact.max()) / self.temperature).astype(logits.dtype))
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class MinP:
     def __call__(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
         peak = logits.max()
         # The logarithm finds the candidates, the ratio of rounded probabilities decides as in transformers.
-        near = np.flatnonzero(logits > peak + np.log(self.min_p) - 0.01)
+        near = np.flatnonzero(logits - peak > np.log(self.min_p) - 0.01)
         ratio = np.exp(logits[near] - peak)
         return _keep(logits, near[ratio >= logits.dtype.type(self.min_p)])
 

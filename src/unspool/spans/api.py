@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from unspool.api import Model
 from unspool.backends.tokenizer import Tokenizer
+from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
 from unspool.spans.extract import search
 from unspool.spans.span import ExtractOptions, Span, Suffix
@@ -50,6 +51,7 @@ class Extraction:
         return self.spans[0].text
 
 
+@typed_options("model", "question", "passage")
 def extract(
     model: Model,
     question: str,
