@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,6 +22,10 @@ from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 CanvasKind = Literal["unmask", "transform", "schedule", "stop"]
 Kind = Literal["drafter", "acceptance", "batch", "shaper", "constraint", "sampler", "search", "program", CanvasKind]
 Guarantee = Literal["identical", "same distribution", "valid", "lossy"]
+
+
+EXTRAS = {"monitor": ("jedi",), "code": ("tree_sitter", "tree_sitter_python")}
+"""Packages by the name with which ``pip install "unspool[NAME]"`` installs them."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class Method:
             or the part of one canvas, which gets ``CanvasSurroundings``.
         needs: abilities that the model must offer.
         assisted: whether it needs a draft model.
+        extra: of ``EXTRAS``: the optional packages that it needs.
     """
 
     name: str
@@ -95,6 +101,7 @@ class Method:
     build: Callable[[Any, Any], Any]
     needs: frozenset[Ability] = frozenset()
     assisted: bool = False
+    extra: str | None = None
 
     @property
     def on_canvas(self) -> bool:
@@ -151,7 +158,8 @@ def find(name: str, kind: Kind) -> Method:
 
 
 def check_needs(method: Method, surroundings: Surroundings) -> None:
-    """Raise an ``UnsupportedError`` that names method and backend if a draft model or an ability is missing."""
+    """Raise an ``UnsupportedError`` that names method and backend if a package, draft model or ability is missing."""
+    check_installed(method)
     check_assisted(method, surroundings.assistant)
     model = surroundings.model
     if missing := method.needs - model.abilities:
@@ -159,6 +167,14 @@ def check_needs(method: Method, surroundings: Surroundings) -> None:
         raise UnsupportedError(
             f"{method.name} needs {wanted}, which the {model.settings['backend']} backend does not offer; "
             "try --backend transformers"
+        )
+
+
+def check_installed(method: Method) -> None:
+    """Raise an ``UnsupportedError`` if optional packages that the method needs are not installed."""
+    if missing := [name for name in EXTRAS.get(method.extra or "", ()) if find_spec(name) is None]:
+        raise UnsupportedError(
+            f'{method.name} needs {" and ".join(missing)}; pip install "unspool[{method.extra}]", or leave it out'
         )
 
 
