@@ -38,7 +38,7 @@ class Journal:
             return
         header = json.loads(json.dumps(header))
         # What follows the last line end was cut off, and is written over.
-        whole, end, _ = (path.read_bytes() if path.is_file() else b"").rpartition(b"\n")
+        whole, end = _whole(path, option)
         first, *self.lines = _parsed(path, whole, option) or [{}]
         if first:
             self._check(path, first.get("header", {}), header)
@@ -92,8 +92,20 @@ def check(path: Path, option: str) -> None:
     Raises:
         UnspoolError: as ``Journal`` does.
     """
-    if path.is_file():
-        _parsed(path, path.read_bytes().rpartition(b"\n")[0], option)
+    _parsed(path, _whole(path, option)[0], option)
+
+
+def _whole(path: Path, option: str) -> tuple[bytes, bytes]:
+    """The whole lines of a file, and the end of the last one; both are empty where there is none."""
+    whole, end, rest = (path.read_bytes() if path.is_file() else b"").rpartition(b"\n")
+    begin = b'{"header": '
+    if not (whole or rest).startswith(begin[: len(whole or rest)]):
+        raise _no_journal(path, option)
+    return whole, end
+
+
+def _no_journal(path: Path, option: str) -> UnspoolError:
+    return UnspoolError(f"{path} holds no runs; give another {option}, or remove it")
 
 
 def _parsed(path: Path, data: bytes, option: str) -> list[dict[str, Any]]:
@@ -102,7 +114,7 @@ def _parsed(path: Path, data: bytes, option: str) -> list[dict[str, Any]]:
     except ValueError as error:
         raise UnspoolError(f"{path} is damaged ({error}); give another {option}, or remove it") from error
     if not all(isinstance(line, dict) for line in lines):
-        raise UnspoolError(f"{path} holds no runs; give another {option}, or remove it")
+        raise _no_journal(path, option)
     return lines
 
 

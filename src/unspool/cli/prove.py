@@ -100,9 +100,7 @@ def prove(
     for value in temperatures:
         GenerationOptions(temperature=value, max_new_tokens=max_new_tokens)
     names = None if methods == "all" else names_of(methods, "--methods")
-    _, left_out = choose(names, temperatures, assistant=assistant_model)
-    for name, why in left_out.items():
-        print(f"left out: {name} ({why})", file=sys.stderr)
+    choose(names, temperatures, assistant=assistant_model)
     texts = [prompt.text for prompt in (read_prompts(prompts) if prompts else PROMPTS)[:limit]]
     for file in (html, runs):
         if file is not None:
@@ -112,11 +110,11 @@ def prove(
     with loaded(
         model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
     ) as decoder:
-        chosen, unfit = choose(names, temperatures, decoder.surroundings())
+        chosen, left_out = choose(names, temperatures, decoder.surroundings())
         if not chosen:
             raise UnsupportedError("none of the methods can be proven; see `unspool methods`")
-        for name in unfit.keys() - left_out.keys():
-            print(f"left out: {name} ({unfit[name]})", file=sys.stderr)
+        for name, why in left_out.items():
+            print(f"left out: {name} ({why})", file=sys.stderr)
         if any(method.name == "auto" for method in chosen):
             with Status() as status:
                 decoder.report = status.say
