@@ -76,6 +76,7 @@ SHIPPED_CONSTRAINTS = (
         "Rethinking Repetition Problems of LLMs in Code Generation (2025)",
         RPGOptions,
         _rpg,
+        extra="code",
     ),
     Method(
         "grammar",
@@ -94,6 +95,7 @@ SHIPPED_CONSTRAINTS = (
         "Guiding Language Models of Code with Global Context using Monitors (2023)",
         MonitorOptions,
         _monitor,
+        extra="monitor",
     ),
     Method(
         "asap",
