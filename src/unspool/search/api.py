@@ -71,7 +71,7 @@ class SearchResult:
         candidates: what was found, best first, at least one.
         statistics: counts and time.
         prompt_token_ids: ids that were searched behind.
-        sandbox: the kernel's guards over programs that were run, as ``unspool.bench.sandbox.GUARDS`` explains them; None
+        sandbox: the kernel's guards over programs that were run, which ``unspool.bench.sandbox.GUARDS`` explains; None
             where the reward is not ``PublicTests``.
     """
 
