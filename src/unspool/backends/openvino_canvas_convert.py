@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from unspool.backends import store
+from unspool.backends import memory, store
 from unspool.backends.branching import SLIDING, windows
 from unspool.backends.diffusion_checkpoints import CANVAS, load_denoiser
 from unspool.backends.openvino_convert import FORMAT_VERSION, Weights, convert
@@ -49,6 +49,7 @@ def converted(directory: Path, weights: str, report: Callable[[str], None]) -> P
             return final
         size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
         store.require_space(final.parent, int(size * _GROWTH[weights]))
+        memory.require_to_convert(directory, name)
         report(f"converting {name} for OpenVINO, once")
         with store.atomic_directory(final) as temporary:
             _convert(directory, temporary, weights, report)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import store
+from unspool.backends import memory, store
 from unspool.backends.openvino_convert import FORMAT_VERSION, WEIGHTS, Weights
 from unspool.backends.resolve import ModelSource
 from unspool.errors import UnknownNameError, UnspoolError
@@ -41,7 +41,9 @@ def converted(source: ModelSource, weights: str, report: Report) -> Path:
     with store.lock(f"convert-{source.key}", f"another process converts {name}; waiting for it"):
         if final.is_dir():
             return final
-        store.require_space(final.parent, int(_size(source.fetch()) * _GROWTH[weights]))
+        path = source.fetch()
+        store.require_space(final.parent, int(_size(path) * _GROWTH[weights]))
+        memory.require_to_convert(path, name)
         report(f"converting {name} for OpenVINO, once")
         with store.atomic_directory(final) as directory:
             _convert(source, directory, weights, report)
