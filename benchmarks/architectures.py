@@ -269,7 +269,9 @@ def import_libraries() -> None:
     import transformers
     from transformers import LlamaForCausalLM  # noqa: F401  # brings most of transformers along
 
-    from unspool.backends import conversion_check, openvino_trace  # noqa: F401
+    from unspool import api  # noqa: F401
+    from unspool.backends import conversion_check, openvino, openvino_trace  # noqa: F401
+    from unspool.backends import transformers as torch_backend  # noqa: F401
     from unspool.backends.openvino_imports import imported
 
     imported("openvino"), imported("nncf")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from unspool.backends import conversions, store
+from unspool.backends import conversions, memory, store
 from unspool.backends.branching import SLIDING, windows
 from unspool.backends.diffusion_checkpoints import CANVAS, load_denoiser
 from unspool.backends.openvino_convert import FORMAT_VERSION, Weights, convert
@@ -43,8 +43,10 @@ def converted(directory: Path, weights: str, report: Callable[[str], None]) -> P
 
     def make(temporary: Path) -> None:
         size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+        name = f"{source.name} ({weights})"
         store.require_space(temporary.parent, int(size * _GROWTH[weights]))
-        report(f"converting {source.name} ({weights}) for OpenVINO, once")
+        memory.require_to_convert(directory, name)
+        report(f"converting {name} for OpenVINO, once")
         _convert(directory, temporary, weights, report)
 
     return conversions.ensure(source, f"openvino-canvas-{weights}-v{FORMAT_VERSION}.{_VERSION}", make)

@@ -218,8 +218,11 @@ def _trace(scorer: Any, info: GraphInfo) -> Any:
         *[torch.zeros(info.layers, info.kv_heads, capacity, size) for size in (info.head_dim, info.value_dim + 1)],
     )
     try:
-        with torch.inference_mode():
-            graph = imported("openvino").convert_model(scorer, example_input=example)
+        # Not traced again to be compared with itself, as torch does by default: it is compared with the model below.
+        decoder = imported("openvino.frontend.pytorch.ts_decoder").TorchScriptPythonDecoder(
+            scorer, example_input=example, trace_kwargs={"check_trace": False}
+        )
+        graph = imported("openvino").convert_model(decoder, example_input=example)
     except UnsupportedError:
         raise
     except Exception as error:  # tracing runs the model's own code, which may raise anything
@@ -250,9 +253,21 @@ def _compress(graph: Any, weights: Weights) -> Any:
 
     nncf = imported("nncf")
     logging.getLogger("nncf").setLevel(logging.WARNING)
-    if weights == "int8":
-        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)
+    modes = nncf.CompressWeightsMode
     # All layers: reading the output layer is a quarter of a small model's step.
-    return nncf.compress_weights(
-        graph, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=64, ratio=1.0, all_layers=True
+    options = (
+        {"mode": modes.INT8_SYM}
+        if weights == "int8"
+        else {"mode": modes.INT4_SYM, "group_size": 64, "ratio": 1.0, "all_layers": True}
     )
+    # The largest matrix, that of the vocabulary, comes last: while it is compressed there are copies of it, and what the
+    # others took is free by then.
+    graph = nncf.compress_weights(graph, ignored_scope=nncf.IgnoredScope(names=_readers_of_largest(graph)), **options)
+    return nncf.compress_weights(graph, **options)
+
+
+def _readers_of_largest(graph: Any) -> list[str]:
+    """Names of the operations that read the largest constant."""
+    constants = [op for op in graph.get_ops() if op.get_type_name() == "Constant"]
+    largest = max(constants, key=lambda op: int(op.get_byte_size()))
+    return [port.get_node().get_friendly_name() for output in largest.outputs() for port in output.get_target_inputs()]

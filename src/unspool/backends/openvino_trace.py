@@ -73,7 +73,7 @@ class TreeScorer(nn.Module):  # type: ignore[misc]
         """
         self._given = {}
         self._queries: set[int] = set()
-        with torch.no_grad():
+        with torch.inference_mode():
             self._run(torch.tensor([[1, 2]]), torch.tensor([[0, 1]]), torch.tensor([0]))
         found = {(keys.shape[1], keys.shape[3], values.shape[3] - 1) for keys, values in self._new.values()}
         if len(found) > 1 or len(self._queries) > 1:
@@ -96,7 +96,7 @@ class TreeScorer(nn.Module):  # type: ignore[misc]
     def scored(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """One pass in torch: outputs by name for inputs by name."""
         order = ("ids", "positions", "rows", *self.masks, "past_keys", "past_values")
-        with torch.no_grad():
+        with torch.inference_mode():
             outputs = self(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in order))
         return {name: output.numpy() for name, output in zip(OUTPUTS, outputs, strict=False)}
 

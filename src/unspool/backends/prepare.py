@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import conversions, ends, gguf, gguf_header, losses, store, tokenizer_files
+from unspool.backends import conversions, ends, gguf, gguf_header, losses, memory, store, tokenizer_files
 from unspool.backends.files import read_json, reason
 from unspool.backends.openvino_convert import FORMAT_VERSION, WEIGHTS, Weights
 from unspool.backends.resolve import ModelSource
@@ -42,8 +42,11 @@ def converted(source: ModelSource, weights: str, report: Report) -> Path:
         raise UnknownNameError("weight format", weights, WEIGHTS)
 
     def make(directory: Path) -> None:
-        store.require_space(directory.parent, int(_size(source.fetch()) * _GROWTH[weights]))
-        report(f"converting {source.name} ({weights}) for OpenVINO, once")
+        path = source.fetch()
+        name = f"{source.name} ({weights})"
+        store.require_space(directory.parent, int(_size(path) * _GROWTH[weights]))
+        memory.require_to_convert(path, name)
+        report(f"converting {name} for OpenVINO, once")
         _convert(source, directory, weights, report)
 
     return conversions.ensure(source, f"openvino-{weights}-v{FORMAT_VERSION}", make)
