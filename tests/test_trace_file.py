@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from jsonschema import Draft202012Validator
 from tests.viewer.traces import PROMPT, canvas, lines, put, recorded, run, save, toy
 from unspool import Model, UnspoolError, methods, trace_file
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.trace import EndEvent, StartEvent, StepEvent
 from unspool.trace_schema import schema
+from unspool.viewer.page import _data
 
 DRAFTERS = [name for name, method in methods.methods().items() if method.kind == "drafter"]
 SETTINGS: list[dict[str, Any]] = [
@@ -53,6 +56,22 @@ def test_every_event_of_the_loop_is_valid(tmp_path: Path, model: Model, method: 
     for step in steps:
         listed = {token for best in step["alternatives"] or () for token, _ in best}
         assert {int(token) for token in step["texts"]} == {*step["tokens"], *step["emitted"], *listed}
+
+
+def test_pieces_and_the_rest_are_the_text_that_ends_within_a_character(tmp_path: Path, model: Model) -> None:
+    """Two of the four bytes of 😀."""
+    events = [
+        StartEvent(0, 1, "plain", {}, 0.0, 0),
+        StepEvent(0, 0, 7, (4,), (-1,), ("root",), (0,), (0,), (1.0,), None, 0, 0, 0, 0),
+        StepEvent(0, 1, 8, (0,), (-1,), ("root",), (0,), (1,), (1.0,), None, 0, 0, 0, 0),
+        EndEvent(0, "length"),
+    ]
+    path = tmp_path / "run.jsonl"
+    trace_file.write(path, trace_file.make_header("toy", PROMPT, model.tokenizer, 8), events, model.tokenizer)
+    *_, end = lines(path)
+    assert end["rest"] == "\ufffd" == model.tokenizer.decode([0, 1])
+    assert trace_file.read(path).events[-1] == end
+    assert '"pieces": ["\\ufffd"]' in json.dumps(_data(trace_file.read(path), "run"))
 
 
 def test_a_file_that_was_cut_anywhere_is_read_up_to_the_cut(path: Path, tmp_path: Path) -> None:

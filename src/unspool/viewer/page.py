@@ -91,6 +91,10 @@ def _data(trace: Trace, name: str) -> dict[str, Any]:
         texts |= event.get("texts", {})
     first = {event["kind"]: event for event in reversed(events)}
     start, prefill, end = (first.get(kind, {}) for kind in ("start", "prefill", "end"))
+    steps = [{key: event[key] for key in _STEP} for event in events if event["kind"] == "step"]
+    if steps and (rest := end.get("rest")):
+        *pieces, last = steps[-1]["pieces"]
+        steps[-1]["pieces"] = [*pieces, last + rest]
     return {
         "name": name,
         "unspool": header["unspool"],
@@ -106,6 +110,6 @@ def _data(trace: Trace, name: str) -> dict[str, Any]:
         "reason": end.get("reason"),
         "truncated": trace.truncated,
         "texts": texts,
-        "steps": [{key: event[key] for key in _STEP} for event in events if event["kind"] == "step"],
+        "steps": steps,
         "canvas": [{key: event[key] for key in _CANVAS} for event in events if event["kind"] == "canvas"],
     }
