@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, cast, overload
 
 from unspool import calibration, methods, prompt_check
-from unspool.backends import loading
+from unspool.backends import loading, prepare
 from unspool.backends.catalogue import default_model
 from unspool.backends.openvino_convert import WEIGHTS
 from unspool.backends.resolve import resolve
@@ -47,6 +48,7 @@ class Result:
         statistics: counts and times.
         prompt_token_ids: ids that were decoded from.
         trace: all events of this sequence.
+        method: what decoded it, and what of the method was missing: ``specdec_pp (no head)``.
         parsed: what a text under a grammar says once it is complete: the JSON of a ``json_schema``, the object of a
             pydantic model, else the text; None without a grammar, where the text was cut, or where there is a
             ``parse_error``.
@@ -62,6 +64,7 @@ class Result:
     statistics: Statistics
     prompt_token_ids: list[int]
     trace: list[Event] = field(repr=False)
+    method: str
     parsed: Any = None
     parse_error: str | None = None
     seed: int = 0
@@ -167,16 +170,25 @@ class Model:
             chat: whether text is put into the chat template; by default if the model has one.
 
         Raises:
-            UnspoolError: if the prompt is empty or none of these.
+            UnspoolError: if the prompt is empty or none of these, or holds a token that the tokenizer knows and the
+                model does not.
         """
         prompt = prompt_check.checked(prompt)
         if isinstance(prompt, str):
             if chat or (chat is None and self.tokenizer.has_chat_template):
-                return self.tokenizer.chat([{"role": "user", "content": prompt}])
-            return self.tokenizer.encode(prompt)
-        if isinstance(prompt[0], Mapping):
-            return self.tokenizer.chat(prompt)  # type: ignore[arg-type]
-        return [int(token) for token in prompt]  # type: ignore[arg-type]
+                ids = self.tokenizer.chat([{"role": "user", "content": prompt}])
+            else:
+                ids = self.tokenizer.encode(prompt)
+        elif isinstance(prompt[0], Mapping):
+            ids = self.tokenizer.chat(prompt)  # type: ignore[arg-type]
+        else:
+            return [int(token) for token in prompt]  # type: ignore[arg-type]
+        size = self.language_model.vocab_size
+        if unknown := sorted({self.tokenizer.token(token) for token in ids if token >= size}):
+            raise UnspoolError(
+                f"the tokenizer has tokens that the model has not, and the prompt holds {unknown[0]!r}; leave it out"
+            )
+        return ids
 
     @overload
     def generate(self, prompt: Prompt, **options: Any) -> Result: ...
@@ -232,8 +244,8 @@ class Model:
         events: list[Event] = []
 
         def pieces() -> Iterator[str]:
-            shown, text = 0, ""
-            decoder = self.tokenizer.stream()
+            shown = 0
+            decoder = self.tokenizer.stream(self._context(requests[0]))
             for event in source:
                 events.append(event)
                 if not isinstance(event, StepEvent):
@@ -242,15 +254,19 @@ class Model:
                     piece = "".join(decoder.push(token) for token in event.emitted)
                 else:
                     # What could be the beginning of a stop string is held back until it is decided.
-                    text = stop.text
-                    safe = max(shown, len(text) - stop.held_back)
-                    piece, shown = text[shown:safe], safe
+                    piece = stop.text[shown : stop.safe]
                 if piece:
+                    shown += len(piece)
                     yield piece
-            if stop is not None and len(stop.text) > shown:
-                yield stop.text[shown:]
+            # What was held back: part of a stop string that did not come, or of a character.
+            if rest := finish().text[shown:]:
+                yield rest
 
-        return Stream(pieces(), lambda: self._result(events, requests[0], stop))
+        @cache
+        def finish() -> Result:
+            return self._result(events, requests[0], stop)
+
+        return Stream(pieces(), finish)
 
     def search(self, prompt: Prompt, **options: Any) -> SearchResult:
         """Search behind one prompt for a better text than greedy decoding's, see ``search.api.search``."""
@@ -312,33 +328,35 @@ class Model:
         assistants = (self.assistant.language_model,) if self.assistant else ()
         requests, stops = [], []
         for prompt, own_seed in zip(prompts, seeds, strict=True):
-            stop = StopStrings(self.tokenizer, settings.stop) if settings.stop else None
             tokens = self.encode(prompt, chat)
             with self._building:
                 drafter = methods.drafter(method, surroundings, method_options)
-            requests.append(
-                Request(
-                    tokens=tokens,
-                    drafter=drafter,
-                    rule=rule,
-                    options=replace(settings, seed=own_seed),
-                    shapers=shapers,
-                    eos=eos,
-                    method=method,
-                    constraint=constrain(tokens) if constrain else None,
-                    stopping=stop,
-                    assistants=assistants,
-                )
+            request = Request(
+                tokens=tokens,
+                drafter=drafter,
+                rule=rule,
+                options=replace(settings, seed=own_seed),
+                shapers=shapers,
+                eos=eos,
+                method=getattr(drafter, "name", method),  # it says what it lacks, as ``specdec_pp (no head)``
+                constraint=constrain(tokens) if constrain else None,
+                assistants=assistants,
             )
+            stop = StopStrings(self.tokenizer, settings.stop, self._context(request)) if settings.stop else None
+            requests.append(replace(request, stopping=stop))
             stops.append(stop)
         return requests, stops
+
+    def _context(self, request: Request) -> list[int]:
+        """What decides how the output of a request is written."""
+        return self.tokenizer.context(request.tokens, exact=request.constraint is not None)
 
     def _result(self, events: list[Event], request: Request, stop: StopStrings | None) -> Result:
         steps = [event for event in events if isinstance(event, StepEvent)]
         ids = [token for step in steps for token in step.emitted]
         (end,) = (event for event in events if isinstance(event, EndEvent))
         cut = stop is not None and end.reason == "stop_string"
-        text = stop.text if stop is not None and cut else self.tokenizer.decode(ids)
+        text = stop.text if stop is not None and cut else self.tokenizer.text(ids, self._context(request))
         parsed = parse_error = None
         if isinstance(request.constraint, GrammarConstraint) and end.reason == "stop":
             parsed, parse_error = read(request.constraint.parse, text)
@@ -350,6 +368,7 @@ class Model:
             statistics=summarise(events, end.row),
             prompt_token_ids=list(request.tokens),
             trace=events,
+            method=request.method,
             parsed=parsed,
             parse_error=parse_error,
             seed=request.options.seed,
@@ -373,8 +392,8 @@ def load(
         assistant_model: draft model for the methods that need one: a loaded model, or a name as above, which is loaded
             with the same backend and options (``name@int4``: with weights of its own).
         report: told in a few words what happens during long work.
-        **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (the
-            physical cores by default). transformers: ``device`` (``"cpu"``) and ``dtype``
+        **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (by
+            default the physical cores that this process may use). transformers: ``device`` (``"cpu"``) and ``dtype``
             (``"float32"``).
 
     Raises:
@@ -386,7 +405,8 @@ def load(
         assistant, own = split_weights(assistant_model)
         resolve(assistant)  # a mistake in its name is told before any work
     loaded = loading.load(source, backend, report, options)
-    model = Model(source.name, source.key, loaded.model, Tokenizer(loaded.tokenizer), loaded.eos_token_ids)
+    tokenizer = prepare.read_tokenizer(source, loaded.tokenizer)
+    model = Model(source.name, source.key, loaded.model, tokenizer, loaded.eos_token_ids)
     model.report = report
     if isinstance(assistant_model, str):
         weights = {"weights": own} if own else {}

@@ -7,7 +7,6 @@ group ``unspool.backends`` and are given directories in Hugging Face layout.
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -15,8 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import prepare
-from unspool.backends.openvino_convert import eos_token_ids
+from unspool.backends import ends, prepare
 from unspool.backends.resolve import ModelSource
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.typed import arguments_of
@@ -93,7 +91,7 @@ def _transformers(source: ModelSource, report: Report, device: str = "cpu", dtyp
     report("loading the weights into torch")
     model = prepare.load_torch(source, dtype).to(target)
     return Loaded(
-        TransformersModel.from_pretrained_model(model), prepare.tokenizer_directory(source), eos_token_ids(model)
+        TransformersModel.from_pretrained_model(model), prepare.tokenizer_directory(source), ends.of_torch(model)
     )
 
 
@@ -104,9 +102,4 @@ def _installed(entry: EntryPoint, source: ModelSource, report: Report, **options
         )
     report(f"loading {source.name} with {entry.name}")
     model = entry.load()().load(source.path, **options)
-    eos: set[int] = set()
-    for name in ("generation_config.json", "config.json"):
-        if (source.path / name).is_file() and not eos:
-            value = json.loads((source.path / name).read_text("utf-8")).get("eos_token_id")
-            eos = set(value) if isinstance(value, list) else set() if value is None else {value}
-    return Loaded(model, source.path, tuple(sorted(eos)))
+    return Loaded(model, prepare.tokenizer_directory(source), ends.of_directory(source.path))

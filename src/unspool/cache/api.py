@@ -159,8 +159,7 @@ class EditableText:
 
     def _ends(self, tokens: Sequence[int]) -> list[int]:
         """Where each token ends, in characters; a character of several tokens belongs to the last of them."""
-        stream = self._model.tokenizer.stream()
-        return list(accumulate(len(stream.push(token)) for token in tokens))
+        return list(accumulate(len(piece) for piece in self._model.tokenizer.pieces(tokens)))
 
 
 @typed_options("model", "text")

@@ -204,7 +204,8 @@ class AcceptanceRule(Protocol):
 
     Attributes:
         tests_draws: whether drafts are tested against the distributions that they were drawn from. If so, what is drawn
-            must come from ``noise.draft_generator`` and say its distribution; if not, distributions are not looked at.
+            must come from ``noise.draft_generator`` and say its distribution, and the noise of positions must not be
+            looked at, for the rule chooses with it elsewhere. If not, distributions are not looked at.
     """
 
     tests_draws: bool

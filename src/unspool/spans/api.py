@@ -163,10 +163,8 @@ def _is_mark(c: str) -> bool:
 
 def _stops(tokenizer: Tokenizer, ids: Sequence[int], text: str, at: int) -> list[int | None]:
     """Where in ``text`` each token ends, if the first begins ``at``; None within a character of several tokens."""
-    stream = tokenizer.stream()
     stops: list[int | None] = []
-    for token in ids:
-        piece = stream.push(token)
+    for piece in tokenizer.pieces(ids):
         if not text.startswith(piece, at):
             raise _unreadable(text, at)
         at += len(piece)
