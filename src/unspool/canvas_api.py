@@ -175,7 +175,7 @@ class DiffusionModel:
         method: str = METHOD,
         method_options: Values | None = None,
         max_new_tokens: int | None = None,
-        canvas: Sequence[str | int] | None = None,
+        canvas: Sequence[Any] | None = None,
         temperature: float = 0.0,
         seed: int = 0,
         cache: Cache = "none",

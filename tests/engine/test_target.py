@@ -209,6 +209,29 @@ def test_logits_that_are_not_numbers(fields):
         ShapedTarget(TREE, logits, CONTEXT, build(options), options).choose(0)
 
 
+@pytest.mark.parametrize("ask", ["choose", "probabilities"])
+@pytest.mark.parametrize(
+    "fields", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 2}, {"bad_words_ids": [[3]]}]
+)
+def test_a_nan_beside_the_tokens_that_compete_is_noticed(fields, ask):
+    options = GenerationOptions(**fields)
+    logits = scored(64)
+    peaks = logits.reshape(len(TREE), -1, 8).max(axis=2)  # found by a backend that passes over NaN
+    logits[0, 3] = np.nan
+    for constraint in (None, Only(64, range(40, 50))):
+        target = ShapedTarget(TREE, logits, CONTEXT, build(options), options, constraint, peaks)
+        with pytest.raises(UnspoolError, match="position 5 hold NaN"):
+            getattr(target, ask)(0)
+        getattr(target, ask)(1)
+
+
+def test_a_shaper_that_makes_nan_is_named():
+    options = GenerationOptions(temperature=1.0)
+    target = ShapedTarget(TREE, scored(8), CONTEXT, [lambda tokens, row: row * np.nan], options)
+    with pytest.raises(UnspoolError, match="a shaper makes NaN of the logits at position 5"):
+        target.choose(0)
+
+
 @pytest.mark.parametrize("kind", ["greedy", "ties", "sampled", "shaped", "constrained"])
 def test_peaks_change_nothing(kind: str) -> None:
     """They are those of raw rows, so what is sampled, shaped or constrained must not be chosen by them."""

@@ -265,11 +265,10 @@ _NAMES: dict[Any, tuple[str, str]] = {
 def _told(declared: Any, several: bool = False) -> str:
     """What a type takes, in words."""
     origin, args = get_origin(declared), get_args(declared)
-    if origin in (Union, types.UnionType):
-        told = list(dict.fromkeys(_told(kind, several) for kind in args))
+    if origin in (Union, types.UnionType, Literal):
+        named = map(str, args) if origin is Literal else (_told(kind, several) for kind in args)
+        told = list(dict.fromkeys(named))
         return " or ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
-    if origin is Literal:
-        return f"one of {', '.join(map(str, args))}"
     if origin is tuple and Ellipsis not in args:
         return f"{'pairs' if several else 'a pair'} of {_told(args[0], True)}"
     if origin in _SEQUENCES or declared in _SEQUENCES:
