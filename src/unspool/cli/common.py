@@ -49,10 +49,14 @@ WeightsOption = Annotated[
         show_default=False,
     ),
 ]
+MOST_THREADS = 1024
+"""What libraries take; more is a slip of the keyboard."""
+
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=MOST_THREADS,
         help="Threads, for openvino. Default: the physical cores that the process may use.",
         show_default=False,
     ),

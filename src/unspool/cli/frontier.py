@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unspool.cli.common import Status, bars, names_of
+from unspool.cli.common import MOST_THREADS, Status, bars, names_of
 from unspool.errors import UnspoolError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def frontier(
     questions: Annotated[int, typer.Option(min=1, help="Held-out questions of each task.")] = 50,
     json_file: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="File for the report.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Threads of torch.")] = 1,
 ) -> None:
     """Measure right answers against passes of the model, for every method at swept settings.
 

@@ -10,6 +10,7 @@ import typer
 
 from unspool.cli.command import App
 from unspool.cli.common import (
+    MOST_THREADS,
     AssistantOption,
     BackendOption,
     DeviceOption,
@@ -128,7 +129,10 @@ def diffusion(
         bool, typer.Option("--bf16", help="Multiply in bfloat16, twice as fast where the processor can (AVX512-BF16).")
     ] = False,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads. A step of the short tasks takes some tenths of a second with one.")
+        int,
+        typer.Option(
+            min=1, max=MOST_THREADS, help="Threads. A step of the short tasks takes some tenths of a second with one."
+        ),
     ] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:

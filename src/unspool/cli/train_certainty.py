@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unspool.cli.common import bars, print_json
+from unspool.cli.common import MOST_THREADS, bars, print_json
 from unspool.files import check_directory
 
 
@@ -24,7 +24,7 @@ def certainty(
     batch_size: Annotated[int, typer.Option(help="Canvases of a step.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Constant.")] = 2e-4,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Threads.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
     """Distil a masked-diffusion model so that it is certain of more tokens at once (dParallel).
