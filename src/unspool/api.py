@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -116,6 +117,7 @@ class Model:
         self.memories: dict[str, Memory] = {}
         self.report: Report = lambda message: None
         self._costs: PassCosts | None = None
+        self._building = threading.RLock()  # drafters make the memories that they do not find
 
     def cost_curve(self, progress: Callable[[float], None] = lambda done: None, fresh: bool = False) -> CostCurve:
         """Milliseconds per number of nodes on this machine; measured (under 10 s) if the cache holds no curve."""
@@ -327,7 +329,8 @@ class Model:
         requests, stops = [], []
         for prompt, own_seed in zip(prompts, seeds, strict=True):
             tokens = self.encode(prompt, chat)
-            drafter = methods.drafter(method, surroundings, method_options)
+            with self._building:
+                drafter = methods.drafter(method, surroundings, method_options)
             request = Request(
                 tokens=tokens,
                 drafter=drafter,
@@ -396,6 +399,7 @@ def load(
     Raises:
         UnspoolError: with one line that says what to do.
     """
+    loading.check(backend, options)
     source = resolve(name or default_model())
     if isinstance(assistant_model, str):
         assistant, own = split_weights(assistant_model)

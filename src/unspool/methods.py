@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +24,10 @@ from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 CanvasKind = Literal["unmask", "transform", "schedule", "stop"]
 Kind = Literal["drafter", "acceptance", "batch", "shaper", "constraint", "sampler", "search", "program", CanvasKind]
 Guarantee = Literal["identical", "same distribution", "valid", "lossy"]
+
+
+EXTRAS = {"monitor": ("jedi",), "code": ("tree_sitter", "tree_sitter_python")}
+"""Packages by the name with which ``pip install "unspool[NAME]"`` installs them."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class Method:
         assisted: whether it needs a draft model.
         draws: of a drafter: whether it draws drafts under an acceptance rule that tests draws. If not, ``lossless``
             gives the text of plain sampling, token for token.
+        extra: of ``EXTRAS``: the optional packages that it needs.
     """
 
     name: str
@@ -121,6 +127,7 @@ class Method:
     needs: frozenset[Ability] = frozenset()
     assisted: bool = False
     draws: bool = False
+    extra: str | None = None
 
     @property
     def label(self) -> str:
@@ -186,7 +193,8 @@ def find(name: str, kind: Kind) -> Method:
 
 
 def check_needs(method: Method, surroundings: Surroundings) -> None:
-    """Raise an ``UnsupportedError`` that names method and backend if a draft model or an ability is missing."""
+    """Raise an ``UnsupportedError`` that names method and backend if a package, draft model or ability is missing."""
+    check_installed(method)
     check_assisted(method, surroundings.assistant)
     model = surroundings.model
     if missing := method.needs - model.abilities:
@@ -194,6 +202,14 @@ def check_needs(method: Method, surroundings: Surroundings) -> None:
         raise UnsupportedError(
             f"{method.name} needs {wanted}, which the {model.settings['backend']} backend does not offer; "
             "try --backend transformers"
+        )
+
+
+def check_installed(method: Method) -> None:
+    """Raise an ``UnsupportedError`` if optional packages that the method needs are not installed."""
+    if missing := [name for name in EXTRAS.get(method.extra or "", ()) if find_spec(name) is None]:
+        raise UnsupportedError(
+            f'{method.name} needs {" and ".join(missing)}; pip install "unspool[{method.extra}]", or leave it out'
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from unspool.errors import UnspoolError
+
 
 def read(parse: Callable[[str], Any], text: str) -> tuple[Any, str | None]:
     """What ``parse`` makes of a text, or None and the reason in one line.
@@ -14,4 +16,5 @@ def read(parse: Callable[[str], Any], text: str) -> tuple[Any, str | None]:
     try:
         return parse(text), None
     except Exception as error:
-        return None, f"{type(error).__name__}: {' '.join(str(error).split())}"
+        kind = "" if isinstance(error, UnspoolError) else f"{type(error).__name__}: "
+        return None, kind + " ".join(str(error).split())

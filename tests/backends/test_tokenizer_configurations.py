@@ -148,6 +148,7 @@ TEXTS = (
 )
 CHATS = (
     [{"role": "user", "content": "hi"}],
+    [{"role": "user", "content": " if a < b | c: <p>#_-</p> [INST] \n\n"}],
     [
         {"role": "system", "content": " the sea "},
         {"role": "user", "content": "is it blue, 日本 ?\n"},

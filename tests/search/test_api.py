@@ -129,7 +129,7 @@ def test_where_a_function_ends(prompt: str, text: str, body: str | None) -> None
         ({"method": "adadec"}, "threshold"),
         ({"method": "beam", "max_new_tokens": 0}, "max_new_tokens"),
         ({"method": "beam", "max_new_tokens": 600}, "context"),
-        ({"method": "beam", "stop_rule": "body"}, "stop rule"),
+        ({"method": "beam", "stop_rule": "body"}, "stop_rule"),
         ({"method": "beam", "stop_rule": "function_body", "prompt": [0, 1]}, "as text"),
         ({"method": "beam", "prompt": ""}, "empty"),
         ({"method": "beam", "prompt": [9]}, "vocabulary"),

@@ -97,7 +97,8 @@ class Chat:
                 written = self._around() if named is None else "\0".join(named)
                 control |= {i: token.content for i, token in added.items() if token.content in written}
             other = {token.content for i, token in added.items() if i not in control}
-            unknown = self._fast.token_to_id(self._settings.special_tokens.get("unk_token", ""))
+            rare = f"{chr(_PRIVATE[0])} {chr(_TOKENS[1][0])}"
+            unknown = frozenset(self._fast.encode(rare, add_special_tokens=False).ids)
             self._spellers[every] = _Speller(self._fast, control, other, unknown)
         return self._spellers[every]
 
@@ -120,13 +121,13 @@ class _Speller:
         fast: the tokenizer.
         control: by id, the tokens that no message may write.
         other: added tokens that a message may write.
-        unknown: id of what the vocabulary cannot write; any text may hold it.
+        unknown: ids of letters that no vocabulary holds; any text may have them.
     """
 
     fast: Fast
     control: dict[int, str]
     other: set[str]
-    unknown: int | None
+    unknown: frozenset[int]
 
     def letters(self, messages: list[dict[str, Any]], text: str) -> dict[str, str]:
         """By letter of the messages that a control token cannot be spelled without, the one that stands for it."""
@@ -152,12 +153,12 @@ class _Speller:
 
     def found(self, text: str, ids: Iterable[int]) -> tuple[list[str], list[int]]:
         """The control tokens of a text, as it spells them and as the tokenizer finds them."""
-        return self._pattern.findall(text), [i for i in ids if i in self.control and i != self.unknown]
+        return self._pattern.findall(text), [i for i in ids if i in self.control and i not in self.unknown]
 
     def named(self, ids: Iterable[int], own: Iterable[int]) -> list[str]:
         """The control tokens among some ids that are not among others, or all of them."""
-        rest = [i for i in ids if i in self.control and i not in set(own)] or [i for i in ids if i in self.control]
-        return sorted({self.control[i] for i in rest})
+        control = {i for i in ids if i in self.control and i not in self.unknown}
+        return sorted(self.control[i] for i in control - set(own) or control)
 
     def encode(self, text: str, back: dict[int, Any], own: Iterable[int]) -> list[int]:
         """Ids of a rendered text whose messages are written with other letters.

@@ -258,6 +258,8 @@ def _rotate(header: GgufHeader, model: Any) -> None:
         return
     dim = _rope_dim(settings, config)
     for prefix, parameters in _rope_sets(config).items():
+        if prefix and prefix.removesuffix("_") not in config.layer_types:
+            continue
         name, theta = f"{prefix}inv_freq", _theta(settings, prefix)
         # In torch and float32, as transformers computes them, so that a file without factors changes no bit.
         wanted = 1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))

@@ -36,19 +36,33 @@ def load(source: ModelSource, backend: str, report: Report, options: Mapping[str
     """Load a model with a backend by name; options are the backend's own.
 
     Raises:
+        UnspoolError: as ``check``.
+    """
+    options = check(backend, options)
+    return backends()[backend](source, report, **options)
+
+
+def check(backend: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of a backend as their declared types. Needs no model, so that mistakes are told before any work.
+
+    Raises:
         UnknownNameError: for a backend or, where the backend lists its options, an option that does not exist.
+        UnspoolError: for a value that is not of the option's type.
     """
     loaders = backends()
     if backend not in loaders:
         raise UnknownNameError("backend", backend, loaders)
     loader = loaders[backend]
     known = inspect.signature(loader).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-        for name in options:
-            if name not in known:
-                raise UnknownNameError(f"option of the {backend} backend", name, set(known) - {"source", "report"})
-        options = arguments_of(loader, options)
-    return loader(source, report, **options)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return options
+    for name in options:
+        if name not in known:
+            raise UnknownNameError(f"option of the {backend} backend", name, set(known) - {"source", "report"})
+    options = arguments_of(loader, options)
+    if (threads := options.get("threads")) is not None and threads < 1:
+        raise UnspoolError(f"threads must be at least 1, not {threads}")
+    return options
 
 
 @cache

@@ -7,6 +7,8 @@ from typing import Any
 
 from unspool.errors import UnspoolError
 
+_MASK = ".attn.masked_bias"  # a constant of the mask, which old checkpoints of GPT-2 carry
+
 
 def refuse(name: str, model: Any, told: Mapping[str, Any], untaken: Iterable[str] = ()) -> None:
     """Refuse a model whose files and weights differ.
@@ -27,7 +29,7 @@ def refuse(name: str, model: Any, told: Mapping[str, Any], untaken: Iterable[str
             f"{len(wrong)} weights of {name} have another size than its configuration tells, first {weight}: "
             f"{list(held)} instead of {list(wanted)}; fetch weights and configuration of one model"
         )
-    if unknown := sorted([*told["unexpected_keys"], *untaken]):
+    if unknown := sorted(key for key in (*told["unexpected_keys"], *untaken) if not key.endswith(_MASK)):
         raise UnspoolError(
             f"{name} holds {len(unknown)} tensors that {type(model).__name__} has no place for, first {unknown[0]}; "
             "the text would be another model's, so take a model that transformers reads whole"

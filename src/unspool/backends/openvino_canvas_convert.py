@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from unspool.backends import store
+from unspool.backends import conversions, store
 from unspool.backends.branching import SLIDING, windows
 from unspool.backends.diffusion_checkpoints import CANVAS, load_denoiser
 from unspool.backends.openvino_convert import FORMAT_VERSION, Weights, convert
@@ -40,19 +40,14 @@ def converted(directory: Path, weights: str, report: Callable[[str], None]) -> P
     if weights not in WEIGHTS:
         raise UnknownNameError("weight format of canvases", weights, WEIGHTS)
     source = resolve(str(directory.resolve()))
-    final = store.converted_dir() / source.key / f"openvino-canvas-{weights}-v{FORMAT_VERSION}.{_VERSION}"
-    if final.is_dir():
-        return final
-    name = f"{source.name} ({weights})"
-    with store.lock(f"convert-{source.key}", f"another process converts {name}; waiting for it"):
-        if final.is_dir():
-            return final
+
+    def make(temporary: Path) -> None:
         size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
-        store.require_space(final.parent, int(size * _GROWTH[weights]))
-        report(f"converting {name} for OpenVINO, once")
-        with store.atomic_directory(final) as temporary:
-            _convert(directory, temporary, weights, report)
-    return final
+        store.require_space(temporary.parent, int(size * _GROWTH[weights]))
+        report(f"converting {source.name} ({weights}) for OpenVINO, once")
+        _convert(directory, temporary, weights, report)
+
+    return conversions.ensure(source, f"openvino-canvas-{weights}-v{FORMAT_VERSION}.{_VERSION}", make)
 
 
 def _convert(directory: Path, final: Path, weights: Weights, report: Callable[[str], None]) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import ends, gguf, gguf_header, losses, store, tokenizer_files
+from unspool.backends import conversions, ends, gguf, gguf_header, losses, store, tokenizer_files
 from unspool.backends.files import read_json, reason
 from unspool.backends.openvino_convert import FORMAT_VERSION, WEIGHTS, Weights
 from unspool.backends.resolve import ModelSource
@@ -21,7 +21,9 @@ from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 Report = Callable[[str], None]
 
-_REPORT = "LOAD REPORT"  # transformers' table of weights; ``losses`` reads the same facts and refuses
+# What of transformers' warnings is not said: its table of weights, of which ``losses`` reads the facts and refuses, and
+# the loss of models that are not trained.
+_NOT_SAID = ("LOAD REPORT", "loss_type=")
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 """Of torch models."""
@@ -38,18 +40,13 @@ def converted(source: ModelSource, weights: str, report: Report) -> Path:
     """
     if weights not in WEIGHTS:
         raise UnknownNameError("weight format", weights, WEIGHTS)
-    final = store.converted_dir() / source.key / f"openvino-{weights}-v{FORMAT_VERSION}"
-    if final.is_dir():
-        return final
-    name = f"{source.name} ({weights})"
-    with store.lock(f"convert-{source.key}", f"another process converts {name}; waiting for it"):
-        if final.is_dir():
-            return final
-        store.require_space(final.parent, int(_size(source.fetch()) * _GROWTH[weights]))
-        report(f"converting {name} for OpenVINO, once")
-        with store.atomic_directory(final) as directory:
-            _convert(source, directory, weights, report)
-    return final
+
+    def make(directory: Path) -> None:
+        store.require_space(directory.parent, int(_size(source.fetch()) * _GROWTH[weights]))
+        report(f"converting {source.name} ({weights}) for OpenVINO, once")
+        _convert(source, directory, weights, report)
+
+    return conversions.ensure(source, f"openvino-{weights}-v{FORMAT_VERSION}", make)
 
 
 def _convert(source: ModelSource, directory: Path, weights: Weights, report: Report) -> None:
@@ -125,6 +122,11 @@ def _check_files(path: Path, name: str) -> None:
     config = read_json(path / "config.json")
     if (path / "generation_config.json").is_file():
         read_json(path / "generation_config.json")  # transformers goes on without a damaged one, and so without ends
+    if (path / "adapter_config.json").is_file():  # without peft, transformers loads the base alone and says nothing
+        raise UnsupportedError(
+            f"{name} holds an adapter (adapter_config.json), which unspool does not apply; merge it into the weights "
+            "with peft's merge_and_unload, or take the file away to use the base model"
+        )
     for part in (config, config.get("text_config") or {}):
         method = part.get("quantization_config") or part.get("compression_config")
         if method:
@@ -245,7 +247,7 @@ def quiet() -> Iterator[Iterable[str]]:
         logger.removeHandler(handler)
         transformers.logging.enable_default_handler()
     for text in said:
-        if _REPORT not in text:
+        if not any(part in text for part in _NOT_SAID):
             store.say(f"transformers: {text.splitlines()[0]}")
 
 

@@ -7,22 +7,19 @@ Imports neither torch nor transformers: a model that is already converted must s
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unspool.backends import catalogue, diffusion_models, gguf_header, store
+from unspool.backends import catalogue, diffusion_models, gguf_header, identity, store
 from unspool.backends.catalogue import CatalogueModel
+from unspool.backends.files import read_json
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DATA_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 _NOT_WANTED = ("*/*", "consolidated*")  # other formats of the same weights
-
-_SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # GGUF's value types
-_STRING, _ARRAY = 8, 9
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,8 @@ class ModelSource:
             client downloaded into its own cache.
         name: for people.
         path: the file or directory. Of a catalogue model that is not downloaded yet, where it will be; see ``fetch``.
-        key: 64 hex digits that change when the weights, the configuration or the tokenizer change. For a GGUF
-            its SHA-256.
+        key: 64 hex digits of the content: they change when the weights, the configuration or the tokenizer change, and
+            with nothing else. For a GGUF its SHA-256, for a model of the hub that of its name and commit.
         model: the catalogue's entry, if the name was one.
     """
 
@@ -80,7 +77,7 @@ def resolve(name: str) -> ModelSource:
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise UnspoolError(f"no such file: {name}; give the path of a GGUF file, or a name of `unspool models`")
-        return ModelSource("gguf", path.name, path.resolve(), _gguf_key(path.resolve()))
+        return ModelSource("gguf", path.name, path.resolve(), identity.of_file(path.resolve(), gguf_header.read))
     if path.is_file():
         raise UnsupportedError(f"{name} is not a model: give a .gguf file or a directory that holds config.json")
     if _HUB_NAME.fullmatch(name):
@@ -102,8 +99,10 @@ def _check_directory(path: Path) -> None:
         raise UnsupportedError(f"{path} holds no config.json, so it is not a model in Hugging Face layout{hint}")
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        missing = sorted(shard for shard in shards if not (path / shard).is_file())
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise UnspoolError(f"{index} is damaged, it names no weight files; fetch it again")
+        missing = sorted({shard for shard in shards.values() if not (path / shard).is_file()})
         if missing:
             raise UnspoolError(f"{path} is not complete: {len(missing)} weight files are missing, first {missing[0]}")
     elif not any(path.glob("*.safetensors")):
@@ -114,12 +113,9 @@ def _check_directory(path: Path) -> None:
 
 
 def _directory_key(path: Path) -> str:
-    # Weights are too large to read at every start, so their names, sizes and times stand for them.
-    digest = hashlib.sha256((path / "config.json").read_bytes())
-    for file in sorted({file for pattern in _DATA_FILES for file in path.glob(pattern)}):
-        status = file.stat()
-        digest.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    return digest.hexdigest()
+    return identity.of_directory(
+        path, {file for pattern in _DATA_FILES for file in path.glob(pattern) if file.is_file()}
+    )
 
 
 def _hub_snapshot(name: str) -> Path:
@@ -148,19 +144,3 @@ def _hub_snapshot(name: str) -> Path:
         raise UnspoolError(f"cannot download {name!r} from the hub: {download.first_line(error)}") from error
     _check_directory(snapshot)
     return snapshot
-
-
-def _gguf_key(path: Path) -> str:
-    """SHA-256 of a local GGUF, remembered by path, size and time; the file is checked when it is new."""
-    status = path.stat()
-    known = store.hashes_dir() / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
-    stamp = [status.st_size, status.st_mtime_ns]
-    if known.is_file():
-        remembered = json.loads(known.read_text(encoding="utf-8"))
-        if remembered["stamp"] == stamp:
-            return str(remembered["sha256"])
-    gguf_header.read(path)
-    key = store.sha256_of(path)
-    with store.atomic_file(known) as file:
-        file.write_text(json.dumps({"stamp": stamp, "sha256": key}), encoding="utf-8")
-    return key

@@ -15,7 +15,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Fast
 
-from unspool.backends import store
+from unspool.backends import gguf_header, store
 from unspool.errors import UnspoolError
 
 TOKENIZER, SETTINGS = "tokenizer.json", "unspool_tokenizer.json"
@@ -119,7 +119,7 @@ def make(path: Path, directory: Path, gguf_file: str | None = None) -> None:
     fast.no_truncation()
     fast.no_padding()
     if gguf_file:
-        fast = _of_the_file(fast, path, gguf_file)
+        fast = _of_the_file(fast, where)
     clean_up = bool(theirs.clean_up_tokenization_spaces) and (
         type(fast.model).__name__ != "BPE"
         or bool(getattr(theirs, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False))
@@ -210,12 +210,10 @@ def _damaged(path: Path) -> str | None:
     return None
 
 
-def _of_the_file(fast: Fast, path: Path, gguf_file: str) -> Fast:
+def _of_the_file(fast: Fast, file: Path) -> Fast:
     """The tokens of the file alone: transformers adds ``<|endoftext|>`` where it is missing, and the model has no row
     for it."""
-    from transformers import AutoConfig
-
-    size = AutoConfig.from_pretrained(path, gguf_file=gguf_file, local_files_only=True).get_text_config().vocab_size
+    size = len(gguf_header.read(file).fields["tokenizer.ggml.tokens"])
     if max(fast.get_vocab().values(), default=0) < size:
         return fast
     return Fast.from_str(trimmed(fast, size))

@@ -89,9 +89,17 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
     from unspool.bench.genai_export import directory
 
     chosen = contestants(options.methods, options.peers, options.weights, options.assistant_model)
+    left_out = {contestant.name: contestant.missing for contestant in chosen if contestant.missing is not None}
+    for contestant, why in left_out.items():
+        progress.say(f"{contestant} is left out: {why}")
+    chosen = [contestant for contestant in chosen if contestant.name not in left_out]
     suite = suites.load(options.suite, options.limit, options.seed)
     name = options.model or default_model()
     source = resolve(name)
+    assistant = None
+    if options.assistant_model is not None:
+        base, own = split_weights(options.assistant_model)
+        assistant = resolve(base)
     if json_file is not None:
         check_file(json_file)
     threads = options.threads or usable_cores()
@@ -103,9 +111,8 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
     }
     with closing(Partial(json_file, header, about())) as partial:
         tokenizer = _prepare(source, chosen, progress)
-        if options.assistant_model is not None:
-            base, own = split_weights(options.assistant_model)
-            prepare.converted(resolve(base), own or options.weights, progress.say)
+        if assistant is not None:
+            prepare.converted(assistant, own or options.weights, progress.say)
         ids = {"": _encode(tokenizer, WARM_UP)} | {p.id: _encode(tokenizer, p.text) for p in suite.prompts}
         settings = Settings(
             name, threads, max(map(len, ids.values())) + options.max_new_tokens, options.assistant_model
@@ -152,7 +159,7 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
                 for key in ("limit", "repeats", "seed", "max_new_tokens", "temperature", "assistant_model")
             }
             | quality.protection(suite.prompts),
-            left_out=measured.left_out,
+            left_out=left_out | measured.left_out,
             curve=curve,
             memory={name: peak for name, peak in partial.memory.items() if name in measured.settings},
             verdicts=judged,

@@ -136,6 +136,7 @@ class Unspool:
             options=options,
             eos=frozenset(task.eos),
             method=getattr(drafter, "name", self.method),
+            assistants=(around.assistant,) if around.assistant else (),
         )
         events: list[Event] = []
         for event in decode(model.language_model, [request]):

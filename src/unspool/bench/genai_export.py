@@ -15,7 +15,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import prepare, store
+from unspool.backends import conversions, prepare, store
 from unspool.backends.openvino_convert import eos_token_ids
 from unspool.backends.openvino_imports import imported
 from unspool.backends.resolve import ModelSource
@@ -36,14 +36,12 @@ def exported(source: ModelSource) -> Path:
     Raises:
         UnspoolError: if the model cannot be read or is not a standard decoder.
     """
-    final = directory(source)
-    if not final.is_dir():
-        with store.lock(f"convert-{source.key}", f"another process converts {source.name}; waiting for it"):
-            if not final.is_dir():
-                store.say(f"exporting {source.name} for OpenVINO GenAI, once")
-                with store.atomic_directory(final) as temporary:
-                    _export(source, temporary)
-    return final
+
+    def make(directory: Path) -> None:
+        store.say(f"exporting {source.name} for OpenVINO GenAI, once")
+        _export(source, directory)
+
+    return conversions.ensure(source, directory(source).name, make)
 
 
 def _export(source: ModelSource, directory: Path) -> None:

@@ -233,13 +233,15 @@ def generate(
         MonitorOptions(monitor)
         options |= {"constraint": "monitor", "constraint_options": {"project": monitor}}
         chat = chat or False
-    from unspool.methods import check_acceptance, check_assisted, find
+    from unspool.methods import check_acceptance, check_assisted, check_installed, find
 
     check_assisted(find(method, "drafter"), assistant_model)
     if acceptance is not None:
         check_acceptance(find(acceptance, "acceptance"), temperature == 0)
     for name in shaper or ():
-        find(name, "shaper")
+        check_installed(find(name, "shaper"))
+    if monitor is not None:
+        check_installed(find("monitor", "constraint"))
     _check_trace(trace, view)
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
     with loaded(

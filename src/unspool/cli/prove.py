@@ -18,6 +18,7 @@ from unspool.cli.common import (
     WeightsOption,
     bars,
     loaded,
+    names_of,
     print_json,
 )
 
@@ -32,7 +33,12 @@ def prove(
     model: ModelOption = None,
     assistant_model: AssistantOption = None,
     methods: Annotated[
-        str, typer.Option(help="Comma-separated names, see `unspool methods`, or all.", metavar="NAMES")
+        str,
+        typer.Option(
+            help="Comma-separated names, see `unspool methods`, or all: those for which a package, a draft model or a "
+            "test is missing are named at the start and left out.",
+            metavar="NAMES",
+        ),
     ] = "all",
     prompts: Annotated[
         Path | None,
@@ -78,6 +84,7 @@ def prove(
 
       unspool prove --temperature 0.8 --html proof.html
     """
+    from unspool import journal
     from unspool.about import command_line
     from unspool.engine.options import GenerationOptions
     from unspool.errors import UnsupportedError
@@ -92,12 +99,14 @@ def prove(
     temperatures = temperature or list(TEMPERATURES)
     for value in temperatures:
         GenerationOptions(temperature=value, max_new_tokens=max_new_tokens)
-    names = None if methods == "all" else [name.strip() for name in methods.split(",")]
-    choose(names, temperatures)
+    names = None if methods == "all" else names_of(methods, "--methods")
+    choose(names, temperatures, assistant=assistant_model)
     texts = [prompt.text for prompt in (read_prompts(prompts) if prompts else PROMPTS)[:limit]]
     for file in (html, runs):
         if file is not None:
             check_file(file)
+    if runs is not None:
+        journal.check(runs, "--runs")
     with loaded(
         model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
     ) as decoder:

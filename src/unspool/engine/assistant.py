@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from unspool.engine.contracts import Context, LanguageModel, Logits, Session
 from unspool.engine.noise import draft_generator, gumbel
-from unspool.engine.numeric import log_softmax, top_k
+from unspool.engine.numeric import cooled, log_softmax, top_k
 from unspool.engine.tree import DraftDistribution, TokenTree
 
 _BLOCK = 128
@@ -141,7 +141,8 @@ class Draws:
 
     def logprobs(self, logits: Logits) -> NDArray[np.float64]:
         """[vocabulary] log-probabilities of the distribution that is drawn from; at temperature 0 those at 1."""
-        return log_softmax(np.asarray(logits, dtype=np.float64) / (1.0 if self.greedy else self._temperature))
+        row = np.asarray(logits, dtype=np.float64)
+        return log_softmax(row if self.greedy else cooled(row, self._temperature))
 
     def noise(self, depth: int) -> NDArray[np.float64] | float:
         """Gumbel noise [vocabulary] for the children of one node of this depth, 0 at the root; to be used once."""

@@ -12,6 +12,9 @@ _GROUP = 128
 RANGE = 1e30
 """Best logits up to here leave room in float32 for all differences and sums that are taken of a row."""
 
+_COLDEST, _HOTTEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""Temperatures that float32 holds in full."""
+
 
 def top_k(rows: NDArray[Any], k: int, peaks: NDArray[Any] | None = None) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Ids and values [n, k] of the ``k`` largest entries of each row [n, vocabulary]; best first, lowest id first.
@@ -95,6 +98,20 @@ def fitted(exact: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
         exact = exact - peak
     with np.errstate(over="ignore"):
         return exact.astype(dtype)
+
+
+def cooled(row: NDArray[Any], temperature: float) -> NDArray[Any]:
+    """Logits divided by a temperature above 0, with a finite best entry, however small the temperature is.
+
+    Where the quotients leave the range of the row's type, they are taken of the distances to the best entry, whose
+    limits are right: 0 for the best entries and -inf for all others where the temperature goes to 0.
+    """
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        divided: NDArray[Any] = row / temperature
+        if not (_COLDEST <= temperature <= _HOTTEST and abs(divided.max()) <= RANGE):
+            exact = row.astype(np.float64)
+            divided = ((exact - exact.max()) / temperature).astype(row.dtype)
+        return divided
 
 
 def _sorted_top(values: NDArray[Any], ids: NDArray[np.int64], k: int) -> tuple[NDArray[np.int64], NDArray[Any]]:

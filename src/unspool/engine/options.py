@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isinf
 from typing import Any
 
 from unspool.engine.noise import SEEDS
@@ -83,6 +84,10 @@ class GenerationOptions:
             ),
             (all(map(_is_ids, self.bad_words_ids)), "bad_words_ids takes non-empty lists of ids of 0 or above"),
             (all(map(_is_ids, self.sequence_bias)), "sequence_bias takes non-empty tuples of ids of 0 or above"),
+            (
+                all(abs(bias) <= 1e100 or isinf(bias) for bias in self.sequence_bias.values()),
+                "biases of sequence_bias must lie in -1e100 to 1e100, or be -inf or inf",
+            ),
         ):
             if not ok:
                 raise UnspoolError(message)

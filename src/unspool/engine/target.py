@@ -202,8 +202,8 @@ class ShapedTarget:
             raise UnspoolError(f"no token may follow at position {self._position(node)}; loosen {who}")
         if np.isnan(peak):
             raise self._not_a_number(node)
-        if peak == np.inf:
-            row = numeric.fitted(row.astype(np.float64), row.dtype)
+        if abs(peak) > numeric.RANGE:
+            row = numeric.fitted(row.astype(np.float64), self._logits.dtype)
         for shaper in self._shapers[first:]:
             row = shaper(tokens, row)
         return row

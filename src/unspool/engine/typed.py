@@ -62,7 +62,7 @@ def settle(options: Any) -> None:
     hints = _hints(kind)
     for field in fields(options):
         value = getattr(options, field.name)
-        if field.metadata == ONE_IS_A_LIST and (isinstance(value, str) or hasattr(value, "__index__")):
+        if field.metadata == ONE_IS_A_LIST and (isinstance(value, str) or _is_single(value)):
             value = (value,)
         object.__setattr__(options, field.name, typed(field.name, hints[field.name], value))
 
@@ -191,6 +191,10 @@ def _fit_sequence(kind: Any, args: tuple[Any, ...], value: Any) -> Any:
     if kind is frozenset:
         return frozenset(fitted)
     return fitted if isinstance(value, list) and kind is not tuple else tuple(fitted)
+
+
+def _is_single(value: Any) -> bool:
+    return hasattr(value, "__index__") and getattr(value, "ndim", 0) == 0
 
 
 def _whole(value: Any) -> int:

@@ -14,7 +14,7 @@ from unspool.engine.options import GenerationOptions
 from unspool.engine.search_request import Candidate, OnEvent, Output, SearchRequest
 from unspool.engine.trace import FinishReason
 from unspool.engine.typed import typed_options
-from unspool.errors import UnknownNameError, UnspoolError
+from unspool.errors import UnspoolError
 from unspool.search.adadec_threshold import key_of
 from unspool.search.function_body import FunctionBody
 from unspool.search.tests_reward import PublicTests
@@ -71,7 +71,7 @@ class SearchResult:
         candidates: what was found, best first, at least one.
         statistics: counts and time.
         prompt_token_ids: ids that were searched behind.
-        sandbox: the kernel's guards over programs that were run, as ``unspool.bench.sandbox.GUARDS`` explains them; None
+        sandbox: the kernel's guards over programs that were run, which ``unspool.bench.sandbox.GUARDS`` explains; None
             where the reward is not ``PublicTests``.
     """
 
@@ -141,8 +141,6 @@ def search(
         if not isinstance(prompt, str):
             raise UnspoolError("stop_rule function_body needs the prompt as text")
         body = FunctionBody(text, prompt)
-    elif stop_rule != "end_of_text":
-        raise UnknownNameError("stop rule", stop_rule, ("end_of_text", "function_body"))
 
     def text_of(output: Output) -> str:
         return body.cut(text(output)) if body else text(output)

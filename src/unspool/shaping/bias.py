@@ -79,7 +79,7 @@ class SequenceBias:
         return bias
 
     def _exact(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
-        """The sums in float64. What is forbidden stays so; of what is left, biases of +inf decide by the logits."""
+        """The sums, in float64. What is forbidden stays so; between tokens whose bias is +inf the logits decide."""
         bias = self._bias(tokens, np.dtype(np.float64))
         row = logits.astype(np.float64)
         at = row[self._tokens]
@@ -91,7 +91,7 @@ class SequenceBias:
         else:
             shaped = row
             shaped[self._tokens] = np.where(forbidden, -np.inf, at + np.where(forbidden, 0, bias))
-        return cast(Logits, numeric.fitted(shaped, logits.dtype))
+        return shaped
 
 
 def bad_words(bad_words_ids: Sequence[Sequence[int]], eos_token_id: Sequence[int] = ()) -> SequenceBias | None:

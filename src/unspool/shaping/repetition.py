@@ -30,8 +30,8 @@ class RepetitionPenalty:
         seen = _within(tokens, len(logits))
         shaped = self._applied(logits.copy(), seen)
         if not abs(shaped.max(initial=-np.inf)) <= numeric.RANGE:
-            # A penalty near 0, or a large one where all tokens have been seen: beyond the range of the logits' type.
-            shaped = numeric.fitted(self._applied(logits.astype(np.float64), seen), logits.dtype)
+            # A penalty near 0, or a large one where all tokens have been seen, goes beyond the range of float32.
+            shaped = self._applied(logits.astype(np.float64), seen)
         return cast(Logits, shaped)
 
     def _applied(self, shaped: NDArray[Any], seen: NDArray[np.int64]) -> NDArray[Any]:

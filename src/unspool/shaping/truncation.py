@@ -7,17 +7,14 @@ equal logits to an unstable sort, ``top_p`` keeps the higher ids, which is what 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import Logits
-from unspool.engine.numeric import RANGE
+from unspool.engine.numeric import cooled
 from unspool.engine.numeric import top_k as largest
-
-_MINIMUM, _MAXIMUM = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-"""Temperatures that a row in float32 can be divided by without losing digits of them."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +26,7 @@ class Temperature:
     temperature: float
 
     def __call__(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            if _MINIMUM <= self.temperature <= _MAXIMUM and abs((shaped := logits / self.temperature).max()) <= RANGE:
-                return cast(Logits, shaped)
-            # Out of the range of the logits' type. Less the best one first, the limits are right: 0 for the best logits
-            # and -inf for all others where the temperature goes to 0.
-            exact = logits.astype(np.float64)
-            return cast(Logits, ((exact - exact.max()) / self.temperature).astype(logits.dtype))
+        return cooled(logits, self.temperature)
 
 
 @dataclass(frozen=True)
