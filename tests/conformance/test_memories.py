@@ -234,10 +234,12 @@ def test_options_of_auto_out_of_range_are_refused(options: dict[str, float]) -> 
 # Files.
 
 
-def each_memory(name: str, tmp_path: Path) -> list[tuple[str, Memory, Path]]:
+def each_memory(
+    name: str, tmp_path: Path, around: methods.Surroundings | None = None
+) -> list[tuple[str, Memory, Path]]:
     """Key, filled memory and file of each memory of a method."""
     found = []
-    for number, (key, memory) in enumerate(filled(name).memories.items()):
+    for number, (key, memory) in enumerate((around or filled(name)).memories.items()):
         file = tmp_path / f"memory{number}"
         memory.save(file)
         found.append((key, memory, file))
@@ -246,9 +248,10 @@ def each_memory(name: str, tmp_path: Path) -> list[tuple[str, Memory, Path]]:
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_saved_and_loaded_drafts_the_same(name: str, tmp_path: Path) -> None:
-    expected, nothing = draft(filled(name), name), draft(surroundings(), name)
-    around = surroundings()
-    for key, memory, file in each_memory(name, tmp_path):
+    full, around = filled(name), surroundings()
+    saved = each_memory(name, tmp_path, full)
+    expected, nothing = draft(full, name), draft(surroundings(), name)
+    for key, memory, file in saved:
         assert isinstance(memory, Memory)
         around.memories[key] = type(memory)()
         around.memories[key].load(file)

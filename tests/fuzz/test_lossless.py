@@ -88,7 +88,7 @@ ALL = [
 
 @pytest.mark.parametrize(("name", "own", "shape", "noise"), ALL[3::45])
 def test_a_few_joints(name: str, own: dict[str, Any], shape: str, noise: float) -> None:
-    assert z(name, own, SHAPINGS[shape], noise, 1000) < 4
+    assert z(name, own, SHAPINGS[shape], noise, 600) < 4
 
 
 @pytest.mark.nightly

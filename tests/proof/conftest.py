@@ -31,6 +31,12 @@ class Digits:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(map(str, ids))
 
+    def context(self, prompt: Sequence[int], exact: bool = False) -> list[int]:
+        return []
+
+    def text(self, ids: Sequence[int], context: Sequence[int] = ()) -> str:
+        return self.decode(ids)
+
 
 class Counting(ToyModel):
     """A toy model that opens sessions of a given class and counts them."""

@@ -128,13 +128,14 @@ class Unspool:
         options = GenerationOptions(
             max_new_tokens=task.max_new_tokens, temperature=task.temperature, seed=task.seed, eos_token_id=task.eos
         )
+        drafter = methods.drafter(self.method, around)
         request = Request(
             tokens=task.ids,
-            drafter=methods.drafter(self.method, around),
+            drafter=drafter,
             rule=methods.acceptance(None, options.greedy, around),
             options=options,
             eos=frozenset(task.eos),
-            method=self.method,
+            method=getattr(drafter, "name", self.method),
             assistants=(around.assistant,) if around.assistant else (),
         )
         events: list[Event] = []

@@ -1,4 +1,4 @@
-"""``unspool datastore``: corpora that ``--method rasd`` retrieves from; ``build`` and ``info``."""
+"""``unspool datastore``: corpora that ``rasd`` retrieves from and ``aded`` counts; ``build`` and ``info``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from unspool.backends.tokenizer import Tokenizer
 
-app = App(help="Make a corpus that `rasd` retrieves drafts from, or look at one.", no_args_is_help=True)
+app = App(help="Make a corpus that `rasd` and `aded` draft from, or look at one.", no_args_is_help=True)
 
 
 @app.command()

@@ -18,7 +18,7 @@ class StartEvent:
     Attributes:
         row: index of the sequence in its batch.
         prompt_tokens: number of tokens of the prompt.
-        method: name of the method.
+        method: name of the method, and what of it was missing: ``specdec_pp (no head)``.
         settings: what the model says of itself (backend, weights, threads, versions).
         temperature, seed: of the request.
     """
