@@ -156,7 +156,7 @@ def test_a_trie_is_kept(model, tmp_path):
 def test_what_cannot_be_sampled(model):
     for options, message in (
         ({"temperature": 0.0}, "above 0"),
-        ({"regex": "(a"}, "unclosed"),
+        ({"regex": "(a"}, "unterminated"),
         ({"sampler": "casp"}, "cars"),
         ({"regex": None}, "give one of"),
     ):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
@@ -65,7 +66,7 @@ def prepared(schema: Mapping[str, Any]) -> Prepared:
     for below in schemas(root):
         try:
             _prepare(below)
-        except (TypeError, AttributeError, OverflowError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UnspoolError(f"the JSON Schema has a keyword with a wrong value: {error}") from error
     if not leave_out_endless(root):
         raise UnspoolError("no JSON fits the schema: it asks for itself without end; give it another way out")
@@ -150,8 +151,8 @@ def _step(schema: dict[str, Any]) -> Fraction:
     step = Fraction(given)
     if step != Fraction(repr(given)) or step.denominator > 1 << 12:
         raise UnspoolError(
-            f"multipleOf {given} is no fraction that floats hold: 0.29 is no multiple of 0.01 to Python; use a pattern, "
-            "or integers of a smaller unit"
+            f"multipleOf {given} is no fraction that floats hold: 0.29 is no multiple of 0.01 to Python; use "
+            "integers of a smaller unit"
         )
     if step.denominator == 1:
         schema["multipleOf"] = int(step)
@@ -165,7 +166,9 @@ def _bound(schema: dict[str, Any], side: str, whole: bool) -> int | float | None
     given = schema.pop(side, None)
     if isinstance(exclusive, bool):  # draft 4
         given, exclusive = (None, given) if exclusive else (given, None)
-    bounds = [_inwards(value, up, whole, open_) for value, open_ in ((given, False), (exclusive, True)) if value is not None]
+    bounds = [
+        _inwards(value, up, whole, open_) for value, open_ in ((given, False), (exclusive, True)) if value is not None
+    ]
     if not bounds:
         return None
     return max(bounds) if up > 0 else min(bounds)
@@ -184,13 +187,13 @@ def _inwards(value: float, up: int, whole: bool, is_open: bool) -> int | float:
         return least * up
     if exact > _EXACT:
         raise UnspoolError(f"numbers beyond {value} cannot be kept; bounds of numbers go up to 2 ** 53")
-    near = _ROUNDED.divide(Decimal(exact.numerator), Decimal(exact.denominator))
-    if is_open and Fraction(near) == exact:
-        near = near.next_plus(_ROUNDED)
-    if abs(near) < _SMALL:
-        near = Decimal(0) if exact < 0 or (exact == 0 and not is_open) else _SMALL
-    near = max(near, Decimal(-_EXACT))
-    return (int(near) if near == int(near) else float(near)) * up
+    edge = _ROUNDED.divide(Decimal(exact.numerator), Decimal(exact.denominator))
+    if is_open and Fraction(edge) == exact:
+        edge = edge.next_plus(_ROUNDED)
+    if abs(edge) < _SMALL:
+        edge = Decimal(0) if exact < 0 or (exact == 0 and not is_open) else _SMALL
+    edge = max(edge, Decimal(-_EXACT))
+    return (int(edge) if edge == int(edge) else float(edge)) * up
 
 
 def _check_value(value: Any) -> None:
@@ -203,29 +206,45 @@ def _check_value(value: Any) -> None:
 def _names(schema: dict[str, Any]) -> None:
     """Patterns of names: those that list their names become properties, so that names cannot run out."""
     patterns: dict[str, Any] = schema.pop("patternProperties", {})
+    properties: dict[str, Any] = schema.get("properties", {})
+    is_closed = schema.get("additionalProperties") is False
+    counts = schema.get("minProperties", 0) > 1 or "maxProperties" in schema
     kept: dict[str, Any] = {}
     named: set[str] = set()
     extra = 0
-    counts = schema.get("minProperties", 0) > 1 or "maxProperties" in schema
-    for pattern, below in patterns.items():
-        listed = names(pattern, _NAMES + len(schema.get("properties", {})))
+    listed = {pattern: names(pattern, _NAMES + len(properties)) for pattern in patterns}
+    for pattern, below in list(patterns.items()):
+        found_in = listed[pattern]
         # llguidance counts properties only where all that have a name are required.
-        if listed is None or (counts and listed.isdisjoint(schema.get("properties", {}))):
-            written = found_names(pattern)
-            kept[written] = {"allOf": [kept[written], below]} if written in kept else below
-            extra += _NAMES if listed is None else len(listed)
-            continue
-        known = schema.setdefault("properties", {})
-        named |= listed
-        for name in sorted(listed):
-            known[name] = {"allOf": [known[name], below]} if name in known else below
-    is_closed = schema.get("additionalProperties") is False
+        if found_in is not None and not (counts and found_in.isdisjoint(properties)):
+            named |= found_in
+            for name in sorted(found_in):
+                properties[name] = {"allOf": [properties[name], below]} if name in properties else below
+            del patterns[pattern]
+    for pattern, below in patterns.items():
+        for name, known in list(properties.items()):
+            # Names that Python finds and a narrower pattern does not.
+            if _finds(pattern, name):
+                properties[name] = {"allOf": [known, below]}
+        # Where no other name may come, a pattern may be narrower than Python's; else what is none of it is another.
+        written = found(pattern) if is_closed else found_names(pattern)
+        kept[written] = {"allOf": [kept[written], below]} if written in kept else below
+        extra += len(listed[pattern] or range(_NAMES))
     if named and (kept or not is_closed):
         for name in sorted(named):
-            schema["properties"].setdefault(name + "\n", False)  # to Python, `$` stands before this line end
+            properties.setdefault(name + "\n", False)  # to Python, `$` stands before this line end
+    if properties:
+        schema["properties"] = properties
     if kept:
         schema["patternProperties"] = kept
-    most = sum(below is not False for below in schema.get("properties", {}).values())
+    most = sum(below is not False for below in properties.values())
     least = schema.get("minProperties", 0)
     if is_closed and least > most + extra:
         raise UnspoolError(f"minProperties is {least}, and there are fewer names; lower it or allow more names")
+
+
+def _finds(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:  # a property of Unicode, which llguidance knows
+        return False
