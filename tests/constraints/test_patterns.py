@@ -11,7 +11,7 @@ from llguidance import LLMatcher
 
 from unspool.constraints.characters import one_of
 from unspool.constraints.grammar_options import byte_vocabulary
-from unspool.constraints.patterns import found, found_names, names, whole
+from unspool.constraints.patterns import found, found_names, names, runs_on, whole
 from unspool.errors import UnspoolError
 
 ATOMS = [
@@ -145,3 +145,10 @@ def test_one_of_matches_each_and_nothing_else():
     rust = one_of(texts)
     assert all(matches(rust, text) for text in texts)
     assert not any(matches(rust, text) for text in ("axb", "b", "x", "X", ""))
+
+
+def test_patterns_whose_names_never_run_out():
+    for endless in ("^x-", "^[k-m]+$", "^(?:a|bc)*$", "", "^a+$|^b*$", "^(?:a|b)c+$"):
+        assert runs_on(endless), endless
+    for scarce in ("^[a-z]{1,8}$", "^a$", "^(?:id|x.+)$", "^a+b?$", "^a(?:b|c+)$|d"):
+        assert not runs_on(scarce), scarce

@@ -13,7 +13,7 @@ Ranges = tuple[tuple[int, int], ...]
 """A set of characters: first and last of each run, ascending."""
 
 _CATEGORIES = {"DIGIT": r"\d", "NOT_DIGIT": r"\D", "SPACE": r"\s", "NOT_SPACE": r"\S", "WORD": r"\w", "NOT_WORD": r"\W"}
-ASCII: dict[str, Ranges] = {
+_ASCII: dict[str, Ranges] = {
     "DIGIT": ((48, 57),),
     "SPACE": ((9, 13), (32, 32)),
     "WORD": ((48, 57), (65, 90), (95, 95), (97, 122)),
@@ -37,6 +37,18 @@ def members(source: tuple[tuple[str, Any], ...], flags: int) -> Ranges:
     # Surrogates are left out of the text that is searched, so places behind them are code points moved by 2,048.
     moved = [(m.start(), m.end() - 1) for m in finder.finditer(_everything())]
     return merged(_code(first, last) for first, last in moved)
+
+
+def narrow_members(source: tuple[tuple[str, Any], ...], flags: int) -> Ranges:
+    """Those that ASCII's meaning of ``\\d``, ``\\w`` and ``\\s`` gives as well."""
+    kinds = [str(what).removeprefix("CATEGORY_") for name, what in source if name == "CATEGORY"]
+    if not kinds:
+        return members(source, flags)
+    if all(kind in _ASCII for kind in kinds) and not flags & re.IGNORECASE and ("NEGATE", None) not in source:
+        # What ASCII has of them, Unicode has as well.
+        plain = tuple(entry for entry in source if entry[0] != "CATEGORY")
+        return merged([*members(plain, flags), *(chars for kind in kinds for chars in _ASCII[kind])])
+    return common(members(source, flags), members(source, flags | re.ASCII))
 
 
 def _code(first: int, last: int) -> tuple[int, int]:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from unspool.constraints.characters import ASCII, Ranges, common, members, merged, ranges, without, written
+from unspool.constraints.characters import members, narrow_members, ranges, without, written
 from unspool.errors import UnspoolError
 
 try:
@@ -47,12 +47,14 @@ class Branch:
         begins: whether it stands at the beginning of a text.
         ends: whether it stands at its end.
         names: all texts that match it, if they are few.
+        runs_on: whether each of their beginnings goes on without end.
     """
 
     text: str
     begins: bool
     ends: bool
     names: frozenset[str] | None
+    runs_on: bool = False
 
 
 def whole(pattern: str) -> str:
@@ -80,6 +82,11 @@ def found_names(pattern: str) -> str:
         UnspoolError: see ``whole``.
     """
     return _searched(_Reader(pattern, narrow=False, line_end=True))
+
+
+def runs_on(pattern: str) -> bool:
+    """Whether each beginning of a name in which the pattern is found has endless names behind it."""
+    return all(branch.runs_on or not branch.ends for branch in _Reader(pattern, narrow=False).branches())
 
 
 def _searched(reader: _Reader) -> str:
@@ -156,7 +163,7 @@ class _Reader:
                 options = [self._either(options)]
             made = [self._joined(a, b) for a in made for b in options]
         if ends:
-            made = [Branch(b.text + end_of_line, b.begins, True, b.names) for b in made]
+            made = [replace(b, text=b.text + end_of_line, ends=True) for b in made]
         return made
 
     def _item(self, item: tuple[Any, Any], flags: int) -> list[Branch]:
@@ -185,7 +192,9 @@ class _Reader:
         for count in range(1, min(high, self._most + 1) + 1):
             power = self._product(power, body.names)
             known = None if power is None or known is None else known | power if count >= low else known
-        return Branch(f"(?:{body.text}){{{low},{top}}}", False, False, known if high <= self._most else None)
+        runs_on = not top and body.names != frozenset([""])
+        few = known if high <= self._most else None
+        return Branch(f"(?:{body.text}){{{low},{top}}}", False, False, few, runs_on)
 
     def _set(self, op: str, value: Any, flags: int) -> Branch:
         items: dict[str, Any] = {"ANY": (), "LITERAL": (("LITERAL", value),)}
@@ -201,20 +210,10 @@ class _Reader:
             ends = () if flags & re.DOTALL else sorted(_LINE_ENDS) if self._narrow else (ord("\n"),)
             chars = without(ends)
         else:
-            chars = self._chars(source, flags)
+            chars = (narrow_members if self._narrow else members)(source, flags)
         many = sum(last - first + 1 for first, last in chars)
         few = frozenset(chr(c) for first, last in chars for c in range(first, last + 1)) if many <= self._most else None
         return Branch(written(chars), False, False, few)
-
-    def _chars(self, source: tuple[tuple[str, Any], ...], flags: int) -> Ranges:
-        kinds = [str(what).removeprefix("CATEGORY_") for name, what in source if name == "CATEGORY"]
-        if not self._narrow or not kinds:
-            return members(source, flags)
-        if all(kind in ASCII for kind in kinds) and not flags & re.IGNORECASE and ("NEGATE", None) not in source:
-            # What ASCII has of them, Unicode has as well.
-            plain = tuple(entry for entry in source if entry[0] != "CATEGORY")
-            return merged([*members(plain, flags), *(chars for kind in kinds for chars in ASCII[kind])])
-        return common(members(source, flags), members(source, flags | re.ASCII))
 
     def _either(self, options: Sequence[Branch]) -> Branch:
         if len(options) == 1:
@@ -222,10 +221,11 @@ class _Reader:
         together: frozenset[str] | None = frozenset()
         for option in options:
             together = None if together is None or option.names is None else together | option.names
-        return Branch(f"(?:{'|'.join(o.text for o in options)})", False, False, together)
+        runs_on = all(option.runs_on for option in options)
+        return Branch(f"(?:{'|'.join(o.text for o in options)})", False, False, together, runs_on)
 
     def _joined(self, a: Branch, b: Branch) -> Branch:
-        return Branch(a.text + b.text, a.begins or b.begins, b.ends, self._product(a.names, b.names))
+        return Branch(a.text + b.text, a.begins or b.begins, b.ends, self._product(a.names, b.names), b.runs_on)
 
     def _product(self, a: frozenset[str] | None, b: frozenset[str] | None) -> frozenset[str] | None:
         if a is None or b is None or len(a) * len(b) > 64 * self._most:

@@ -18,9 +18,9 @@ from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from typing import Any
 
-from unspool.constraints.patterns import found, found_names, names
+from unspool.constraints.patterns import found, found_names, names, runs_on
 from unspool.constraints.schema_formats import FORMATS
-from unspool.constraints.schema_walk import leave_out_endless, schemas, types
+from unspool.constraints.schema_walk import check_draft, leave_out_endless, schemas, types
 from unspool.errors import UnspoolError
 
 _EXACT = 2**53
@@ -33,7 +33,6 @@ _LONGEST = 2**63 - 1024
 """The largest integer that llguidance takes as a bound."""
 _NAMES = 256
 """Names that a pattern may list to be taken as properties."""
-_DRAFTS = ("draft-04/schema", "draft-06/schema", "draft-07/schema", "draft/2019-09/schema", "draft/2020-12/schema")
 _DRAFT_3 = {"divisibleBy": "multipleOf", "disallow": "not", "extends": "allOf"}
 
 
@@ -62,38 +61,22 @@ def prepared(schema: Mapping[str, Any]) -> Prepared:
         root = json.loads(json.dumps(schema, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise UnspoolError(f"the JSON Schema is not JSON: {error}") from error
-    _check_draft(root)
+    check_draft(root)
+    scarce = False
     for below in schemas(root):
         try:
-            _prepare(below)
+            scarce |= _prepare(below)
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UnspoolError(f"the JSON Schema has a keyword with a wrong value: {error}") from error
     if not leave_out_endless(root):
         raise UnspoolError("no JSON fits the schema: it asks for itself without end; give it another way out")
     everything = schemas(root)
     spelled = {name for below in everything for name in below.get("properties", {}) if set(name) & set("\b\f\n\r\t")}
-    return Prepared(root, any(below.get("patternProperties") for below in everything), frozenset(spelled))
+    return Prepared(root, scarce, frozenset(spelled))
 
 
-def _check_draft(root: dict[str, Any]) -> None:
-    drafts = {below["$schema"] for below in schemas(root) if "$schema" in below}
-    for draft in drafts:
-        if str(draft).removeprefix("https://").removeprefix("http://").rstrip("#") not in {
-            f"json-schema.org/{known}" for known in _DRAFTS
-        }:
-            raise UnspoolError(f"$schema is {draft!r}, which is none of draft 4 to 2020-12; name one or leave it out")
-    if len(drafts) > 1:
-        raise UnspoolError("the schema mixes drafts; name one $schema at its root")
-    if drafts:
-        root["$schema"] = _canonical(str(*drafts))
-
-
-def _canonical(draft: str) -> str:
-    base = draft.replace("https://", "http://") if "/draft-" in draft else draft.replace("http://", "https://")
-    return base.rstrip("#") + ("#" if "/draft-" in base else "")
-
-
-def _prepare(schema: dict[str, Any]) -> None:
+def _prepare(schema: dict[str, Any]) -> bool:
+    """Whether names of the object may run out, see ``Prepared``."""
     for name, instead in _DRAFT_3.items():
         if name in schema:
             raise UnspoolError(f"{name} is a keyword of draft 3, which nothing reads any more; write {instead}")
@@ -107,8 +90,7 @@ def _prepare(schema: dict[str, Any]) -> None:
     _numbers(schema)
     for value in (*schema.get("enum", ()), *([schema["const"]] if "const" in schema else ())):
         _check_value(value)
-    if "object" in types(schema):
-        _names(schema)
+    return "object" in types(schema) and _names(schema)
 
 
 def _texts(schema: dict[str, Any]) -> None:
@@ -203,8 +185,8 @@ def _check_value(value: Any) -> None:
         _check_value(below)
 
 
-def _names(schema: dict[str, Any]) -> None:
-    """Patterns of names: those that list their names become properties, so that names cannot run out."""
+def _names(schema: dict[str, Any]) -> bool:
+    """Patterns of names: those that list them become properties. Whether names of others may run out."""
     patterns: dict[str, Any] = schema.pop("patternProperties", {})
     properties: dict[str, Any] = schema.get("properties", {})
     is_closed = schema.get("additionalProperties") is False
@@ -241,6 +223,8 @@ def _names(schema: dict[str, Any]) -> None:
     least = schema.get("minProperties", 0)
     if is_closed and least > most + extra:
         raise UnspoolError(f"minProperties is {least}, and there are fewer names; lower it or allow more names")
+    # Of a name that one pattern forbids, another may still be the beginning.
+    return any(below is False or (is_closed and not runs_on(pattern)) for pattern, below in patterns.items())
 
 
 def _finds(pattern: str, name: str) -> bool:
