@@ -319,7 +319,7 @@ def test_a_table_of_passes() -> None:
 FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
-TABLES = {"train": ("train", "diffusion", "unmask_filter")}
+TABLES = {"train": ("train", "diffusion", "unmask_filter"), "models": ("models", "models_remove")}
 """Commands of which one page has several tables, one for each of their own commands."""
 
 

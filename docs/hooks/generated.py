@@ -31,6 +31,7 @@ from unspool.cli.generate import generate
 from unspool.cli.learn_threshold import adadec_threshold
 from unspool.cli.methods import list_methods
 from unspool.cli.models import list_models
+from unspool.cli.models import remove as models_remove
 from unspool.cli.prove import prove
 from unspool.cli.report import report
 from unspool.cli.search import search
@@ -58,6 +59,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "frontier": frontier,
     "report": report,
     "view": view,
+    "models_remove": models_remove,
     "datastore": datastore_build,
     "train": acceptance_head,
     "diffusion": diffusion,

@@ -31,7 +31,7 @@ def _vocabulary(tokenizer: Tokenizer, size: int) -> LLTokenizer:
     if tokenizer not in _vocabularies:
         from llguidance import LLTokenizer
 
-        _vocabularies[tokenizer] = LLTokenizer(tokenizer.to_json(), n_vocab=size)
+        _vocabularies[tokenizer] = LLTokenizer(tokenizer.to_json(size), n_vocab=size)
     return _vocabularies[tokenizer]
 
 
@@ -77,6 +77,7 @@ SHIPPED_CONSTRAINTS = (
         "Rethinking Repetition Problems of LLMs in Code Generation (2025)",
         RPGOptions,
         _rpg,
+        extra="code",
     ),
     Method(
         "grammar",
@@ -95,6 +96,7 @@ SHIPPED_CONSTRAINTS = (
         "Guiding Language Models of Code with Global Context using Monitors (2023)",
         MonitorOptions,
         _monitor,
+        extra="monitor",
     ),
     Method(
         "asap",

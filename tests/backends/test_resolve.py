@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gguf
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 from huggingface_hub import constants as hub_constants
 
-from unspool.backends import catalogue, download, resolve, store
+from unspool.backends import catalogue, download, gguf_header, identity, resolve, store
 from unspool.errors import UnknownNameError, UnspoolError
 
 
@@ -80,6 +82,7 @@ def test_hash_of_a_local_file_is_remembered_until_it_changes(tmp_path: Path, mon
     read: list[Path] = []
     real = store.sha256_of
     monkeypatch.setattr(store, "sha256_of", lambda path: read.append(path) or real(path))
+    monkeypatch.setattr(identity, "_SETTLED_SECONDS", -1.0)
     keys = {resolve.resolve(str(file)).key for _ in range(3)}
     assert len(keys) == 1 and len(read) == 1
     content = bytearray(file.read_bytes())
@@ -90,11 +93,95 @@ def test_hash_of_a_local_file_is_remembered_until_it_changes(tmp_path: Path, mon
     assert len(read) == 2
 
 
+def test_equal_sizes_and_times_are_not_equal_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = set()
+    for content in (b"one", b"two"):
+        path = write_directory(tmp_path / content.decode())
+        (path / "model.safetensors").write_bytes(content)
+        for file in path.iterdir():
+            os.utime(file, ns=(1, 1))
+        keys.add(resolve.resolve(str(path)).key)
+    assert len(keys) == 2
+    # In place, too, where inode, size and modification time stay: the clock of ctime may not have ticked.
+    for content in (b"abc", b"def"):
+        with (path / "model.safetensors").open("r+b") as file:
+            file.write(content)
+        os.utime(path / "model.safetensors", ns=(1, 1))
+        keys.add(resolve.resolve(str(path)).key)
+    assert len(keys) == 4
+    # A file that was at rest is told by its ctime.
+    monkeypatch.setattr(identity, "_SETTLED_SECONDS", -1.0)
+    before = resolve.resolve(str(path)).key
+    time.sleep(0.02)
+    (path / "model.safetensors").write_bytes(b"ghi")
+    os.utime(path / "model.safetensors", ns=(1, 1))
+    assert resolve.resolve(str(path)).key != before
+
+
+def test_content_alone_is_the_key(tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "model")
+    key = resolve.resolve(str(path)).key
+    os.utime(path / "model.safetensors", ns=(0, 0))
+    shutil.copytree(path, tmp_path / "elsewhere")
+    assert resolve.resolve(str(path)).key == key == resolve.resolve(str(tmp_path / "elsewhere")).key
+    file = write_gguf(tmp_path / "m.gguf")
+    shutil.copy(file, tmp_path / "n.gguf")
+    assert resolve.resolve(str(file)).key == resolve.resolve(str(tmp_path / "n.gguf")).key
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"m.gguf": 1}', '{"m.gguf": {"stamp": [], "read": "x"}}'])
+def test_a_damaged_memory_of_hashes_is_made_again(text: str, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "m.gguf")
+    key = resolve.resolve(str(file)).key
+    (record,) = store.hashes_dir().glob("*.json")
+    record.write_text(text)
+    identity._kept.clear()
+    assert resolve.resolve(str(file)).key == key
+    assert json.loads(record.read_text())["m.gguf"]["sha256"] == key
+
+
+def test_a_cache_that_cannot_be_written_costs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_gguf(tmp_path / "m.gguf")
+    store.root().mkdir()
+    store.hashes_dir().write_text("no directory")
+    read: list[Path] = []
+    real = store.sha256_of
+    monkeypatch.setattr(store, "sha256_of", lambda path: read.append(path) or real(path))
+    monkeypatch.setattr(identity, "_SETTLED_SECONDS", -1.0)
+    key = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert [resolve.resolve(str(file)).key for _ in range(2)] == [key, key]
+    assert len(read) == 1  # this process keeps it
+
+
+@pytest.mark.parametrize("text", ['{"weight_map": {', "[]", '{"weight_map": []}', '{"weight_map": {"a": 1}}', "{}"])
+def test_a_damaged_index_of_shards_is_one_line(text: str, tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "model")
+    (path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(UnspoolError, match=r"model\.safetensors\.index\.json is damaged") as told:
+        resolve.resolve(str(path))
+    assert "\n" not in str(told.value)
+
+
+def test_a_header_with_numbers_that_cannot_be_is_damaged(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "m.gguf")
+    content, end = bytearray(file.read_bytes()), data_end(file)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = content.copy()
+        for at in rng.integers(4, end // 2, 3):
+            damaged[at] = rng.integers(256)
+        file.write_bytes(damaged)
+        try:
+            gguf_header.read(file)
+        except UnspoolError as error:
+            assert "\n" not in str(error)
+
+
 def test_truncated_gguf_says_how_much_is_missing(tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "m.gguf")
     end, content = data_end(file), file.read_bytes()
     file.write_bytes(content[:end])
-    resolve.check_gguf(file)  # padding after the last tensor may be absent
+    gguf_header.read(file)  # padding after the last tensor may be absent
     file.write_bytes(content[: end - 1])
     with pytest.raises(UnspoolError, match=rf"truncated GGUF: .* has {end - 1} bytes, 1 bytes are missing"):
         resolve.resolve(str(file))
@@ -109,7 +196,7 @@ def test_gguf_cut_anywhere_is_truncated(tmp_path: Path) -> None:
     for length in range(4, end):
         file.write_bytes(content[:length])
         with pytest.raises(UnspoolError, match="truncated GGUF"):
-            resolve.check_gguf(file)
+            gguf_header.read(file)
 
 
 def test_files_that_are_not_readable_gguf(tmp_path: Path) -> None:
@@ -134,7 +221,7 @@ def test_directory(tmp_path: Path) -> None:
     keys = {source.key}
     (path / "config.json").write_text('{"a": 1}')
     keys.add(resolve.resolve(str(path)).key)
-    os.utime(path / "model.safetensors", ns=(0, 0))
+    (path / "model.safetensors").write_bytes(b"weight5")
     keys.add(resolve.resolve(str(path)).key)
     (path / "tokenizer.json").write_text("{}")
     keys.add(resolve.resolve(str(path)).key)

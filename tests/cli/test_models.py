@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from unspool.backends import catalogue, download, store
+from unspool.backends import catalogue, conversions, download, store
 from unspool.backends.catalogue import CatalogueModel, PackagePart, PackageSource
+from unspool.backends.openvino_convert import FORMAT_VERSION
+from unspool.backends.resolve import ModelSource
 from unspool.cli.models import app
 from unspool.errors import UnknownNameError, UnspoolError
 
@@ -47,11 +50,18 @@ def listed() -> dict[str, object]:
     return dict(entry)
 
 
-def convert(weight_format: str, size: int) -> Path:
-    directory = store.converted_dir() / TINY.sha256 / weight_format
+def convert(weight_format: str, size: int, key: str = TINY.sha256, name: str | None = None) -> Path:
+    """A conversion; without a name, of an unspool that wrote no manifests."""
+    directory = store.converted_dir() / key / weight_format
     directory.mkdir(parents=True)
     (directory / "model.bin").write_bytes(bytes(size))
+    if name:
+        path = Path("/somewhere") / name
+        conversions._sign(directory, ModelSource("directory", name, path, key))
     return directory
+
+
+NOW = f"openvino-int8-v{FORMAT_VERSION}"
 
 
 def test_list_shows_what_is_on_the_disk() -> None:
@@ -85,6 +95,38 @@ def test_remove_frees_the_model_its_rest_and_its_conversions() -> None:
     assert run("remove", "tiny").stdout == "tiny: freed 4.0 kB\n"
     assert store.size_on_disk(store.models_dir()) == 0 and not (store.converted_dir() / TINY.sha256).exists()
     assert run("remove", "tiny").stdout == "tiny: nothing was cached\n"
+
+
+def test_every_conversion_is_listed_and_removed_by_its_name() -> None:
+    convert(NOW, 100, "a" * 64, "mine")
+    convert("openvino-int4-v7", 200, "a" * 64, "mine")
+    convert(NOW, 400, "b" * 64, "mine")  # the same directory before it changed
+    convert("openvino-int8-v5", 800, "c" * 64)
+    _, mine, unknown = json.loads(run("--json").stdout)
+    assert mine["name"] == "mine" and mine["path"] == "/somewhere/mine" and unknown["name"] == "c" * 12
+    assert set(mine["converted"]) == {NOW, "openvino-int4-v7"} and set(unknown["converted"]) == {"openvino-int8-v5"}
+    table = " ".join(run().stdout.replace("│", " ").split())
+    assert "mine" in table and "openvino-int8-v5 800 bytes (unused)" in table and "remove --old" in table
+    assert run("remove", "mine").exit_code == 0
+    assert [conversion.key for conversion in conversions.every()] == ["c" * 64]
+    assert not (store.converted_dir() / ("a" * 64)).exists()
+    assert run("remove", "c" * 12).stdout == f"{'c' * 12}: freed 800 bytes\n"
+    assert list(conversions.every()) == []
+
+
+def test_what_this_unspool_does_not_use_is_removed_together() -> None:
+    kept = [convert(NOW, 100, "a" * 64, "mine"), convert("tokenizer", 50, "a" * 64, "mine")]
+    convert("openvino-int4-v7", 200, "a" * 64, "mine")
+    convert("openvino-int8-v5", 800, "c" * 64)
+    convert(f"{NOW}.{store._host()}.1.0123abcd.tmp", 400, "d" * 64)  # killed
+    assert re.fullmatch(r"unused conversions: freed 1\.\d kB\n", run("remove", "--old").stdout)
+    assert [conversion.directory for conversion in conversions.every()] == kept
+    assert run("remove", "--old").stdout == "unused conversions: nothing was cached\n"
+
+
+def test_remove_needs_names_or_old() -> None:
+    for arguments in ((), ("--old", "tiny")):
+        assert isinstance(run("remove", *arguments).exception, UnspoolError)
 
 
 @pytest.mark.parametrize("command", ["pull", "remove"])

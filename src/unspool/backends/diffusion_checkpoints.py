@@ -107,9 +107,9 @@ def _json(file: Path, otherwise: str) -> dict[str, Any]:
 
 
 def _stock(directory: Path) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
+    from unspool.backends.prepare import load_directory
 
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True)
+    model: PreTrainedModel = load_directory(directory, directory.name, "auto")
     return model
 
 

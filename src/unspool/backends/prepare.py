@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
-import shutil
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import store
+from unspool.backends import conversions, ends, gguf, gguf_header, losses, store, tokenizer_files
+from unspool.backends.files import read_json, reason
 from unspool.backends.openvino_convert import FORMAT_VERSION, WEIGHTS, Weights
 from unspool.backends.resolve import ModelSource
-from unspool.errors import UnknownNameError, UnspoolError
+from unspool.backends.tokenizer import Tokenizer
+from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 Report = Callable[[str], None]
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+# What of transformers' warnings is not said: its table of weights, of which ``losses`` reads the facts and refuses, and
+# the loss of models that are not trained.
+_NOT_SAID = ("LOAD REPORT", "loss_type=")
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 """Of torch models."""
@@ -34,18 +40,13 @@ def converted(source: ModelSource, weights: str, report: Report) -> Path:
     """
     if weights not in WEIGHTS:
         raise UnknownNameError("weight format", weights, WEIGHTS)
-    final = store.converted_dir() / source.key / f"openvino-{weights}-v{FORMAT_VERSION}"
-    if final.is_dir():
-        return final
-    name = f"{source.name} ({weights})"
-    with store.lock(f"convert-{source.key}", f"another process converts {name}; waiting for it"):
-        if final.is_dir():
-            return final
-        store.require_space(final.parent, int(_size(source.fetch()) * _GROWTH[weights]))
-        report(f"converting {name} for OpenVINO, once")
-        with store.atomic_directory(final) as directory:
-            _convert(source, directory, weights, report)
-    return final
+
+    def make(directory: Path) -> None:
+        store.require_space(directory.parent, int(_size(source.fetch()) * _GROWTH[weights]))
+        report(f"converting {source.name} ({weights}) for OpenVINO, once")
+        _convert(source, directory, weights, report)
+
+    return conversions.ensure(source, f"openvino-{weights}-v{FORMAT_VERSION}", make)
 
 
 def _convert(source: ModelSource, directory: Path, weights: Weights, report: Report) -> None:
@@ -61,32 +62,95 @@ def _convert(source: ModelSource, directory: Path, weights: Weights, report: Rep
 def load_torch(source: ModelSource, dtype: str = "float32") -> Any:
     """The model on the CPU, from a directory or a GGUF file (de-quantised by transformers). No remote code is run.
 
+    Its ``generation_config.eos_token_id`` are the ends that the model's files name.
+
     Args:
         dtype: of weights, cache and arithmetic, see ``DTYPES``.
 
     Raises:
-        UnspoolError: with transformers' or torch's reason, if the model cannot be loaded.
+        UnspoolError: if the model cannot be loaded, lacks a weight, or holds something that transformers leaves out.
     """
     if dtype not in DTYPES:
         raise UnknownNameError("dtype", dtype, DTYPES)
     import torch
-    from safetensors import SafetensorError
+
+    path = source.fetch()
+    with quiet() as told:
+        try:
+            if source.kind == "gguf":
+                model = gguf.load(gguf_header.read(path), source.name, getattr(torch, dtype))
+            else:
+                model = load_directory(path, source.name, getattr(torch, dtype))
+        except UnspoolError:
+            raise
+        except Exception as error:  # transformers' loader raises whatever the libraries below it raise
+            raise UnspoolError(f"cannot load {source.name}: {_reason(error, told)}") from error
+    return model.eval()
+
+
+def load_directory(path: Path, name: str, dtype: Any) -> Any:
+    """A torch model from a directory in Hugging Face layout, with every weight from its files and none left over.
+
+    Args:
+        name: for people.
+        dtype: of torch, or ``"auto"``.
+
+    Raises:
+        UnspoolError: if files are damaged, quantised, or do not belong to the configuration.
+        Exception: whatever else transformers raises.
+    """
     from transformers import AutoModelForCausalLM
 
-    where, gguf = _location(source)
-    with quiet():
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                where, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False, **gguf
+    _check_files(path, name)
+    model, told = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=dtype,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # told below, with the names
+    )
+    losses.refuse(name, model, told)
+    model.generation_config.eos_token_id = list(ends.of_torch(model)) or None
+    return model
+
+
+def _check_files(path: Path, name: str) -> None:
+    """Refuse what transformers would answer with advice, pass over, or report without the file's name."""
+    from safetensors import safe_open
+
+    config = read_json(path / "config.json")
+    if (path / "generation_config.json").is_file():
+        read_json(path / "generation_config.json")  # transformers goes on without a damaged one, and so without ends
+    if (path / "adapter_config.json").is_file():  # without peft, transformers loads the base alone and says nothing
+        raise UnsupportedError(
+            f"{name} holds an adapter (adapter_config.json), which unspool does not apply; merge it into the weights "
+            "with peft's merge_and_unload, or take the file away to use the base model"
+        )
+    for part in (config, config.get("text_config") or {}):
+        method = part.get("quantization_config") or part.get("compression_config")
+        if method:
+            known = method.get("quant_method") or (
+                "bitsandbytes" if "load_in_4bit" in method else "a method of its own"
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UnspoolError(f"cannot load {source.name}: {reason}") from error
-    # A de-quantised GGUF model is an ordinary one; transformers would go on calling it quantised.
-    model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    return model.eval()
+            raise UnsupportedError(
+                f"{name} is quantised with {known}, which unspool does not read; take the unquantised model or a GGUF"
+            )
+    for file in sorted(path.glob("*.safetensors")):
+        try:
+            with safe_open(file, "numpy"):
+                pass
+        except Exception as error:  # SafetensorError is none of Python's kinds
+            raise UnspoolError(f"{file} is damaged ({reason(error)}); fetch it again") from error
+
+
+def _reason(error: Exception, told: Iterable[str]) -> str:
+    """The reason in one line; transformers leaves some of it to its report."""
+    if "above report" in str(error):
+        rows = [line for text in told for line in re.sub(r"\x1b\[\d*m", "", text).splitlines() if "CONVERSION" in line]
+        if rows:
+            return " ".join(rows[0].replace("|", " ").split())
+    return reason(error)
 
 
 def torch_device(device: str) -> Any:
@@ -107,40 +171,49 @@ def torch_device(device: str) -> Any:
 
 
 def tokenizer_directory(source: ModelSource) -> Path:
-    """A directory with the tokenizer's files: the model's own, or for GGUF one in the cache, made on first use."""
-    if source.kind != "gguf":
-        return source.path
-    final = store.converted_dir() / source.key / "tokenizer"
+    """The directory in the cache with the tokenizer's files, made on first use. See ``tokenizer_files``.
+
+    Raises:
+        UnspoolError: if transformers cannot read the tokenizer, or unspool cannot do what it does.
+    """
+    final = store.converted_dir() / source.key / f"tokenizer-v{tokenizer_files.FORMAT_VERSION}"
     if not final.is_dir():
         with store.lock(f"convert-{source.key}", f"another process reads {source.name}; waiting for it"):
             if not final.is_dir():
-                with store.atomic_directory(final) as directory, quiet():
+                with store.atomic_directory(final) as directory:
                     save_tokenizer(source, directory)
     return final
 
 
-def save_tokenizer(source: ModelSource, directory: Path) -> None:
-    """Write the tokenizer's files to ``directory``."""
-    if source.kind != "gguf" and (source.path / "tokenizer.json").is_file():
-        for name in _TOKENIZER_FILES:
-            if (source.path / name).is_file():
-                shutil.copyfile(source.path / name, directory / name)
-        return
-    from transformers import AutoTokenizer
-
-    where, gguf = _location(source)
+def read_tokenizer(source: ModelSource, directory: Path) -> Tokenizer:
+    """The tokenizer whose files unspool wrote to ``directory``; they are made again if they are damaged or missing."""
     try:
-        AutoTokenizer.from_pretrained(where, local_files_only=True, **gguf).save_pretrained(directory)
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UnspoolError(f"cannot read the tokenizer of {source.name}: {reason}") from error
+        if not (directory / tokenizer_files.SETTINGS).is_file():
+            raise tokenizer_files.DamagedError(f"{directory} has no {tokenizer_files.SETTINGS}")
+        return Tokenizer(directory)
+    except tokenizer_files.DamagedError:
+        with store.lock(f"convert-{source.key}", f"another process reads {source.name}; waiting for it"):
+            save_tokenizer(source, directory)
+    return Tokenizer(directory)
 
 
-def _location(source: ModelSource) -> tuple[Path, dict[str, str]]:
+def directory_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a directory in Hugging Face layout, whatever model it holds; read by transformers once."""
+    digest = hashlib.sha256()
+    patterns = ("*.json", "*.jinja", "*/*.jinja", "*.model", "*.txt")
+    for file in sorted({file for pattern in patterns for file in path.glob(pattern)}):
+        digest.update(f"{file.relative_to(path)}\0{store.sha256_of(file)}\0".encode())
+    source = ModelSource("directory", path.name, path, digest.hexdigest())
+    return read_tokenizer(source, tokenizer_directory(source))
+
+
+def save_tokenizer(source: ModelSource, directory: Path) -> None:
+    """Write the tokenizer's files to ``directory``. Raises as ``tokenizer_directory`` does."""
     path = source.fetch()
     if source.kind == "gguf":
-        return path.parent, {"gguf_file": path.name}
-    return path, {}
+        tokenizer_files.make(path.parent, directory, path.name)
+    else:
+        tokenizer_files.make(path, directory)
 
 
 def _size(path: Path) -> int:
@@ -148,15 +221,19 @@ def _size(path: Path) -> int:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the libraries' own progress bars and advice off the terminal; errors still come as exceptions.
+def quiet() -> Iterator[Iterable[str]]:
+    """Keep the libraries' progress bars and prints off the terminal; what transformers warns of is said afterwards.
 
     They write to both streams, and not all of them can be told not to; what happens is told through ``report``.
+    Errors still come as exceptions. Yields the warnings so far.
     """
     import transformers
 
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+    said: dict[str, None] = {}
+    handler = _Keep(said)
+    logger = transformers.logging.get_logger("transformers")
+    transformers.logging.disable_default_handler()
+    logger.addHandler(handler)
     try:
         with (
             warnings.catch_warnings(),
@@ -165,6 +242,22 @@ def quiet() -> Iterator[None]:
             redirect_stderr(nowhere),
         ):
             warnings.simplefilter("ignore")
-            yield
+            yield said
     finally:
-        transformers.logging.set_verbosity(verbosity)
+        logger.removeHandler(handler)
+        transformers.logging.enable_default_handler()
+    for text in said:
+        if not any(part in text for part in _NOT_SAID):
+            store.say(f"transformers: {text.splitlines()[0]}")
+
+
+class _Keep(logging.Handler):
+    """Keeps every different warning."""
+
+    def __init__(self, said: dict[str, None]) -> None:
+        super().__init__(logging.WARNING)
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if text := record.getMessage().strip():
+            self._said[text] = None

@@ -7,25 +7,19 @@ Imports neither torch nor transformers: a model that is already converted must s
 from __future__ import annotations
 
 import hashlib
-import json
-import mmap
 import re
-import struct
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from unspool.backends import catalogue, diffusion_models, store
+from unspool.backends import catalogue, diffusion_models, gguf_header, identity, store
 from unspool.backends.catalogue import CatalogueModel
+from unspool.backends.files import read_json
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DATA_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 _NOT_WANTED = ("*/*", "consolidated*")  # other formats of the same weights
-
-_SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # GGUF's value types
-_STRING, _ARRAY = 8, 9
 
 
 @dataclass(frozen=True)
@@ -37,8 +31,8 @@ class ModelSource:
             client downloaded into its own cache.
         name: for people.
         path: the file or directory. Of a catalogue model that is not downloaded yet, where it will be; see ``fetch``.
-        key: 64 hex digits that change when the weights, the configuration or the tokenizer change. For a GGUF
-            its SHA-256.
+        key: 64 hex digits of the content: they change when the weights, the configuration or the tokenizer change, and
+            with nothing else. For a GGUF its SHA-256, for a model of the hub that of its name and commit.
         model: the catalogue's entry, if the name was one.
     """
 
@@ -83,7 +77,7 @@ def resolve(name: str) -> ModelSource:
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise UnspoolError(f"no such file: {name}; give the path of a GGUF file, or a name of `unspool models`")
-        return ModelSource("gguf", path.name, path.resolve(), _gguf_key(path.resolve()))
+        return ModelSource("gguf", path.name, path.resolve(), identity.of_file(path.resolve(), gguf_header.read))
     if path.is_file():
         raise UnsupportedError(f"{name} is not a model: give a .gguf file or a directory that holds config.json")
     if _HUB_NAME.fullmatch(name):
@@ -105,8 +99,10 @@ def _check_directory(path: Path) -> None:
         raise UnsupportedError(f"{path} holds no config.json, so it is not a model in Hugging Face layout{hint}")
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        missing = sorted(shard for shard in shards if not (path / shard).is_file())
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise UnspoolError(f"{index} is damaged, it names no weight files; fetch it again")
+        missing = sorted({shard for shard in shards.values() if not (path / shard).is_file()})
         if missing:
             raise UnspoolError(f"{path} is not complete: {len(missing)} weight files are missing, first {missing[0]}")
     elif not any(path.glob("*.safetensors")):
@@ -117,12 +113,9 @@ def _check_directory(path: Path) -> None:
 
 
 def _directory_key(path: Path) -> str:
-    # Weights are too large to read at every start, so their names, sizes and times stand for them.
-    digest = hashlib.sha256((path / "config.json").read_bytes())
-    for file in sorted({file for pattern in _DATA_FILES for file in path.glob(pattern)}):
-        status = file.stat()
-        digest.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    return digest.hexdigest()
+    return identity.of_directory(
+        path, {file for pattern in _DATA_FILES for file in path.glob(pattern) if file.is_file()}
+    )
 
 
 def _hub_snapshot(name: str) -> Path:
@@ -151,116 +144,3 @@ def _hub_snapshot(name: str) -> Path:
         raise UnspoolError(f"cannot download {name!r} from the hub: {download.first_line(error)}") from error
     _check_directory(snapshot)
     return snapshot
-
-
-def _gguf_key(path: Path) -> str:
-    """SHA-256 of a local GGUF, remembered by path, size and time; the file is checked when it is new."""
-    status = path.stat()
-    known = store.hashes_dir() / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
-    stamp = [status.st_size, status.st_mtime_ns]
-    if known.is_file():
-        remembered = json.loads(known.read_text(encoding="utf-8"))
-        if remembered["stamp"] == stamp:
-            return str(remembered["sha256"])
-    check_gguf(path)
-    key = store.sha256_of(path)
-    with store.atomic_file(known) as file:
-        file.write_text(json.dumps({"stamp": stamp, "sha256": key}), encoding="utf-8")
-    return key
-
-
-def check_gguf(path: Path) -> None:
-    """Check that a file is a GGUF that can be read and holds all bytes that its tensor table names.
-
-    Raises:
-        UnspoolError: if it is not.
-    """
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise UnspoolError(f"{path} is not a GGUF file: it does not begin with the letters GGUF")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            try:
-                needed = _Gguf(data, path).needed_bytes()
-            except struct.error as error:
-                raise UnspoolError(
-                    f"truncated GGUF: {path} ends inside its header, after {len(data)} bytes; download it again"
-                ) from error
-            if needed > len(data):
-                raise UnspoolError(
-                    f"truncated GGUF: {path} has {len(data)} bytes, {needed - len(data)} bytes are missing; "
-                    "download it again"
-                )
-
-
-class _Gguf:
-    """Walks over the header of a GGUF. ``gguf.GGUFReader`` takes seconds for a vocabulary and trusts the length."""
-
-    def __init__(self, data: mmap.mmap, path: Path) -> None:
-        self.data = data
-        self.path = path
-        self.at = 4
-
-    def needed_bytes(self) -> int:
-        """Length that the file must have at least. Raises ``struct.error`` where the header is cut off."""
-        from gguf.constants import GGML_QUANT_SIZES
-
-        version = self.number("I")
-        if version not in (2, 3):
-            found = f"version {version}" if version < 1 << 16 else "big-endian"
-            raise UnsupportedError(
-                f"{self.path} is a GGUF of an unknown kind ({found}); unspool reads versions 2 and 3, little-endian: "
-                "convert it again with a current llama.cpp"
-            )
-        tensors, pairs = self.number("Q"), self.number("Q")
-        alignment = 32
-        for _ in range(pairs):
-            key, start = self.string(), self.at + 4
-            self.skip_value(self.number("I"))
-            if key == b"general.alignment":
-                alignment = struct.unpack_from("<I", self.data, start)[0]
-            elif key == b"split.count" and struct.unpack_from("<H", self.data, start)[0] > 1:
-                raise UnsupportedError(
-                    f"{self.path} is one part of a split GGUF; join it with llama-gguf-split --merge"
-                )
-        end = 0
-        for _ in range(tensors):
-            self.string()
-            shape = [self.number("Q") for _ in range(self.number("I"))]
-            kind, offset = self.number("I"), self.number("Q")
-            if kind not in GGML_QUANT_SIZES:
-                raise UnsupportedError(
-                    f"{self.path} has tensors of the unknown type {kind}; install a newer gguf package"
-                )
-            block, block_bytes = GGML_QUANT_SIZES[kind]
-            end = max(end, offset + prod(shape) // block * block_bytes)
-        return -(-self.at // alignment) * alignment + end
-
-    def number(self, code: Literal["I", "Q"]) -> int:
-        value: int = struct.unpack_from(f"<{code}", self.data, self.at)[0]
-        self.at += 4 if code == "I" else 8
-        return value
-
-    def string(self) -> bytes:
-        length = self.number("Q")
-        self.skip(length)
-        return self.data[self.at - length : self.at]
-
-    def skip(self, n: int) -> None:
-        self.at += n
-        if self.at > len(self.data):
-            raise struct.error("past the end of the file")
-
-    def skip_value(self, kind: int) -> None:
-        if kind in _SCALAR_BYTES:
-            self.skip(_SCALAR_BYTES[kind])
-        elif kind == _STRING:
-            self.skip(self.number("Q"))
-        elif kind == _ARRAY:
-            item, n = self.number("I"), self.number("Q")
-            if item in _SCALAR_BYTES:
-                self.skip(n * _SCALAR_BYTES[item])
-            else:
-                for _ in range(n):
-                    self.skip_value(item)
-        else:
-            raise UnspoolError(f"{self.path} is damaged: its header holds a value of the unknown type {kind}")

@@ -23,6 +23,7 @@ from unspool.errors import UnspoolError
 
 _TEMPORARY = re.compile(r"\.(?P<host>[0-9a-f]{8})\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
 _ABANDONED_SECONDS = 24 * 3600
+_LONG_SECONDS = 2.0
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -70,7 +71,7 @@ def say(message: str) -> None:
 def lock(name: str, waiting: str) -> Iterator[None]:
     """Hold the lock ``name`` of the cache, across processes; a kill releases it.
 
-    Names in use: ``download-<model>`` and ``convert-<content key>``.
+    Names in use: ``download-<model>``, ``convert-<content key>`` and ``calibrate-<curve>``.
 
     Args:
         waiting: said on stderr if another process holds the lock.
@@ -233,10 +234,12 @@ def full_disk(path: Path) -> UnspoolError:
 
 def is_full(error: Exception, directory: Path) -> bool:
     """Whether ``error`` was raised because the disk of ``directory`` is full."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
     if isinstance(error, UnspoolError):
-        return False
+        return isinstance(error.__cause__, Exception) and is_full(error.__cause__, directory)
     # Native writers report a full disk as anything but an OSError.
-    return (isinstance(error, OSError) and error.errno in _FULL) or _free(directory) < 1 << 20
+    return _free(directory) < 1 << 20
 
 
 def _free(path: Path) -> int:
@@ -270,11 +273,17 @@ def format_bytes(n: int) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, lower-case hex."""
-    digest = hashlib.sha256()
+    """SHA-256 of a file, lower-case hex. What takes more than two seconds is said."""
+    digest, start = hashlib.sha256(), time.monotonic()
+    said = False
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+            if not said and time.monotonic() - start > _LONG_SECONDS:
+                said = True
+                say(
+                    f"reading all of {path.name} ({format_bytes(path.stat().st_size)}), once, to know it by its content"
+                )
     return digest.hexdigest()
 
 

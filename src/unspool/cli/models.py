@@ -9,22 +9,24 @@ from typing import Annotated
 
 import typer
 
-from unspool.backends import catalogue, diffusion_models, download, store
+from unspool.backends import catalogue, conversions, diffusion_models, download, store
 from unspool.backends.catalogue import CatalogueModel
-from unspool.errors import UnspoolError
+from unspool.backends.conversions import Conversion
+from unspool.backends.openvino_convert import FORMAT_VERSION
+from unspool.errors import UnknownNameError, UnspoolError
 
-app = typer.Typer(help="List the known models; fetch them, or remove them from this disk.", no_args_is_help=False)
+app = typer.Typer(help="List models and conversions; fetch them, or remove them from this disk.", no_args_is_help=False)
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of the catalogue.")]
 
 
 @dataclass(frozen=True)
 class _OnDisk:
-    """Bytes of a model in the cache: its GGUF, the rest of an interrupted download, and conversions by format."""
+    """A model in the cache: bytes of its GGUF and of the rest of an interrupted download, and its conversions."""
 
     gguf: int
     partial: int
-    converted: dict[str, int]
+    converted: list[Conversion]
 
 
 @app.callback(invoke_without_command=True)
@@ -32,13 +34,14 @@ def list_models(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
-    """List the catalogue: licence, size, sources, and what is cached."""
+    """List the catalogue and every conversion: licence, size, sources, and what is cached."""
     if context.invoked_subcommand:
         if as_json:
             raise UnspoolError("--json belongs to the list alone: use `unspool models --json`")
         return
     if as_json:
-        typer.echo(json.dumps([_as_data(model) for model in catalogue.models().values()], indent=1))
+        known = [_as_data(model) for model in catalogue.models().values()]
+        typer.echo(json.dumps([*known, *(_other_as_data(*other) for other in _others().items())], indent=1))
     else:
         _print_table()
 
@@ -51,32 +54,80 @@ def pull(names: Names) -> None:
 
 
 @app.command()
-def remove(names: Names) -> None:
-    """Remove models and their conversions from the cache. They can be fetched again."""
-    for model in [catalogue.find(name) for name in names]:
-        with (
-            store.lock(f"download-{model.name}", f"another process is downloading {model.name}; waiting for it"),
-            store.lock(f"convert-{model.sha256}", f"another process is converting {model.name}; waiting for it"),
-        ):
-            freed = sum(store.remove(path) for path in _paths(model))
-        typer.echo(f"{model.name}: {f'freed {store.format_bytes(freed)}' if freed else 'nothing was cached'}")
+def remove(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Names of the list.")] = None,
+    old: Annotated[
+        bool, typer.Option("--old", help="Remove conversions that this unspool does not use, and unfinished ones.")
+    ] = False,
+) -> None:
+    """Remove models and their conversions from the cache. They can be fetched, or made, again."""
+    if bool(names) == old:
+        raise UnspoolError("name the models to remove, or use --old for what this unspool does not use")
+    if old:
+        unused = [conversion for conversion in conversions.every() if not _is_current(conversion)]
+        _freed("unused conversions", sum(_remove_conversion(conversion) for conversion in unused))
+        return
+    known = catalogue.models()
+    others = _others()
+    for name in names or []:
+        if name not in known and name not in others:
+            raise UnknownNameError("model", name, [*known, *others])
+    for name in names or []:
+        freed = sum(_remove_conversion(conversion) for conversion in others.get(name, []))
+        if name in known:
+            freed += _remove_model(known[name])
+        _freed(name, freed)
+
+
+def _freed(name: str, freed: int) -> None:
+    typer.echo(f"{name}: {f'freed {store.format_bytes(freed)}' if freed else 'nothing was cached'}")
+
+
+def _remove_model(model: CatalogueModel) -> int:
+    with (
+        store.lock(f"download-{model.name}", f"another process is downloading {model.name}; waiting for it"),
+        store.lock(f"convert-{model.sha256}", f"another process is converting {model.name}; waiting for it"),
+    ):
+        return sum(store.remove(path) for path in _paths(model))
+
+
+def _remove_conversion(conversion: Conversion) -> int:
+    name = conversion.name or conversion.format
+    with store.lock(f"convert-{conversion.key}", f"another process is converting {name}; waiting for it"):
+        freed = store.remove(conversion.directory)
+        model = conversion.directory.parent
+        if model.is_dir() and not any(model.iterdir()):
+            store.remove(model)
+    return freed
+
+
+def _is_current(conversion: Conversion) -> bool:
+    """Whether this unspool would use it. Tokenizers and exports for peers carry versions of their own."""
+    if not store.is_final(conversion.directory):
+        return False
+    ours = conversion.format.startswith("openvino-")
+    return not ours or (conversion.signed and f"-v{FORMAT_VERSION}" in conversion.format)
+
+
+def _others() -> dict[str, list[Conversion]]:
+    """Conversions of models that are not in the catalogue, by name; those of unknown ones by the start of their key."""
+    known = {model.sha256 for model in catalogue.models().values()}
+    found: dict[str, list[Conversion]] = {}
+    for conversion in conversions.every():
+        if conversion.key not in known:
+            found.setdefault(conversion.name or conversion.key[:12], []).append(conversion)
+    return found
 
 
 def _paths(model: CatalogueModel) -> tuple[Path, Path, Path]:
-    return download.raw_path(model), download.partial_dir(model), _conversions(model)
-
-
-def _conversions(model: CatalogueModel) -> Path:
-    return store.converted_dir() / model.sha256
+    return download.raw_path(model), download.partial_dir(model), store.converted_dir() / model.sha256
 
 
 def _on_disk(model: CatalogueModel) -> _OnDisk:
-    directory = _conversions(model)
-    formats = sorted(path for path in directory.iterdir() if store.is_final(path)) if directory.is_dir() else []
     return _OnDisk(
         store.size_on_disk(download.raw_path(model)),
         store.size_on_disk(download.partial_dir(model)),
-        {path.name: store.size_on_disk(path) for path in formats},
+        [conversion for conversion in conversions.every() if conversion.key == model.sha256],
     )
 
 
@@ -92,8 +143,28 @@ def _as_data(model: CatalogueModel) -> dict[str, object]:
         "default": model.name == catalogue.default_model(),
         "path": str(download.raw_path(model)) if download.is_cached(model) else None,
         "partial": found.partial,
-        "converted": found.converted,
+        **_converted(found.converted),
     }
+
+
+def _other_as_data(name: str, found: list[Conversion]) -> dict[str, object]:
+    path = next((conversion.path for conversion in found if conversion.path), None)
+    nothing: dict[str, object] = dict.fromkeys(("title", "licence", "size", "sha256"))
+    return {"name": name, **nothing, "sources": [], "default": False, "path": path, "partial": 0, **_converted(found)}
+
+
+def _converted(found: list[Conversion]) -> dict[str, object]:
+    """Bytes by format of what is whole, and of what this unspool does not use."""
+    whole = [conversion for conversion in found if store.is_final(conversion.directory)]
+    return {
+        "converted": {conversion.format: conversion.size for conversion in whole},
+        "unused": sum(conversion.size for conversion in found if not _is_current(conversion)),
+    }
+
+
+def _line(conversion: Conversion) -> str:
+    note = "" if _is_current(conversion) else " (unused)" if store.is_final(conversion.directory) else " (unfinished)"
+    return f"{conversion.format} {store.format_bytes(conversion.size)}{note}"
 
 
 def _print_table() -> None:
@@ -108,10 +179,14 @@ def _print_table() -> None:
         lines = [f"GGUF {store.format_bytes(found.gguf)}"] if download.is_cached(model) else []
         if found.partial:
             lines.append(f"unfinished download {store.format_bytes(found.partial)}")
-        lines += [f"{name} {store.format_bytes(size)}" for name, size in found.converted.items()]
+        lines += [_line(conversion) for conversion in found.converted]
         name = f"{model.name} (default)" if model.name == catalogue.default_model() else model.name
         sources = "\n".join(str(source) for source in model.sources)
         table.add_row(name, model.licence, store.format_bytes(model.size), sources, "\n".join(lines) or "-")
+    for name, conversions_of in _others().items():
+        table.add_row(name, "", "", "", "\n".join(map(_line, conversions_of)))
     Console().print(table)
+    if any(not _is_current(conversion) for conversion in conversions.every()):
+        typer.echo("What is unused or unfinished goes with `unspool models remove --old`.")
     if names := diffusion_models.shipped():
         typer.echo(f"Diffusion models that come with unspool: {', '.join(names)}")

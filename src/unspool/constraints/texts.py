@@ -30,7 +30,7 @@ def token_texts(tokenizer: Tokenizer, vocab_size: int) -> Texts:
     if texts is None or len(texts) != vocab_size:
         from llguidance import LLTokenizer
 
-        reader = LLTokenizer(tokenizer.to_json(), n_vocab=vocab_size)
+        reader = LLTokenizer(tokenizer.to_json(vocab_size), n_vocab=vocab_size)
 
         def text(token: int) -> bytes | None:
             if not tokenizer.token(token):

@@ -108,7 +108,7 @@ class AcceptanceHead:
         path = path / FILE_NAME if path.is_dir() else path
         try:
             stat = path.stat()
-            return _load(path, stat.st_mtime_ns, stat.st_ino)
+            return _load(path, stat.st_ctime_ns, stat.st_ino)
         except OSError as error:
             raise UnspoolError(
                 f"cannot read the acceptance head {path}: {error.strerror or error}; {_TRAIN}"
