@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class Language:
                 found[path] = q
                 return
             bounds = (trie.bounds(path) if trie else None) or {}
-            weights = [self.p[path][token] * bounds.get(token, 1.0) for token in self.legal[path]]
+            weights = [self.p[path][token] * math.exp(bounds.get(token, 0.0)) for token in self.legal[path]]
             for token, weight in zip(self.legal[path], weights, strict=True):
                 follow((*path, token), q * weight / sum(weights))
 

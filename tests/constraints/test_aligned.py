@@ -12,6 +12,7 @@ import unspool
 from unspool import shipped_constraints
 from unspool.api import Model
 from unspool.backends.toy import ToyModel
+from unspool.constraints.aligned import AlignedShaper
 from unspool.constraints.aligned_trie import AlignedTrie
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.errors import UnspoolError
@@ -41,7 +42,7 @@ def model(monkeypatch):
     return made
 
 
-def distributions(model, regex=REGEX, temperature=1.0):
+def distributions(model, regex=REGEX, temperature=1.0, limit=LIMIT):
     """Exact probabilities of all texts of the grammar: given the grammar, and under step-by-step masking."""
     vocabulary = shipped_constraints._vocabulary()
     grammar = shipped_constraints.GrammarConstraint(shipped_constraints.GrammarOptions(regex=regex), vocabulary, {EOS})
@@ -51,7 +52,7 @@ def distributions(model, regex=REGEX, temperature=1.0):
         if path and path[-1] == EOS:
             exact[tuple(path)], masked[tuple(path)] = p, q
             return
-        if len(path) == LIMIT:
+        if len(path) == limit:
             return
         before, last = [0, 2, *(t + 1 for t in path)][-2:]
         row = model.language_model.table[before, last] ** (1 / temperature)
@@ -156,7 +157,7 @@ def test_a_trie_is_kept(model, tmp_path):
 def test_what_cannot_be_sampled(model):
     for options, message in (
         ({"temperature": 0.0}, "above 0"),
-        ({"regex": "(a"}, "unclosed"),
+        ({"regex": "(a"}, "unterminated"),
         ({"sampler": "casp"}, "cars"),
         ({"regex": None}, "give one of"),
     ):
@@ -169,6 +170,62 @@ def test_what_cannot_be_sampled(model):
     model.language_model = ToyModel(table, EOS)
     with pytest.raises(UnspoolError, match="no probability"):
         drawn(model, 1, regex="c")
+
+
+def rare(model, chance):
+    """Each ``c`` gets ``chance``, so that ten of them have the tenth power of it."""
+    table = model.language_model.table * (1 - chance) / (1 - model.language_model.table[..., 4:5])
+    table[..., 4] = chance
+    model.language_model = ToyModel(table, EOS)
+
+
+@pytest.mark.parametrize("chance", [1e-1, 1e-2, 1e-4])
+@pytest.mark.parametrize("sampler", ["asap", "cars"])
+def test_bounds_lie_above_the_truth_down_to_1e_40(model, sampler, chance):
+    """By enumeration of all texts; with a trie of all prefixes they are the truth."""
+    rare(model, chance)
+    regex, limit = "c{10}(a|b)?", 13
+    _, _, total = distributions(model, regex, limit=limit)
+    assert chance > 1e-4 or total < 1e-40
+    trie, before = None, 0.0
+    for seed in range(30):
+        options = {"regex": regex, "max_new_tokens": limit, "sampler": sampler, "max_attempts": 3}
+        _, samples = drawn(model, 1, trie=trie, seed=seed, **options)
+        trie = samples.trie
+        assert np.log(total) - 1e-9 <= trie.log_bound <= before + 1e-12
+        before = trie.log_bound
+    if sampler == "asap":
+        assert trie.log_bound == pytest.approx(np.log(total), abs=1e-6)
+        assert trie.bound == pytest.approx(total, rel=1e-6)
+
+
+def test_nearly_all_of_the_mass_may_be_followed(model):
+    """A difference of what was there and what was followed would round to nothing."""
+    trie = AlignedTrie()
+    trie.add((), 0.0, -100.0)
+    trie.add((3,), 0.0, -np.inf)
+    trie.settle([(3,)])
+    assert trie.log_bound == pytest.approx(-100.0)
+    trie.add((), 0.0, -np.inf)
+    trie.settle([()])
+    assert trie.log_bound == -np.inf and trie.bound == 0.0
+
+
+def test_what_is_kept_of_a_sample_is_bounded(model):
+    """Distributions of eight prefixes, and one of the trie for each token; a child of a forgotten one is left out."""
+    grammar = shipped_constraints.GrammarConstraint(
+        shipped_constraints.GrammarOptions(regex="a*"), shipped_constraints._vocabulary(), {EOS}
+    )
+    trie, logits = AlignedTrie(), np.zeros(8)
+    shaper = AlignedShaper("asap", trie, grammar, 0, 1.0)
+    for length in range(40):
+        shaper(np.zeros(length, np.int64), logits)
+        assert len(shaper._open) <= 8
+    shaper(np.array([0, 0, 5]), logits)  # its parent is long forgotten
+    shaper.finish()
+    assert len(trie) == 40 and trie.bounds([0, 0, 5]) is None
+    # One of three tokens is left behind each prefix: a, aa and the end, of eight that are alike.
+    assert trie.bound == pytest.approx(sum((1 / 8) ** n for n in range(41)) * 2 / 8, rel=1e-9)
 
 
 @pytest.mark.model

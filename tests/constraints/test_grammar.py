@@ -5,23 +5,30 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from decimal import Decimal
 
 import numpy as np
 import pytest
 from jsonschema import validate
 from llguidance import LLTokenizer, TokenizerWrapper
+from tokenizers import Tokenizer as Fast
+from tokenizers import decoders, models, pre_tokenizers
 
 import unspool
 from tests.conformance.harness import EmptyDrafter, OracleDrafter, RandomDrafter
 from unspool import methods, shaping
 from unspool.backends.toy import ToyModel
-from unspool.constraints.grammar import GrammarConstraint, GrammarOptions
+from unspool.constraints.grammar import DeadEndError, GrammarConstraint, GrammarOptions, ParseError, check
+from unspool.constraints.grammar_options import byte_vocabulary
+from unspool.constraints.texts import spelled
 from unspool.engine.contracts import Permitting
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, StepEvent
 from unspool.errors import UnspoolError
+
+from .walks import END, takes
 
 PIECES = ["a", "b", "ab", "ba", "c", "aa", "bb"]
 EOS = 7
@@ -220,14 +227,14 @@ def test_the_lossless_rule_keeps_the_masked_distribution(vocabulary):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"regex": "(ab"}, "unclosed group"),
+        ({"regex": "(ab"}, "unterminated subpattern"),
         ({"regex": r"[^\s\S]"}, "no text fits"),
         ({"grammar": 'start: "ab" start'}, "no text fits"),
         ({"grammar": 'start: start "a"'}, "no text fits"),
         ({"grammar": "start: other"}, "unknown name"),
         ({"json_schema": {"not": {}}}, 'Unimplemented keys: \\["not"\\]'),
         ({"json_schema": {"type": "string", "minLength": 2, "maxLength": 1}}, "Unsatisfiable"),
-        ({"json_schema": {"type": "string", "format": "soap"}}, "Unknown format"),
+        ({"json_schema": {"type": "string", "format": "soap"}}, "format 'soap' cannot be kept"),
         ({"json_schema": "{"}, "is not JSON"),
         ({"json_schema": 3}, "is an object"),
     ],
@@ -251,6 +258,179 @@ def test_a_model_without_an_end_is_refused(vocabulary):
 def test_left_recursion_is_fine(vocabulary):
     grammar = constraint(vocabulary, grammar='start: start "a" | "b"')
     assert grammar.allowed([1, 0, 0]).tolist() == [True] + [False] * 4 + [True, False, True]
+
+
+def spelling_vocabulary():
+    """Bytes, and two special tokens that the tokenizer reads in any text."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    fast = Fast(models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=[]))
+    fast.pre_tokenizer, fast.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    fast.add_special_tokens(["<end>", "<turn>"])
+    return fast, spelled(LLTokenizer(fast.to_str(), n_vocab=258, eos_token=256))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"choices": ["<end>"]}, "<end>"),
+        ({"choices": ["b", "a<turn>b<end>c"]}, "a<turn>b<end>c"),
+        ({"regex": "<turn>é<end>"}, "<turn>é<end>"),
+        ({"grammar": 'start: "x" "<end>"'}, "x<end>"),
+        ({"json_schema": {"const": {"<turn>": "<end>"}}}, '{"<turn>": "<end>"}'),
+    ],
+)
+def test_text_that_spells_a_special_token_is_text(options, text):
+    fast, vocabulary = spelling_vocabulary()
+    assert fast.encode("a<end>").ids[-1] == 256  # the tokenizer itself reads the token
+    grammar = GrammarConstraint(GrammarOptions(**options), vocabulary, {256})
+    path = []
+    while not grammar.must_end():
+        for token in grammar.forced() or [int(np.flatnonzero(grammar.allowed(()))[0])]:
+            assert not grammar.allowed(())[256:].any()
+            grammar.advance([token])
+            path.append(token)
+    assert fast.decode(path, skip_special_tokens=False) == text and max(path) < 256
+
+
+@pytest.mark.parametrize("make", [lambda i: f"word {i} of the list", lambda i: f"{i * 7919 % 50021:x}-{i}"])
+def test_fifty_thousand_choices(make):
+    texts = [make(i) for i in range(50_000)]
+    options = GrammarOptions(choices=texts)
+    for text in (texts[0], texts[-1], texts[31_234]):
+        assert takes(GrammarConstraint(options, byte_vocabulary(), {END}), text)
+    assert not takes(GrammarConstraint(options, byte_vocabulary(), {END}), texts[5] + "x")
+
+
+def test_many_alternatives_of_a_rule_work_or_are_refused_before_work():
+    grammar = constraint_of_bytes(grammar="start: " + " | ".join(f'"w{i}"' for i in range(5000)))
+    assert takes(grammar, "w4999") and not takes(grammar, "w5000")
+    with pytest.raises(UnspoolError, match=r"20001 alternatives.*use choices"):
+        constraint_of_bytes(grammar="start: " + " | ".join(f'"w{i}"' for i in range(20_001)))
+
+
+@pytest.mark.parametrize(
+    ("grammar", "message"),
+    [
+        ('start: "a" <end>', "special token <end>"),
+        ('start: "a" <[256]> "b"', "special token"),
+        ('start: "x" t\nt[max_tokens=3]: /[a-z]*/', "sets max_tokens for t"),
+        ('start: "x" t\nt[temperature=0.5]: /[a-z]*/', "sets temperature for t"),
+        ('start: "x" t\nt[capture, lazy]: /[a-z]*/', "sets capture for t"),
+        ('%llguidance {"no_forcing": true}\nstart: "a"', "%llguidance"),
+        ('start: "a" other | "b"\nother: "x" other', "no text fits the rule other"),
+        ('start: one?\none: two+\ntwo: "(" one ")" | one "," two', "no text fits the rule"),
+        ('start: "a" X | "b"\nX: /[^\\s\\S]/', "no text fits the terminal X"),
+        ('start: "a" /[^\\s\\S]/ | "b"', "no text fits the pattern"),
+        ('start: %json {"type": "object"}', "must name all properties"),
+        ('start: %json {"type": "array"}', "must name all properties"),
+        ('start: %json {"type": "string", "format": "soap"}', "format 'soap'"),
+        ('start: %json {"x-guidance": {"lenient": true}, "not": {}}', "x-guidance"),
+        ("start: %json {", "is not JSON"),
+    ],
+)
+def test_what_a_lark_grammar_may_not_say_is_refused_by_name(grammar, message):
+    with pytest.raises(UnspoolError, match=message):
+        constraint_of_bytes(grammar=grammar)
+
+
+def test_json_in_a_lark_grammar_is_that_of_a_schema():
+    schema = {"type": "object", "properties": {"d": {"type": "string", "format": "date"}, "n": {"type": "integer"}}}
+    schema |= {"additionalProperties": False, "required": ["d"]}
+    grammar = constraint_of_bytes(grammar=f'start: "<" call ">"  // a comment with "\ncall: %json {json.dumps(schema)}')
+    assert takes(grammar, '<{"d": "2024-02-29", "n": 3}>')
+    for wrong in ('<{"d":"2024-02-29"}>', '<{"d": "2023-02-29"}>', '<{"d": "2024-02-29", "d": "2024-02-29"}>'):
+        assert not takes(grammar, wrong)
+
+
+def test_lark_grammars_that_end_are_taken():
+    for grammar, text in (
+        ('start: item ("," item)*\nitem: WORD | "[" start "]"\nWORD: /[a-z]+/', "a,[b,c]"),
+        ('start: "a"~0..2 | [other]\nother: "b" other?', "aa"),
+        ('?start: sum\n!sum: sum "+" /[0-9]/ -> more | /[0-9]/', "1+2"),
+        ('start: %regex {"substring_words": "a b"}', "a b"),
+        ('start[lazy]: /a*;/ "#|<x>"', "aa;#|<x>"),
+    ):
+        assert takes(constraint_of_bytes(grammar=grammar), text), grammar
+
+
+def constraint_of_bytes(**options):
+    return GrammarConstraint(GrammarOptions(**options), byte_vocabulary(), {END})
+
+
+def test_a_text_must_end_where_nothing_but_its_end_may_follow(vocabulary):
+    grammar = constraint(vocabulary, choices=["ab", "abb", "c"])
+    assert not grammar.must_end()
+    grammar.advance([2])
+    assert not grammar.must_end()  # complete, but "b" may follow
+    grammar.allowed([1])
+    grammar.advance([1])
+    assert grammar.must_end()
+    grammar.advance([EOS])
+    assert not grammar.must_end()
+    assert not constraint(vocabulary, regex="a*").must_end()
+
+
+def test_a_grammar_is_checked_without_a_model():
+    check(GrammarOptions(json_schema={"type": "integer"}))
+    for options, message in (
+        ({"json_schema": {"not": {}}}, "not"),
+        ({"regex": "a{100000}"}, "no text of less than 10,000 tokens"),
+        ({"grammar": "start: x"}, "unknown name"),
+    ):
+        with pytest.raises(UnspoolError, match=message):
+            check(GrammarOptions(**options))
+
+
+def test_a_dead_end_tells_the_text_so_far(vocabulary, monkeypatch):
+    grammar = constraint(vocabulary, regex="abc")
+    grammar.advance([2])
+    monkeypatch.setattr(grammar._matcher, "mask", lambda: np.zeros(8, np.bool_))
+    with pytest.raises(DeadEndError, match="no token can follow; the text so far is 'ab'") as caught:
+        grammar.allowed([])
+    assert caught.value.text == "ab"
+
+
+def test_half_a_character_is_no_text():
+    for options in ({"choices": ["a", "\ud800"]}, {"regex": "\udc00"}):
+        with pytest.raises(UnspoolError, match="half a character"):
+            GrammarOptions(**options)
+
+
+def test_a_text_that_cannot_be_read_is_told_with_the_reason():
+    options = GrammarOptions(json_schema={"type": "object"})
+    assert options.parse('{"a": 1}') == {"a": 1}
+    for text, why in (
+        ('{"a": 1, "a": 2}', "'a' comes twice"),
+        ("1e400", "too large"),
+        ("NaN", "no number"),
+        ("{", "JSON"),
+    ):
+        with pytest.raises(ParseError, match=why):
+            options.parse(text)
+    assert GrammarOptions(regex="a").parse("a") == "a"
+
+
+def test_what_pydantic_refuses_behind_a_schema_is_a_parse_error():
+    pydantic = pytest.importorskip("pydantic")
+
+    class Order(pydantic.BaseModel, extra="forbid"):
+        pieces: int
+        price: Decimal = Decimal(1)
+
+        @pydantic.field_validator("pieces")
+        @classmethod
+        def by_the_dozen(cls, value):
+            if value % 12:
+                raise ValueError("sold by the dozen")
+            return value
+
+    options = GrammarOptions(json_schema=Order)
+    assert options.parse('{"pieces": 24}').pieces == 24
+    for text, why in (('{"pieces": 7}', "sold by the dozen"), ('{"pieces": 12, "price": "-"}', "price")):
+        assert takes(GrammarConstraint(options, byte_vocabulary(), {END}), text)
+        with pytest.raises(ParseError, match=why) as caught:
+            options.parse(text)
+        assert "\n" not in str(caught.value)
 
 
 SCHEMA = {

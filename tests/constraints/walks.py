@@ -140,7 +140,9 @@ class Schemas:
         schema = {"type": "number"}
         if r.random() < 0.7:
             edge = r.choice([0, 1, 0.1, -0.3, 1e-12, 1e20, 99.99999999999999, 123.456, 2**53 + 1])
-            schema |= r.choice([{"exclusiveMinimum": edge}, {"exclusiveMaximum": edge}, {"minimum": edge}, {"maximum": edge}])
+            schema |= r.choice(
+                [{"exclusiveMinimum": edge}, {"exclusiveMaximum": edge}, {"minimum": edge}, {"maximum": edge}]
+            )
         if r.random() < 0.3:
             schema["multipleOf"] = r.choice([0.5, 0.25, 3, 1.5, 0.1])
         return schema
@@ -152,7 +154,18 @@ class Schemas:
             schema |= {"minLength": r.randrange(4), "maxLength": r.randrange(4, 9)}
         if r.random() < 0.5:
             schema["pattern"] = r.choice(
-                [r"^\w+$", r"\d", r"^[^\s]{2,5}$", r"^a|b$", ".", r"^(?:ab|c.)*$", r"^\D+$", r'^["\\]+$', "[&&]", "(?i)^k"]
+                [
+                    r"^\w+$",
+                    r"\d",
+                    r"^[^\s]{2,5}$",
+                    r"^a|b$",
+                    ".",
+                    r"^(?:ab|c.)*$",
+                    r"^\D+$",
+                    r'^["\\]+$',
+                    "[&&]",
+                    "(?i)^k",
+                ]
             )
         return schema
 
@@ -178,7 +191,9 @@ class Schemas:
         if names and r.random() < 0.6:
             schema["required"] = r.sample(names, r.randrange(1, len(names) + 1))
         if r.random() < 0.5:
-            pattern = r.choice(["^a$", "^(a|b)$", "^[ab]{1,2}$", "^x-", "^[k-m]+$", "^(?:id|x.+)$", "^[0-9]{3}$", "^.*$"])
+            pattern = r.choice(
+                ["^a$", "^(a|b)$", "^[ab]{1,2}$", "^x-", "^[k-m]+$", "^(?:id|x.+)$", "^[0-9]{3}$", "^.*$"]
+            )
             schema["patternProperties"] = {pattern: self.any(depth)}
         if r.random() < 0.6:
             schema["additionalProperties"] = r.choice([False, False, True, self.any(depth)])
@@ -208,5 +223,3 @@ class Schemas:
 
 def described(schema):
     return json.dumps(schema, ensure_ascii=False)
-
-

@@ -19,7 +19,7 @@ Left out: the Markov chain variants of the same authors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,10 +29,21 @@ from numpy.typing import NDArray
 from unspool.constraints.aligned_trie import AlignedTrie
 from unspool.constraints.grammar import GrammarOptions
 from unspool.engine.contracts import Logits, Permitting
-from unspool.engine.numeric import softmax
 from unspool.errors import UnspoolError
 
 Sampler = Literal["asap", "cars"]
+
+
+_OPEN = 8
+"""Distributions that are kept, each of 8 bytes a token of the vocabulary."""
+
+
+@dataclass
+class _Met:
+    """What one sample saw of a prefix, see ``AlignedTrie.add``."""
+
+    chance: float
+    rest: float
 
 
 @dataclass(frozen=True)
@@ -59,28 +70,53 @@ class AlignedShaper:
         self._grammar = grammar
         self._prompt_length = prompt_length
         self._temperature = temperature
-        self._met: dict[tuple[int, ...], tuple[NDArray[np.float64], float]] = {}
+        self._met: dict[tuple[int, ...], _Met] = {}
+        self._open: dict[tuple[int, ...], NDArray[np.float64]] = {}  # the newest prefixes: what may follow each
 
     def __call__(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
         path = tuple(tokens[self._prompt_length :].tolist())
         legal = self._grammar.allowed(path)
         if legal is None:
             return logits  # behind a forbidden token; nothing of it is kept
-        if path not in self._met:
-            p = softmax(logits / self._temperature)
-            self._met[path] = p, float(p[legal].sum())
         bounds = self._trie.bounds(path)
+        if path not in self._met:
+            self._meet(path, logits, legal, bounds)
         if bounds is None and path and self._rejecting:
             return logits
-        weighed = np.where(legal, logits, -np.inf)
+        weighed = np.where(legal, logits, -np.inf).astype(np.float64)
         for token, bound in (bounds or {}).items():
             # Times the temperature, because the warper behind divides by it.
-            weighed[token] += self._temperature * np.log(bound) if bound > 0 else -np.inf
+            weighed[token] += self._temperature * bound
         if weighed.max() > -np.inf:
             return weighed
         if not path:
             raise UnspoolError("the model gives no probability to any text of this grammar; change prompt or grammar")
         return logits  # a dead end: the sample is lost, and remembered as such
+
+    def _meet(
+        self, path: tuple[int, ...], logits: Logits, legal: NDArray[np.bool_], bounds: Mapping[int, float] | None
+    ) -> None:
+        """Note a prefix, and that the one before it was followed by its last token.
+
+        What was not followed is summed anew without that token: a difference would lose it where nearly all of the mass
+        was followed. Of the distributions that this takes, only the newest are kept; a prefix whose parent is none of
+        them is not remembered, which leaves the bounds above the truth.
+        """
+        chance = 0.0
+        if path and bounds is None:
+            before = self._open.get(path[:-1])
+            if before is None:
+                return
+            chance = float(before[path[-1]])
+            before[path[-1]] = -np.inf
+            self._met[path[:-1]].rest = _total(before)
+        scaled = np.asarray(logits, np.float64) / self._temperature
+        follows = np.where(legal, scaled - _total(scaled), -np.inf)
+        follows[list(bounds or ())] = -np.inf
+        self._met[path] = _Met(chance, _total(follows))
+        self._open[path] = follows
+        if len(self._open) > _OPEN:
+            del self._open[next(iter(self._open))]
 
     def permits(self, text: Sequence[int]) -> bool:
         """Whether the last token of ``text`` may follow the others, all of which may."""
@@ -89,8 +125,13 @@ class AlignedShaper:
     def finish(self) -> None:
         """The sample is over, whatever came of it: remember what it met."""
         for path in sorted(self._met, key=len):
-            if not path:
-                self._trie.add(path, 1.0, self._met[path][1])
-            elif path[:-1] in self._met:
-                self._trie.add(path, float(self._met[path[:-1]][0][path[-1]]), self._met[path][1])
+            self._trie.add(path, self._met[path].chance, self._met[path].rest)
+        self._trie.settle(self._met)
         self._met.clear()
+        self._open.clear()
+
+
+def _total(masses: NDArray[np.float64]) -> float:
+    """The logarithm of a sum, of logarithms."""
+    top = float(masses.max())
+    return top if top == -np.inf else top + float(np.log(np.exp(masses - top).sum()))

@@ -9,7 +9,7 @@ grammar: see ``asap`` and ``cars`` for that.
 JSON is written as ``json.dumps`` does, with one space behind commas and colons: white space that is free would leave
 little to draft, and small models get lost in it. Where the rest of a word is determined, its usual tokens are the only
 ones allowed, not every way to spell it. What llguidance reads otherwise than Python and JSON Schema do is written in
-other words or refused (``patterns``, ``schema_check``, ``lark_check``), and ``json_guard`` adds what no grammar can say.
+other words or refused (``patterns``, ``schema_check``, ``lark_check``); ``json_guard`` adds what no grammar can say.
 
 Left out: Lark grammars whose terminals leave nothing in common where they follow each other.
 """

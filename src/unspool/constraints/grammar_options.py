@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from unspool.constraints.lark_check import JSON_STYLE, prepared_lark, probes
-from unspool.constraints.patterns import one_of, whole
+from unspool.constraints.characters import one_of
+from unspool.constraints.lark_check import JSON_STYLE, prepared_lark
+from unspool.constraints.patterns import whole
 from unspool.constraints.schema_check import Prepared, prepared
 from unspool.errors import UnspoolError
 
@@ -87,8 +88,8 @@ class GrammarOptions:
         if self.regex is not None:
             return LLMatcher.grammar_from_regex(whole(self.regex)), None
         if self.grammar is not None:
-            ready = prepared_lark(self.grammar)
-            for _, (what, alone) in zip(range(_PROBES), probes(ready), strict=False):
+            ready, parts = prepared_lark(self.grammar)
+            for what, alone in parts[:_PROBES]:
                 probe = LLMatcher(byte_vocabulary(), LLMatcher.grammar_from_lark(alone), log_level=0)
                 if not probe.is_error():  # else it is told of the whole grammar
                     probe.compute_bitmask()

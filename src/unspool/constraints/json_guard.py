@@ -70,8 +70,8 @@ class State(NamedTuple):
 
     def shares(self) -> bool:
         """Whether a name of this object begins like the one that has begun."""
-        used = self.frame[0] if self.frame else None
-        return bool(used) and any(name.startswith(self.raw) for name in used)
+        used: frozenset[bytes] = (self.frame[0] if self.frame else None) or frozenset()
+        return any(name.startswith(self.raw) for name in used)
 
 
 def step(state: State, byte: int, known: frozenset[bytes] = frozenset()) -> State | None:

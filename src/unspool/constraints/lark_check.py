@@ -40,8 +40,8 @@ class _Lexeme:
     text: str
 
 
-def prepared_lark(grammar: str) -> str:
-    """The grammar for llguidance.
+def prepared_lark(grammar: str) -> tuple[str, list[tuple[str, str]]]:
+    """The grammar for llguidance; and for each terminal and pattern of it, what it is and a grammar of it alone.
 
     Raises:
         UnspoolError: if it asks for what cannot be kept.
@@ -50,28 +50,21 @@ def prepared_lark(grammar: str) -> str:
     for lexeme in lexemes:
         if lexeme.kind == "special":
             raise UnspoolError(
-                f"the grammar holds the special token {lexeme.text}, which is no text; leave it out (a complete text ends "
-                "by itself)"
+                f"the grammar holds the special token {lexeme.text}, which is no text; leave it out: a complete text "
+                "ends by itself"
             )
-    rules = _rules([lexeme for lexeme in lexemes if lexeme.kind != "space"])
+    plain = [lexeme for lexeme in lexemes if lexeme.kind != "space"]
+    rules = _rules(plain)
     for name, body in rules.items():
         count = sum(lexeme.text == "|" for lexeme in body) + 1
         if count > _ALTERNATIVES:
             raise UnspoolError(f"the rule {name} has {count} alternatives, more than {_ALTERNATIVES}; use choices")
     _check_ends(rules)
-    return "".join(lexeme.text for lexeme in lexemes)
-
-
-def probes(grammar: str) -> Iterator[tuple[str, str]]:
-    """For each terminal and pattern of a prepared grammar, what it is and a grammar of it alone."""
-    lexemes = list(_lexemes(grammar))
     moved = "".join("_start" if (x.kind, x.text) == ("name", "start") else x.text for x in lexemes)
-    plain = [lexeme for lexeme in lexemes if lexeme.kind != "space"]
-    for name in _rules(plain):
-        if name.isupper():
-            yield f"the terminal {name}", f"start: {name}\n{moved}"
-    for text in {lexeme.text for lexeme in plain if lexeme.kind == "text" and lexeme.text.startswith("/")}:
-        yield f"the pattern {text}", f"start: {text}"
+    alone = [(f"the terminal {name}", f"start: {name}\n{moved}") for name in rules if name.isupper()]
+    patterns = sorted({lexeme.text for lexeme in plain if lexeme.kind == "text" and lexeme.text.startswith("/")})
+    alone += [(f"the pattern {text}", f"start: {text}") for text in patterns]
+    return "".join(lexeme.text for lexeme in lexemes), alone
 
 
 def _lexemes(grammar: str) -> Iterator[_Lexeme]:
@@ -115,7 +108,9 @@ def _is_open(schema: dict[str, Any]) -> bool:
     kinds = types(schema)
     free = "object" in kinds and schema.get("additionalProperties") is not False
     # A list of anything holds objects as well.
-    return free or ("array" in kinds and not isinstance(schema.get("items"), dict | list) and schema.get("items") is not False)
+    return free or (
+        "array" in kinds and not isinstance(schema.get("items"), dict | list) and schema.get("items") is not False
+    )
 
 
 def _nested(grammar: str, at: int, directive: str) -> tuple[str, int]:
@@ -128,7 +123,7 @@ def _nested(grammar: str, at: int, directive: str) -> tuple[str, int]:
             break
     if depth or begin == len(grammar):
         raise UnspoolError(f"what follows {directive} in the grammar has no end; close its brace")
-    return "{" + prepared_lark(grammar[begin + 1 : end - 1]) + "}", end
+    return "{" + prepared_lark(grammar[begin + 1 : end - 1])[0] + "}", end
 
 
 def _rules(lexemes: list[_Lexeme]) -> dict[str, list[_Lexeme]]:
@@ -162,7 +157,9 @@ def _behind_head(lexemes: list[_Lexeme], at: int) -> int:
         return 0
     for lexeme in lexemes[begin:at]:
         if lexeme.text in _SETTINGS:
-            raise UnspoolError(f"the grammar sets {lexeme.text} for {lexemes[begin - 1].text}, which is not kept; leave it out")
+            raise UnspoolError(
+                f"the grammar sets {lexeme.text} for {lexemes[begin - 1].text}, which is not kept; leave it out"
+            )
     return at + 1
 
 

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
+from unspool.constraints.characters import members, narrow_members, ranges, without, written
 from unspool.errors import UnspoolError
 
 try:
@@ -25,15 +23,6 @@ try:
 except ImportError:  # Python 3.10
     import sre_parse as _parser
 
-Ranges = tuple[tuple[int, int], ...]
-"""A set of characters: first and last of each run, ascending."""
-
-_CATEGORIES = {"DIGIT": r"\d", "NOT_DIGIT": r"\D", "SPACE": r"\s", "NOT_SPACE": r"\S", "WORD": r"\w", "NOT_WORD": r"\W"}
-_ASCII: dict[str, Ranges] = {
-    "DIGIT": ((48, 57),),
-    "SPACE": ((9, 13), (32, 32)),
-    "WORD": ((48, 57), (65, 90), (95, 95), (97, 122)),
-}
 _REFUSED = {
     "ASSERT": "look-around",
     "ASSERT_NOT": "look-around",
@@ -58,12 +47,14 @@ class Branch:
         begins: whether it stands at the beginning of a text.
         ends: whether it stands at its end.
         names: all texts that match it, if they are few.
+        runs_on: whether each of their beginnings goes on without end.
     """
 
     text: str
     begins: bool
     ends: bool
     names: frozenset[str] | None
+    runs_on: bool = False
 
 
 def whole(pattern: str) -> str:
@@ -93,6 +84,11 @@ def found_names(pattern: str) -> str:
     return _searched(_Reader(pattern, narrow=False, line_end=True))
 
 
+def runs_on(pattern: str) -> bool:
+    """Whether each beginning of a name in which the pattern is found has endless names behind it."""
+    return all(branch.runs_on or not branch.ends for branch in _Reader(pattern, narrow=False).branches())
+
+
 def _searched(reader: _Reader) -> str:
     parts = [
         ("" if branch.begins else _ANY) + f"(?:{branch.text})" + ("" if branch.ends else _ANY)
@@ -112,11 +108,6 @@ def names(pattern: str, most: int) -> frozenset[str] | None:
             return None
         together |= branch.names
     return frozenset(together) if len(together) <= most else None
-
-
-def one_of(texts: Iterable[str]) -> str:
-    """A pattern in llguidance's flavour that matches these texts."""
-    return "|".join("".join(map(_char, map(ord, text))) for text in texts)
 
 
 class _Reader:
@@ -163,7 +154,7 @@ class _Reader:
         made = [Branch("", begins, ends, frozenset([""]))]
         for i, item in enumerate(items):
             options = self._item(item, flags)
-            if any(option.begins for option in options) and i or any(b.ends for b in made) and i:
+            if (any(option.begins for option in options) and i) or (any(b.ends for b in made) and i):
                 self._refuse("an anchor in the middle of a text")
             if i < len(items) - 1 and any(option.ends for option in options):
                 self._refuse("an anchor in the middle of a text")
@@ -172,7 +163,7 @@ class _Reader:
                 options = [self._either(options)]
             made = [self._joined(a, b) for a in made for b in options]
         if ends:
-            made = [Branch(b.text + end_of_line, b.begins, True, b.names) for b in made]
+            made = [replace(b, text=b.text + end_of_line, ends=True) for b in made]
         return made
 
     def _item(self, item: tuple[Any, Any], flags: int) -> list[Branch]:
@@ -183,7 +174,7 @@ class _Reader:
             _, added, removed, inner = value
             return self._sequence(inner, (flags | added) & ~removed)
         if op in ("MAX_REPEAT", "MIN_REPEAT"):
-            return [self._repeat(*value, flags)]
+            return [self._repeat(value[0], value[1], value[2], flags)]
         if op == "AT":
             self._refuse("word boundaries" if "BOUNDARY" in str(value) else "an anchor in the middle of a text")
         if op in _REFUSED or op not in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
@@ -196,46 +187,33 @@ class _Reader:
             self._refuse("an anchor that is repeated")
         body = self._either(options)
         top = "" if high == _parser.MAXREPEAT else str(high)
-        known = frozenset([""]) if high == 0 or body.names == {""} else None
-        if body.names is not None and top and int(top) <= self._most:
-            known = frozenset([""]) if low == 0 else frozenset()
-            power: frozenset[str] | None = frozenset([""])
-            for count in range(1, int(top) + 1):
-                power = self._product(power, body.names)
-                if power is None or known is None:
-                    known = None
-                    break
-                if count >= low:
-                    known = known | power
-        return Branch(f"(?:{body.text}){{{low},{top}}}", False, False, known)
+        known: frozenset[str] | None = frozenset([""] if low == 0 else [])
+        power: frozenset[str] | None = frozenset([""])
+        for count in range(1, min(high, self._most + 1) + 1):
+            power = self._product(power, body.names)
+            known = None if power is None or known is None else known | power if count >= low else known
+        runs_on = not top and body.names != frozenset([""])
+        few = known if high <= self._most else None
+        return Branch(f"(?:{body.text}){{{low},{top}}}", False, False, few, runs_on)
 
     def _set(self, op: str, value: Any, flags: int) -> Branch:
-        items = {"ANY": (), "LITERAL": (("LITERAL", value),), "NOT_LITERAL": (("NEGATE", None), ("LITERAL", value))}
+        items: dict[str, Any] = {"ANY": (), "LITERAL": (("LITERAL", value),)}
+        items["NOT_LITERAL"] = ("NEGATE", None), ("LITERAL", value)
         source = tuple((str(name), what) for name, what in (value if op == "IN" else items[op]))
         props = [what for name, what in source if name == "LITERAL" and what >= _PRIVATE]
         if props:
             inside = "".join(self._properties[what - _PRIVATE] for what in props)
             rest = tuple(entry for entry in source if entry[0] != "NEGATE" and entry[1] not in props)
             negated = "^" if source[0][0] == "NEGATE" else ""
-            return Branch(f"[{negated}{inside}{_ranges(_members(rest, flags)) if rest else ''}]", False, False, None)
+            return Branch(f"[{negated}{inside}{ranges(members(rest, flags)) if rest else ''}]", False, False, None)
         if op == "ANY":
             ends = () if flags & re.DOTALL else sorted(_LINE_ENDS) if self._narrow else (ord("\n"),)
-            chars = _without(ends)
+            chars = without(ends)
         else:
-            chars = self._chars(source, flags)
+            chars = (narrow_members if self._narrow else members)(source, flags)
         many = sum(last - first + 1 for first, last in chars)
         few = frozenset(chr(c) for first, last in chars for c in range(first, last + 1)) if many <= self._most else None
-        return Branch(_written(chars), False, False, few)
-
-    def _chars(self, source: tuple[tuple[str, Any], ...], flags: int) -> Ranges:
-        kinds = [str(what).removeprefix("CATEGORY_") for name, what in source if name == "CATEGORY"]
-        if not self._narrow or not kinds:
-            return _members(source, flags)
-        if all(kind in _ASCII for kind in kinds) and not flags & re.IGNORECASE and ("NEGATE", None) not in source:
-            # What ASCII has of them, Unicode has as well.
-            plain = tuple(entry for entry in source if entry[0] != "CATEGORY")
-            return _merged([*_members(plain, flags), *(chars for kind in kinds for chars in _ASCII[kind])])
-        return _common(_members(source, flags), _members(source, flags | re.ASCII))
+        return Branch(written(chars), False, False, few)
 
     def _either(self, options: Sequence[Branch]) -> Branch:
         if len(options) == 1:
@@ -243,10 +221,11 @@ class _Reader:
         together: frozenset[str] | None = frozenset()
         for option in options:
             together = None if together is None or option.names is None else together | option.names
-        return Branch(f"(?:{'|'.join(o.text for o in options)})", False, False, together)
+        runs_on = all(option.runs_on for option in options)
+        return Branch(f"(?:{'|'.join(o.text for o in options)})", False, False, together, runs_on)
 
     def _joined(self, a: Branch, b: Branch) -> Branch:
-        return Branch(a.text + b.text, a.begins or b.begins, b.ends, self._product(a.names, b.names))
+        return Branch(a.text + b.text, a.begins or b.begins, b.ends, self._product(a.names, b.names), b.runs_on)
 
     def _product(self, a: frozenset[str] | None, b: frozenset[str] | None) -> frozenset[str] | None:
         if a is None or b is None or len(a) * len(b) > 64 * self._most:
@@ -268,71 +247,3 @@ class _Reader:
 
 def _short(pattern: str) -> str:
     return repr(pattern if len(pattern) <= 80 else pattern[:77] + "...")
-
-
-@lru_cache(maxsize=1)
-def _everything() -> str:
-    codes = np.concatenate([np.arange(0xD800, dtype="<u4"), np.arange(0xE000, 0x110000, dtype="<u4")])
-    return codes.tobytes().decode("utf-32-le")
-
-
-@lru_cache(maxsize=256)
-def _members(source: tuple[tuple[str, Any], ...], flags: int) -> Ranges:
-    """The characters of a set, as Python's engine has them."""
-    if not flags & re.IGNORECASE and all(name in ("LITERAL", "RANGE") for name, _ in source):
-        return _merged((what, what) if name == "LITERAL" else what for name, what in source)
-    written = {"NEGATE": lambda _: "^", "LITERAL": _python, "RANGE": lambda r: f"{_python(r[0])}-{_python(r[1])}"}
-    written["CATEGORY"] = lambda what: _CATEGORIES[str(what).removeprefix("CATEGORY_")]
-    kept = flags & (re.IGNORECASE | re.ASCII)
-    finder = re.compile(f"[{''.join(written[name](what) for name, what in source)}]+", kept)
-    # Surrogates are left out of the text that is searched, so places behind them are code points moved by 2,048.
-    moved = [(m.start(), m.end() - 1) for m in finder.finditer(_everything())]
-    return _merged(_code(first, last) for first, last in moved)
-
-
-def _code(first: int, last: int) -> tuple[int, int]:
-    return first + 0x800 * (first >= 0xD800), last + 0x800 * (last >= 0xD800)
-
-
-def _python(char: int) -> str:
-    return f"\\U{char:08x}"
-
-
-def _merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    made: list[tuple[int, int]] = []
-    for first, last in sorted(ranges):
-        if made and first <= made[-1][1] + 1:
-            made[-1] = made[-1][0], max(last, made[-1][1])
-        else:
-            made.append((first, last))
-    return tuple(made)
-
-
-def _without(chars: Iterable[int]) -> Ranges:
-    made, at = [], 0
-    for char in chars:
-        made += [(at, char - 1)] if at < char else []
-        at = char + 1
-    return (*made, (at, 0x10FFFF))
-
-
-def _common(a: Ranges, b: Ranges) -> Ranges:
-    pairs = ((max(x[0], y[0]), min(x[1], y[1])) for x in a for y in b if x[0] <= y[1] and y[0] <= x[1])
-    return _merged(pairs)
-
-
-def _written(chars: Ranges) -> str:
-    if not chars:
-        return r"[^\x{0}-\x{10FFFF}]"
-    if len(chars) == 1 and chars[0][0] == chars[0][1]:
-        return _char(chars[0][0])
-    return f"[{_ranges(chars)}]"
-
-
-def _ranges(chars: Ranges) -> str:
-    return "".join(_char(first) if first == last else f"{_char(first)}-{_char(last)}" for first, last in chars)
-
-
-@lru_cache(maxsize=4096)
-def _char(char: int) -> str:
-    return chr(char) if char < 128 and chr(char).isalnum() else f"\\x{{{char:x}}}"

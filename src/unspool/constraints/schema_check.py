@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from typing import Any
 
-from unspool.constraints.patterns import found, found_names, names
+from unspool.constraints.patterns import found, found_names, names, runs_on
 from unspool.constraints.schema_formats import FORMATS
-from unspool.constraints.schema_walk import leave_out_endless, schemas, types
+from unspool.constraints.schema_walk import check_draft, leave_out_endless, schemas, types
 from unspool.errors import UnspoolError
 
 _EXACT = 2**53
@@ -32,7 +33,6 @@ _LONGEST = 2**63 - 1024
 """The largest integer that llguidance takes as a bound."""
 _NAMES = 256
 """Names that a pattern may list to be taken as properties."""
-_DRAFTS = ("draft-04/schema", "draft-06/schema", "draft-07/schema", "draft/2019-09/schema", "draft/2020-12/schema")
 _DRAFT_3 = {"divisibleBy": "multipleOf", "disallow": "not", "extends": "allOf"}
 
 
@@ -61,38 +61,22 @@ def prepared(schema: Mapping[str, Any]) -> Prepared:
         root = json.loads(json.dumps(schema, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise UnspoolError(f"the JSON Schema is not JSON: {error}") from error
-    _check_draft(root)
+    check_draft(root)
+    scarce = False
     for below in schemas(root):
         try:
-            _prepare(below)
-        except (TypeError, AttributeError, OverflowError) as error:
+            scarce |= _prepare(below)
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UnspoolError(f"the JSON Schema has a keyword with a wrong value: {error}") from error
     if not leave_out_endless(root):
         raise UnspoolError("no JSON fits the schema: it asks for itself without end; give it another way out")
     everything = schemas(root)
     spelled = {name for below in everything for name in below.get("properties", {}) if set(name) & set("\b\f\n\r\t")}
-    return Prepared(root, any(below.get("patternProperties") for below in everything), frozenset(spelled))
+    return Prepared(root, scarce, frozenset(spelled))
 
 
-def _check_draft(root: dict[str, Any]) -> None:
-    drafts = {below["$schema"] for below in schemas(root) if "$schema" in below}
-    for draft in drafts:
-        if str(draft).removeprefix("https://").removeprefix("http://").rstrip("#") not in {
-            f"json-schema.org/{known}" for known in _DRAFTS
-        }:
-            raise UnspoolError(f"$schema is {draft!r}, which is none of draft 4 to 2020-12; name one or leave it out")
-    if len(drafts) > 1:
-        raise UnspoolError("the schema mixes drafts; name one $schema at its root")
-    if drafts:
-        root["$schema"] = _canonical(str(*drafts))
-
-
-def _canonical(draft: str) -> str:
-    base = draft.replace("https://", "http://") if "/draft-" in draft else draft.replace("http://", "https://")
-    return base.rstrip("#") + ("#" if "/draft-" in base else "")
-
-
-def _prepare(schema: dict[str, Any]) -> None:
+def _prepare(schema: dict[str, Any]) -> bool:
+    """Whether names of the object may run out, see ``Prepared``."""
     for name, instead in _DRAFT_3.items():
         if name in schema:
             raise UnspoolError(f"{name} is a keyword of draft 3, which nothing reads any more; write {instead}")
@@ -106,8 +90,7 @@ def _prepare(schema: dict[str, Any]) -> None:
     _numbers(schema)
     for value in (*schema.get("enum", ()), *([schema["const"]] if "const" in schema else ())):
         _check_value(value)
-    if "object" in types(schema):
-        _names(schema)
+    return "object" in types(schema) and _names(schema)
 
 
 def _texts(schema: dict[str, Any]) -> None:
@@ -150,8 +133,8 @@ def _step(schema: dict[str, Any]) -> Fraction:
     step = Fraction(given)
     if step != Fraction(repr(given)) or step.denominator > 1 << 12:
         raise UnspoolError(
-            f"multipleOf {given} is no fraction that floats hold: 0.29 is no multiple of 0.01 to Python; use a pattern, "
-            "or integers of a smaller unit"
+            f"multipleOf {given} is no fraction that floats hold: 0.29 is no multiple of 0.01 to Python; use "
+            "integers of a smaller unit"
         )
     if step.denominator == 1:
         schema["multipleOf"] = int(step)
@@ -165,7 +148,9 @@ def _bound(schema: dict[str, Any], side: str, whole: bool) -> int | float | None
     given = schema.pop(side, None)
     if isinstance(exclusive, bool):  # draft 4
         given, exclusive = (None, given) if exclusive else (given, None)
-    bounds = [_inwards(value, up, whole, open_) for value, open_ in ((given, False), (exclusive, True)) if value is not None]
+    bounds = [
+        _inwards(value, up, whole, open_) for value, open_ in ((given, False), (exclusive, True)) if value is not None
+    ]
     if not bounds:
         return None
     return max(bounds) if up > 0 else min(bounds)
@@ -184,13 +169,13 @@ def _inwards(value: float, up: int, whole: bool, is_open: bool) -> int | float:
         return least * up
     if exact > _EXACT:
         raise UnspoolError(f"numbers beyond {value} cannot be kept; bounds of numbers go up to 2 ** 53")
-    near = _ROUNDED.divide(Decimal(exact.numerator), Decimal(exact.denominator))
-    if is_open and Fraction(near) == exact:
-        near = near.next_plus(_ROUNDED)
-    if abs(near) < _SMALL:
-        near = Decimal(0) if exact < 0 or (exact == 0 and not is_open) else _SMALL
-    near = max(near, Decimal(-_EXACT))
-    return (int(near) if near == int(near) else float(near)) * up
+    edge = _ROUNDED.divide(Decimal(exact.numerator), Decimal(exact.denominator))
+    if is_open and Fraction(edge) == exact:
+        edge = edge.next_plus(_ROUNDED)
+    if abs(edge) < _SMALL:
+        edge = Decimal(0) if exact < 0 or (exact == 0 and not is_open) else _SMALL
+    edge = max(edge, Decimal(-_EXACT))
+    return (int(edge) if edge == int(edge) else float(edge)) * up
 
 
 def _check_value(value: Any) -> None:
@@ -200,32 +185,50 @@ def _check_value(value: Any) -> None:
         _check_value(below)
 
 
-def _names(schema: dict[str, Any]) -> None:
-    """Patterns of names: those that list their names become properties, so that names cannot run out."""
+def _names(schema: dict[str, Any]) -> bool:
+    """Patterns of names: those that list them become properties. Whether names of others may run out."""
     patterns: dict[str, Any] = schema.pop("patternProperties", {})
+    properties: dict[str, Any] = schema.get("properties", {})
+    is_closed = schema.get("additionalProperties") is False
+    counts = schema.get("minProperties", 0) > 1 or "maxProperties" in schema
     kept: dict[str, Any] = {}
     named: set[str] = set()
     extra = 0
-    counts = schema.get("minProperties", 0) > 1 or "maxProperties" in schema
-    for pattern, below in patterns.items():
-        listed = names(pattern, _NAMES + len(schema.get("properties", {})))
+    listed = {pattern: names(pattern, _NAMES + len(properties)) for pattern in patterns}
+    for pattern, below in list(patterns.items()):
+        found_in = listed[pattern]
         # llguidance counts properties only where all that have a name are required.
-        if listed is None or (counts and listed.isdisjoint(schema.get("properties", {}))):
-            written = found_names(pattern)
-            kept[written] = {"allOf": [kept[written], below]} if written in kept else below
-            extra += _NAMES if listed is None else len(listed)
-            continue
-        known = schema.setdefault("properties", {})
-        named |= listed
-        for name in sorted(listed):
-            known[name] = {"allOf": [known[name], below]} if name in known else below
-    is_closed = schema.get("additionalProperties") is False
+        if found_in is not None and not (counts and found_in.isdisjoint(properties)):
+            named |= found_in
+            for name in sorted(found_in):
+                properties[name] = {"allOf": [properties[name], below]} if name in properties else below
+            del patterns[pattern]
+    for pattern, below in patterns.items():
+        for name, known in list(properties.items()):
+            # Names that Python finds and a narrower pattern does not.
+            if _finds(pattern, name):
+                properties[name] = {"allOf": [known, below]}
+        # Where no other name may come, a pattern may be narrower than Python's; else what is none of it is another.
+        written = found(pattern) if is_closed else found_names(pattern)
+        kept[written] = {"allOf": [kept[written], below]} if written in kept else below
+        extra += len(listed[pattern] or range(_NAMES))
     if named and (kept or not is_closed):
         for name in sorted(named):
-            schema["properties"].setdefault(name + "\n", False)  # to Python, `$` stands before this line end
+            properties.setdefault(name + "\n", False)  # to Python, `$` stands before this line end
+    if properties:
+        schema["properties"] = properties
     if kept:
         schema["patternProperties"] = kept
-    most = sum(below is not False for below in schema.get("properties", {}).values())
+    most = sum(below is not False for below in properties.values())
     least = schema.get("minProperties", 0)
     if is_closed and least > most + extra:
         raise UnspoolError(f"minProperties is {least}, and there are fewer names; lower it or allow more names")
+    # Of a name that one pattern forbids, another may still be the beginning.
+    return any(below is False or (is_closed and not runs_on(pattern)) for pattern, below in patterns.items())
+
+
+def _finds(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:  # a property of Unicode, which llguidance knows
+        return False

@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_ONE = ("additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not")
-_ONE += ("propertyNames", "then", "unevaluatedItems", "unevaluatedProperties")
+from unspool.errors import UnspoolError
+
+_ONE = (
+    "additionalItems",
+    "additionalProperties",
+    "contains",
+    "contentSchema",
+    "else",
+    "if",
+    "items",
+    "not",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+)
 _LISTS = ("allOf", "anyOf", "items", "oneOf", "prefixItems")
 _BY_NAME = ("$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties")
+_DRAFTS = ("draft-04/schema", "draft-06/schema", "draft-07/schema", "draft/2019-09/schema", "draft/2020-12/schema")
 
 Place = tuple[Any, Any]
 """What holds a schema (a mapping or a list), and its key there."""
@@ -112,3 +127,22 @@ def _properties_end(schema: dict[str, Any], ends: Any) -> bool:
     patterns, rest = schema.get("patternProperties"), schema.get("additionalProperties", True)
     # What a pattern demands of a name is added to ``properties`` before; a name that no schema knows is additional.
     return all(ends(named[name]) if name in named else bool(patterns) or ends(rest) for name in required)
+
+
+def check_draft(root: dict[str, Any]) -> None:
+    """Refuse a schema of a draft that llguidance does not know, and write the name of the draft as it does."""
+    drafts = {below["$schema"] for below in schemas(root) if "$schema" in below}
+    for draft in drafts:
+        if str(draft).removeprefix("https://").removeprefix("http://").rstrip("#") not in {
+            f"json-schema.org/{known}" for known in _DRAFTS
+        }:
+            raise UnspoolError(f"$schema is {draft!r}, which is none of draft 4 to 2020-12; name one or leave it out")
+    if len(drafts) > 1:
+        raise UnspoolError("the schema mixes drafts; name one $schema at its root")
+    if drafts:
+        root["$schema"] = _canonical(str(*drafts))
+
+
+def _canonical(draft: str) -> str:
+    base = draft.replace("https://", "http://") if "/draft-" in draft else draft.replace("http://", "https://")
+    return base.rstrip("#") + ("#" if "/draft-" in base else "")

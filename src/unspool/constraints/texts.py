@@ -67,7 +67,8 @@ class _Spelling:
         self._special = frozenset(self.special_token_ids)
         self.tokens = [(b"\xff" if i in self._special else b"") + vocabulary.decode_bytes([i]) for i in ids]
 
-    def __call__(self, text: bytes) -> list[int]:
+    def __call__(self, given: bytes | str) -> list[int]:
+        text = given.encode() if isinstance(given, str) else given
         made: list[int] = []
         while True:
             ids = self._vocabulary.tokenize_bytes(text)
