@@ -260,7 +260,9 @@ def test_missing_files_and_unknown_names(tmp_path: Path, monkeypatch: pytest.Mon
         resolve.resolve("qwen2.5-coder-0.5")
 
 
-@pytest.mark.parametrize("name", ["a" * 5000, "x\0y", "~no-such-user-of-this-system/model", "dir/" + "b" * 300])
+@pytest.mark.parametrize(
+    "name", ["a" * 5000, "x\0y", "~no-such-user-of-this-system/model", "dir/" + "b" * 300, "a--b/c"]
+)
 def test_names_that_no_file_can_have_are_one_line(name: str) -> None:
     with pytest.raises(UnspoolError) as told:
         resolve.resolve(name)

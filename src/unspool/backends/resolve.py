@@ -142,6 +142,8 @@ def _hub_snapshot(name: str) -> Path:
         return snapshot
     except (LocalEntryNotFoundError, UnspoolError):
         pass  # not there, or the rest of an interrupted download: the hub's client completes it
+    except ValueError as error:  # a name that the hub cannot have
+        raise UnspoolError(f"{name[:80]!r} names no model: no such directory, and no name of the hub") from error
     try:
         download.ask_hub(name, "config.json")
         snapshot = Path(hub.snapshot_download(name, **patterns))
