@@ -38,7 +38,7 @@ from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import DraftDistribution, TokenTree
 from unspool.prompts import read_prompts
-from unspool.proof.enumeration import Node, TextTarget, build, independent, no_replacement, outcomes, trees
+from unspool.proof.enumeration import Node, build, independent, no_replacement, outcomes, trees
 from unspool.proof.pairs import normalised
 from unspool.proof.prompts import PROMPTS
 
@@ -57,7 +57,7 @@ def accepted_of(k: int, rows: tuple[tuple[float, ...], ...], replacement: bool) 
     return sum(
         weight * probability
         for tree, weight in trees(draft, (0,), ((),) * k, siblings)
-        for decision, probability in outcomes(Lossless(), TextTarget(target, (0,), tree))
+        for decision, probability in outcomes(Lossless(), target, (0,), tree)
         if len(decision.path) > 1
     )
 

@@ -142,7 +142,8 @@ def right(task: Task, output: str) -> bool:
 
 def settings(model: Model) -> dict[str, dict[str, Any]]:
     """The contestants, as options of ``generate``."""
-    vocabulary = LLTokenizer(model.tokenizer.to_json(), n_vocab=model.language_model.vocab_size)
+    size = model.language_model.vocab_size
+    vocabulary = LLTokenizer(model.tokenizer.to_json(size), n_vocab=size)
     shaper = rpg.build(rpg.RPGOptions(), vocabulary, model.eos_token_ids)
     return {
         "off": {},

@@ -89,7 +89,10 @@ def test_stop_strings_end_the_text_before_them(model: Model) -> None:
 def test_a_batch_equals_its_rows_alone(model: Model) -> None:
     prompts = ["Hello.", PROMPT, "Write one sentence about the sea and the wind."]
     together = model.generate(prompts, max_new_tokens=24, temperature=0.7, seed=2, method="plain")
-    alone = [model.generate(prompt, max_new_tokens=24, temperature=0.7, seed=2, method="plain") for prompt in prompts]
+    alone = [
+        model.generate(prompt, max_new_tokens=24, temperature=0.7, seed=row.seed, method="plain")
+        for prompt, row in zip(prompts, together, strict=True)
+    ]
     assert [result.token_ids for result in together] == [result.token_ids for result in alone]
     assert [result.finish_reason for result in together] == [result.finish_reason for result in alone]
 

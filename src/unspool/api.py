@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, cast, overload
 
-from unspool import calibration, methods
-from unspool.backends import loading
+from unspool import calibration, methods, prompt_check
+from unspool.backends import loading, prepare
 from unspool.backends.catalogue import default_model
 from unspool.backends.openvino_convert import WEIGHTS
 from unspool.backends.resolve import resolve
@@ -17,10 +19,14 @@ from unspool.drafters.datastore import vocabulary_fingerprint
 from unspool.engine.contracts import Ability, Constraint, LanguageModel, Memory, SeparableModel
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.loop import Request, decode
+from unspool.engine.noise import row_seed
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import Statistics, summarise
 from unspool.engine.trace import EndEvent, Event, FinishReason, StepEvent
+from unspool.engine.turns import turn
+from unspool.engine.typed import typed_options
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.parsing import read
 from unspool.sampling import Samples, sample
 from unspool.search.api import SearchResult, search
 from unspool.shaping import build as build_shapers
@@ -35,14 +41,20 @@ class Result:
 
     Attributes:
         text: the output, special tokens left out, cut before a stop string.
-        token_ids: emitted ids; the id that ended the text is the last one.
+        token_ids: emitted ids; the id that ended the text is the last one, where the model was asked for it. Behind a
+            text that is complete and cannot go on, such as one of ``choices``, it is not.
         logprobs: log-probability of each id in the distribution it was taken from, if asked for.
         finish_reason: ``stop`` (end of text), ``length``, ``stop_string`` or ``stopping_criteria``.
         statistics: counts and times.
         prompt_token_ids: ids that were decoded from.
         trace: all events of this sequence.
+        method: what decoded it, and what of the method was missing: ``specdec_pp (no head)``.
         parsed: what a text under a grammar says once it is complete: the JSON of a ``json_schema``, the object of a
-            pydantic model, else the text; None without a grammar, or where the text was cut.
+            pydantic model, else the text; None without a grammar, where the text was cut, or where there is a
+            ``parse_error``.
+        parse_error: why ``parsed`` is None although the text is complete, in one line: a validator of the pydantic
+            model refuses what the grammar allows, or a number is beyond all floats. None if nothing went wrong.
+        seed: of the noise of this text; the prompt alone with this seed gives the same text.
     """
 
     text: str
@@ -52,7 +64,16 @@ class Result:
     statistics: Statistics
     prompt_token_ids: list[int]
     trace: list[Event] = field(repr=False)
+    method: str
     parsed: Any = None
+    parse_error: str | None = None
+    seed: int = 0
+
+    @property
+    def valid(self) -> bool:
+        """Whether the text is complete: it ended by itself. Under a grammar it then fits the grammar, whatever
+        ``parse_error`` says; a text that was cut is the beginning of one that does."""
+        return self.finish_reason == "stop"
 
 
 class Stream:
@@ -82,7 +103,8 @@ class Stream:
 class Model:
     """A loaded model with its tokenizer, its draft model if it has one, and what methods have learned (``memories``).
 
-    Made by ``load``. Not safe for use by several threads at once.
+    Made by ``load``. Threads may share it: they take turns, a pass each, and each gets the text that it would get
+    alone. A process that was forked must load a model of its own.
     """
 
     def __init__(self, name: str, key: str, model: LanguageModel, tokenizer: Tokenizer, eos: Sequence[int]) -> None:
@@ -95,13 +117,19 @@ class Model:
         self.memories: dict[str, Memory] = {}
         self.report: Report = lambda message: None
         self._costs: PassCosts | None = None
+        self._building = threading.RLock()  # drafters make the memories that they do not find
 
     def cost_curve(self, progress: Callable[[float], None] = lambda done: None, fresh: bool = False) -> CostCurve:
         """Milliseconds per number of nodes on this machine; measured (under 10 s) if the cache holds no curve."""
         return self._pass_costs(progress, fresh).curve
 
     def _pass_costs(self, progress: Callable[[float], None] = lambda done: None, fresh: bool = False) -> PassCosts:
-        if fresh or self._costs is None:
+        known = self._costs
+        if known is not None and not fresh:
+            return known
+        with turn(self.language_model):
+            if self._costs is not known and self._costs is not None:
+                return self._costs  # another thread has measured meanwhile
             curve = None if fresh else calibration.load(self.language_model, self.key)
             if curve is None:
                 self.report("measuring this machine's cost curve, once (10 s)")
@@ -113,7 +141,7 @@ class Model:
                 self.report(message)  # whoever listens then
 
             self._costs = PassCosts(curve, model, tell)
-        return self._costs
+            return self._costs
 
     def surroundings(
         self, memories: dict[str, Memory] | None = None, eos: frozenset[int] | None = None
@@ -142,31 +170,40 @@ class Model:
             chat: whether text is put into the chat template; by default if the model has one.
 
         Raises:
-            UnspoolError: if the prompt is empty.
+            UnspoolError: if the prompt is empty or none of these, or holds a token that the tokenizer knows and the
+                model does not.
         """
-        if not prompt:
-            raise UnspoolError("the prompt is empty; give some text")
+        prompt = prompt_check.checked(prompt)
         if isinstance(prompt, str):
             if chat or (chat is None and self.tokenizer.has_chat_template):
-                return self.tokenizer.chat([{"role": "user", "content": prompt}])
-            return self.tokenizer.encode(prompt)
-        if isinstance(prompt[0], Mapping):
-            return self.tokenizer.chat(prompt)  # type: ignore[arg-type]
-        return [int(token) for token in prompt]  # type: ignore[arg-type]
+                ids = self.tokenizer.chat([{"role": "user", "content": prompt}])
+            else:
+                ids = self.tokenizer.encode(prompt)
+        elif isinstance(prompt[0], Mapping):
+            ids = self.tokenizer.chat(prompt)  # type: ignore[arg-type]
+        else:
+            return [int(token) for token in prompt]  # type: ignore[arg-type]
+        size = self.language_model.vocab_size
+        if unknown := sorted({self.tokenizer.token(token) for token in ids if token >= size}):
+            raise UnspoolError(
+                f"the tokenizer has tokens that the model has not, and the prompt holds {unknown[0]!r}; leave it out"
+            )
+        return ids
 
     @overload
     def generate(self, prompt: Prompt, **options: Any) -> Result: ...
 
     @overload
-    def generate(self, prompt: list[str], **options: Any) -> list[Result]: ...
+    def generate(self, prompt: list[str] | list[list[int]], **options: Any) -> list[Result]: ...
 
+    @typed_options("self", "prompt")
     def generate(
         self, prompt: Any, *, batch: str | None = None, batch_options: Mapping[str, Any] | None = None, **options: Any
     ) -> Any:
-        """Decode one prompt, or a list of texts as one batch whose rows equal the rows alone.
+        """Decode one prompt, or a list of prompts as one batch whose rows equal the rows alone.
 
         Args:
-            prompt: see ``encode``; a list of strings is a batch.
+            prompt: see ``encode``; a list of texts, or of lists of ids, is a batch.
             batch: name of a batch plan (``"eqspec"``, ``"exspec"``): which rows share a pass; by default all.
             batch_options: the plan's own options, by name.
             method: name of a drafter of the registry, ``"auto"`` by default.
@@ -179,24 +216,26 @@ class Model:
             shaper_options: options of the named ones, by name.
             constraint: name of a constraint of the registry, where it is not ``grammar``.
             constraint_options: the constraint's own options, by name.
-            **options: fields of ``GenerationOptions`` (``max_new_tokens``, ``temperature``, ``seed``, ...).
+            seed: of the noise. Row 0 of a batch has it, the others seeds that are derived from it, so that rows of one
+                prompt differ; a list gives each row its own. ``Result.seed`` tells them.
+            **options: fields of ``GenerationOptions`` (``max_new_tokens``, ``temperature``, ...).
 
         Raises:
             UnspoolError: for a request that cannot be served, before any work.
         """
-        several = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str)
-        if batch is not None and not several:
+        rows = prompt_check.batch(prompt)
+        if batch is not None and rows is None:
             raise UnspoolError(f"the batch plan {batch} needs a batch; give a list of texts")
         if batch_options and batch is None:
             raise UnspoolError('batch_options belong to a batch plan; name one, such as batch="eqspec"')
         plan = None if batch is None else methods.batch_plan(batch, batch_options)
-        requests, stops = self._requests(prompt if several else [prompt], **options)
+        requests, stops = self._requests([prompt] if rows is None else rows, **options)
         events = list(decode(self.language_model, requests, plan))
         results = [
             self._result([event for event in events if event.row == row], request, stop)
             for row, (request, stop) in enumerate(zip(requests, stops, strict=True))
         ]
-        return results if several else results[0]
+        return results[0] if rows is None else results
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """Like ``generate`` for one prompt, giving the text piece by piece."""
@@ -205,8 +244,8 @@ class Model:
         events: list[Event] = []
 
         def pieces() -> Iterator[str]:
-            shown, text = 0, ""
-            decoder = self.tokenizer.stream()
+            shown = 0
+            decoder = self.tokenizer.stream(self._context(requests[0]))
             for event in source:
                 events.append(event)
                 if not isinstance(event, StepEvent):
@@ -215,15 +254,19 @@ class Model:
                     piece = "".join(decoder.push(token) for token in event.emitted)
                 else:
                     # What could be the beginning of a stop string is held back until it is decided.
-                    text = stop.text
-                    safe = max(shown, len(text) - stop.held_back)
-                    piece, shown = text[shown:safe], safe
+                    piece = stop.text[shown : stop.safe]
                 if piece:
+                    shown += len(piece)
                     yield piece
-            if stop is not None and len(stop.text) > shown:
-                yield stop.text[shown:]
+            # What was held back: part of a stop string that did not come, or of a character.
+            if rest := finish().text[shown:]:
+                yield rest
 
-        return Stream(pieces(), lambda: self._result(events, requests[0], stop))
+        @cache
+        def finish() -> Result:
+            return self._result(events, requests[0], stop)
+
+        return Stream(pieces(), finish)
 
     def search(self, prompt: Prompt, **options: Any) -> SearchResult:
         """Search behind one prompt for a better text than greedy decoding's, see ``search.api.search``."""
@@ -233,10 +276,12 @@ class Model:
         """Draw texts of a grammar with the probabilities that the model itself gives them, see ``sampling.sample``."""
         return sample(self, prompt, num_samples, **options)
 
+    @typed_options("self", "prompts")
     def _requests(
         self,
         prompts: Sequence[Prompt],
         *,
+        seed: int | Sequence[int] = 0,
         method: str = "auto",
         method_options: Mapping[str, Any] | None = None,
         acceptance: str | None = None,
@@ -245,7 +290,7 @@ class Model:
         json_schema: Any = None,
         regex: str | None = None,
         grammar: str | None = None,
-        choices: Sequence[str] = (),
+        choices: Sequence[str] | None = None,
         constraint: str | None = None,
         constraint_options: Mapping[str, Any] | None = None,
         shaper_options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -255,11 +300,20 @@ class Model:
         for name in options:
             if name not in known:
                 raise UnknownNameError("generation option", name, known)
-        settings = GenerationOptions(**options)
+        seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(prompts):
+            raise UnspoolError(
+                f"seed holds {len(seeds)} seeds for {len(prompts)} prompts; give one, or one for each row"
+            )
+        alike = [GenerationOptions(**options, seed=one) for one in dict.fromkeys(seeds)]
+        settings = alike[0]
+        settings.check_ids(self.language_model.vocab_size)
+        if isinstance(seed, int):
+            seeds = [row_seed(seed, row) for row in range(len(prompts))]
         eos = self.eos_token_ids if settings.eos_token_id is None else frozenset(settings.eos_token_id)
         settings = replace(settings, eos_token_id=sorted(eos))
         surroundings = self.surroundings(memories, eos)
-        texts = {"json_schema": json_schema, "regex": regex, "grammar": grammar, "choices": choices or None}
+        texts = {"json_schema": json_schema, "regex": regex, "grammar": grammar, "choices": choices}
         constrain = _constraint(constraint, constraint_options, texts, surroundings)
         rule = methods.acceptance(acceptance, settings.greedy, surroundings)
         own = shaper_options or {}
@@ -271,35 +325,41 @@ class Model:
             for shaper in settings.shapers
         ]
         shapers = build_shapers(replace(settings, shapers=named))
+        assistants = (self.assistant.language_model,) if self.assistant else ()
         requests, stops = [], []
-        for prompt in prompts:
-            stop = StopStrings(self.tokenizer, settings.stop) if settings.stop else None
+        for prompt, own_seed in zip(prompts, seeds, strict=True):
             tokens = self.encode(prompt, chat)
-            requests.append(
-                Request(
-                    tokens=tokens,
-                    drafter=methods.drafter(method, surroundings, method_options),
-                    rule=rule,
-                    options=settings,
-                    shapers=shapers,
-                    eos=eos,
-                    method=method,
-                    constraint=constrain(tokens) if constrain else None,
-                    stopping=stop,
-                )
+            with self._building:
+                drafter = methods.drafter(method, surroundings, method_options)
+            request = Request(
+                tokens=tokens,
+                drafter=drafter,
+                rule=rule,
+                options=replace(settings, seed=own_seed),
+                shapers=shapers,
+                eos=eos,
+                method=getattr(drafter, "name", method),  # it says what it lacks, as ``specdec_pp (no head)``
+                constraint=constrain(tokens) if constrain else None,
+                assistants=assistants,
             )
+            stop = StopStrings(self.tokenizer, settings.stop, self._context(request)) if settings.stop else None
+            requests.append(replace(request, stopping=stop))
             stops.append(stop)
         return requests, stops
+
+    def _context(self, request: Request) -> list[int]:
+        """What decides how the output of a request is written."""
+        return self.tokenizer.context(request.tokens, exact=request.constraint is not None)
 
     def _result(self, events: list[Event], request: Request, stop: StopStrings | None) -> Result:
         steps = [event for event in events if isinstance(event, StepEvent)]
         ids = [token for step in steps for token in step.emitted]
         (end,) = (event for event in events if isinstance(event, EndEvent))
         cut = stop is not None and end.reason == "stop_string"
-        text = stop.text if stop is not None and cut else self.tokenizer.decode(ids)
-        parsed = None
+        text = stop.text if stop is not None and cut else self.tokenizer.text(ids, self._context(request))
+        parsed = parse_error = None
         if isinstance(request.constraint, GrammarConstraint) and end.reason == "stop":
-            parsed = request.constraint.parse(text)
+            parsed, parse_error = read(request.constraint.parse, text)
         return Result(
             text=text,
             token_ids=ids,
@@ -308,10 +368,14 @@ class Model:
             statistics=summarise(events, end.row),
             prompt_token_ids=list(request.tokens),
             trace=events,
+            method=request.method,
             parsed=parsed,
+            parse_error=parse_error,
+            seed=request.options.seed,
         )
 
 
+@typed_options()
 def load(
     name: str | None = None,
     *,
@@ -328,19 +392,21 @@ def load(
         assistant_model: draft model for the methods that need one: a loaded model, or a name as above, which is loaded
             with the same backend and options (``name@int4``: with weights of its own).
         report: told in a few words what happens during long work.
-        **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (the
-            physical cores by default). transformers: ``device`` (``"cpu"``) and ``dtype``
+        **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (by
+            default the physical cores that this process may use). transformers: ``device`` (``"cpu"``) and ``dtype``
             (``"float32"``).
 
     Raises:
         UnspoolError: with one line that says what to do.
     """
+    loading.check(backend, options)
     source = resolve(name or default_model())
     if isinstance(assistant_model, str):
         assistant, own = split_weights(assistant_model)
         resolve(assistant)  # a mistake in its name is told before any work
     loaded = loading.load(source, backend, report, options)
-    model = Model(source.name, source.key, loaded.model, Tokenizer(loaded.tokenizer), loaded.eos_token_ids)
+    tokenizer = prepare.read_tokenizer(source, loaded.tokenizer)
+    model = Model(source.name, source.key, loaded.model, tokenizer, loaded.eos_token_ids)
     model.report = report
     if isinstance(assistant_model, str):
         weights = {"weights": own} if own else {}

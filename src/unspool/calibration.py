@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,7 @@ from unspool import __version__
 from unspool.backends import store
 from unspool.engine.contracts import Ability, LanguageModel, SeparableModel
 from unspool.engine.cost import CostCurve, measure
+from unspool.errors import UnspoolError
 
 _INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8")
 
@@ -57,26 +60,74 @@ def path_of(model: LanguageModel, key: str) -> Path:
 
 
 def load(model: LanguageModel, key: str) -> CostCurve | None:
-    """The stored curve, or None if there is none for this model on this machine."""
-    path = path_of(model, key)
-    if not path.is_file():
+    """The stored curve, or None if there is none for this model on this machine, or its file is damaged."""
+    try:
+        data = json.loads(path_of(model, key).read_text("utf-8"))["curve"]
+        curve = CostCurve(
+            tuple(int(n) for n in data["nodes"]),
+            tuple(int(n) for n in data["lengths"]),
+            tuple(tuple(float(ms) for ms in row) for row in data["ms"]),
+            float(data["switch_ms"]),
+            bool(data["padded"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    data = json.loads(path.read_text())["curve"]
-    return CostCurve(
-        tuple(data["nodes"]),
-        tuple(data["lengths"]),
-        tuple(tuple(row) for row in data["ms"]),
-        data["switch_ms"],
-        data["padded"],
+    return curve if _is_sound(curve) else None
+
+
+def _is_sound(curve: CostCurve) -> bool:
+    """Whether this can have been measured; a file that was cut or edited is measured anew."""
+    figures = [ms for row in curve.ms for ms in row]
+    return (
+        curve.nodes[:1] == (1,)
+        and len(curve.lengths) > 0
+        and all(list(points) == sorted(set(points)) for points in (curve.nodes, curve.lengths))
+        and [len(row) for row in curve.ms] == [len(curve.nodes)] * len(curve.lengths)
+        and all(0 < ms < math.inf for ms in figures)
+        and 0 <= curve.switch_ms < math.inf
     )
 
 
 def calibrate(model: LanguageModel, key: str, progress: Callable[[float], None] = lambda done: None) -> CostCurve:
-    """Measure the curve now (under 10 s) and store it: that of a model which has decoded for a while."""
+    """Measure the curve now (under 10 s), that of a model which has decoded for a while, and store it.
+
+    One process measures at a time; where another one has just measured this curve, that one is taken. A cache that
+    cannot be written is no reason to fail: the curve is then this process's alone, which is said on stderr.
+    """
+    path = path_of(model, key)
+    with ExitStack() as stack:
+        before = _changed(path)
+        try:
+            waiting = "another process measures the cost curve; waiting for it"
+            stack.enter_context(store.lock(f"calibrate-{path.stem}", waiting))
+        except (UnspoolError, OSError) as error:
+            _say_why_not(error)
+            return _measured(model, progress)
+        if _changed(path) != before and (curve := load(model, key)) is not None:
+            return curve
+        curve = _measured(model, progress)
+        content = {"fingerprint": fingerprint(model, key), "curve": asdict(curve)}
+        try:
+            with store.atomic_file(path) as temporary:
+                temporary.write_text(json.dumps(content, indent=1), "utf-8")
+        except (UnspoolError, OSError) as error:
+            _say_why_not(error)
+        return curve
+
+
+def _changed(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None without a file."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _measured(model: LanguageModel, progress: Callable[[float], None]) -> CostCurve:
     if Ability.SEPARATE_WIDTHS in model.abilities:
         cast("SeparableModel", model).settle()
-    curve = measure(model, progress=progress)
-    content = {"fingerprint": fingerprint(model, key), "curve": asdict(curve)}
-    with store.atomic_file(path_of(model, key)) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
-    return curve
+    return measure(model, progress=progress)
+
+
+def _say_why_not(error: Exception) -> None:
+    store.say(f"the cost curve is kept for this process alone: {error}")

@@ -16,6 +16,7 @@ from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, EndEvent, Event, FinishReason
+from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
 from unspool.methods import CanvasSurroundings
 
@@ -131,20 +132,12 @@ class DiffusionModel:
             raise UnspoolError(f"{self.name} does not know all symbols of {text!r} ({error})") from error
 
     def _slots(self, canvas: Sequence[str | int] | None, max_new_tokens: int | None) -> list[int | None]:
+        check_canvas(canvas, max_new_tokens)
         if canvas is None:
             return [None] * (self.canvas_length if max_new_tokens is None else max_new_tokens)
-        if max_new_tokens is not None:
-            raise UnspoolError("canvas says how many slots there are; leave max_new_tokens out")
         slots: list[int | None] = []
         for piece in canvas:
-            if isinstance(piece, str):
-                slots += self._ids(piece, add_special_tokens=False)
-            elif isinstance(piece, int) and piece > 0:
-                slots += [None] * piece
-            else:
-                raise UnspoolError(f"a canvas is made of texts and of numbers of slots, at least 1, not of {piece!r}")
-        if None not in slots:
-            raise UnspoolError('the canvas has no hole to fill; give one as a number: ["def f0(", 3, "):"]')
+            slots += self._ids(piece, add_special_tokens=False) if isinstance(piece, str) else [None] * piece
         return slots
 
     @overload
@@ -174,6 +167,7 @@ class DiffusionModel:
             return self._batch([prompt], **options)[0]
         return self._batch(list(prompt), **options)
 
+    @typed_options("self", "prompts")
     def _batch(
         self,
         prompts: Sequence[str | Sequence[int]],
@@ -236,6 +230,28 @@ class DiffusionModel:
         return [token for token, text in enumerate(self._texts) if text is not None and "\n" in text]
 
 
+def check_canvas(canvas: Sequence[str | int] | None, max_new_tokens: int | None) -> None:
+    """Refuse what is no canvas, before a model is loaded.
+
+    Args:
+        canvas, max_new_tokens: as ``DiffusionModel.generate`` takes them.
+
+    Raises:
+        UnspoolError: with what to do.
+    """
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise UnspoolError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    if canvas is None:
+        return
+    if max_new_tokens is not None:
+        raise UnspoolError("canvas says how many slots there are; leave max_new_tokens out")
+    for piece in canvas:
+        if not isinstance(piece, str) and (isinstance(piece, bool) or not isinstance(piece, int) or piece < 1):
+            raise UnspoolError(f"a canvas is made of texts and of numbers of slots, at least 1, not of {piece!r}")
+    if all(isinstance(piece, str) for piece in canvas):
+        raise UnspoolError('the canvas has no hole to fill; give one as a number: ["def f0(", 3, "):"]')
+
+
 def load_diffusion(
     name: str, backend: str = BACKEND, *, report: Callable[[str], None] = lambda message: None, **options: Any
 ) -> DiffusionModel:
@@ -248,14 +264,16 @@ def load_diffusion(
             CPUs.
         report: told in a few words what happens during long work.
         **options: of the backend. torch: ``device`` (``"cpu"``; CUDA is untested here). openvino: ``weights``
-            (``"fp32"`` or ``"int8"``) and ``threads`` (the physical cores by default).
+            (``"fp32"`` or ``"int8"``) and ``threads`` (by default the physical cores that this
+            process may use).
 
     Raises:
         UnspoolError: if there is no such directory, it holds no diffusion model, or an option does not fit.
     """
-    from unspool.backends import diffusion_models
+    from unspool.backends import diffusion_models, prepare
 
     directory = diffusion_models.find(name)
     denoiser = diffusion_models.load(directory, backend, report, options)
     layout = diffusion_models.layout(directory)
-    return DiffusionModel(denoiser, Tokenizer(directory), name, directory=directory, **layout)
+    tokenizer = prepare.directory_tokenizer(directory)
+    return DiffusionModel(denoiser, tokenizer, name, directory=directory, **layout)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from unspool.errors import UnspoolError
+from unspool.files import parse_json
 
 
 class Journal:
@@ -37,11 +38,12 @@ class Journal:
             return
         header = json.loads(json.dumps(header))
         # What follows the last line end was cut off, and is written over.
-        whole, end, _ = (path.read_bytes() if path.is_file() else b"").rpartition(b"\n")
-        first, *self.lines = self._read(path, whole) or [{}]
+        whole, end = _whole(path, option)
+        first, *self.lines = _parsed(path, whole, option) or [{}]
         if first:
             self._check(path, first.get("header", {}), header)
         self._file = path.open("r+" if end else "w", encoding="utf-8")
+        _hold(self._file, path, option)
         self._file.seek(len(whole + end))
         self._file.truncate()
         if not first:
@@ -63,15 +65,6 @@ class Journal:
         if self._path is not None:
             self._path.unlink()
 
-    def _read(self, path: Path, data: bytes) -> list[dict[str, Any]]:
-        try:
-            lines = [json.loads(line) for line in data.splitlines()]
-        except ValueError as error:
-            raise UnspoolError(f"{path} is damaged ({error}); remove it and start anew") from error
-        if not all(isinstance(line, dict) for line in lines):
-            raise UnspoolError(f"{path} holds no runs; give another {self._option}, or remove it")
-        return lines
-
     def _check(self, path: Path, found: dict[str, Any], header: dict[str, Any]) -> None:
         if found == header:
             return
@@ -83,8 +76,58 @@ class Journal:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps(line) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise UnspoolError(
+                    f"cannot write {self._path}: {error.strerror}; what was done so far is kept there, and the same "
+                    "command goes on from it"
+                ) from error
+
+
+def check(path: Path, option: str) -> None:
+    """Refuse a file that is no journal, before there is a header to compare.
+
+    Raises:
+        UnspoolError: as ``Journal`` does.
+    """
+    _parsed(path, _whole(path, option)[0], option)
+
+
+def _whole(path: Path, option: str) -> tuple[bytes, bytes]:
+    """The whole lines of a file, and the end of the last one; both are empty where there is none."""
+    whole, end, rest = (path.read_bytes() if path.is_file() else b"").rpartition(b"\n")
+    begin = b'{"header": '
+    if not (whole or rest).startswith(begin[: len(whole or rest)]):
+        raise _no_journal(path, option)
+    return whole, end
+
+
+def _no_journal(path: Path, option: str) -> UnspoolError:
+    return UnspoolError(f"{path} holds no runs; give another {option}, or remove it")
+
+
+def _parsed(path: Path, data: bytes, option: str) -> list[dict[str, Any]]:
+    try:
+        lines = [parse_json(line) for line in data.decode("utf-8").splitlines()]
+    except ValueError as error:
+        raise UnspoolError(f"{path} is damaged ({error}); give another {option}, or remove it") from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise _no_journal(path, option)
+    return lines
+
+
+def _hold(file: TextIO, path: Path, option: str) -> None:
+    """Keep other processes from adding to the file until this one closes it; Windows cannot be asked so."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UnspoolError(f"another process writes {path}; wait for it, or give another {option}") from error
 
 
 def _short(value: Any) -> str:

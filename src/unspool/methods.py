@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,11 +18,16 @@ from unspool.backends.tokenizer import Tokenizer
 from unspool.engine.batch import BatchPlan
 from unspool.engine.contracts import Ability, AcceptanceRule, Constraint, Drafter, LanguageModel, Memory, Shaper
 from unspool.engine.cost import PassCosts
+from unspool.engine.typed import values_of
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 CanvasKind = Literal["unmask", "transform", "schedule", "stop"]
 Kind = Literal["drafter", "acceptance", "batch", "shaper", "constraint", "sampler", "search", "program", CanvasKind]
 Guarantee = Literal["identical", "same distribution", "valid", "lossy"]
+
+
+EXTRAS = {"monitor": ("jedi",), "code": ("tree_sitter", "tree_sitter_python")}
+"""Packages by the name with which ``pip install "unspool[NAME]"`` installs them."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Surroundings:
 
     Attributes:
         model: the loaded model.
-        memories: what methods keep between requests, by method name; made on first use.
+        memories: what methods keep between requests, by method name, see ``memory``; made on first use.
         costs: gives the model's cost curve as decoding corrects it, measuring it if need be.
         assistant: the draft model, if there is one.
         vocabulary: gives the fingerprint of the tokenizer's vocabulary; ``""`` where it is not known.
@@ -45,11 +52,32 @@ class Surroundings:
     tokenizer: Tokenizer | None = None
     eos: frozenset[int] = frozenset()
 
-    def memory(self, name: str, make: Callable[[], Memory]) -> Any:
-        """The memory of a method; ``make`` is called if there is none yet."""
-        if name not in self.memories:
-            self.memories[name] = make()
-        return self.memories[name]
+    def memory(self, name: str, make: Callable[..., Memory], **shape: Any) -> Any:
+        """The memory of a method; ``make(**shape)`` is called if there is none yet.
+
+        Args:
+            shape: options that say what the memory keeps, and its attributes of the same names. Where they are not the
+                defaults of ``make``, the key is such as ``"token_recycling:k=4"``, unless what is held by the method's
+                name has this shape.
+
+        Raises:
+            UnspoolError: if what is held is a memory of another kind or shape.
+        """
+
+        def shaped(memory: Memory | None) -> bool:
+            return all(getattr(memory, option, None) == value for option, value in shape.items())
+
+        wanted = ",".join(f"{option}={value}" for option, value in shape.items())
+        defaults = {option: signature(make).parameters[option].default for option in shape}
+        key = name if shape == defaults or shaped(self.memories.get(name)) else f"{name}:{wanted}"
+        if key not in self.memories:
+            self.memories[key] = make(**shape)
+        held = self.memories[key]
+        if isinstance(make, type) and not isinstance(held, make):
+            raise UnspoolError(f'memories["{key}"] must be a {make.__name__}, not a {type(held).__name__}')
+        if not shaped(held):
+            raise UnspoolError(f'memories["{key}"] was not made with {wanted}; ask for what it was made with')
+        return held
 
 
 @dataclass(frozen=True)
@@ -84,6 +112,9 @@ class Method:
             or the part of one canvas, which gets ``CanvasSurroundings``.
         needs: abilities that the model must offer.
         assisted: whether it needs a draft model.
+        draws: of a drafter: whether it draws drafts under an acceptance rule that tests draws. If not, ``lossless``
+            gives the text of plain sampling, token for token.
+        extra: of ``EXTRAS``: the optional packages that it needs.
     """
 
     name: str
@@ -95,6 +126,17 @@ class Method:
     build: Callable[[Any, Any], Any]
     needs: frozenset[Ability] = frozenset()
     assisted: bool = False
+    draws: bool = False
+    extra: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How results name it where its options are the defaults: with what it then lacks, ``specdec_pp (no head)``.
+
+        A class of options may say what is missing with its values, in a property ``lacks``.
+        """
+        lacks = self.options().lacks if hasattr(self.options, "lacks") else ""
+        return f"{self.name} ({lacks})" if lacks else self.name
 
     @property
     def on_canvas(self) -> bool:
@@ -151,7 +193,8 @@ def find(name: str, kind: Kind) -> Method:
 
 
 def check_needs(method: Method, surroundings: Surroundings) -> None:
-    """Raise an ``UnsupportedError`` that names method and backend if a draft model or an ability is missing."""
+    """Raise an ``UnsupportedError`` that names method and backend if a package, draft model or ability is missing."""
+    check_installed(method)
     check_assisted(method, surroundings.assistant)
     model = surroundings.model
     if missing := method.needs - model.abilities:
@@ -159,6 +202,14 @@ def check_needs(method: Method, surroundings: Surroundings) -> None:
         raise UnsupportedError(
             f"{method.name} needs {wanted}, which the {model.settings['backend']} backend does not offer; "
             "try --backend transformers"
+        )
+
+
+def check_installed(method: Method) -> None:
+    """Raise an ``UnsupportedError`` if optional packages that the method needs are not installed."""
+    if missing := [name for name in EXTRAS.get(method.extra or "", ()) if find_spec(name) is None]:
+        raise UnsupportedError(
+            f'{method.name} needs {" and ".join(missing)}; pip install "unspool[{method.extra}]", or leave it out'
         )
 
 
@@ -172,16 +223,17 @@ def check_assisted(method: Method, assistant: object | None) -> None:
 
 
 def make_options(method: Method, values: Mapping[str, Any]) -> Any:
-    """The method's options from keyword arguments.
+    """The method's options from keyword arguments, each as its declared type.
 
     Raises:
         UnknownNameError: for an option that the method does not have.
+        UnspoolError: for a value that is not of the option's type, or that the method refuses.
     """
     known = [f.name for f in fields(method.options)]
     for name in values:
         if name not in known:
             raise UnknownNameError(f"option of {method.name}", name, known or ("(none)",))
-    return method.options(**values)
+    return method.options(**values_of(method.options, values))
 
 
 def drafter(name: str, surroundings: Surroundings, values: Mapping[str, Any] | None = None) -> Drafter:
@@ -200,13 +252,19 @@ def acceptance(name: str | None, greedy: bool, surroundings: Surroundings) -> Ac
     """
     name = name or ("greedy" if greedy else "same_noise")
     method = find(name, "acceptance")
-    if method.guarantee == "identical" and greedy != (name == "greedy"):
-        raise UnsupportedError(
-            f"acceptance {name!r} is for temperature {'above 0' if greedy else '0'}; leave it out or change temperature"
-        )
+    check_acceptance(method, greedy)
     check_needs(method, surroundings)
     rule: AcceptanceRule = method.build(surroundings, make_options(method, {}))
     return rule
+
+
+def check_acceptance(method: Method, greedy: bool) -> None:
+    """Raise an ``UnsupportedError`` if an acceptance rule and the temperature do not go together."""
+    if method.guarantee == "identical" and greedy != (method.name == "greedy"):
+        raise UnsupportedError(
+            f"acceptance {method.name!r} is for temperature {'above 0' if greedy else '0'}; leave it out or change "
+            "temperature"
+        )
 
 
 def shaper(name: str, surroundings: Surroundings, values: Mapping[str, Any] | None = None) -> Shaper:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unspool.errors import UnspoolError
+from unspool.files import parse_json, read_text
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     Raises:
         UnspoolError: if the file cannot be read, holds no prompt, or has a bad line, which is named by its number.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnspoolError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    text = read_text(path)
     prompts: list[Prompt] = []
     lines: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), 1):
@@ -68,10 +64,7 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 def _from_json(line: str, number: int) -> Prompt:
     """Raises ``ValueError`` that says what is wrong with the line."""
-    try:
-        data: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
+    data = parse_json(line)
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
     turns = data.get("turns")

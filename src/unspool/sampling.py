@@ -15,7 +15,9 @@ from unspool.constraints.aligned import AlignedShaper
 from unspool.constraints.aligned_trie import AlignedTrie
 from unspool.engine.loop import decode
 from unspool.engine.trace import FinishReason
+from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
+from unspool.parsing import read
 from unspool.search.adadec_threshold import key_of
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Samples:
     trie: AlignedTrie = field(repr=False)
 
 
+@typed_options("model", "prompt")
 def sample(
     model: Model,
     prompt: Prompt,
@@ -112,7 +115,8 @@ def sample(
         if not legal:
             rejected += 1
         elif result.finish_reason == "stop":
-            results.append(replace(result, parsed=options.parse(result.text)))
+            parsed, parse_error = read(options.parse, result.text)
+            results.append(replace(result, parsed=parsed, parse_error=parse_error))
         else:
             cut += 1
         progress(len(results), attempts)

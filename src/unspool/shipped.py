@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from unspool.batching.eqspec import EqSpec, EqSpecOptions
 from unspool.batching.exspec import ExSpec, ExSpecOptions
 from unspool.drafters.aded import Aded, AdedOptions
 from unspool.drafters.aded_table import TrigramTable
-from unspool.drafters.auto import AcceptanceRates, Auto, AutoOptions
+from unspool.drafters.auto import Auto, AutoOptions
+from unspool.drafters.auto_rates import AcceptanceRates
 from unspool.drafters.datastore import Datastore
 from unspool.drafters.draft_model import DraftModel, DraftModelOptions
 from unspool.drafters.dyspec import DySpec, DySpecOptions
@@ -33,7 +33,7 @@ from unspool.methods import Method, NoOptions, Surroundings, drafter
 
 
 def _recycling(surroundings: Surroundings, options: TokenRecyclingOptions) -> TokenRecycling:
-    memory = surroundings.memory("token_recycling", partial(RecyclingMatrix, options.k))
+    memory = surroundings.memory("token_recycling", RecyclingMatrix, k=options.k)
     return TokenRecycling(options, memory, surroundings.model.vocab_size)
 
 
@@ -53,11 +53,21 @@ def _pearl(surroundings: Surroundings, options: PearlOptions) -> Pearl:
 
 
 def _aded(surroundings: Surroundings, options: AdedOptions) -> Aded:
-    return Aded(options, surroundings.memory("aded", TrigramTable), surroundings.model.vocab_size)
+    table: TrigramTable
+    if options.corpus is None:
+        table = surroundings.memory("aded", TrigramTable)
+    else:
+        table = surroundings.memory(f"aded:corpus={options.corpus}", TrigramTable)
+        if not table.has_corpus:  # it is new, or all memories were reset; the option still names it
+            store = Datastore.open(options.corpus)
+            store.check(surroundings.model.vocab_size, surroundings.vocabulary())
+            table.count(store.documents())
+    return Aded(options, table, surroundings.model.vocab_size)
 
 
 def _stand(surroundings: Surroundings, options: StandOptions) -> Stand:
-    return Stand(options, surroundings.memory("stand", NGramMemory), surroundings.model.vocab_size)
+    memory = surroundings.memory("stand", NGramMemory, orders=options.orders)
+    return Stand(options, memory, surroundings.model.vocab_size)
 
 
 def _rasd(surroundings: Surroundings, options: RASDOptions) -> RASD:
@@ -67,8 +77,8 @@ def _rasd(surroundings: Surroundings, options: RASDOptions) -> RASD:
     if options.datastore is None:
         store = surroundings.memory("rasd", Datastore)
     else:
-        store = surroundings.memory(f"rasd {options.datastore}", partial(Datastore.open, options.datastore))
-        if store.path is None:  # all memories were reset; the option still names it
+        store = surroundings.memory(f"rasd:datastore={options.datastore}", Datastore)
+        if store.path is None:  # it is new, or all memories were reset; the option still names it
             store.load(Path(options.datastore))
     store.check(surroundings.model.vocab_size, surroundings.vocabulary() if len(store) else "")
     return RASD(options, drafter(inner, surroundings), store)
@@ -96,7 +106,7 @@ SHIPPED = (
         "aded",
         "drafter",
         "identical",
-        "Searches a table of trigrams, raised by the newest text, for the prefixes to draft.",
+        "Searches a table of trigrams, of a corpus or empty at first and raised by the newest text, for what to draft.",
         "Adaptive Draft-Verification for Efficient Large Language Model Decoding (2025)",
         AdedOptions,
         _aded,
@@ -110,6 +120,7 @@ SHIPPED = (
         DraftModelOptions,
         _assisted(DraftModel),
         assisted=True,
+        draws=True,
     ),
     Method(
         "dyspec",
@@ -120,6 +131,7 @@ SHIPPED = (
         DySpecOptions,
         _assisted(DySpec),
         assisted=True,
+        draws=True,
     ),
     Method(
         "pearl",
@@ -157,6 +169,7 @@ SHIPPED = (
         "RASD: Retrieval-Augmented Speculative Decoding (2025)",
         RASDOptions,
         _rasd,
+        draws=True,
     ),
     Method(
         "rsd",
@@ -167,16 +180,18 @@ SHIPPED = (
         RSDOptions,
         _assisted(RSD),
         assisted=True,
+        draws=True,
     ),
     Method(
         "specdec_pp",
         "drafter",
         "identical",
-        "Ends a draft model's chain when some token of it will likely be rejected; untrained stand-in without a head.",
+        "Ends a draft model's chain when some token of it will likely be rejected; (no head): an untrained stand-in.",
         "SpecDec++: Boosting Speculative Decoding via Adaptive Candidate Lengths (2024)",
         SpecDecPPOptions,
         _assisted(SpecDecPP),
         assisted=True,
+        draws=True,
     ),
     Method(
         "stand",
@@ -186,6 +201,7 @@ SHIPPED = (
         "Accelerated Test-Time Scaling with Model-Free Speculative Sampling (2025)",
         StandOptions,
         _stand,
+        draws=True,
     ),
     Method(
         "suffix",
@@ -227,7 +243,7 @@ SHIPPED = (
         "lossless",
         "acceptance",
         "same distribution",
-        "Accepts or resamples so that the output keeps the model's distribution; drafts may be drawn or chosen.",
+        "Tests drawn drafts so that the output keeps the model's distribution; chosen ones give plain sampling's text.",
         "Speculative Sampling (2023), SpecInfer (2024), Recursive Speculative Decoding (2024)",
         NoOptions,
         lambda *_: Lossless(),

@@ -13,6 +13,7 @@ from unspool.constraints.grammar import GrammarConstraint, GrammarOptions
 from unspool.constraints.monitor import MonitorConstraint, MonitorOptions
 from unspool.constraints.monitor_jedi import JediAnalyser
 from unspool.constraints.monitor_masks import monitor_vocabulary
+from unspool.constraints.texts import spelled
 from unspool.engine.contracts import Constraint, Shaper
 from unspool.errors import UnspoolError
 from unspool.methods import Method, Surroundings
@@ -30,14 +31,14 @@ def _vocabulary(tokenizer: Tokenizer, size: int) -> LLTokenizer:
     if tokenizer not in _vocabularies:
         from llguidance import LLTokenizer
 
-        _vocabularies[tokenizer] = LLTokenizer(tokenizer.to_json(), n_vocab=size)
+        _vocabularies[tokenizer] = LLTokenizer(tokenizer.to_json(size), n_vocab=size)
     return _vocabularies[tokenizer]
 
 
 def _grammar(surroundings: Surroundings, options: GrammarOptions) -> Callable[[Sequence[int]], Constraint]:
     if surroundings.tokenizer is None:
         raise UnspoolError("a grammar needs the model's tokenizer; run through unspool.load()")
-    vocabulary = _vocabulary(surroundings.tokenizer, surroundings.model.vocab_size)
+    vocabulary = spelled(_vocabulary(surroundings.tokenizer, surroundings.model.vocab_size))
     GrammarConstraint(options, vocabulary, surroundings.eos)  # mistakes are told before any work
     return lambda prompt: GrammarConstraint(options, vocabulary, surroundings.eos)
 
@@ -76,6 +77,7 @@ SHIPPED_CONSTRAINTS = (
         "Rethinking Repetition Problems of LLMs in Code Generation (2025)",
         RPGOptions,
         _rpg,
+        extra="code",
     ),
     Method(
         "grammar",
@@ -94,6 +96,7 @@ SHIPPED_CONSTRAINTS = (
         "Guiding Language Models of Code with Global Context using Monitors (2023)",
         MonitorOptions,
         _monitor,
+        extra="monitor",
     ),
     Method(
         "asap",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from typing import Any, TextIO
 
 from unspool import __version__
 from unspool.backends.tokenizer import Tokenizer
-from unspool.engine.trace import TRACE_VERSION, CanvasEvent, Event, StepEvent, to_json
+from unspool.engine.trace import TRACE_VERSION, CanvasEvent, EndEvent, Event, StepEvent, to_json
 from unspool.errors import UnspoolError
+from unspool.files import check_file
 from unspool.trace_schema import problem_of
 
 _HEX_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -72,11 +72,11 @@ class TraceWriter:
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-        check_writable(path)
+        check_file(path)
         self.path = path
         self._header = header
         self._tokenizer = tokenizer
-        self._stream = tokenizer.stream()
+        self._stream = tokenizer.stream(tokenizer.context(header["prompt_token_ids"]))
         self._texts: dict[int, str] = {}
         self._file: TextIO | None = None
         self._row: int | None = None
@@ -102,6 +102,8 @@ class TraceWriter:
         elif isinstance(event, CanvasEvent):
             shown = {token for token in event.slots if token is not None}
             line["texts"] = {str(token): self._text(token) for token in sorted(shown)}
+        elif isinstance(event, EndEvent) and (rest := self._stream.rest()):
+            line["rest"] = rest
         try:
             if self._file is None:
                 self._file = self.path.open("w", encoding="utf-8", newline="\n")
@@ -155,20 +157,6 @@ def _byte_alphabet() -> dict[str, int]:
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = (byte for byte in range(256) if byte not in printable)
     return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
-
-
-def check_writable(path: Path) -> None:
-    """Refuse a file that cannot be written, before any work.
-
-    Raises:
-        UnspoolError: with what to do.
-    """
-    if path.is_dir():
-        raise UnspoolError(f"{path} is a directory; give a file name")
-    if not path.parent.is_dir():
-        raise UnspoolError(f"there is no directory {path.parent}; make it first, or give another file")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UnspoolError(f"cannot write to {path}; give a file that you can write")
 
 
 def read(path: Path) -> Trace:

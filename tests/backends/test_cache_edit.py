@@ -104,7 +104,7 @@ def entries(session) -> tuple[np.ndarray, np.ndarray]:
         kept = [session.cache.kept(layer) for layer in range(SIZES["num_hidden_layers"])]
         return tuple(np.stack([pair[i].double().numpy() for pair in kept]) for i in (0, 1))
     slots = session._model.sections.slots[: session.length]
-    return tuple(part[:, :, slots].copy() for part in session._cache)
+    return tuple(part[:, :, slots].copy() for part in session.cache)
 
 
 def moved(model, head: list[int]) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:

@@ -7,9 +7,12 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer as Fast
+from tokenizers.models import WordLevel
 
 from unspool.backends import loading
 from unspool.backends.resolve import ModelSource
+from unspool.backends.tokenizer import Tokenizer
 from unspool.backends.toy import ToyModel
 from unspool.errors import UnspoolError
 
@@ -43,10 +46,15 @@ def test_unknown_backends_and_options_are_named(tmp_path: Path) -> None:
         loading.load(_source(tmp_path), "transformers", print, {"weights": "int8"})
 
 
-def test_a_backend_of_an_installed_package_loads_a_directory(installed: None, tmp_path: Path) -> None:
+def test_a_backend_of_an_installed_package_loads_a_directory(
+    installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNSPOOL_CACHE", str(tmp_path / "cache"))
+    Fast(WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": [2, 3]}))
     loaded = loading.load(_source(tmp_path), "installed", print, {"vocab_size": 6})
-    assert (loaded.model.vocab_size, loaded.tokenizer, loaded.eos_token_ids) == (6, tmp_path, (2, 3))
+    assert (loaded.model.vocab_size, loaded.eos_token_ids) == (6, (2, 3))
+    assert Tokenizer(loaded.tokenizer).vocabulary == {"a": 0}
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 1}))
     assert loading.load(_source(tmp_path), "installed", print, {}).eos_token_ids == (1,)
     with pytest.raises(UnspoolError, match="not GGUF"):

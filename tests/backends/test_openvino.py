@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 import torch
-from openvino import opset13
 from transformers import (
     AutoModelForCausalLM,
     FalconConfig,
@@ -24,9 +22,12 @@ from transformers import (
 from unspool.backends import separate_widths
 from unspool.backends.openvino import OpenVINOModel, OpenVINOSession
 from unspool.backends.openvino_convert import Weights, convert
+from unspool.backends.openvino_imports import imported
 from unspool.calibration import processor
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
+
+openvino, opset13 = imported("openvino"), imported("openvino.opset13")
 
 WINDOW = 8
 SIZES = {
@@ -196,7 +197,7 @@ def test_separated_widths_score_to_the_last_bit_as_one_graph_for_all(pair: Pair)
         np.testing.assert_array_equal(scores.hidden, expected.hidden)
         for session in (one, other):
             session.commit([0])
-    for entries, same in zip(other._cache, one._cache, strict=True):
+    for entries, same in zip(other.cache, one.cache, strict=True):
         np.testing.assert_array_equal(entries, same)
 
 
@@ -340,7 +341,6 @@ def test_threads_are_pinned_only_where_a_model_takes_all_cores(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: int | None, pinned: str
 ) -> None:
     """Pinned threads begin at the first core: two models of few threads would share it and leave others idle."""
-    import openvino
 
     class StopError(Exception):
         pass

@@ -100,7 +100,13 @@ def test_a_beginning_that_was_cut_off_starts_anew(tmp_path: Path, journal: Path,
     assert len(journal.read_text().splitlines()) == 2
 
 
-@pytest.mark.parametrize(("content", "message"), [("no JSON\n", "is damaged"), ("[1]\n", "holds no runs;")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        *(("no JSON\n", "holds no runs;"), ("[1]\n", "holds no runs;"), ("notes without a line end", "holds no runs;")),
+        *(('{"header": {}}\nno JSON\n', "is damaged"), ('{"header": {}}\n[1]\n', "holds no runs;")),
+    ],
+)
 def test_a_foreign_file_is_refused_and_kept(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "out.json.partial.jsonl"
     path.write_text(content)

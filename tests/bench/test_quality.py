@@ -71,6 +71,14 @@ def test_programs_are_bodies_or_whole_functions() -> None:
     # Leaving before the tests is no success.
     assert not quality.passes_tests("    import os; os._exit(0)\n", reference)
     assert not quality.passes_tests("    raise SystemExit(0)\n", reference)
+    assert not quality.passes_tests("    return x / 2\n\nraise SystemExit(0)\n", reference)
+
+
+def test_results_tell_what_guarded_the_programs() -> None:
+    plain, program = Prompt("1", "c", "t"), Prompt("2", "c", "t", "humaneval", "{}")
+    assert quality.protection([plain]) == {}
+    assert quality.protection([plain, program]) == {"sandbox": list(sandbox.guards())}
+    assert set(sandbox.guards()) <= set(sandbox.GUARDS)
 
 
 def test_a_program_may_compute_and_write_in_its_directory() -> None:
@@ -120,7 +128,7 @@ def test_the_network_and_other_processes_are_out_of_reach(attempt: str) -> None:
     assert sandbox.run(wrapped), "refused, not failed for another reason"
 
 
-@pytest.mark.skipif(not sandbox._without_network(), reason="this system has no unshare")
+@pytest.mark.skipif("network" not in sandbox.guards(), reason="this kernel permits no network namespace")
 def test_the_kernel_has_taken_the_network_away() -> None:
     assert sandbox.run(
         "lines = open('/proc/net/dev').read().split('\\n')[2:]\nassert len([l for l in lines if l]) == 1"

@@ -9,12 +9,24 @@ from typing import NamedTuple
 import numpy as np
 
 from unspool.acceptance import Lossless
+from unspool.acceptance.follow import choose_child
 from unspool.acceptance.lossless import Chance
 from unspool.backends.toy import ToyModel, ToySession
 from unspool.engine import noise
-from unspool.engine.contracts import Context
+from unspool.engine.contracts import Context, Target
 from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree
-from unspool.proof.enumeration import Drawn, Node, Row, Siblings, Text, build, independent, no_replacement, top
+from unspool.proof.enumeration import (
+    Drawn,
+    Node,
+    Row,
+    Siblings,
+    Text,
+    build,
+    drawn_then_retrieval,
+    independent,
+    no_replacement,
+    top,
+)
 
 from .harness import SampledDrafter, Sampler, stochastic_beam
 
@@ -62,22 +74,32 @@ class IndependentDrawsShrunk(Lossless):
 class MismatchedSampleDiscarded(Lossless):
     """Point masses: a sample that no child holds is thrown away, and the token is drawn anew from the target."""
 
-    def test_siblings(self, p: Row, tree: TokenTree, node: int, chance: Chance) -> tuple[int | None, Row]:
-        sample = chance.draw(p)
-        return next((child for child in tree.children[node] if tree.tokens[child] == sample), None), p
+    def decide_node(self, target: Target, node: int, chance: Chance) -> tuple[int | None, int]:
+        child, _ = choose_child(target, node)
+        return (child, target.tree.tokens[child]) if child else (None, chance.draw(target.probabilities(node)))
 
 
 class SamplePerPath(Lossless):
     """Point masses: every path draws its own sample at a node that the paths share."""
 
-    def test_siblings(self, p: Row, tree: TokenTree, node: int, chance: Chance) -> tuple[int | None, Row]:
-        emitted = p
-        for child in tree.children[node]:
-            sample = chance.draw(p)
-            if sample == tree.tokens[child]:
-                return child, p
-            emitted = np.eye(len(p))[sample]
-        return None, emitted
+    def decide_node(self, target: Target, node: int, chance: Chance) -> tuple[int | None, int]:
+        sample = None
+        for child in target.tree.children[node]:
+            sample = chance.draw(target.probabilities(node))
+            if sample == target.tree.tokens[child]:
+                return child, sample
+        return None, chance.draw(target.probabilities(node)) if sample is None else sample
+
+
+class ChosenByNoiseThenDrawn(Lossless):
+    """Mixed siblings: follows the noise where it meets a chosen child, else tests the draws as if nothing was known."""
+
+    def decide_node(self, target: Target, node: int, chance: Chance) -> tuple[int | None, int]:
+        if target.tree.children[node]:
+            child, token = choose_child(target, node)
+            if child is not None and target.tree.drafts[child] == POINT_MASS:
+                return child, token
+        return super().decide_node(target, node, chance)
 
 
 # Drafters that draw right and report or keep wrong.
@@ -139,6 +161,7 @@ RULE_FAULTS = {
     "C low-q children removed": RuleFault(Lossless(), unlikely_removed, 3, 0.085, 0.0),
     "A mismatched sample discarded": RuleFault(MismatchedSampleDiscarded(), top, 3, 0.247, 0.216),
     "A one sample per path": RuleFault(SamplePerPath(), top, 3, 0.231, 0.170),
+    "M noise first, then draws": RuleFault(ChosenByNoiseThenDrawn(), drawn_then_retrieval, 3, 0.2, 0.2),
 }
 
 # Faults of whole trees and rounds.
@@ -206,6 +229,17 @@ class NoisePerSequence(SampledDrafter):
 
     def propose(self, context: Context, budget: int) -> TokenTree:
         self._rng = np.random.default_rng(self._seed)
+        return super().propose(context, budget)
+
+
+class KindByNoise(SampledDrafter):
+    """Drafts with the noise of the position: what it shows is chosen if it is token 0, else a tree is drawn."""
+
+    def propose(self, context: Context, budget: int) -> TokenTree:
+        p = self._draft.probabilities(context.tokens)
+        token = noise.draw(np.log(p), context.seed, len(context.tokens), len(p), np.arange(len(p)))
+        if token == 0:
+            return TokenTree.chain((context.tokens[-1], token))
         return super().propose(context, budget)
 
 

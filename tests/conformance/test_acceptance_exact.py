@@ -41,6 +41,16 @@ LEAF: Shape = ()
 CHAIN = SHAPES["chain of 3"]
 
 
+class NoNoise:
+    """A ``Chance`` that takes the likeliest token."""
+
+    def accept(self, probability: float) -> bool:
+        raise AssertionError("nothing was drawn, so there is nothing to test")
+
+    def draw(self, p: np.ndarray) -> int:
+        return int(p.argmax())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rule", DRAWS)
 def test_one_node(rule: str, kind: str) -> None:
@@ -116,7 +126,7 @@ def test_acceptance_of_a_single_draft_is_one_minus_total_variation() -> None:
     p, q = target.probabilities((0,)), draft.probabilities((0,))
     accepted = 0.0
     for tree, weight in trees(draft, (0,), (LEAF,), no_replacement):
-        for decision, probability in outcomes(Lossless(), TextTarget(target, (0,), tree)):
+        for decision, probability in outcomes(Lossless(), target, (0,), tree):
             accepted += weight * probability * (len(decision.path) > 1)
     assert accepted == pytest.approx(1 - 0.5 * np.abs(p - q).sum(), abs=1e-12)
 
@@ -124,7 +134,7 @@ def test_acceptance_of_a_single_draft_is_one_minus_total_variation() -> None:
 def test_equal_distributions_accept_the_whole_chain() -> None:
     target, draft = pair("equal", 4)
     for tree, _ in trees(draft, (0,), CHAIN, no_replacement):
-        assert all(len(decision.path) == 4 for decision, _ in outcomes(Lossless(), TextTarget(target, (0,), tree)))
+        assert all(len(decision.path) == 4 for decision, _ in outcomes(Lossless(), target, (0,), tree))
 
 
 def test_drafted_token_of_probability_zero_is_an_error() -> None:
@@ -133,7 +143,7 @@ def test_drafted_token_of_probability_zero_is_an_error() -> None:
         distribution = DraftDistribution(np.array([0.5, 0.5, 0.0]), replacement)
         tree = TokenTree((0, 2), (-1, 0), drafts=(-1, 0), distributions=(distribution,))
         with pytest.raises(ValueError, match="'draft' drafted token 2"):
-            Lossless().decide(TextTarget(target, (0,), tree), np.random.default_rng)
+            list(outcomes(Lossless(), target, (0,), tree))
 
 
 def test_siblings_beyond_an_exhausted_draft_are_skipped() -> None:
@@ -141,7 +151,7 @@ def test_siblings_beyond_an_exhausted_draft_are_skipped() -> None:
     target = ToyModel(np.tile([0.2, 0.1, 0.3, 0.4], (5, 1)))
     distribution = DraftDistribution(np.array([0.0, 0.0, 1.0, 0.0]), replacement=False)
     tree = TokenTree((0, 2, 3, 1), (-1, 0, 0, 0), drafts=(-1, 0, 0, -1), distributions=(distribution,))
-    found = {(d.path, d.token): w for d, w in outcomes(Lossless(), TextTarget(target, (0,), tree)) if d.path != (0, 1)}
+    found = {(d.path, d.token): w for d, w in outcomes(Lossless(), target, (0,), tree) if d.path != (0, 1)}
     accepted = {((0, 3), token): 0.1 * p for token, p in enumerate((0.2, 0.1, 0.3, 0.4))}
     assert found == pytest.approx({((0,), 0): 0.2, ((0,), 3): 0.4} | accepted)
 
@@ -152,18 +162,55 @@ def test_tokens_of_probability_zero_are_never_taken() -> None:
             return 0.0
 
     target = ToyModel(np.tile([0.0, 0.0, 0.4, 0.6], (5, 1)))
-    tree = TokenTree((0, 1), (-1, 0))
-    assert Lossless().decide(TextTarget(target, (0,), tree), Zero) == Decision((0,), 2)  # type: ignore[arg-type]
+    distribution = DraftDistribution(np.array([0.1, 0.9, 0.0, 0.0]), replacement=True)
+    tree = TokenTree((0, 1), (-1, 0), drafts=(-1, 0), distributions=(distribution,))
+    text_target = TextTarget(target, (0,), tree, NoNoise())
+    assert Lossless().decide(text_target, Zero) == Decision((0,), 2)  # type: ignore[arg-type]
 
 
 def test_rejection_that_only_rounding_allows_accepts_the_child() -> None:
-    class AlwaysReject:
+    class AlwaysReject(NoNoise):
         def accept(self, probability: float) -> bool:
             return False
 
-        def draw(self, p: np.ndarray) -> int:
-            return int(p.argmax())
-
     target, draft = pair("equal", 3)
     for tree, _ in trees(draft, (0,), (LEAF,), no_replacement):
-        assert Lossless().walk(TextTarget(target, (0,), tree), AlwaysReject()).path == (0, 1)
+        assert Lossless().walk(TextTarget(target, (0,), tree, NoNoise()), AlwaysReject()).path == (0, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chosen_drafts_and_ends_of_paths_take_the_token_of_plain_sampling(kind: str) -> None:
+    """No randomness of the rule's own, and the tokens that the noise of the positions gives, for every tree."""
+    target, draft = pair(kind, 4, seed=3)
+
+    class Refusing:
+        def accept(self, probability: float) -> bool:
+            raise AssertionError("the rule asked for randomness of its own")
+
+        def draw(self, p: np.ndarray) -> int:
+            raise AssertionError("the rule asked for randomness of its own")
+
+    for shape in SHAPES.values():
+        for tree, _ in trees(draft, (0,), shape, top):
+            decision = Lossless().walk(TextTarget(target, (0,), tree, NoNoise()), Refusing())
+            text = (*(tree.tokens[node] for node in decision.path[1:]), decision.token)
+            likeliest: tuple[int, ...] = ()
+            for _ in text:
+                likeliest += (int(target.probabilities((0, *likeliest)).argmax()),)
+            assert text == likeliest
+
+
+def test_the_token_behind_accepted_draws_is_plain_samplings() -> None:
+    """A whole chain of draws is accepted where target and draft are equal; behind it no draft decides."""
+    target, draft = pair("equal", 4)
+
+    class AcceptAll(NoNoise):
+        def accept(self, probability: float) -> bool:
+            return True
+
+        def draw(self, p: np.ndarray) -> int:
+            raise AssertionError("there is no residual")
+
+    for tree, _ in trees(draft, (0,), CHAIN, no_replacement):
+        decision = Lossless().walk(TextTarget(target, (0,), tree, NoNoise()), AcceptAll())
+        assert decision == Decision((0, 1, 2, 3), int(target.probabilities(tree.tokens).argmax()))

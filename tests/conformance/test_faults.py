@@ -12,13 +12,14 @@ from unspool.backends.toy import ToyModel
 from unspool.engine.contracts import Drafter
 from unspool.engine.noise import rule_generator
 from unspool.engine.tree import DraftDistribution, TokenTree
-from unspool.proof.enumeration import TextTarget, joint, outcomes, total_variation, trees
+from unspool.proof.enumeration import joint, outcomes, total_variation, trees
 
 from .faults import (
     CACHE_FAULTS,
     RULE_FAULTS,
     TREE_FAULTS,
     FaultyModel,
+    KindByNoise,
     NoisePerSequence,
     RuleFault,
     StaleAfterRewind,
@@ -73,7 +74,7 @@ def test_rule_refuses_a_repeated_draw_without_replacement() -> None:
     doubled = int((target.probabilities((0,)) / distribution.q).argmin())
     tree = TokenTree((0, doubled, doubled), (-1, 0, 0), drafts=(-1, 0, 0), distributions=(distribution,))
     with pytest.raises(ValueError, match="probability 0"):
-        list(outcomes(Lossless(), TextTarget(target, (0,), tree)))
+        list(outcomes(Lossless(), target, (0,), tree))
 
 
 def fit(pair: Pair, drafter: Drafter, n: int, generator: RoundGenerator = rule_generator) -> ChiSquared:
@@ -97,6 +98,10 @@ def test_noise_drawn_once_per_sequence_is_caught(shared: str, sampler: Sampler, 
     drafter = (SampledDrafter if shared == "rule" else NoisePerSequence)(bigram_pair[1], sampler)
     generator = generator_per_sequence if shared == "rule" else rule_generator
     assert fit(bigram_pair, drafter, 4_000, generator).p_value < 1e-6
+
+
+def test_draws_made_where_the_noise_of_the_position_says_so_are_caught(bigram_pair: Pair) -> None:
+    assert fit(bigram_pair, KindByNoise(bigram_pair[1], CHAIN), 4_000).p_value < 1e-6
 
 
 @pytest.mark.parametrize("name", CACHE_FAULTS)

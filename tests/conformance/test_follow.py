@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
 
 from unspool.acceptance import Follow
@@ -26,6 +27,18 @@ from .harness import (
 )
 
 LENGTH = 48
+
+
+class Likeliest:
+    """A ``Chance`` without noise."""
+
+    def accept(self, probability: float) -> bool:
+        raise AssertionError("following tests nothing")
+
+    def draw(self, p: np.ndarray) -> int:
+        return int(p.argmax())
+
+
 MODEL = ToyModel.random(seed=3, vocab_size=5, order=3, floor=0.02)
 PROMPT = (1, 4, 2, 0)
 
@@ -69,6 +82,6 @@ def test_greedy_path_ends_where_no_child_holds_the_argmax() -> None:
     third = int(MODEL.probabilities((*PROMPT, first, second)).argmax())
     wrong = (first + 1) % 5
     tree = TokenTree((PROMPT[-1], wrong, first, second, (third + 1) % 5), (-1, 0, 0, 2, 3))
-    decision = Follow().decide(TextTarget(MODEL, PROMPT, tree), None)  # type: ignore[arg-type]
+    decision = Follow().decide(TextTarget(MODEL, PROMPT, tree, Likeliest()), None)  # type: ignore[arg-type]
     assert decision.path == (0, 2, 3)
     assert decision.token == third

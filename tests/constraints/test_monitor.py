@@ -497,6 +497,94 @@ def test_jedi_knows_the_project(project, monkeypatch):
     assert signature == (Parameter("name", True, True), Parameter("wheels", False, False))
 
 
+@pytest.fixture(scope="module")
+def dynamic(tmp_path_factory):
+    root = tmp_path_factory.mktemp("dynamic")
+    (root / "lazy.py").write_text('known = 1\ndef __getattr__(name):\n    if name == "later": return 2\n')
+    (root / "linked.py").write_text("__getattr__, __dir__ = attach()\nknown = 1\n")
+    (root / "parts.py").write_text(
+        textwrap.dedent("""
+            import abc, enum
+            class Empty: pass
+            class Slots:
+                __slots__ = ("p", "q")
+            class Filled:
+                def __init__(self):
+                    for name in ("alpha", "beta"): setattr(self, name, 1)
+                def real(self): pass
+            class Updated:
+                def __init__(self, **given): self.__dict__.update(given)
+                def real(self): pass
+            class Heir(Filled):
+                def own(self): pass
+            class Fixed:
+                def __init__(self): self.real = 1
+                def put(self, name, value): setattr(self, name, value)
+            class Meta(type):
+                def made(cls): pass
+            class Made(metaclass=Meta): pass
+            class Abstract(abc.ABC, metaclass=abc.ABCMeta):
+                def real(self): pass
+            class Color(enum.Enum):
+                RED = 1
+        """)
+    )
+    return JediAnalyser(root)
+
+
+@pytest.mark.parametrize(
+    ("code", "some"),
+    [
+        # Nothing but special names is left, or a class makes attributes that have no name in it: no answer.
+        ("Empty()", None),
+        ("Slots()", None),
+        ("(lambda: 1)", None),
+        ("Filled()", None),
+        ("Updated(a=1)", None),
+        ("Heir()", None),
+        ("Made", None),
+        # Others keep theirs, special names of classes too.
+        ("Fixed()", {"real", "put", "__class__"}),
+        ("Abstract", {"real", "mro", "__name__"}),
+        ("Color", {"RED", "mro"}),
+        # Modules: what is written in them, and what their __getattr__ looks for.
+        ("lazy", {"known", "later"}),
+        ("linked", None),
+    ],
+)
+def test_jedi_answers_where_names_are_all_written(dynamic, code, some):
+    text = f"import lazy, linked\nfrom parts import *\nx = {code}\nx."
+    found = set(dynamic.suggestions(text, len(text)))
+    assert some <= found and "other" not in found if some else not found
+
+
+def test_an_alias_of_numpy_is_known(dynamic):
+    for text in ("import numpy as np\nnp.", "try:\n    import numpy as np\nexcept ImportError:\n    np = None\nnp."):
+        found = set(dynamic.suggestions(text, len(text)))
+        assert {"array", "linalg", "zeros"} <= found and not {"arrays", "lin_alg"} & found
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "new"),
+    [
+        ("x.left = None\nx.", "", {"left"}),
+        ("print(x.left, x . y)\nx.", "\nx.right = 1", {"left", "right"}),
+        ("'x.left'  # x.right\nx.", "\n'''\nx.over\n'''", set()),
+        ("y.x.left = xx.left = f().x.left = 1\nx.", "", set()),  # other objects
+        ("y = x\ny.left = 1\nx.", "", set()),
+        ("f(x.", ".left)", set()),
+    ],
+)
+def test_names_that_the_text_has_are_taken(dynamic, before, behind, new):
+    head = "from parts import Fixed\nx = Fixed()\n"
+    known = set(dynamic.suggestions(head + "x.", len(head) + 2))
+    text = head + before
+    assert set(dynamic.suggestions(text + behind, len(text))) == known | new
+    # An object called self is another one in every class.
+    text = "class A:\n    def f(self):\n        self.left = 1\nclass B:\n    def g(self):\n        return self."
+    assert "left" not in dynamic.suggestions(text, len(text))
+
+
 def test_a_missing_analyser_says_what_to_install(project, monkeypatch):
     monkeypatch.setitem(sys.modules, "jedi", None)
     with pytest.raises(UnspoolError, match=r'pip install "unspool\[monitor\]"'):

@@ -7,13 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.diffusion.mocks import Exact
+from tests.diffusion.mocks import Exact, Whatever
 
 from unspool.diffusion.adablock import AdaBlock, AdaBlockOptions
 from unspool.diffusion.credit import Credit, CreditOptions
 from unspool.diffusion.factor import Factor, FactorOptions
 from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
+from unspool.diffusion.prophet import Prophet, ProphetOptions
 from unspool.diffusion.threshold import Threshold, ThresholdOptions
+from unspool.diffusion.top_k import TopK
 from unspool.engine import noise
 from unspool.engine.canvas import CanvasScores, Sight, View
 from unspool.engine.canvas_request import CanvasRequest, Parts
@@ -151,3 +153,17 @@ def test_blocks_stay_aligned_behind_a_slot_that_was_given() -> None:
 def test_noise_differs_from_step_to_step_and_from_that_of_a_text() -> None:
     noises = [noise.canvas_gumbel(1, 5, step, 8).tolist() for step in range(3)] + [noise.gumbel(1, 5, 8).tolist()]
     assert len({tuple(row) for row in noises}) == 4
+
+
+@pytest.mark.parametrize("given", [0, 15, 17])
+def test_prophets_progress_is_that_of_the_masks(given: int) -> None:
+    """What stands on the canvas was never decoded: the last third begins when two of three masks are filled."""
+    never = float("inf")
+    bars = ProphetOptions(high=never, middle=never, low=-1.0)
+    holes = 20 - given
+    parts = Parts(TopK(), FixedBlocks(), (), Prophet(bars))
+    events: list[Event] = []
+    denoise(Whatever(), [CanvasRequest([3, 1], [2] * given + [None] * holes, parts)], events.append)
+    passes = sum(isinstance(event, CanvasEvent) for event in events)
+    one_by_one = next((done for done in range(holes) if done / holes >= 0.67), holes - 1)
+    assert passes == one_by_one + 1

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from unspool import methods
 from unspool.acceptance import Follow
 from unspool.backends.toy import ToyModel
 from unspool.drafters import aded
 from unspool.drafters.aded import Aded, AdedOptions
 from unspool.drafters.aded_table import CAP, SUCCESSORS, TrigramTable
+from unspool.drafters.datastore import Datastore
+from unspool.drafters.plain import Plain
 from unspool.engine import noise
 from unspool.engine.contracts import Context, Memory
 from unspool.engine.loop import Request, decode
@@ -376,3 +380,54 @@ def test_options_out_of_range_are_refused() -> None:
             AdedOptions(**options)  # type: ignore[arg-type]
     with pytest.raises(UnspoolError, match="capacity"):
         TrigramTable(capacity=0)
+
+
+# The corpus that options name.
+
+
+def around_toy(vocab_size: int = 6) -> methods.Surroundings:
+    return methods.Surroundings(ToyModel.random(vocab_size=vocab_size, order=2, seed=11))
+
+
+def passes(around: methods.Surroundings, options: dict[str, object]) -> tuple[list[int], int, str]:
+    """Text, passes, and what the trace calls the drafts."""
+    made = methods.drafter("aded", around, options)
+    request = Request([0, 1, 2], made, Follow(), GenerationOptions(max_new_tokens=40))
+    steps = [event for event in decode(around.model, [request]) if isinstance(event, StepEvent)]
+    names = {source for step in steps for source in step.sources} - {"root"}
+    return [token for step in steps for token in step.emitted], len(steps), names.pop()
+
+
+def test_a_corpus_is_read_from_a_datastore(tmp_path: Path) -> None:
+    toy = around_toy().model
+    plain = decode(toy, [Request([0, 1, 2], Plain(), Follow(), GenerationOptions(max_new_tokens=40))])
+    text = [token for event in plain if isinstance(event, StepEvent) for token in event.emitted]
+    Datastore.from_sequences([[0, 1, 2, *text], text[::-1]]).save(tmp_path / "corpus")
+    options = {"corpus": str(tmp_path / "corpus")}
+    around = around_toy()
+    without, with_corpus = passes(around, {}), passes(around, options)
+    assert without[0] == with_corpus[0] == text
+    assert (without[2], with_corpus[2]) == ("aded (no corpus)", "aded")
+    assert with_corpus[1] < without[1]
+    assert set(around.memories) == {"aded", f"aded:corpus={tmp_path / 'corpus'}"}, "one leaves the other alone"
+    for memory in around.memories.values():
+        memory.reset()
+    assert passes(around, options) == with_corpus, "all were reset, and the option still names it"
+
+
+def test_a_corpus_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    Datastore.from_sequences([[0, 1, 7]], vocabulary="one").save(tmp_path / "corpus")
+    options = {"corpus": str(tmp_path / "corpus")}
+    with pytest.raises(UnspoolError, match="was built with the tokenizer"):
+        methods.drafter("aded", around_toy(), options)
+    other = replace(around_toy(8), vocabulary=lambda: "other")
+    with pytest.raises(UnspoolError, match="was built with the tokenizer"):
+        methods.drafter("aded", other, options)
+    with pytest.raises(UnspoolError, match="no datastore"):
+        methods.drafter("aded", around_toy(), {"corpus": str(tmp_path)})
+
+
+def test_a_table_of_the_users_own_says_whether_it_has_a_corpus() -> None:
+    around = around_toy()
+    around.memories["aded"] = TrigramTable.from_corpus([[0, 1, 2, 3]])
+    assert passes(around, {})[2] == "aded"

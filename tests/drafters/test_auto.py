@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unspool.drafters import auto as module
-from unspool.drafters.auto import AcceptanceRates, Auto, AutoOptions
+from unspool.drafters.auto import AcceptanceRates, Auto
 from unspool.drafters.suffix import Suffix
 from unspool.engine.contracts import Context
 from unspool.engine.cost import CostCurve, PassCosts
@@ -32,7 +32,7 @@ def test_a_long_match_is_drafted_before_anything_was_learned() -> None:
 
 
 def test_rates_start_at_the_prior_and_follow_what_is_seen() -> None:
-    rates = AcceptanceRates(AutoOptions(prior_weight=8.0))
+    rates = AcceptanceRates()
     assert rates.rate("suffix", 15, 1) == pytest.approx(0.95)
     assert (
         rates.rate("token_recycling", 0, 1) > rates.rate("token_recycling", 1, 1) > rates.rate("token_recycling", 9, 1)

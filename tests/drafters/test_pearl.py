@@ -70,8 +70,8 @@ class Run:
 def replay(gamma: int, temperature: float, acceptance: str | None, tokens: int, seed: int = 0) -> Run:
     """The state machine of the paper in one thread: prefix, mode, and one cache a model, which is a list of tokens.
 
-    In POST the last gamma tokens of the prefix are a block whose first token is final. Acceptance of a drafted token is
-    a draw of the target's own that equals it (greedy, same noise), or a test against its probability (lossless).
+    In POST the last gamma tokens of the prefix are a block whose first token is final. A drafted token is
+    accepted where the target's own choice equals it, under the lossless rule too: its drafts are chosen, not drawn.
     """
     run, prefix, mode = Run(), list(PROMPT), "pre"
     target, draft = prefix[:-1], prefix[:-1]
@@ -105,20 +105,9 @@ def replay(gamma: int, temperature: float, acceptance: str | None, tokens: int, 
         run.modes.append(mode)
         run.target.append((len(target), tuple(prefix[len(target) :])))
         target = list(prefix)
-        rng = noise.rule_generator(seed, final)
         for i, token in enumerate([*prefix[final:], block[0]]):  # what is tested, in order
             before = [*prefix, *block][: final + i]
-            if acceptance is None:
-                corrected = choice(TARGET, before)
-            else:
-                p = distribution(TARGET, before)
-                if before != prefix:  # a pending token; the first of the block is compared with a draw
-                    if rng.random() < p[token]:
-                        continue
-                    p[token] = 0
-                    p /= p.sum()
-                cumulated = np.cumsum(p)
-                corrected = int(np.searchsorted(cumulated, rng.random() * cumulated[-1], side="right"))
+            corrected = choice(TARGET, before)
             if corrected != token:
                 prefix = [*before, corrected]
                 target, draft, mode = before[:], before[:], "pre"

@@ -179,6 +179,25 @@ def test_first_tokens_that_the_drafter_does_not_rank_high_are_pruned(
     assert len(tree) == 1 + len(firsts) + len(firsts - {9})
 
 
+@pytest.mark.parametrize("name", [name for name, row in methods.methods().items() if row.assisted and name != "pearl"])
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_draft_models_tree_prunes_by_its_first_distribution(name: str, temperature: float) -> None:
+    """Whatever shape the draft has, and by what the draft model believes, not by what was drawn."""
+    around = methods.Surroundings(TARGET, assistant=TARGET.related(0.7, seed=2))
+    assert around.assistant is not None
+    text = [0, 1, 2, 0, 1]
+    store = Datastore.from_sequences([[0, 1, token, token] for token in range(6)])
+    best = np.argsort(-around.assistant.probabilities(text), kind="stable").tolist()  # type: ignore[attr-defined]
+    for k in (1, 2, 5):
+        drafter = RASD(RASDOptions(prune_top_k=k), methods.drafter(name, around), store)
+        seen = Context(text, 5, seed=3, temperature=temperature, tests_draws=True)
+        drafter.start(seen)
+        tree = drafter.propose(seen, 60)
+        firsts = [(tree.tokens[node], tree.source_names[tree.sources[node]]) for node in tree.children[0]]
+        assert {token for token, source in firsts if source in ("text", "datastore")} <= set(best[:k])
+        assert set(best[:k]) <= {token for token, _ in firsts}
+
+
 def test_pruned_continuations_give_their_nodes_to_others() -> None:
     """Pruning comes before the limit: the rarest branch stays if the others are dropped."""
     store = Datastore.from_sequences([[1, 2, 3, 4]] * 5 + [[1, 2, 5, 6]])

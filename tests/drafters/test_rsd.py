@@ -29,7 +29,6 @@ from unspool.proof.enumeration import (
     Row,
     Script,
     Text,
-    TextTarget,
     build,
     independent,
     joint,
@@ -318,7 +317,7 @@ def test_acceptance_with_and_without_replacement(
         for siblings, expected in zip((independent, no_replacement), known, strict=True):
             accepted = 0.0
             for tree, weight in trees(draft, (0,), ((),) * count, siblings):
-                for decision, probability in outcomes(Lossless(), TextTarget(target, (0,), tree)):
+                for decision, probability in outcomes(Lossless(), target, (0,), tree):
                     accepted += weight * probability * (len(decision.path) > 1)
             assert accepted == pytest.approx(expected, abs=0.01)
 

@@ -12,12 +12,14 @@ import pytest
 
 from unspool import methods, shaping
 from unspool.backends.toy import ToyModel, ToySession
+from unspool.bench.contestants import contestants
 from unspool.drafters.draft_model import DraftModel, DraftModelOptions
 from unspool.drafters.specdec_pp import SpecDecPP, SpecDecPPOptions
 from unspool.drafters.specdec_pp_head import FILE_NAME, AcceptanceHead
 from unspool.engine.contracts import Ability, Context, Drafter, Scores
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
+from unspool.engine.statistics import summarise
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
@@ -199,3 +201,18 @@ def test_heads_are_written_and_read_and_what_is_none_is_refused(tmp_path: Path) 
 def test_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UnspoolError, match=message):
         SpecDecPPOptions(**options)
+
+
+def test_results_say_that_the_stand_in_is_no_head(saved: str) -> None:
+    """Traces and what is counted by source by the drafter; tables of methods by the registry's row."""
+    for head, name in ((None, "specdec_pp (no head)"), (saved, "specdec_pp")):
+        events = steps(SpecDecPP(SpecDecPPOptions(head), DRAFT, 6), "greedy")
+        assert set(summarise(events).by_source) == {"model", name}
+    row = methods.find("specdec_pp", "drafter")
+    assert row.label == "specdec_pp (no head)"
+    assert {method.label for method in methods.methods().values() if method.label != method.name} == {
+        "specdec_pp (no head)",
+        "aded (no corpus)",
+    }
+    names = [one.name for one in contestants(["specdec_pp", "specdec_pp@fp32", "suffix"], [], "int8", "assistant")]
+    assert names == ["plain", "specdec_pp (no head)", "specdec_pp (no head)@fp32", "suffix"]

@@ -22,7 +22,7 @@ from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import POINT_MASS, TokenTree
 from unspool.errors import UnspoolError
-from unspool.proof.enumeration import TextTarget, outcomes, total_variation
+from unspool.proof.enumeration import outcomes, total_variation
 from unspool.shaping import build as build_shapers
 
 VOCAB = 50
@@ -345,7 +345,7 @@ def test_lossless_with_a_warm_and_with_a_hostile_memory(wrong: bool) -> None:
     draws = 6000
     for seed in range(draws):
         tree = drafter.propose(context([0, 1], 1.0, True, seed), 6)
-        for decision, weight in outcomes(Lossless(), TextTarget(toy, (0, 1), tree)):
+        for decision, weight in outcomes(Lossless(), toy, (0, 1), tree):
             emitted = (*(tree.tokens[node] for node in decision.path[1:]), decision.token)[:3]
             for rest, p in toy.distribution(3 - len(emitted), (0, 1, *emitted)).items():
                 output[emitted + rest] += weight * p / draws

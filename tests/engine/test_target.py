@@ -84,7 +84,7 @@ def test_equals_a_slow_reference(vocab, fields, constrained):
                 scores += noise.gumbel(seed, len(CONTEXT) + len(TREE.path(node)) - 1, vocab)
             second, first = np.sort(scores)[-2:]
             assert target.choose(node) == int(np.argmax(scores))
-            assert target.margin(node) == pytest.approx(first - second, abs=1e-12)
+            assert target.margin(node, target.choose(node)) == pytest.approx(first - second, abs=1e-12)
             np.testing.assert_allclose(
                 target.logprob(node, target.choose(node)),
                 numeric.log_softmax(row).max() if options.greedy else numeric.log_softmax(row)[np.argmax(scores)],
@@ -120,7 +120,7 @@ def test_same_position_same_noise_whatever_the_tree():
     ):
         rows = np.tile(logits, (len(tree), 1))
         target = ShapedTarget(tree, rows, context, [], options)
-        later.append((target.choose(node), target.margin(node)))
+        later.append((target.choose(node), target.margin(node, target.choose(node))))
     assert len(set(later)) == 1
     chain = ShapedTarget(TokenTree.chain([5] * 40), np.tile(logits, (40, 1)), CONTEXT, [], options)
     assert len({chain.choose(node) for node in range(40)}) > 10
@@ -144,7 +144,7 @@ def test_greedy_ties_go_to_the_lowest_id():
         options = GenerationOptions(**fields)
         target = ShapedTarget(TokenTree.chain([5]), row, CONTEXT, build(options), options)
         assert target.choose(0) == 30
-        assert target.margin(0) == 0
+        assert target.margin(0, target.choose(0)) == 0
 
 
 def test_history_of_a_node_is_the_text_and_its_path():
@@ -183,7 +183,7 @@ def test_single_survivor_has_an_infinite_margin():
         options = GenerationOptions(temperature=temperature)
         target = ShapedTarget(TREE, scored(8), CONTEXT, build(options), options, Only(8, [6]))
         assert target.choose(0) == 6
-        assert target.margin(0) == np.inf
+        assert target.margin(0, target.choose(0)) == np.inf
         assert target.logprob(0, 6) == 0
 
 
@@ -226,4 +226,4 @@ def test_peaks_change_nothing(kind: str) -> None:
     )
     for node in range(len(TREE)):
         assert peaked.choose(node) == plain.choose(node)
-        assert peaked.margin(node) == plain.margin(node)
+        assert peaked.margin(node, peaked.choose(node)) == plain.margin(node, plain.choose(node))

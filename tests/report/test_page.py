@@ -106,7 +106,7 @@ def test_write_makes_a_whole_file_or_tells_why_not(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     html.write([PROOF], path)
     assert path.read_text("utf-8") == html.render([PROOF])
-    with pytest.raises(UnspoolError, match="create it first"):
+    with pytest.raises(UnspoolError, match="make it first"):
         html.write([PROOF], tmp_path / "none" / "report.html")
     with pytest.raises(UnspoolError, match="name of a file"):
         html.write([PROOF], tmp_path)

@@ -16,7 +16,7 @@ from unspool.cli.learn_threshold import adadec_threshold as command
 from unspool.engine.search_request import Found, Output, PassEvent, SearchRequest
 from unspool.errors import UnspoolError
 from unspool.search import adadec_threshold
-from unspool.search.adadec import AdaDecOptions, PauseEvent, adadec
+from unspool.search.adadec import AdaDecOptions, PauseEvent, adadec, best, decode
 from unspool.search.adadec_threshold import Threshold, learn, load, save, teacher_forced
 from unspool.search.python_functions import problems
 
@@ -111,6 +111,27 @@ def test_these_models_pause_and_change_tokens() -> None:
     counts = [run(toy(seed), threshold=1.2).counts for seed in range(8)]
     assert sum(count["pauses"] for count in counts) >= 20
     assert sum(count["changed"] for count in counts) >= 5
+
+
+def test_a_control_replaces_one_rule_only() -> None:
+    """Pauses where it is told, and takes the candidate that it is told."""
+    model = toy(1)
+    request = SearchRequest(model, PROMPT, 40, frozenset({EOS}))
+    same = decode(request, AdaDecOptions(0.0), lambda output, distribution: distribution.entropy >= 1.2, best)
+    assert same == run(model, threshold=1.2)
+    steps: list[Output] = []
+
+    def second(output: Output, _: object) -> bool:
+        steps.append(output)
+        return len(output) == 1
+
+    found = decode(request, AdaDecOptions(0.0, lookahead=0), second, lambda scores: len(scores) - 1)
+    output = found.candidates[0].token_ids
+    assert [len(output) for output in steps] == list(range(len(output)))
+    first = greedy(model, (), 1)
+    third = int(np.argsort(-model.probabilities([*PROMPT, *first]), kind="stable")[2])
+    assert output == greedy(model, (*first, third), 38)
+    assert (found.counts["pauses"], found.counts["changed"], found.counts["lookahead_tokens"]) == (1, 1, 0)
 
 
 def test_an_ended_branch_is_frozen() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from tests.conformance.small_model import CountedModel, CountedSession, load
 from unspool.api import Model
 from unspool.backends.toy import ToyModel, ToySession
+from unspool.bench import sandbox
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.search.api import search
 from unspool.search.function_body import FunctionBody
+from unspool.search.tests_reward import PublicTests
 
 PIECES = ["    x\n", "\n", "y", "  ", "<end>"]
 
@@ -49,6 +52,16 @@ def test_the_text_of_greedy_decoding(seed: int, method: str, options: dict[str, 
     assert found.logprob == pytest.approx(sum(plain.logprobs))  # type: ignore[arg-type]
     assert found.prompt_token_ids == [0, 1, 0]
     assert found.statistics.tokens == found.statistics.evaluated == found.statistics.passes == len(plain.token_ids)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
+def test_what_guarded_the_programs_is_told() -> None:
+    tests = PublicTests('def f():\n    """\n    >>> f()\n    1\n    """\n')
+    options = {"max_completions": 1}
+    found = search(model(), "010", method="plan", method_options=options, reward=tests, max_new_tokens=4)
+    assert found.sandbox == sandbox.guards()
+    other = search(model(), "010", method="plan", method_options=options, reward=lambda text: 0.0, max_new_tokens=4)
+    assert other.sandbox is None
 
 
 def test_rewards_are_told_the_text_and_candidates_are_ranked() -> None:
@@ -116,7 +129,7 @@ def test_where_a_function_ends(prompt: str, text: str, body: str | None) -> None
         ({"method": "adadec"}, "threshold"),
         ({"method": "beam", "max_new_tokens": 0}, "max_new_tokens"),
         ({"method": "beam", "max_new_tokens": 600}, "context"),
-        ({"method": "beam", "stop_rule": "body"}, "stop rule"),
+        ({"method": "beam", "stop_rule": "body"}, "stop_rule"),
         ({"method": "beam", "stop_rule": "function_body", "prompt": [0, 1]}, "as text"),
         ({"method": "beam", "prompt": ""}, "empty"),
         ({"method": "beam", "prompt": [9]}, "vocabulary"),

@@ -119,7 +119,9 @@ def test_caches_change_cost_only(seed: int) -> None:
         events: list[Any] = []
         # Simulations are what both have in common: completions are not, where known programs are reused.
         stop = Stop(25)
-        planner = Planner(request(toy(seed), events, on_event=stop.count(events)), PlanOptions(caches=caches))
+        planner = Planner(
+            request(toy(seed), events, on_event=stop.count(events)), PlanOptions(caches=caches, stop_at_one=False)
+        )
         with pytest.raises(Stop):
             planner.run()
         trees.append(dump(planner.root))
@@ -154,7 +156,7 @@ def test_a_program_completes_the_prefixes_from_which_it_was_made() -> None:
 
 def test_counts_say_where_simulations_came_from() -> None:
     events: list[Any] = []
-    counts = plan(request(toy(2), events), PlanOptions(max_completions=20)).counts
+    counts = plan(request(toy(2), events), PlanOptions(max_completions=20, stop_at_one=False)).counts
     done = simulations(events)
     assert counts["completions"] == sum(event.completed for event in done) == 20
     assert counts["simulations"] == len(done)
@@ -172,7 +174,8 @@ def test_counts_say_where_simulations_came_from() -> None:
 @pytest.mark.parametrize("caches", [True, False])
 def test_the_budget_of_tokens_is_kept(budget: int, caches: bool) -> None:
     events: list[Any] = []
-    found = plan(request(toy(3), events), PlanOptions(max_model_tokens=budget, caches=caches))
+    options = PlanOptions(max_model_tokens=budget, caches=caches, stop_at_one=False)
+    found = plan(request(toy(3), events), options)
     assert found.evaluated <= budget
     assert found.evaluated == sum(event.nodes for event in events if isinstance(event, PassEvent))
     assert found.counts["stopped_by_max_model_tokens"] == 1
@@ -193,9 +196,23 @@ def test_a_search_ends_when_nothing_is_left() -> None:
     assert found.counts["simulations"] == 2 + 4 + 8
 
 
-def test_a_reward_of_one_may_end_it() -> None:
-    found = plan(request(toy(1), reward=lambda output: 1.0), PlanOptions(stop_at_one=True))
+def test_a_reward_of_one_ends_it() -> None:
+    found = plan(request(toy(1), reward=lambda output: 1.0), PlanOptions())
     assert (found.counts["simulations"], found.counts["stopped_by_solved"]) == (1, 1)
+    assert found.evaluated == len(greedy(toy(1)))
+    on = plan(request(toy(1), reward=lambda output: 1.0), PlanOptions(stop_at_one=False, max_completions=5))
+    assert on.counts["completions"] == 5
+
+
+def test_the_first_program_that_reaches_one_is_the_last() -> None:
+    """However many came before it; a reward just below 1 ends nothing."""
+    events: list[Any] = []
+    found = plan(request(toy(2), events), PlanOptions())
+    rewards = [event.reward for event in simulations(events)]
+    assert found.counts["stopped_by_solved"] == 1 and len(rewards) > 1
+    assert rewards[-1] == 1 and max(rewards[:-1]) < 1
+    almost = plan(request(toy(2), reward=lambda output: 0.999), PlanOptions(max_completions=5))
+    assert almost.counts["stopped_by_max_completions"] == 1
 
 
 def test_a_search_that_needs_no_model_is_ended() -> None:

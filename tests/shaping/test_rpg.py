@@ -256,7 +256,8 @@ def test_a_missing_package_is_told_before_any_work(monkeypatch: pytest.MonkeyPat
 @pytest.mark.model
 def test_a_model_leaves_the_chain_of_branches() -> None:
     model = unspool.load("smollm2-135m")
-    vocabulary = LLTokenizer(model.tokenizer.to_json(), n_vocab=model.language_model.vocab_size)
+    size = model.language_model.vocab_size
+    vocabulary = LLTokenizer(model.tokenizer.to_json(size), n_vocab=size)
     rpg = build_rpg(RPGOptions(), vocabulary, model.eos_token_ids)
     prompt = model.tokenizer.encode(branches(6).rstrip())
     begun = np.array(model.tokenizer.encode(branches(6) + "   "))

@@ -25,12 +25,16 @@ class Follow:
 
     def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
         """Descend while a child holds the token that plain decoding takes; ``rng`` is not used."""
-        tree = target.tree
         path = [0]
         while True:
-            token = target.choose(path[-1])
-            # Siblings with equal tokens have equal contexts, so the first one is as right as any other.
-            child = next((child for child in tree.children[path[-1]] if tree.tokens[child] == token), None)
+            child, token = choose_child(target, path[-1])
             if child is None:
                 return Decision(tuple(path), token)
             path.append(child)
+
+
+def choose_child(target: Target, node: int) -> tuple[int | None, int]:
+    """The token that plain decoding takes after ``node``, and the child that holds it; None if no child does."""
+    tree, token = target.tree, target.choose(node)
+    # Siblings with equal tokens have equal contexts, so the first one is as right as any other.
+    return next((child for child in tree.children[node] if tree.tokens[child] == token), None), token

@@ -4,21 +4,33 @@ Papers: "Fast Inference from Transformers via Speculative Decoding" (2022, chain
 Language Model Serving with Tree-based Speculative Inference and Verification" (2023, siblings drawn independently);
 "Recursive Speculative Decoding" and "Sequoia" (2024, siblings drawn without replacement).
 
-What it changes about plain decoding: each drafted sibling is tested in draw order against what is left of the target;
-the first accepted one is descended into, and if none is, the token comes from the residual distribution.
+What it changes about plain decoding: at a node with drawn children each sibling is tested in draw order against what is
+left of the target; the first accepted one is descended into, and if none is, the token comes from the residual
+distribution. At every other node, the last one of a path included, the token is the one that plain sampling takes, with
+the noise of its position. So a draft of chosen tokens (point masses) gives plain sampling's text, token for token,
+whatever it was chosen by: what a drafter has learned from other requests changes speed alone.
+
 Guarantee: same distribution, provided that drafts say truthfully what they were drawn from, that no drawn sibling was
-removed or moved afterwards, and that the drafter's randomness is independent of ``rng`` and fresh in every round.
+removed or moved afterwards, that the drafter's randomness is independent of ``rng`` and fresh in every round, and that
+a tree which holds draws was made without the noise of positions.
+
+Why mixing is exact: a token is decided either by its position's noise or by the round's ``rng``. Each of them is
+independent of the draft and of all tokens before, and neither is used for two positions. Which of the two decides was
+settled by the draft, before either was looked at.
+
 Left out: nothing; siblings of one node may mix point masses and draws from several distributions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.acceptance.follow import choose_child
 from unspool.engine.contracts import Decision, Target
 from unspool.engine.tree import POINT_MASS, TokenTree
 
@@ -36,18 +48,18 @@ class Chance(Protocol):
 
 
 class _Random:
-    """Chance from a generator of uniform numbers in [0, 1)."""
+    """Chance from a generator of uniform numbers in [0, 1), made when it is needed."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+    def __init__(self, make: Callable[[], np.random.Generator]) -> None:
+        self._rng = cache(make)
 
     def accept(self, probability: float) -> bool:
-        return self._rng.random() < probability
+        return self._rng().random() < probability
 
     def draw(self, p: NDArray[np.float64]) -> int:
         # "right" skips the entries of probability 0; scaling by the sum that was reached keeps the index in range.
         cumulated = np.cumsum(p)
-        return int(np.searchsorted(cumulated, self._rng.random() * cumulated[-1], side="right"))
+        return int(np.searchsorted(cumulated, self._rng().random() * cumulated[-1], side="right"))
 
 
 class Lossless:
@@ -56,21 +68,29 @@ class Lossless:
     tests_draws = True
 
     def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
-        """Walk the tree with fresh randomness.
+        """Walk the tree; ``rng`` is called once, where drawn children are tested first.
 
         Raises:
             ValueError: if a drafted token has probability 0 in the distribution that it is said to be drawn from.
         """
-        return self.walk(target, _Random(rng()))
+        return self.walk(target, _Random(rng))
 
     def walk(self, target: Target, chance: Chance) -> Decision:
         """The rule itself, with its randomness as an argument, so that tests can sum over every outcome."""
         path = [0]
         while True:
-            child, residual = self.test_siblings(target.probabilities(path[-1]), target.tree, path[-1], chance)
+            child, token = self.decide_node(target, path[-1], chance)
             if child is None:
-                return Decision(tuple(path), chance.draw(residual))
+                return Decision(tuple(path), token)
             path.append(child)
+
+    def decide_node(self, target: Target, node: int, chance: Chance) -> tuple[int | None, int]:
+        """The token after ``node`` and the child that holds it; None if no child was accepted."""
+        tree = target.tree
+        if all(tree.drafts[child] == POINT_MASS for child in tree.children[node]):
+            return choose_child(target, node)
+        child, residual = self.test_siblings(target.probabilities(node), tree, node, chance)
+        return (None, chance.draw(residual)) if child is None else (child, tree.tokens[child])
 
     def test_siblings(
         self, p: NDArray[np.float64], tree: TokenTree, node: int, chance: Chance

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from unspool.backends.diffusion_checkpoints import CANVAS
 from unspool.engine.canvas import Denoiser
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.files import parse_json, read_text
 
 Report = Callable[[str], None]
 
@@ -35,9 +35,9 @@ def is_diffusion(name: str | None) -> bool:
     if not config.is_file():
         return False
     try:
-        return str(json.loads(config.read_text("utf-8")).get("model_type", "")).lower() in _CHECKPOINTS
-    except ValueError:
-        return False
+        return str(_object(config).get("model_type", "")).lower() in _CHECKPOINTS
+    except UnspoolError:
+        return False  # said by who loads it
 
 
 def find(name: str) -> Path:
@@ -61,9 +61,7 @@ def find(name: str) -> Path:
 def layout(directory: Path) -> dict[str, Any]:
     """Lengths that a model of ``unspool train diffusion`` was trained on; empty for others."""
     file = directory / CANVAS
-    if not file.is_file():
-        return {}
-    about = json.loads(file.read_text("utf-8"))
+    about = _object(file) if file.is_file() else {}
     return {key: about[key] for key in ("prompt_length", "canvas_length", "pad_token_id") if key in about}
 
 
@@ -74,12 +72,22 @@ def task_set(directory: Path) -> str:
         UnsupportedError: if ``unspool train diffusion`` did not write it.
     """
     file = directory / CANVAS
-    training = json.loads(file.read_text("utf-8")).get("training") if file.is_file() else None
-    if training is None:
+    training = _object(file).get("training") if file.is_file() else None
+    if not isinstance(training, dict) or "task_set" not in training:
         raise UnsupportedError(
             f"{directory.name} was not trained on tasks with checkers; name a model of `unspool train`"
         )
     return str(training["task_set"])
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(read_text(file))
+    except ValueError as error:
+        raise UnspoolError(f"{file} is damaged: {error}; make it anew, or fetch it again") from error
+    if not isinstance(found, dict):
+        raise UnspoolError(f"{file} is damaged: it holds no JSON object; make it anew, or fetch it again")
+    return found
 
 
 def load(directory: Path, backend: str, report: Report, options: Mapping[str, Any]) -> Denoiser:

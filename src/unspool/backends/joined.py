@@ -50,11 +50,17 @@ class _Part(nn.Module):  # type: ignore[misc]
 
 
 def join_projections(model: nn.Module) -> None:
-    """Join the query, key and value layers, and the two that feed the gate of an MLP, in place, wherever they are."""
-    for module in list(model.modules()):
-        for names in _TOGETHER:
-            layers = [getattr(module, name, None) for name in names]
-            if all(type(layer) is nn.Linear for layer in layers):
-                joined = _Joined(layers)
-                for i, name in enumerate(names):
-                    setattr(module, name, _Part(joined, i))
+    """Join the query, key and value layers, and the two that feed the gate of an MLP, in place, wherever they are.
+
+    One after the other, and each replaced before the next is made: at no time are there two of all.
+    """
+    for module, names in [
+        (module, names) for module in model.modules() for names in _TOGETHER if _apart(module, names)
+    ]:
+        joined = _Joined([getattr(module, name) for name in names])
+        for i, name in enumerate(names):
+            setattr(module, name, _Part(joined, i))
+
+
+def _apart(module: nn.Module, names: Sequence[str]) -> bool:
+    return all(type(getattr(module, name, None)) is nn.Linear for name in names)

@@ -17,6 +17,7 @@ from typing import Any
 from unspool.backends import ends, prepare
 from unspool.backends.resolve import ModelSource
 from unspool.engine.contracts import LanguageModel
+from unspool.engine.typed import arguments_of
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 Report = Callable[[str], None]
@@ -35,18 +36,33 @@ def load(source: ModelSource, backend: str, report: Report, options: Mapping[str
     """Load a model with a backend by name; options are the backend's own.
 
     Raises:
+        UnspoolError: as ``check``.
+    """
+    options = check(backend, options)
+    return backends()[backend](source, report, **options)
+
+
+def check(backend: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of a backend as their declared types. Needs no model, so that mistakes are told before any work.
+
+    Raises:
         UnknownNameError: for a backend or, where the backend lists its options, an option that does not exist.
+        UnspoolError: for a value that is not of the option's type.
     """
     loaders = backends()
     if backend not in loaders:
         raise UnknownNameError("backend", backend, loaders)
     loader = loaders[backend]
     known = inspect.signature(loader).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-        for name in options:
-            if name not in known:
-                raise UnknownNameError(f"option of the {backend} backend", name, set(known) - {"source", "report"})
-    return loader(source, report, **options)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return options
+    for name in options:
+        if name not in known:
+            raise UnknownNameError(f"option of the {backend} backend", name, set(known) - {"source", "report"})
+    options = arguments_of(loader, options)
+    if (threads := options.get("threads")) is not None and threads < 1:
+        raise UnspoolError(f"threads must be at least 1, not {threads}")
+    return options
 
 
 @cache
@@ -86,4 +102,4 @@ def _installed(entry: EntryPoint, source: ModelSource, report: Report, **options
         )
     report(f"loading {source.name} with {entry.name}")
     model = entry.load()().load(source.path, **options)
-    return Loaded(model, source.path, ends.of_directory(source.path))
+    return Loaded(model, prepare.tokenizer_directory(source), ends.of_directory(source.path))

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from unspool.backends import rotary, separate_widths
 from unspool.backends.openvino_convert import FORMAT_VERSION, GraphInfo
+from unspool.backends.openvino_imports import imported
 from unspool.backends.pages import blocks, moved_to_huge_pages, released
 from unspool.backends.sections import STEP, Sections
+from unspool.cpu import usable_cores
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
@@ -50,16 +52,15 @@ class OpenVINOModel:
 
     Args:
         directory: holds ``openvino_model.xml`` and ``unspool.json``.
-        threads: number of threads; the physical cores by default.
+        threads: number of threads; by default the physical cores that this process may use.
     """
 
     def __init__(self, directory: Path, threads: int | None = None) -> None:
-        import openvino as ov
-
+        ov = imported("openvino")
         self.info = GraphInfo.load(directory)
         self.sections = Sections(self.info.max_length)
         cores = psutil.cpu_count(logical=False) or 1
-        threads = threads or cores
+        threads = threads or usable_cores()
         if threads < 1:
             raise UnspoolError(f"threads must be at least 1, not {threads}")
         group = str(self.info.activation_group)
@@ -201,16 +202,20 @@ class OpenVINOModel:
 
 
 class OpenVINOSession:
-    """One sequence. Its cache has room for more tokens than it holds."""
+    """One sequence.
+
+    Attributes:
+        cache: keys and values, with room for more tokens than it holds.
+    """
 
     def __init__(self, model: OpenVINOModel, hidden_states: bool = False) -> None:
         self._model = model
         self._hidden_states = hidden_states
         info = model.info
         shape = (info.layers, info.kv_heads, STEP)
-        self._cache = (
+        self.cache = (
             np.zeros((*shape, info.head_dim), np.float32),
-            np.zeros((*shape, info.head_dim + 1), np.float32),
+            np.zeros((*shape, info.value_dim + 1), np.float32),
         )
         self._length = 0
         self._new: Entries | None = None
@@ -225,25 +230,13 @@ class OpenVINOSession:
 
     @property
     def _capacity(self) -> int:
-        return self._cache[0].shape[2]
+        return self.cache[0].shape[2]
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
         self._model.move()
         start = time.perf_counter()
-        n = len(tree)
-        wanted = tuple(range(n)) if rows is None else tuple(rows)
-        size = _padded(max(n, tree.width))
-        ids = np.zeros((1, size), dtype=np.int64)
-        ids[0, :n] = tree.tokens
-        positions = np.full(size, self._length, dtype=np.int64)
-        positions[:n] += tree.depths
-        inputs: dict[str, NDArray[Any]] = {
-            "ids": ids,
-            "positions": positions[None],
-            "rows": np.arange(size) if rows is None else np.array(wanted, dtype=np.int64),
-            **self._masks(tree, positions),
-        }
-        logits, self._new, hidden, peaks = self._model.infer(self._cache, inputs)
+        wanted = tuple(range(len(tree))) if rows is None else tuple(rows)
+        logits, self._new, hidden, peaks = self._model.infer(self.cache, self.inputs(tree, rows))
         count = len(wanted)
         return Scores(
             logits[:count],
@@ -252,6 +245,27 @@ class OpenVINOSession:
             hidden[:count] if self._hidden_states else None,
             None if peaks is None else peaks[:count],
         )
+
+    def inputs(
+        self, tree: TokenTree, rows: Sequence[int] | None = None, start: int | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """What a pass over a tree feeds, but for the cache.
+
+        Args:
+            start: position of the root; that behind the committed tokens by default.
+        """
+        n = len(tree)
+        size = _padded(max(n, tree.width))
+        ids = np.zeros((1, size), dtype=np.int64)
+        ids[0, :n] = tree.tokens
+        positions = np.full(size, self._length if start is None else start, dtype=np.int64)
+        positions[:n] += tree.depths
+        return {
+            "ids": ids,
+            "positions": positions[None],
+            "rows": np.arange(size) if rows is None else np.array(rows, dtype=np.int64),
+            **self._masks(tree, positions),
+        }
 
     def detach(self, scores: Scores) -> Scores:
         """Copy what the last pass left in memory that the model's next pass overwrites."""
@@ -286,7 +300,7 @@ class OpenVINOSession:
         start, self._length = self._length, self._length + len(path)
         self._fit()
         slots = self._model.sections.slots[start : self._length]
-        for cache, new in zip(self._cache, self._new, strict=True):
+        for cache, new in zip(self.cache, self._new, strict=True):
             cache[:, :, slots] = new[:, :, list(path)]
         self._new = None
 
@@ -299,14 +313,14 @@ class OpenVINOSession:
         if end > self._model.max_length:
             raise UnspoolError(f"the text exceeds the model's context of {self._model.max_length} tokens; shorten it")
         slots = self._model.sections.slots
-        keys, values = (entries[:, :, slots[start:stop]] for entries in other._cache)
+        keys, values = (entries[:, :, slots[start:stop]] for entries in other.cache)
         if rotate and begin != start:
             for layer, frequencies in zip(keys, self._model.frequencies, strict=True):
                 angles = (begin - start) * frequencies
                 rotary.turn(layer, np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
         self._length, self._new = end, None
         self._fit()
-        for cache, moved in zip(self._cache, (keys, values), strict=True):
+        for cache, moved in zip(self.cache, (keys, values), strict=True):
             cache[:, :, slots[begin:end]] = moved
 
     def keys_at(self, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> list[NDArray[np.float32]]:
@@ -321,7 +335,7 @@ class OpenVINOSession:
             "rows": np.zeros(0, dtype=np.int64),
             **dict.fromkeys(masks, self._additive(allowed)),
         }
-        _, (keys, _), *_ = self._model.infer(self._cache, inputs)
+        _, (keys, _), *_ = self._model.infer(self.cache, inputs)
         return list(keys[:, :, : len(ids)].copy())
 
     def _fit(self) -> None:
@@ -333,8 +347,8 @@ class OpenVINOSession:
         old = self._capacity
         if not least <= old <= most:
             capacity = min(most, -(-max(least, old + old // 8) // STEP) * STEP)
-            keys, values = self._cache
-            self._cache = _resized(keys, capacity), _resized(values, capacity)
+            keys, values = self.cache
+            self.cache = _resized(keys, capacity), _resized(values, capacity)
 
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self._length:
@@ -345,14 +359,14 @@ class OpenVINOSession:
 
     def fork(self) -> OpenVINOSession:
         twin = OpenVINOSession(self._model, self._hidden_states)
-        keys, values = self._cache
-        twin._cache = keys.copy(), values.copy()
+        keys, values = self.cache
+        twin.cache = keys.copy(), values.copy()
         twin._length = self._length
         return twin
 
     def close(self) -> None:
-        keys, values = self._cache
-        self._cache = keys[:0].copy(), values[:0].copy()
+        keys, values = self.cache
+        self.cache = keys[:0].copy(), values[:0].copy()
         self._new = None
 
 

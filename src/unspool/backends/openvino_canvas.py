@@ -52,7 +52,7 @@ class OpenVINODenoiser:
         """Keys and values for a canvas of this length, all zero."""
         info = self.graph.info
         shape = (info.layers, info.kv_heads, length)
-        return np.zeros((*shape, info.head_dim), np.float32), np.zeros((*shape, info.head_dim + 1), np.float32)
+        return np.zeros((*shape, info.head_dim), np.float32), np.zeros((*shape, info.value_dim + 1), np.float32)
 
     def open(self) -> OpenVINOCanvasSession:
         """A session without keys and values: its first pass must feed the whole canvas."""

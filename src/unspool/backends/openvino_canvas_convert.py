@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unspool.backends import conversions, store
+from unspool.backends.branching import SLIDING, windows
 from unspool.backends.diffusion_checkpoints import CANVAS, load_denoiser
 from unspool.backends.openvino_convert import FORMAT_VERSION, Weights, convert
 from unspool.backends.resolve import resolve
@@ -50,15 +51,18 @@ def converted(directory: Path, weights: str, report: Callable[[str], None]) -> P
 
 
 def _convert(directory: Path, final: Path, weights: Weights, report: Callable[[str], None]) -> None:
+    from unspool.backends.canvas_check import CanvasCheck  # imports torch, which a start of a converted model spares
     from unspool.backends.prepare import quiet
 
     report("reading the weights")
     with quiet():
         denoiser = load_denoiser(directory)
-        info = convert(denoiser.model.float(), final, weights, report)
-    if info.sliding_window:
-        raise UnsupportedError(
-            f"layers of {directory} see only {info.sliding_window} positions, not a whole canvas; use another model"
-        )
+        window = windows(denoiser.model).get(SLIDING)
+        if window:
+            raise UnsupportedError(
+                f"layers of {directory} see only {window} positions, not a whole canvas; use another model"
+            )
+        denoiser.model.float()
+        convert(denoiser.model, final, weights, report, lambda _, length, __: CanvasCheck(denoiser, length))
     about = {"mask_id": denoiser.mask_id, "eos_token_id": denoiser.eos_token_id, "shift": denoiser.shift}
     (final / CANVAS).write_text(json.dumps(about), encoding="utf-8")

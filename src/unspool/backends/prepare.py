@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import conversions, ends, gguf, gguf_header, losses, store
+from unspool.backends import conversions, ends, gguf, gguf_header, losses, store, tokenizer_files
 from unspool.backends.files import read_json, reason
 from unspool.backends.openvino_convert import FORMAT_VERSION, WEIGHTS, Weights
 from unspool.backends.resolve import ModelSource
+from unspool.backends.tokenizer import Tokenizer
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 Report = Callable[[str], None]
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 # What of transformers' warnings is not said: its table of weights, of which ``losses`` reads the facts and refuses, and
 # the loss of models that are not trained.
@@ -172,40 +171,49 @@ def torch_device(device: str) -> Any:
 
 
 def tokenizer_directory(source: ModelSource) -> Path:
-    """A directory with the tokenizer's files: the model's own, or for GGUF one in the cache, made on first use."""
-    if source.kind != "gguf":
-        return source.path
-    final = store.converted_dir() / source.key / "tokenizer"
+    """The directory in the cache with the tokenizer's files, made on first use. See ``tokenizer_files``.
+
+    Raises:
+        UnspoolError: if transformers cannot read the tokenizer, or unspool cannot do what it does.
+    """
+    final = store.converted_dir() / source.key / f"tokenizer-v{tokenizer_files.FORMAT_VERSION}"
     if not final.is_dir():
         with store.lock(f"convert-{source.key}", f"another process reads {source.name}; waiting for it"):
             if not final.is_dir():
-                with store.atomic_directory(final) as directory, quiet():
+                with store.atomic_directory(final) as directory:
                     save_tokenizer(source, directory)
     return final
 
 
-def save_tokenizer(source: ModelSource, directory: Path) -> None:
-    """Write the tokenizer's files to ``directory``."""
-    if source.kind != "gguf" and (source.path / "tokenizer.json").is_file():
-        for name in _TOKENIZER_FILES:
-            if (source.path / name).is_file():
-                shutil.copyfile(source.path / name, directory / name)
-        return
-    from transformers import AutoTokenizer
-
-    where, gguf = _location(source)
+def read_tokenizer(source: ModelSource, directory: Path) -> Tokenizer:
+    """The tokenizer whose files unspool wrote to ``directory``; they are made again if they are damaged or missing."""
     try:
-        AutoTokenizer.from_pretrained(where, local_files_only=True, **gguf).save_pretrained(directory)
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UnspoolError(f"cannot read the tokenizer of {source.name}: {reason}") from error
+        if not (directory / tokenizer_files.SETTINGS).is_file():
+            raise tokenizer_files.DamagedError(f"{directory} has no {tokenizer_files.SETTINGS}")
+        return Tokenizer(directory)
+    except tokenizer_files.DamagedError:
+        with store.lock(f"convert-{source.key}", f"another process reads {source.name}; waiting for it"):
+            save_tokenizer(source, directory)
+    return Tokenizer(directory)
 
 
-def _location(source: ModelSource) -> tuple[Path, dict[str, str]]:
+def directory_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a directory in Hugging Face layout, whatever model it holds; read by transformers once."""
+    digest = hashlib.sha256()
+    patterns = ("*.json", "*.jinja", "*/*.jinja", "*.model", "*.txt")
+    for file in sorted({file for pattern in patterns for file in path.glob(pattern)}):
+        digest.update(f"{file.relative_to(path)}\0{store.sha256_of(file)}\0".encode())
+    source = ModelSource("directory", path.name, path, digest.hexdigest())
+    return read_tokenizer(source, tokenizer_directory(source))
+
+
+def save_tokenizer(source: ModelSource, directory: Path) -> None:
+    """Write the tokenizer's files to ``directory``. Raises as ``tokenizer_directory`` does."""
     path = source.fetch()
     if source.kind == "gguf":
-        return path.parent, {"gguf_file": path.name}
-    return path, {}
+        tokenizer_files.make(path.parent, directory, path.name)
+    else:
+        tokenizer_files.make(path, directory)
 
 
 def _size(path: Path) -> int:

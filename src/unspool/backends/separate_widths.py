@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from unspool.backends.openvino_imports import imported
+
 _JOINED = ("hidden", "new_keys", "new_values")
 _AXES = (0, 2, 2)  # along which they have an entry a node
 
@@ -25,7 +27,7 @@ def separate(graph: Any, widths: Sequence[int]) -> None:
 
     The output layer stays outside, as one node: its result is too large to be copied.
     """
-    from openvino import opset13 as op
+    op = imported("openvino.opset13")
 
     # What is above the selection of rows is the head, which stays; the body ends where the rows are selected.
     selection = _output(graph, "hidden").get_node().input_value(0).get_node()
@@ -49,8 +51,8 @@ def separate(graph: Any, widths: Sequence[int]) -> None:
 
 def _branch(graph: Any, inputs: dict[str, Any], condition: Any) -> list[Any]:
     """Outputs of a copy of the body that runs under a condition; empty where it does not hold."""
-    import openvino as ov
-    from openvino import opset13 as op
+    ov = imported("openvino")
+    op = imported("openvino.opset13")
 
     copy = graph.clone()
     ends = [_output(copy, name).get_node().input_value(0) for name in _JOINED]
@@ -67,7 +69,7 @@ def _branch(graph: Any, inputs: dict[str, Any], condition: Any) -> list[Any]:
 
 
 def _empty(output: Any, axis: int) -> Any:
-    from openvino import opset13 as op
+    op = imported("openvino.opset13")
 
     shape = [0 if i == axis else size.get_length() for i, size in enumerate(output.partial_shape)]
     return op.constant(np.zeros(shape, np.float32))

@@ -71,7 +71,7 @@ def say(message: str) -> None:
 def lock(name: str, waiting: str) -> Iterator[None]:
     """Hold the lock ``name`` of the cache, across processes; a kill releases it.
 
-    Names in use: ``download-<model>`` and ``convert-<content key>``.
+    Names in use: ``download-<model>``, ``convert-<content key>`` and ``calibrate-<curve>``.
 
     Args:
         waiting: said on stderr if another process holds the lock.

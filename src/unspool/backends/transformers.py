@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from unspool.backends import rotary
+from unspool.backends.branching import SLIDING, max_length, windows
+from unspool.backends.conversion_check import TextCheck, one_line, refuse_difference
 from unspool.backends.torch_cache import PassCache, RowCache
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
-
-FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 class TransformersModel:
@@ -41,15 +41,44 @@ class TransformersModel:
 
     def __init__(self, model: PreTrainedModel, *, name: str) -> None:
         self.model = model
-        self.windows = _windows(model)
+        self.windows = windows(model)
         self._name = name
         self._config = model.config.get_text_config(decoder=True)
-        self._max_length = _max_length(self._config)
+        self._max_length = max_length(model)
+        _check_attention(model)
         parameters = inspect.signature(model.forward).parameters
         self.keeps_logits = "logits_to_keep" in parameters
         self.cache_name = "cache" if "cache" in parameters else "past_key_values"  # renamed in transformers 5.24
         # One pass over one token, because the logits can be wider than config.vocab_size where embeddings are padded.
-        self._vocab_size = int(self.open().score(TokenTree.chain([0])).logits.shape[1])
+        if model.is_backend_compatible():
+            self._vocab_size = int(self.open().score(TokenTree.chain([0])).logits.shape[1])
+        else:
+            self._vocab_size = self._compare()
+
+    def _compare(self) -> int:
+        """Compare a tree with the model's own forward, where transformers does not say that all its attention goes
+        through one interface: it may take no 4-D mask, or add what depends on slots. Returns the width of the logits.
+
+        Not done for the others, whose loading it would slow down by some passes: their forward is the one that runs,
+        and ``benchmarks/architectures.md`` holds one of each kind.
+        """
+        name = type(self.model).__name__
+        reference = TextCheck(self.model, self._max_length, self.windows.get(SLIDING))
+        before, self.windows = self.windows, {kind: w and reference.window for kind, w in self.windows.items()}
+        try:
+            refuse_difference(
+                reference.of_session(self.open(hidden_states=True)), "a token tree", name, self.model.dtype
+            )
+        except UnsupportedError:
+            raise
+        except Exception as error:  # the model's own code, which may raise anything
+            raise UnsupportedError(
+                f"{name} cannot score token trees: its attention does not go through transformers' attention interface "
+                f"({one_line(error)})"
+            ) from error
+        finally:
+            self.windows = before
+        return reference.vocab_size
 
     @classmethod
     def from_pretrained_model(cls, model: PreTrainedModel) -> TransformersModel:
@@ -294,47 +323,19 @@ def _numpy(values: torch.Tensor, rows: Sequence[int]) -> NDArray[Any]:
     return array
 
 
-def _windows(model: PreTrainedModel) -> dict[str, int | None]:
-    """Kinds of attention layers of the model, each with its window in positions, None for no window.
+def check(model: PreTrainedModel) -> None:
+    """Find out whether this backend can run the model.
 
     Raises:
-        UnsupportedError: if the model cannot score a tree exactly.
+        UnsupportedError: if it cannot, with the reason.
     """
-    name, config = type(model).__name__, model.config.get_text_config(decoder=True)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    window = getattr(config, "sliding_window", None)
-    if not kinds:  # transformers' own convention: without a list, a window holds for all layers
-        kinds = {FULL if window is None else SLIDING}
-    parameters = inspect.signature(model.forward).parameters
-    refusals = (
-        (model.config.is_encoder_decoder, "it is an encoder-decoder"),
-        (model._is_stateful, "its state is recurrent and cannot branch"),
-        (not kinds <= {FULL, SLIDING}, f"of its layers {sorted(kinds)} only full and sliding attention can branch"),
-        ("position_ids" not in parameters, "it takes no position ids"),
-        (not model.is_backend_compatible(), "its attention does not go through transformers' attention interface"),
-        (SLIDING in kinds and not isinstance(window, int), "its sliding layers have no single window"),
-    )
-    for refused, reason in refusals:
-        if refused:
-            raise UnsupportedError(
-                f"the transformers backend cannot score trees with {name}: {reason}; use another model"
-            )
-    if config._attn_implementation not in ("eager", "sdpa"):
+    TransformersModel(model, name="")
+
+
+def _check_attention(model: PreTrainedModel) -> None:
+    implementation = model.config.get_text_config(decoder=True)._attn_implementation
+    if implementation not in ("eager", "sdpa"):
         raise UnsupportedError(
-            f"attention {config._attn_implementation!r} takes no tree mask; load the model with "
-            "attn_implementation='sdpa' or 'eager'"
+            f"attention {implementation!r} takes no tree mask; load the model with attn_implementation='sdpa' or "
+            "'eager'"
         )
-    return {kind: window if kind == SLIDING else None for kind in sorted(kinds)}
-
-
-def _max_length(config: Any) -> int:
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is None:
-        raise UnsupportedError("the model's config has no max_position_embeddings; add it to config.json")
-    # These two change all rotary frequencies when the text outgrows the original length, also those of nodes above the
-    # one that does so; plain decoding would not have done that yet. Up to that length they are exact.
-    rope = getattr(config, "rope_parameters", None) or {}
-    for part in (rope, *rope.values()):  # one set of parameters, or one per kind of layer
-        if isinstance(part, dict) and part.get("rope_type") in ("longrope", "dynamic"):
-            limit = min(limit, part.get("original_max_position_embeddings") or limit)
-    return int(limit)

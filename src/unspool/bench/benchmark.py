@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -13,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from unspool.about import about, versions
 from unspool.backends import store
-from unspool.bench import suites, verdicts
+from unspool.bench import quality, suites, verdicts
 from unspool.bench.contestants import PEERS, PLAIN, Contestant, contestants
 from unspool.bench.engines import Settings
 from unspool.bench.partial import Partial
 from unspool.bench.process import ContestantError, Worker
 from unspool.bench.result import Bench
 from unspool.bench.runner import WARM_UP, Plan, Progress, measure
+from unspool.cpu import usable_cores
 from unspool.engine.options import GenerationOptions
 from unspool.errors import UnspoolError
+from unspool.files import check_file
 
 if TYPE_CHECKING:
     from unspool.backends.resolve import ModelSource
@@ -42,7 +43,7 @@ class Options:
         repeats: at least 1.
         max_new_tokens: at least 2, since a single token has no speed.
         temperature, seed: as in ``GenerationOptions``.
-        threads: of every contestant; None: the physical cores.
+        threads: of every contestant; None: the physical cores that this process may use.
         assistant_model: draft model, as ``unspool.load`` takes it, for the methods that need one.
     """
 
@@ -88,11 +89,20 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
     from unspool.bench.genai_export import directory
 
     chosen = contestants(options.methods, options.peers, options.weights, options.assistant_model)
+    left_out = {contestant.name: contestant.missing for contestant in chosen if contestant.missing is not None}
+    for contestant, why in left_out.items():
+        progress.say(f"{contestant} is left out: {why}")
+    chosen = [contestant for contestant in chosen if contestant.name not in left_out]
     suite = suites.load(options.suite, options.limit, options.seed)
     name = options.model or default_model()
     source = resolve(name)
-    check_output(json_file)
-    threads = options.threads or _cores()
+    assistant = None
+    if options.assistant_model is not None:
+        base, own = split_weights(options.assistant_model)
+        assistant = resolve(base)
+    if json_file is not None:
+        check_file(json_file)
+    threads = options.threads or usable_cores()
     header = asdict(options) | {
         "model": source.key,
         "suite": f"{suite.name} {_digest(suite)}",
@@ -101,9 +111,8 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
     }
     with closing(Partial(json_file, header, about())) as partial:
         tokenizer = _prepare(source, chosen, progress)
-        if options.assistant_model is not None:
-            base, own = split_weights(options.assistant_model)
-            prepare.converted(resolve(base), own or options.weights, progress.say)
+        if assistant is not None:
+            prepare.converted(assistant, own or options.weights, progress.say)
         ids = {"": _encode(tokenizer, WARM_UP)} | {p.id: _encode(tokenizer, p.text) for p in suite.prompts}
         settings = Settings(
             name, threads, max(map(len, ids.values())) + options.max_new_tokens, options.assistant_model
@@ -148,8 +157,9 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
             options={
                 key: getattr(options, key)
                 for key in ("limit", "repeats", "seed", "max_new_tokens", "temperature", "assistant_model")
-            },
-            left_out=measured.left_out,
+            }
+            | quality.protection(suite.prompts),
+            left_out=left_out | measured.left_out,
             curve=curve,
             memory={name: peak for name, peak in partial.memory.items() if name in measured.settings},
             verdicts=judged,
@@ -162,22 +172,11 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
     return bench
 
 
-def check_output(file: Path | None) -> None:
-    """Refuse an output file that could not be written, before hours of work.
-
-    Raises:
-        UnspoolError: if its directory does not exist or cannot be written.
-    """
-    if file is not None and (not os.access(file.absolute().parent, os.W_OK) or file.is_dir()):
-        raise UnspoolError(f"cannot write {file}; name a file in a directory that exists and can be written")
-
-
 def _prepare(source: ModelSource, chosen: Sequence[Contestant], progress: Progress) -> Tokenizer:
     """Convert what is not converted yet: in a contestant's process it would count to its memory."""
     from unspool.backends import prepare
-    from unspool.backends.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer(prepare.tokenizer_directory(source))
+    tokenizer = prepare.read_tokenizer(source, prepare.tokenizer_directory(source))
     for weights in dict.fromkeys(contestant.weights for contestant in chosen if contestant.weights is not None):
         prepare.converted(source, weights, progress.say)
     return tokenizer
@@ -212,9 +211,3 @@ def _calibrate(
 
 def _digest(suite: suites.Suite) -> str:
     return hashlib.sha256(repr(suite.prompts).encode()).hexdigest()[:16]
-
-
-def _cores() -> int:
-    import psutil
-
-    return psutil.cpu_count(logical=False) or 1

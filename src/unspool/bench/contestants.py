@@ -45,8 +45,8 @@ class Contestant:
     """A row of the table.
 
     Attributes:
-        name: ``method``, ``method@weights`` where the weights are not the default ones, or a peer's name, with ``@N``
-            where its prompt lookup drafts another number of tokens than its default.
+        name: the method's label, ``label@weights`` where the weights are not the default ones, or a peer's name, with
+            ``@N`` where its prompt lookup drafts another number of tokens than its default.
         method, weights: None for a peer, whose weights are its own affair.
     """
 
@@ -98,11 +98,12 @@ def contestants(
     chosen: dict[str, Contestant] = {}
     for text in (PLAIN, *names):
         method, _, own = text.partition("@")
-        check_assisted(find(method, "drafter"), assistant)
+        row = find(method, "drafter")
+        check_assisted(row, assistant)
         used = own or weights
         if used not in WEIGHTS:
             raise UnknownNameError("weight format", used, WEIGHTS)
-        name = method if used == weights else f"{method}@{used}"
+        name = row.label if used == weights else f"{row.label}@{used}"
         chosen[name] = Contestant(name, method, used)
     for name in peers:
         peer, at, number = name.partition("@")

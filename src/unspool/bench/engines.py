@@ -135,6 +135,7 @@ class Unspool:
             options=options,
             eos=frozenset(task.eos),
             method=self.method,
+            assistants=(around.assistant,) if around.assistant else (),
         )
         events: list[Event] = []
         for event in decode(model.language_model, [request]):

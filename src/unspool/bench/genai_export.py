@@ -17,6 +17,7 @@ from typing import Any
 
 from unspool.backends import conversions, prepare, store
 from unspool.backends.openvino_convert import eos_token_ids
+from unspool.backends.openvino_imports import imported
 from unspool.backends.resolve import ModelSource
 from unspool.errors import UnsupportedError
 
@@ -44,18 +45,20 @@ def exported(source: ModelSource) -> Path:
 
 
 def _export(source: ModelSource, directory: Path) -> None:
-    import openvino as ov
-    import openvino_tokenizers  # type: ignore[import-untyped, import-not-found, unused-ignore]
     from transformers import AutoTokenizer
 
+    ov, openvino_tokenizers = imported("openvino"), imported("openvino_tokenizers")
     model = prepare.load_torch(source)
-    prepare.save_tokenizer(source, directory)
+    path = source.fetch()
+    gguf = {"gguf_file": path.name} if source.kind == "gguf" else {}
+    where = path.parent if gguf else path
+    tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True, trust_remote_code=False, **gguf)
+    tokenizer.save_pretrained(directory)
     model.config.save_pretrained(directory)
     # Greedy and nothing else: penalties of a model's own generation configuration would change the text.
     settings = {"do_sample": False, "eos_token_id": list(eos_token_ids(model))}
     (directory / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
     ov.save_model(_compress(_trace(model)), directory / "openvino_model.xml", compress_to_fp16=False)
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     for graph, name in zip(
         openvino_tokenizers.convert_tokenizer(tokenizer, with_detokenizer=True),
         ("openvino_tokenizer.xml", "openvino_detokenizer.xml"),
@@ -65,18 +68,16 @@ def _export(source: ModelSource, directory: Path) -> None:
 
 
 def _compress(graph: Any) -> Any:
-    import nncf
-
+    nncf = imported("nncf")
     logging.getLogger("nncf").setLevel(logging.WARNING)
     return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)
 
 
 def _trace(model: Any) -> Any:
-    import openvino as ov
     import torch
-    from openvino._offline_transformations import apply_make_stateful_transformation
     from transformers import AttentionInterface
 
+    ov, transformations = imported("openvino"), imported("openvino._offline_transformations")
     config = model.config.get_text_config()
     if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
         raise UnsupportedError(
@@ -150,7 +151,7 @@ def _trace(model: Any) -> Any:
         port.get_node().set_friendly_name(name)
     for port, name in zip(graph.outputs, ["logits", *presents], strict=True):
         port.get_tensor().set_names({name})
-    apply_make_stateful_transformation(graph, dict(zip(states, presents, strict=True)))
+    transformations.apply_make_stateful_transformation(graph, dict(zip(states, presents, strict=True)))
     _start_empty(graph, kv_heads, dim)
     return graph
 
@@ -158,8 +159,8 @@ def _trace(model: Any) -> Any:
 def _start_empty(graph: Any, kv_heads: int, dim: int) -> None:
     """Give every state its first value: no positions, for as many sequences as ``input_ids`` has rows."""
     import numpy as np
-    from openvino import opset13 as ops
 
+    ops = imported("openvino.opset13")
     size = ops.shape_of(graph.input("input_ids"), output_type="i64")
     rows = ops.gather(size, ops.constant(np.array([0])), ops.constant(np.array(0)))
     empty = ops.concat([rows, ops.constant(np.array([kv_heads, 0, dim]))], axis=0)

@@ -30,11 +30,11 @@ class OpenVINOGenAI(_Peer):
     """
 
     def __init__(self, settings: Settings, num_assistant_tokens: int | None) -> None:
-        import openvino_genai
-
+        from unspool.backends.openvino_imports import imported
         from unspool.backends.resolve import resolve
         from unspool.bench.genai_export import exported
 
+        openvino_genai = imported("openvino_genai")
         directory = str(exported(resolve(settings.model)))
         lookup = {"prompt_lookup": True} if num_assistant_tokens else {}
         self.num_assistant_tokens = num_assistant_tokens
@@ -50,9 +50,10 @@ class OpenVINOGenAI(_Peer):
 
     def decode(self, task: Task) -> Decoded:
         import numpy as np
-        import openvino as ov
-        import openvino_genai
 
+        from unspool.backends.openvino_imports import imported
+
+        ov, openvino_genai = imported("openvino"), imported("openvino_genai")
         config = openvino_genai.GenerationConfig()
         config.do_sample = False
         config.max_new_tokens = task.max_new_tokens
@@ -66,7 +67,7 @@ class OpenVINOGenAI(_Peer):
         inputs = openvino_genai.TokenizedInputs(ov.Tensor(prompt), ov.Tensor(np.ones_like(prompt)))
         clock = Clock()
 
-        class Streamer(openvino_genai.StreamerBase):  # type: ignore[misc]
+        class Streamer(openvino_genai.StreamerBase):  # type: ignore[misc, name-defined]
             def write(self, token: int | list[int]) -> Any:
                 clock.emit([token] if isinstance(token, int) else token)
                 return openvino_genai.StreamingStatus.RUNNING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from unspool.bench import sandbox
@@ -45,6 +45,11 @@ def score(prompt: Prompt, answer: str) -> float | None:
     if prompt.checker is None:
         return None
     return float(CHECKERS[prompt.checker](answer, prompt.reference))
+
+
+def protection(prompts: Iterable[Prompt]) -> dict[str, list[str]]:
+    """For results: the kernel's guards over the programs that are run to check these prompts; empty if none is run."""
+    return {"sandbox": list(sandbox.guards())} if any(p.checker == "humaneval" for p in prompts) else {}
 
 
 def is_json(answer: str, _reference: str = "") -> bool:

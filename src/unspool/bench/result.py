@@ -54,7 +54,8 @@ class Bench:
         model: name.
         suite: name, or the file's.
         settings: effective settings by contestant (backend, weights, threads, versions).
-        options: limit, repeats, seed, max_new_tokens, temperature.
+        options: limit, repeats, seed, max_new_tokens, temperature; ``sandbox``, the kernel's guards, where
+            programs were run.
         left_out: contestants that could not take part, and why.
         curve: the cost curve (``asdict`` of ``CostCurve``), None without unspool contestants.
         memory: peak resident bytes by contestant.

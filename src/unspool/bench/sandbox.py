@@ -2,16 +2,15 @@
 directory only.
 
 The program runs in a fresh isolated interpreter (``-I``) in a temporary directory. Two layers stop what it must not do:
-- the kernel: limits (``setrlimit``), a process group that is killed, a filter of system calls that refuses other
-  processes, signals and sockets (seccomp), files that can be written below the directory only (Landlock), and an empty
-  network namespace where ``unshare`` is allowed;
+- the kernel: limits (``setrlimit``), a process group that is killed, and the guards of ``GUARDS``;
 - the interpreter: an audit hook that refuses the same with a message, and native libraries.
-Where a kernel lacks a part of the first layer, ``Outcome.unguarded`` names it and a warning is given once.
+Where a kernel lacks a guard, ``Outcome.guards`` does not name it, ``Outcome.unguarded`` tells what that leaves to the
+hook, and a warning is given once.
 
 That guards against accidents of a model, not against an attacker who knows the interpreter. Not defended: files that
-the user may read can be read; mode, owner and times of files elsewhere are kept by the hook alone; many small files
-fill the disk until time is up; several threads share the processor; a program that finds this module's frames can claim
-to have passed; and whatever a fault of the kernel or of a native extension module opens.
+the user may read can be read; many small files fill the disk until time is up; several threads share the processor; a
+program that finds this module's frames can claim to have passed; and whatever a fault of the kernel or of a native
+extension module opens.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +35,15 @@ SECONDS = 5.0
 MEMORY = 1 << 30
 _JAIL = Path(__file__).with_name("jail.py")
 
+GUARDS = {
+    "calls": "a filter of system calls (seccomp): no other process, no signal, no socket, no other's priority",
+    "files": "Landlock: files are written below the directory only",
+    "mounts": "every file system but the directory is read-only: mode, owner, times and attributes stay",
+    "pids": "a namespace of processes: others have no number, and all end with the program",
+    "network": "an empty network namespace",
+}
+"""What a kernel may keep a program from, by the names of ``Outcome.guards``."""
+
 Reason = Literal["passed", "failed", "time", "memory", "output", "refused", "crashed"]
 
 
@@ -50,13 +57,26 @@ class Outcome:
             ``crashed`` (the interpreter died).
         detail: the exception, the limit or the signal, in one line; empty if it passed.
         refused: what the audit hook refused, by the names of Python's audit events; also where the program went on.
-        unguarded: what only the audit hook keeps it from on this system: ``processes``, ``network``, ``files``.
+        guards: which of ``GUARDS`` were in force.
     """
 
     reason: Reason
     detail: str
     refused: tuple[str, ...]
-    unguarded: tuple[str, ...]
+    guards: tuple[str, ...]
+
+    @property
+    def unguarded(self) -> tuple[str, ...]:
+        """What only the audit hook kept it from: ``processes``, ``signals``, ``network``, ``files``, ``attributes``."""
+        guards = set(self.guards)
+        needs = {
+            "processes": {"calls"},
+            "signals": {"calls", "pids"},
+            "network": {"calls", "network"},
+            "files": {"files", "mounts"},
+            "attributes": {"mounts"},
+        }
+        return tuple(what for what, enough in needs.items() if not enough & guards)
 
     @property
     def passed(self) -> bool:
@@ -91,42 +111,53 @@ def execute(program: str, seconds: float = SECONDS, memory: int = MEMORY) -> Out
     require()
     # The program has ended well only if this comes back, so leaving early with code 0 is no success.
     token = secrets.token_hex(16)
-    # Its reports and its output go to files without a name, which the limit on the size of files bounds as well.
-    with (
-        tempfile.TemporaryDirectory(prefix="unspool-") as directory,
-        tempfile.TemporaryFile() as reports,
-        tempfile.TemporaryFile() as output,
-    ):
-        isolated = _without_network()
-        process = subprocess.Popen(
-            [*isolated, sys.executable, "-I", "-B", str(_JAIL)],
-            stdin=subprocess.PIPE,
-            stdout=reports,
-            stderr=output,
-            cwd=directory,
-            env={"HOME": directory, "TMPDIR": directory, "PATH": os.defpath, "OPENBLAS_NUM_THREADS": "1"},
-            encoding="utf-8",
-            errors="surrogatepass",
-            start_new_session=True,
-        )
-        order = {"program": program, "token": token, "memory": memory, "seconds": seconds, "directory": directory}
-        late = False
-        try:
-            process.communicate(json.dumps(order), timeout=seconds)
-        except subprocess.TimeoutExpired:
-            late = True
-        finally:
-            _kill(process)
-        reports.seek(0)
-        told = _reports(reports.read().decode("utf-8", "replace"), token)
-    unguarded = tuple(what for what in told.get("unguarded", ()) if not (what == "network" and isolated))
-    if unguarded:
-        _warn(unguarded)
-    reason, detail = _verdict(told, process.returncode, f"it took longer than {seconds:g} s" if late else "")
-    return Outcome(reason, detail, tuple(told.get("refused", ())), unguarded)
+    directory = tempfile.mkdtemp(prefix="unspool-")
+    try:
+        # Its reports and its output go to files without a name, which the limit on the size of files bounds as well.
+        with tempfile.TemporaryFile() as reports, tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-B", str(_JAIL)],
+                stdin=subprocess.PIPE,
+                stdout=reports,
+                stderr=output,
+                cwd=directory,
+                env={"HOME": directory, "TMPDIR": directory, "PATH": os.defpath, "OPENBLAS_NUM_THREADS": "1"},
+                encoding="utf-8",
+                errors="surrogatepass",
+                start_new_session=True,
+            )
+            order = {"program": program, "token": token, "memory": memory, "seconds": seconds, "directory": directory}
+            late = False
+            try:
+                process.communicate(json.dumps(order), timeout=seconds)
+            except subprocess.TimeoutExpired:
+                late = True
+            finally:
+                _kill(process)
+            reports.seek(0)
+            told = _reports(reports.read().decode("utf-8", "replace"), token)
+    finally:
+        _remove(directory)
+    reason, detail = _verdict(
+        told, told.get("code", process.returncode), f"it took longer than {seconds:g} s" if late else ""
+    )
+    outcome = Outcome(reason, detail, tuple(told.get("refused", ())), tuple(told.get("guards", ())))
+    if "guards" in told and outcome.unguarded:
+        _warn(outcome.unguarded)
+    return outcome
 
 
-def _verdict(told: dict[str, Any], code: int, late: str) -> tuple[Reason, str]:
+@cache
+def guards() -> tuple[str, ...]:
+    """Which of ``GUARDS`` are in force on this system, told by an empty program; for results.
+
+    Raises:
+        UnsupportedError: outside Linux.
+    """
+    return execute("", 60.0).guards
+
+
+def _verdict(told: dict[str, Any], code: Any, late: str) -> tuple[Reason, str]:
     if late or code == -signal.SIGXCPU:
         return "time", late or "it computed for too long"
     if "reason" in told:
@@ -152,21 +183,51 @@ def _kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+def _remove(directory: str) -> None:
+    """Remove a directory, however deep: one step down or up at a time, so that no path and no stack of calls grows."""
+    try:
+        place = _enter(None, directory)
+    except FileNotFoundError:
+        return  # the program did it
+    waiting = [_empty(place)]  # by level, the directories that are left
+    while True:
+        if waiting[-1]:
+            place = _enter(place, waiting[-1][-1])
+            waiting.append(_empty(place))
+            continue
+        waiting.pop()
+        if not waiting:
+            break
+        place = _enter(place, "..")
+        os.rmdir(waiting[-1].pop(), dir_fd=place)
+    os.close(place)
+    Path(directory).rmdir()
+
+
+def _enter(place: int | None, name: str) -> int:
+    """A directory's descriptor in place of ``place``; its owner may always change it from now on."""
+    os.chmod(name, 0o700, dir_fd=place)
+    entered = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
+    if place is not None:
+        os.close(place)
+    return entered
+
+
+def _empty(place: int) -> list[str]:
+    """Remove all that a directory holds but for directories, and give these."""
+    with os.scandir(place) as entries:
+        held = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in held:
+        if not is_directory:
+            os.unlink(name, dir_fd=place)
+    return [name for name, is_directory in held if is_directory]
+
+
 @cache
 def _warn(unguarded: tuple[str, ...]) -> None:
     warnings.warn(
         f"programs of a model run without the kernel's guard over {', '.join(unguarded)}: this system lacks seccomp, "
-        "Landlock or user namespaces; only Python's audit hook stops them",
+        "Landlock or namespaces; only Python's audit hook stops them",
         RuntimeWarning,
         stacklevel=3,
     )
-
-
-@cache
-def _without_network() -> tuple[str, ...]:
-    """The command that takes the network away from a process, empty where the system has none or forbids it."""
-    command = ("unshare", "--map-root-user", "--net")
-    if shutil.which(command[0]) is None:
-        return ()
-    probe = subprocess.run([*command, "true"], capture_output=True, check=False)
-    return command if probe.returncode == 0 else ()

@@ -49,7 +49,10 @@ def load(name: str, limit: int | None = None, seed: int = 0) -> Suite:
     Raises:
         UnspoolError: for a name that is neither, a file with a bad line, or a package that is not installed.
     """
-    parts = [_load(part.strip()) for part in name.split(",")]
+    names = [part.strip() for part in name.split(",")]
+    if not all(names):
+        raise UnspoolError(f"there is an empty name in the suites {name!r}; separate them by single commas")
+    parts = [_load(part) for part in names]
     suite = Suite(
         ",".join(part.name for part in parts),
         [prompt for part in parts for prompt in part.prompts],

@@ -13,6 +13,8 @@ from unspool.cache import pie
 from unspool.cache.pie import Change, Mode, Origins, PieOptions, Refresh
 from unspool.engine.contracts import Ability
 from unspool.engine.loop import decode, extend
+from unspool.engine.turns import turn
+from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError, UnsupportedError
 
 
@@ -63,7 +65,8 @@ class EditableText:
         self.text = text
         self.tokens = self._encode(text)
         self._session = model.language_model.open()
-        extend(self._session, self.tokens[:-1])
+        with turn(model.language_model):
+            extend(self._session, self.tokens[:-1])
         self._exact = self._session.length
 
     @property
@@ -136,7 +139,8 @@ class EditableText:
         self._session.close()
 
     def _follow(self, begin: float, text: str, tokens: list[int], made_of: Origins) -> Edit:
-        session = pie.rebuild(self._session, tokens, made_of, rotate=self._options.mode != "conflict")
+        with turn(self._model.language_model):
+            session = pie.rebuild(self._session, tokens, made_of, rotate=self._options.mode != "conflict")
         self._session.close()
         self.text, self.tokens, self._session = text, tokens, session
         self._exact = pie.exact_length(made_of, self._exact)
@@ -155,10 +159,10 @@ class EditableText:
 
     def _ends(self, tokens: Sequence[int]) -> list[int]:
         """Where each token ends, in characters; a character of several tokens belongs to the last of them."""
-        stream = self._model.tokenizer.stream()
-        return list(accumulate(len(stream.push(token)) for token in tokens))
+        return list(accumulate(len(piece) for piece in self._model.tokenizer.pieces(tokens)))
 
 
+@typed_options("model", "text")
 def edit(
     model: Model,
     text: str,

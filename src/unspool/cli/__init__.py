@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+import traceback
+from io import TextIOWrapper
+from typing import Annotated, Any
 
 import typer
 
@@ -24,12 +26,20 @@ from unspool.cli import (
     train,
     view,
 )
+from unspool.cli.command import App
+from unspool.cpu import usable_cores
 from unspool.errors import UnspoolError
 
-app = typer.Typer(
+_UsageError: Any = typer.BadParameter.__base__
+"""Of click, which typer brings along under another name since 0.2x."""
+
+app = App(
     name="unspool",
     help="Decode language models by every published method: the same text sooner, or a better text, "
-    "and the proof of which of the two it is.",
+    "and the proof of which of the two it is.\n\n"
+    "What a command makes goes to standard output, what it does to standard error. Exit codes: 0 done; 1 a fault that "
+    "`prove` found; 2 a mistake in the call or its surroundings, told in one line; 3 a text that was cut before it "
+    "fitted its schema, regex, grammar or choices; 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -64,13 +74,48 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: errors of the user become one line and exit code 2; typer ends on Ctrl-C with 130."""
+    """Entry point: a mistake of the user becomes one line on stderr and exit code 2, see ``unspool --help``."""
+    _prepare_streams()
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))  # torch would not look at a container's quota
     try:
-        app(standalone_mode=True)
+        code = app(prog_name="unspool", standalone_mode=False) or 0
+        sys.stdout.flush()
     except UnspoolError as error:
-        print(f"unspool: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:
-        # The reader of a pipe left; Python would complain again while closing stdout.
+        code = _failed(2, str(error))
+    except _UsageError as error:
+        code = _failed(2, _usage(error)) if error.format_message() else 2  # without a message the help was printed
+    except (BrokenPipeError, SystemExit):
+        # The reader of a pipe left; typer answers that with SystemExit, Python would complain again while closing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        code = 141
+    except KeyboardInterrupt:
+        code = 130
+    except OSError as error:
+        file = f"{error.filename}: " if error.filename is not None else ""
+        code = _failed(2, f"{file}{error.strerror or error}", error)
+    except MemoryError as error:
+        code = _failed(2, "out of memory; take a smaller model or weights of fewer bits (--weights int4)", error)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        code = _failed(1, f"internal error: {what} (please report it; UNSPOOL_TRACEBACK=1 shows where)", error)
+    sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """Show what the terminal's encoding lacks as a question mark, on stderr as an escape: no text is lost for it."""
+    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=errors)
+
+
+def _usage(error: Any) -> str:
+    where = error.ctx.command_path if error.ctx else "unspool"
+    return f"{error.format_message().rstrip('.')}; see {where} --help"
+
+
+def _failed(code: int, message: str, error: BaseException | None = None) -> int:
+    """Print one line; with ``UNSPOOL_TRACEBACK`` also where an unexpected ``error`` came from."""
+    if error is not None and os.environ.get("UNSPOOL_TRACEBACK"):
+        traceback.print_exception(error)
+    print(f"unspool: {' '.join(message.split())}", file=sys.stderr)
+    return code

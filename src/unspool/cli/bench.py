@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from unspool.cli.common import AssistantOption, ModelOption, ThreadsOption
+from unspool.cli.common import AssistantOption, ModelOption, ThreadsOption, names_of
 
 
 def bench(
@@ -68,13 +68,14 @@ def bench(
 
     from unspool.about import command_line
     from unspool.bench import spec_bench, suites, table
-    from unspool.bench.benchmark import Options, benchmark, check_output
+    from unspool.bench.benchmark import Options, benchmark
     from unspool.bench.progress import Screen
+    from unspool.files import check_directory, check_file
 
     options = Options(
         model=model,
-        methods=_names(methods),
-        peers=_names(peers),
+        methods=names_of(methods, "--methods"),
+        peers=names_of(peers, "--peers") if peers else [],
         weights=weights,
         suite=suite,
         limit=limit,
@@ -86,7 +87,10 @@ def bench(
         assistant_model=assistant_model,
     )
     for file in (json_file, html_file):
-        check_output(file)
+        if file is not None:
+            check_file(file)
+    if answers is not None:
+        check_directory(answers)
     try:
         with Screen() as screen:
             result = benchmark(options, command_line(sys.argv[1:]), screen, json_file)
@@ -101,7 +105,3 @@ def bench(
 
         html.write([result], html_file)
     table.show(result, Console())
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from unspool.cli.common import (
     ThreadsOption,
     WeightsOption,
     loaded,
+    print_json,
 )
 
 
@@ -31,6 +31,9 @@ def calibrate(
     `auto` measures on first use and whenever machine, threads, weights or versions change; run this to measure anew,
     for example because the machine was busy then.
     """
+    from unspool.backends import store
+
+    store.make_directory(store.calibration_dir())  # a cache that cannot be written is told before the work
     with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,7 +45,7 @@ def calibrate(
             curve = decoder.cost_curve(progress=lambda done: bar.update(task, completed=done), fresh=True)
         settings = decoder.language_model.settings
     if as_json:
-        typer.echo(json.dumps({"model": decoder.name, "settings": settings, "curve": asdict(curve)}, indent=1))
+        print_json({"model": decoder.name, "settings": settings, "curve": asdict(curve)})
         return
     table = Table(title=f"{decoder.name}: milliseconds a pass ({', '.join(settings.values())})")
     table.add_column("nodes", justify="right")

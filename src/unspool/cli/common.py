@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unspool.errors import UnspoolError
+from unspool.files import decoded, read_text
 
 if TYPE_CHECKING:
     from unspool.api import Model
@@ -47,7 +50,12 @@ WeightsOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="Threads, for openvino. Default: the physical cores.", show_default=False)
+    int | None,
+    typer.Option(
+        min=1,
+        help="Threads, for openvino. Default: the physical cores that the process may use.",
+        show_default=False,
+    ),
 ]
 DeviceOption = Annotated[
     str | None, typer.Option(help="torch device, for transformers. Default: cpu.", show_default=False)
@@ -131,6 +139,24 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
         yield draw
 
 
+def print_json(data: Any) -> None:
+    """Print machine-readable data: as ASCII where the terminal's encoding lacks characters, since none may be lost."""
+    is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    print(json.dumps(data, indent=1, ensure_ascii=not is_utf8))
+
+
+def names_of(text: str, option: str) -> list[str]:
+    """The names in a list that commas separate.
+
+    Raises:
+        UnspoolError: for an empty one.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UnspoolError(f"{option} holds an empty name in {text!r}; separate names by single commas")
+    return names
+
+
 def read_prompt(prompt: str | None, file: Path | None, what: str = "prompt") -> str:
     """The argument, a file's text, or standard input; ``what`` it is, for errors."""
     if prompt is not None and file is not None:
@@ -142,14 +168,8 @@ def read_prompt(prompt: str | None, file: Path | None, what: str = "prompt") -> 
             raise UnspoolError(
                 f'no {what}; give it as an argument, with --file, or on standard input: echo "…" | unspool …'
             )
-        prompt = sys.stdin.read()
+        # Bytes: what the terminal's encoding makes of them may be no text.
+        prompt = decoded(sys.stdin.buffer.read(), f"the {what} on standard input")
     if not prompt.strip():
         raise UnspoolError(f"the {what} is empty; give some text")
     return prompt
-
-
-def read_text(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnspoolError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error

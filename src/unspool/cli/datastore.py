@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unspool.cli.common import ModelOption
+from unspool.cli.command import App
+from unspool.cli.common import ModelOption, print_json
 from unspool.errors import UnspoolError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from unspool.backends.tokenizer import Tokenizer
 
-app = typer.Typer(help="Make a corpus that `rasd` retrieves drafts from, or look at one.", no_args_is_help=True)
+app = App(help="Make a corpus that `rasd` retrieves drafts from, or look at one.", no_args_is_help=True)
 
 
 @app.command()
@@ -50,6 +51,11 @@ def build(
 
     check_new(output)
     files = list(_files(paths))
+    for file in files:
+        if file.named:
+            _text(file.path)  # told before the model is fetched
+    if not files:
+        raise UnspoolError(f"there is no file in {', '.join(map(str, paths))}; name files of UTF-8 text")
     name, tokenizer = _tokenizer(model)
     reader = _Reader(name, tokenizer)
     with _bars("reading", "sorting") as (reading, sorting):
@@ -82,7 +88,7 @@ def info(
             "documents": opened.count,
             "bytes": size,
         }
-        typer.echo(json.dumps(data, indent=1))
+        print_json(data)
         return
     typer.echo(f"{path}: {len(opened)} tokens, {opened.count} documents, {store.format_bytes(size)}")
     typer.echo(f"for models with the tokenizer of {opened.model or 'an unknown model'}")
@@ -112,6 +118,25 @@ def _files(paths: Iterable[Path]) -> Iterator[_File]:
                 yield file
 
 
+class NoTextError(UnspoolError):
+    """A file that holds no UTF-8 text."""
+
+
+def _text(path: Path) -> str:
+    """The whole text of a file; raises ``NoTextError`` if it is none."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnspoolError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        text = data.decode("utf-8-sig")
+        if "\0" in text:
+            raise ValueError("a byte of 0")
+    except ValueError as error:
+        raise NoTextError(f"{path} is no UTF-8 text; leave it out, or convert it") from error
+    return text
+
+
 def _below(directory: Path) -> Iterator[Path]:
     for parent, directories, names in os.walk(directory):
         directories[:] = sorted(name for name in directories if not name.startswith("."))
@@ -132,16 +157,12 @@ class _Reader:
         for done, file in enumerate(files):
             progress(done / len(files))
             try:
-                text = file.path.read_bytes().decode("utf-8")
-                if "\0" in text:
-                    raise ValueError("a byte of 0")
-            except ValueError as error:
+                text = _text(file.path)
+            except NoTextError:
                 if file.named:
-                    raise UnspoolError(f"{file.path} is no UTF-8 text; leave it out, or convert it") from error
+                    raise
                 self.skipped += 1
                 continue
-            except OSError as error:
-                raise UnspoolError(f"cannot read {file.path}: {error.strerror}") from error
             documents.append(array("i", self._ids(file.path, text)))
         progress(1.0)
         return documents
@@ -198,9 +219,8 @@ def _told(progress: Progress, task: TaskID, done: float) -> None:
 
 def _tokenizer(model: str | None) -> tuple[str, Tokenizer]:
     from unspool.backends.catalogue import default_model
-    from unspool.backends.prepare import tokenizer_directory
+    from unspool.backends.prepare import read_tokenizer, tokenizer_directory
     from unspool.backends.resolve import resolve
-    from unspool.backends.tokenizer import Tokenizer
 
     source = resolve(model or default_model())
-    return source.name, Tokenizer(tokenizer_directory(source))
+    return source.name, read_tokenizer(source, tokenizer_directory(source))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +15,7 @@ from unspool.cli.common import (
     ThreadsOption,
     WeightsOption,
     loaded,
+    print_json,
     read_prompt,
 )
 
@@ -61,7 +61,7 @@ def extract(
     with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
         found = api.extract(decoder, question, text, top_k=top_k, max_span_tokens=max_span_tokens)
     if as_json:
-        print(json.dumps(_as_json(decoder.name, found), indent=1, ensure_ascii=False))
+        print_json(_as_json(decoder.name, found))
         return
     for span in found.spans:
         # A span may hold line breaks of the passage.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unspool.cli.common import Status, bars
+from unspool.cli.common import Status, bars, names_of
 from unspool.errors import UnspoolError
 
 if TYPE_CHECKING:
@@ -43,16 +43,17 @@ def frontier(
     from unspool.about import about, command_line
     from unspool.backends import store
     from unspool.backends.diffusion_models import find, task_set
-    from unspool.bench.benchmark import check_output
     from unspool.canvas_api import load_diffusion
     from unspool.diffusion.frontier import REFERENCE, Frontier, measure, swept
     from unspool.diffusion.learn2pd import FILE
+    from unspool.files import check_file
     from unspool.training.canvas_model import TASK_SETS
 
     for file in (json_file, html_file):
-        check_output(file)
+        if file is not None:
+            check_file(file)
     tasks = TASK_SETS[task_set(find(model))]
-    wanted = [name.strip() for name in methods.split(",") if name.strip()]
+    wanted = names_of(methods, "--methods") if methods else []
     settings = swept("\n" in tasks.symbols, (find(model) / FILE).is_file())
     lines = dict.fromkeys(setting.line for setting in settings)
     for name in wanted:
@@ -65,8 +66,7 @@ def frontier(
 
     torch.set_num_threads(threads)
     with Status() as status:
-        status.say(f"loading {model}")
-        decoder = load_diffusion(model)
+        decoder = load_diffusion(model, report=status.say)
     start = about()
     with bars() as progress:
         points = measure(decoder, tasks, settings, questions, progress)

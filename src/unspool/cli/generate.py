@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,15 +19,19 @@ from unspool.cli.common import (
     ThreadsOption,
     WeightsOption,
     loaded,
+    print_json,
     read_prompt,
-    read_text,
 )
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.files import check_file, parse_json, read_text
 
 if TYPE_CHECKING:
     from unspool.api import Model, Result
 
 _LENGTH = 256
+
+CUT = 3
+"""Exit code where the text under a grammar is not complete."""
 
 _ALTERNATIVES = 8
 """Best tokens that a trace lists for each emitted one."""
@@ -140,6 +143,7 @@ def generate(
     """Decode a prompt and stream the text.
 
     One line follows on stderr: tokens, tokens/s, mean accepted tokens a pass (bonus included), passes, method.
+    Exit code 3 if a text under a schema, regex, grammar or choices was cut before it was complete.
 
     Examples:
 
@@ -197,7 +201,7 @@ def generate(
             "max_new_tokens": max_new_tokens,
             "temperature": temperature,
             "seed": seed,
-            "grammar": read_text(grammar) if grammar else None,
+            "grammar": None if grammar is None else read_text(grammar),
             **on_canvas,
         }
         loading = {"device": device, "backend": backend, "weights": weights, "threads": threads}
@@ -229,13 +233,15 @@ def generate(
         MonitorOptions(monitor)
         options |= {"constraint": "monitor", "constraint_options": {"project": monitor}}
         chat = chat or False
-    from unspool.methods import check_assisted, find
+    from unspool.methods import check_acceptance, check_assisted, check_installed, find
 
     check_assisted(find(method, "drafter"), assistant_model)
     if acceptance is not None:
-        find(acceptance, "acceptance")
+        check_acceptance(find(acceptance, "acceptance"), temperature == 0)
     for name in shaper or ():
-        find(name, "shaper")
+        check_installed(find(name, "shaper"))
+    if monitor is not None:
+        check_installed(find("monitor", "constraint"))
     _check_trace(trace, view)
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
     with loaded(
@@ -251,16 +257,17 @@ def generate(
             options |= recording
             if as_json:
                 result = decoder.generate(text, **options)
-                print(json.dumps(_as_json(decoder, method, result), indent=1, ensure_ascii=False))
+                print_json(_as_json(decoder, result, bool(constrained)))
             else:
                 stream = decoder.stream(text, **options)
                 for piece in stream:
                     print(piece, end="", flush=True)
                 print(flush=True)
-                print(summary(stream.result, method), file=sys.stderr)
-                if constrained and stream.result.finish_reason != "stop":
-                    print("the text was cut before it was complete; raise --max-new-tokens", file=sys.stderr)
+                result = stream.result
+                print(summary(result), file=sys.stderr)
     _show(trace, view)
+    if constrained:
+        _check_complete(result)
 
 
 def _fill(
@@ -272,11 +279,15 @@ def _fill(
     trace: Path | None,
     view: bool,
 ) -> None:
-    from unspool.canvas_api import METHOD
+    from unspool.canvas_api import METHOD, check_canvas
     from unspool.cli.generate_canvas import fill
+    from unspool.constraints.cfg import Grammar
     from unspool.engine.canvas_request import CanvasOptions
 
     # Mistakes are told before a model is loaded.
+    check_canvas(options.get("canvas"), options["max_new_tokens"])
+    if options["grammar"] is not None:
+        Grammar(options["grammar"])
     CanvasOptions(**{name: options[name] for name in CanvasOptions.__dataclass_fields__ if name in options})
     _check_trace(trace, view)
     if view and trace is None:
@@ -288,9 +299,9 @@ def _fill(
 
 def _pieces(canvas: str) -> list[Any]:
     try:
-        pieces = json.loads(canvas)
-    except json.JSONDecodeError as error:
-        pieces = error
+        pieces = parse_json(canvas)
+    except ValueError:
+        pieces = None
     if not isinstance(pieces, list):
         raise UnspoolError(f'--canvas is a JSON list such as \'["def f0(", 3, "):"]\', not {canvas!r}')
     return pieces
@@ -303,12 +314,12 @@ def _constraint(
     from unspool.constraints.grammar import GrammarOptions
 
     given = {
-        "json_schema": json_schema and read_text(json_schema),
+        "json_schema": None if json_schema is None else read_text(json_schema),
         "regex": regex,
-        "grammar": grammar and read_text(grammar),
+        "grammar": None if grammar is None else read_text(grammar),
         "choices": choices,
     }
-    given = {name: value for name, value in given.items() if value}
+    given = {name: value for name, value in given.items() if value is not None}
     if given:
         GrammarOptions(**given).compiled()  # type: ignore[arg-type]
     return given
@@ -317,11 +328,10 @@ def _constraint(
 def _check_trace(trace: Path | None, view: bool) -> None:
     """Refuse a trace that cannot be written, before any work."""
     if trace is not None:
-        from unspool import trace_file
         from unspool.viewer.page import page_path
 
         for path in [trace, page_path(trace)] if view else [trace]:
-            trace_file.check_writable(path)
+            check_file(path)
 
 
 def _temporary() -> Path:
@@ -349,23 +359,43 @@ def _recorded(decoder: Model, text: str, chat: bool | None, path: Path | None) -
         yield {"alternatives": _ALTERNATIVES, "on_event": writer.add}
 
 
-def summary(result: Result, method: str) -> str:
+def summary(result: Result) -> str:
     """The line below a text."""
     s = result.statistics
     return (
         f"[{s.tokens} tokens · {s.tokens_per_second:.1f} tokens/s · {s.mean_accepted_tokens:.2f} accepted/pass · "
-        f"{s.passes} passes · {method} · {result.finish_reason}]"
+        f"{s.passes} passes · {_method_of(result)} · {result.finish_reason}]"
     )
 
 
-def _as_json(model: Model, method: str, result: Result) -> dict[str, Any]:
+def _check_complete(result: Result) -> None:
+    """End with exit code 3 where a text under a constraint is only the beginning of one that fits it."""
+    if result.parse_error is not None:
+        print(f"unspool: the text fits, but cannot be read: {result.parse_error}", file=sys.stderr)
+    if result.finish_reason == "stop":
+        return
+    what = "leave out --stop" if result.finish_reason == "stop_string" else "raise --max-new-tokens"
+    print(f"unspool: the text was cut before it was complete; {what}", file=sys.stderr)
+    raise typer.Exit(CUT)
+
+
+def _method_of(result: Result) -> str:
+    from unspool.engine.trace import StartEvent
+
+    return next(event.method for event in result.trace if isinstance(event, StartEvent))
+
+
+def _as_json(model: Model, result: Result, constrained: bool) -> dict[str, Any]:
     s = result.statistics
     return {
         "model": model.name,
-        "method": method,
+        "method": _method_of(result),
         "text": result.text,
         "token_ids": result.token_ids,
         "finish_reason": result.finish_reason,
+        "valid": result.finish_reason == "stop" if constrained else None,
+        "parsed": result.parsed,
+        "parse_error": result.parse_error,
         "statistics": {
             "tokens": s.tokens,
             "tokens_per_second": round(s.tokens_per_second, 2),

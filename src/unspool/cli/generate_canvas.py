@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unspool.cli.common import Status
+from unspool.cli.common import Status, print_json
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -48,7 +47,6 @@ def fill(
     chosen(options["method"])
     given = {"device": device, "weights": weights, "threads": threads}
     with Status() as status:
-        status.say(f"loading {model}")
         loading = {name: value for name, value in given.items() if value is not None}
         decoder = load_diffusion(model, backend or BACKEND, report=status.say, **loading)
     told: list[Callable[[Event], None]] = []
@@ -68,7 +66,7 @@ def fill(
 
         result = decoder.generate(prompt, on_event=on_event, **options)
     if as_json:
-        print(json.dumps(_as_json(decoder, options["method"], result), indent=1, ensure_ascii=False))
+        print_json(_as_json(decoder, options["method"], result))
         return
     if not live:
         print(result.text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sysconfig
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from unspool.cli.common import BackendOption, DeviceOption, ModelOption, ThreadsOption, WeightsOption, bars, loaded
+from unspool.cli.common import (
+    BackendOption,
+    DeviceOption,
+    ModelOption,
+    ThreadsOption,
+    WeightsOption,
+    bars,
+    loaded,
+    print_json,
+)
 
 
 def adadec_threshold(
@@ -42,18 +50,20 @@ def adadec_threshold(
 
       unspool train adadec-threshold -m qwen2.5-coder-0.5b -o thresholds.json
     """
-    from unspool.report.output import check
-    from unspool.search.adadec_threshold import key_of, learn, measure, save
+    from unspool.files import check_file
+    from unspool.search.adadec_threshold import key_of, learn, measure, read, save
     from unspool.search.python_functions import problems
 
-    check(output)
+    check_file(output)
+    if output.exists():
+        read(output)  # it is added to
     chosen = problems(files or [Path(sysconfig.get_path("purelib"))], limit, seed)
     with loaded(model, backend, weights=weights, threads=threads, device=device) as target, bars() as progress:
         entropies, ranks = measure(target, chosen, max_tokens, progress)
         learned = learn(entropies, ranks, len(chosen))
         save(output, key_of(target), target.name, learned)
     if as_json:
-        typer.echo(json.dumps(asdict(learned), indent=1))
+        print_json(asdict(learned))
         return
     typer.echo(
         f"{output}: threshold {learned.threshold:.3f} nats (theta {learned.theta:.2f}, accuracy {learned.accuracy:.3f})"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, get_args
 
 import typer
 
+from unspool.cli.common import print_json
 from unspool.errors import UnknownNameError
 
 
@@ -47,7 +47,7 @@ def list_methods(
             }
             for m in rows
         ]
-        typer.echo(json.dumps(data, indent=1))
+        print_json(data)
         return
     from rich.console import Console
     from rich.table import Table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +18,8 @@ from unspool.cli.common import (
     WeightsOption,
     bars,
     loaded,
+    names_of,
+    print_json,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ def prove(
     model: ModelOption = None,
     assistant_model: AssistantOption = None,
     methods: Annotated[
-        str, typer.Option(help="Comma-separated names, see `unspool methods`, or all.", metavar="NAMES")
+        str,
+        typer.Option(
+            help="Comma-separated names, see `unspool methods`, or all: those for which a package, a draft model or a "
+            "test is missing are named at the start and left out.",
+            metavar="NAMES",
+        ),
     ] = "all",
     prompts: Annotated[
         Path | None,
@@ -78,26 +84,29 @@ def prove(
 
       unspool prove --temperature 0.8 --html proof.html
     """
+    from unspool import journal
     from unspool.about import command_line
     from unspool.engine.options import GenerationOptions
     from unspool.errors import UnsupportedError
+    from unspool.files import check_file
     from unspool.prompts import read_prompts
     from unspool.proof.plan import choose
     from unspool.proof.prompts import PROMPTS
     from unspool.proof.prove import TEMPERATURES
     from unspool.proof.prove import prove as run
-    from unspool.report.output import check
 
     # Mistakes are told before a model is loaded or downloaded.
     temperatures = temperature or list(TEMPERATURES)
     for value in temperatures:
         GenerationOptions(temperature=value, max_new_tokens=max_new_tokens)
-    names = None if methods == "all" else [name.strip() for name in methods.split(",")]
-    choose(names, temperatures)
+    names = None if methods == "all" else names_of(methods, "--methods")
+    choose(names, temperatures, assistant=assistant_model)
     texts = [prompt.text for prompt in (read_prompts(prompts) if prompts else PROMPTS)[:limit]]
     for file in (html, runs):
         if file is not None:
-            check(file)
+            check_file(file)
+    if runs is not None:
+        journal.check(runs, "--runs")
     with loaded(
         model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
     ) as decoder:
@@ -127,7 +136,7 @@ def prove(
 
         write([proof], html)
     if as_json:
-        typer.echo(json.dumps(proof.to_json(), indent=1))
+        print_json(proof.to_json())
     else:
         from rich.console import Console
 

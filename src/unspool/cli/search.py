@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +17,9 @@ from unspool.cli.common import (
     ThreadsOption,
     WeightsOption,
     loaded,
+    print_json,
     read_prompt,
 )
-from unspool.errors import UnspoolError
 
 
 def search(
@@ -28,7 +27,12 @@ def search(
         str | None, typer.Argument(help="The prompt; without it, --file or standard input is read.")
     ] = None,
     model: ModelOption = None,
-    method: Annotated[str, typer.Option(help="adadec, beam or plan.")] = "adadec",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="adadec, beam or plan. Default: beam, or adadec where it is given a threshold.", show_default=False
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens of a text.")] = 256,
     threshold: Annotated[
         float | None, typer.Option(help="adadec: pause from this entropy on, in nats.", show_default=False)
@@ -37,7 +41,9 @@ def search(
         Path | None,
         typer.Option(help="adadec: what `unspool train adadec-threshold` learned.", show_default=False),
     ] = None,
-    num_beams: Annotated[int, typer.Option(help="beam: unfinished texts that are kept.")] = 3,
+    num_beams: Annotated[
+        int | None, typer.Option(help="beam: unfinished texts that are kept. Default: 3.", show_default=False)
+    ] = None,
     max_model_tokens: Annotated[
         int | None, typer.Option(help="plan: most tokens that the model may evaluate.", show_default=False)
     ] = None,
@@ -56,30 +62,36 @@ def search(
 ) -> None:
     """Search for a better text than greedy decoding's.
 
-    adadec pauses where the model is unsure; beam keeps several texts; plan completes a Python function whose prompt is
-    its signature and docstring, until the examples in the docstring hold (they are run in a sandbox).
+    beam keeps several texts; adadec pauses where the model is unsure and looks a few tokens ahead, from a threshold on
+    that belongs to the model; plan completes a Python function whose prompt is its signature and docstring, until the
+    examples in the docstring hold (they are run in a sandbox).
 
     Examples:
 
-      unspool search -m qwen2.5-coder-0.5b --threshold 1.3 "Write a haiku about autumn."
+      unspool search "Why is the sky blue?"
 
-      unspool search --method beam --num-beams 5 "Why is the sky blue?"
+      unspool search -m qwen2.5-coder-0.5b --threshold 1.3 "Write a haiku about autumn."
 
       unspool search -m qwen2.5-coder-0.5b --method plan --max-model-tokens 4000 --file function.py
     """
     from unspool import methods
+    from unspool.engine.options import GenerationOptions
+    from unspool.search import adadec_threshold
     from unspool.search.tests_reward import PublicTests
 
     text = read_prompt(prompt, file)
-    row = methods.find(method, "search")
     given: dict[str, Any] = {"threshold": threshold, "threshold_file": threshold_file}
-    given |= {"num_beams": num_beams if method == "beam" else None, "max_model_tokens": max_model_tokens}
+    given |= {"num_beams": num_beams, "max_model_tokens": max_model_tokens}
     given = {name: value for name, value in given.items() if value is not None}
+    if method is None:
+        method = "adadec" if threshold is not None or threshold_file is not None else "beam"
+    row = methods.find(method, "search")
     options: dict[str, Any] = {"method": method, "max_new_tokens": max_new_tokens, "method_options": given}
     # Mistakes are told before a model is loaded or downloaded.
     methods.make_options(row, given)
-    if max_new_tokens < 1:
-        raise UnspoolError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    GenerationOptions(max_new_tokens=max_new_tokens)
+    if threshold_file is not None:
+        adadec_threshold.read(threshold_file)
     if method == "plan":
         options |= {"reward": PublicTests(text), "chat": chat or False}
     if method == "plan" or function_body:
@@ -88,7 +100,7 @@ def search(
         status.say(f"searching with {method}")
         result = decoder.search(text, **{"chat": chat} | options)
     if as_json:
-        print(json.dumps(asdict(result), indent=1, ensure_ascii=False))
+        print_json(asdict(result))
         return
     print(result.text)
     figures = result.statistics

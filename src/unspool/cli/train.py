@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from unspool.cli.command import App
 from unspool.cli.common import (
     AssistantOption,
     BackendOption,
@@ -18,13 +18,14 @@ from unspool.cli.common import (
     WeightsOption,
     bars,
     loaded,
+    print_json,
 )
 from unspool.cli.learn_threshold import adadec_threshold
-from unspool.cli.outputs import check_writable
 from unspool.cli.train_certainty import certainty
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.files import check_directory, check_file
 
-app = typer.Typer(help="Train what some methods need, for your own models.", no_args_is_help=True)
+app = App(help="Train what some methods need, for your own models.", no_args_is_help=True)
 
 
 app.command("adadec-threshold")(adadec_threshold)
@@ -85,7 +86,7 @@ def acceptance_head(
     texts = [prompt.text for prompt in read_prompts(prompts)[:limit]]
     if len(texts) < 2:
         raise UnspoolError(f"{prompts} holds one prompt; a head needs at least two, one of which is held out")
-    check_writable(output)
+    check_directory(output)
     with (
         loaded(
             model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
@@ -94,7 +95,7 @@ def acceptance_head(
     ):
         head = train(target, texts, output, data, training, progress)
     if as_json:
-        typer.echo(json.dumps(head.about, indent=1))
+        print_json(head.about)
         return
     held_out = head.about["held_out"]
     auc = "–" if held_out["auc"] is None else f"{held_out['auc']:.3f}"
@@ -155,7 +156,7 @@ def diffusion(
     )
     if weights is not None:
         options = replace(options, weights=_weights(weights))
-    check_writable(output)
+    check_directory(output)
     import torch
 
     torch.set_num_threads(threads)
@@ -163,7 +164,7 @@ def diffusion(
         accuracies = evaluate(train(output, options, progress), options.tasks, progress)
     canvas_card.write(output, options, accuracies, QUESTIONS)
     if as_json:
-        typer.echo(json.dumps({"accuracy": accuracies}, indent=1))
+        print_json({"accuracy": accuracies})
         return
     typer.echo(f"accuracy on {QUESTIONS} held-out questions, one token a step:")
     for name, value in accuracies.items():
@@ -211,7 +212,6 @@ def unmask_filter(
     from unspool.backends.diffusion_models import find, task_set
     from unspool.canvas_api import load_diffusion
     from unspool.diffusion.learn2pd import FILE
-    from unspool.report.output import check
     from unspool.training.canvas_model import TASK_SETS
     from unspool.training.unmask_filter import FilterOptions, replay, train
 
@@ -219,7 +219,7 @@ def unmask_filter(
     directory = find(model)
     tasks = TASK_SETS[task_set(directory)]
     file = output or directory / FILE
-    check(file)
+    check_file(file)
     rng = np.random.default_rng([seed, 0, 1])
     questions = [tasks.prompt_ids(task.sample(rng).prompt) for task in tasks.tasks for _ in range(prompts)]
     with bars() as progress:
@@ -228,7 +228,7 @@ def unmask_filter(
     trained.save(file)
     figures |= {"replay_passes": float(np.mean(examples.passes)), "replay_alike": float(np.mean(examples.alike))}
     if as_json:
-        typer.echo(json.dumps(figures, indent=1))
+        print_json(figures)
         return
     typer.echo(
         f"{file}: loss {figures['loss']:.3f} on {figures['held_out']} blocks that were held out, "

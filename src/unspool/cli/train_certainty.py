@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from unspool.cli.common import bars
-from unspool.cli.outputs import check_writable
+from unspool.cli.common import bars, print_json
+from unspool.files import check_directory
 
 
 def certainty(
@@ -47,7 +46,7 @@ def certainty(
     options = CertaintyOptions(beta, block_length, questions, max_steps, batch_size, learning_rate, seed)
     source = find(model)
     tasks = TASK_SETS[task_set(source)]
-    check_writable(output)
+    check_directory(output)
     import torch
 
     torch.set_num_threads(threads)
@@ -71,7 +70,7 @@ def certainty(
         for old, new in zip(before, after, strict=True)
     ]
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        print_json(found)
         return
     typer.echo(f"{QUESTIONS} held-out questions, entropy_threshold, before -> after:")
     typer.echo(f"{'task':16}{'targets':>8}{'accuracy':>16}{'passes':>16}")

@@ -8,101 +8,41 @@ grammar: see ``asap`` and ``cars`` for that.
 
 JSON is written as ``json.dumps`` does, with one space behind commas and colons: white space that is free would leave
 little to draft, and small models get lost in it. Where the rest of a word is determined, its usual tokens are the only
-ones allowed, not every way to spell it.
+ones allowed, not every way to spell it. What llguidance reads otherwise than Python and JSON Schema do is written in
+other words or refused (``patterns``, ``schema_check``, ``lark_check``), and ``json_guard`` adds what no grammar can say.
 
-Left out: grammars in which no text ever ends are noticed only where that shows at their beginning.
+Left out: Lark grammars whose terminals leave nothing in common where they follow each other.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.constraints.grammar_options import DeadEndError, GrammarOptions, ParseError, byte_vocabulary, reason
+from unspool.constraints.guarded import GuardedMatcher
+from unspool.constraints.json_guard import JsonGuard
 from unspool.errors import UnspoolError
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
+__all__ = ["DeadEndError", "GrammarConstraint", "GrammarOptions", "ParseError", "check"]
+
 _ENDLESS = 10_000
 """Forced tokens at the beginning of a grammar from which on it is taken to have no end."""
 
 
-@dataclass(frozen=True)
-class GrammarOptions:
-    """Exactly one of them is given.
+def check(options: GrammarOptions) -> None:
+    """Refuse a grammar that cannot be used, on a vocabulary of bytes: no model is needed.
 
-    Attributes:
-        json_schema: a JSON Schema as text or mapping, or a pydantic model. Keywords that are not supported are refused.
-        regex: a regular expression that the whole text matches; without look-around and back-references.
-        grammar: a grammar in llguidance's Lark form, whose start rule is ``start``.
-        choices: the texts to choose from.
+    Raises:
+        UnspoolError: as ``GrammarConstraint`` does.
     """
-
-    json_schema: str | Mapping[str, Any] | type[Any] | None = None
-    regex: str | None = None
-    grammar: str | None = None
-    choices: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        given = [name for name in ("json_schema", "regex", "grammar") if getattr(self, name) is not None]
-        given += ["choices"] if self.choices else []
-        if len(given) != 1:
-            what = " and ".join(given) or "none"
-            raise UnspoolError(f"give one of json_schema, regex, grammar and choices, not {what}")
-        if isinstance(self.choices, str) or not all(self.choices):
-            raise UnspoolError("choices is a list of texts, none of them empty")
-
-    def compiled(self) -> str:
-        """In llguidance's own form.
-
-        Raises:
-            UnspoolError: if the schema is not JSON.
-        """
-        from llguidance import LLMatcher, grammar_from
-
-        if self.regex is not None:
-            return LLMatcher.grammar_from_regex(self.regex)
-        if self.grammar is not None:
-            return LLMatcher.grammar_from_lark(self.grammar)
-        if self.choices:
-            return str(grammar_from("choice", json.dumps(list(self.choices))))
-        spaced = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-        try:
-            return LLMatcher.grammar_from_json_schema(json.dumps(self.schema), overrides=spaced)  # type: ignore[arg-type]
-        except ValueError as error:
-            raise UnspoolError(f"the JSON Schema cannot be used: {error}") from error
-
-    @property
-    def schema(self) -> Mapping[str, Any] | bool:
-        """The JSON Schema.
-
-        Raises:
-            UnspoolError: if it is not JSON.
-        """
-        given: Any = self.json_schema
-        if isinstance(given, str):
-            try:
-                given = json.loads(given)
-            except json.JSONDecodeError as error:
-                raise UnspoolError(f"the JSON Schema is not JSON: {error}") from error
-        elif hasattr(given, "model_json_schema"):
-            given = given.model_json_schema()
-        if not isinstance(given, Mapping | bool):
-            raise UnspoolError('a JSON Schema is an object; write for example {"type": "object"}')
-        return given
-
-    def parse(self, text: str) -> Any:
-        """What a complete text says: JSON parsed, by the pydantic model if there is one; else the text."""
-        if self.json_schema is None:
-            return text
-        if hasattr(self.json_schema, "model_validate_json"):
-            return self.json_schema.model_validate_json(text)
-        return json.loads(text)
+    GrammarConstraint(options, byte_vocabulary(), {256})
 
 
 class GrammarConstraint:
@@ -114,37 +54,36 @@ class GrammarConstraint:
         eos: tokens that end a text, at least one. They stand outside of the grammar: allowed where a text is complete.
 
     Raises:
-        UnspoolError: if llguidance cannot use the grammar, or no text fits it.
+        UnspoolError: if the grammar cannot be used, or no text fits it.
     """
 
     def __init__(self, options: GrammarOptions, vocabulary: LLTokenizer, eos: Collection[int]) -> None:
-        from llguidance import LLMatcher
-
         if not eos:
             raise UnspoolError("a grammar needs an end token, and this model has none; set eos_token_id")
-        grammar = options.compiled()
-        failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, vocabulary)
-        if failed:
-            raise UnspoolError(f"the grammar cannot be used: {' '.join(messages[0].split())}")
         self._parse = options.parse
+        self._vocabulary = vocabulary
         self._size = vocabulary.vocab_size
         self._eos = np.array(sorted(eos))
         # What the tokenizer calls an end need not be one of this text's; llguidance would allow it at the end.
         self._others = sorted(set(vocabulary.eos_tokens) - set(eos))
         self._ended = False
         self._path: list[int] = []  # drafted tokens that the matcher has consumed behind the committed ones
-        self._matcher = LLMatcher(vocabulary, grammar, log_level=0)
+        self._text: list[int] = []  # committed tokens
+        matcher, schema = options.matcher(vocabulary), options.prepared
+        guard = JsonGuard(vocabulary, schema.names) if schema else None
+        self._matcher = GuardedMatcher(matcher, self._size, guard, schema is not None and schema.scarce)
         self._check_some_text_fits()
 
     def allowed(self, path: Sequence[int]) -> NDArray[np.bool_] | None:
         if self._ended or not self._walk(path):
             return None
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        self._check_state()
-        # The bits are filled up to whole words.
-        mask = np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
+        mask = self._matcher.mask()
+        if error := self._matcher.get_error():
+            raise self._dead_end(reason(error))
         mask[self._others] = False
         mask[self._eos] = self._matcher.is_accepting()
+        if not mask.any():
+            raise self._dead_end("no token can follow")
         return mask
 
     def permits(self, path: Sequence[int], token: int) -> bool:
@@ -158,11 +97,23 @@ class GrammarConstraint:
         self._walk(())
         return self._matcher.compute_ff_tokens()
 
+    def must_end(self) -> bool:
+        if self._ended:
+            return False
+        self._walk(())
+        if not self._matcher.is_accepting():
+            return False
+        mask = self.allowed(())
+        assert mask is not None
+        mask[self._eos] = False
+        return not mask.any()
+
     def advance(self, tokens: Sequence[int]) -> None:
         if tokens and tokens[-1] in self._eos:
             self._ended, tokens = True, tokens[:-1]
         if not self._walk(tokens):
             raise ValueError(f"{list(tokens)} were committed, which the grammar does not allow")
+        self._text += tokens
         self._path.clear()
 
     def parse(self, text: str) -> Any:
@@ -192,15 +143,17 @@ class GrammarConstraint:
         forced = self._matcher.compute_ff_tokens()
         return token == forced[0] if forced else self._matcher.validate_tokens([token]) == 1
 
-    def _check_state(self) -> None:
-        if self._matcher.is_error():
-            first = self._matcher.get_error().strip().splitlines()[0]
-            raise UnspoolError(f"the grammar is too complex: {first}; simplify it")
+    def _dead_end(self, why: str) -> DeadEndError:
+        return DeadEndError(why, self._vocabulary.decode_str([*self._text, *self._path]))
 
     def _check_some_text_fits(self) -> None:
         probe = self._matcher.deep_copy()  # an error stays with a matcher
-        endless = len(probe.compute_ff_tokens()) >= _ENDLESS  # required recursion without another way out
-        probe.compute_bitmask()
-        stuck = probe.get_error().startswith("NoExtension") or "ff_tokens" in probe.get_error()
-        if endless or stuck or not np.any(self.allowed(())):
+        forced = len(probe.compute_ff_tokens())  # required recursion without another way out
+        probe.mask()
+        error = probe.get_error()
+        if forced >= _ENDLESS or "ff_tokens" in error:
+            raise UnspoolError(f"no text of less than {_ENDLESS:,} tokens fits the grammar; shorten what it repeats")
+        if error and not error.startswith("NoExtension"):
+            raise UnspoolError(f"the grammar cannot be used: {reason(error)}")
+        if error or not np.any(self.allowed(())):
             raise UnspoolError("no text fits the grammar; loosen it")

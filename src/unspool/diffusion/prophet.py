@@ -4,9 +4,10 @@ Watches the gap between the two largest logits over the answer's slots. When its
 progress, all remaining masks are filled with the likeliest tokens. Guarantee: lossy; bars of infinity change nothing,
 and what was committed before the exit stays.
 
-Choices: the gap is that of raw logits, before transforms and noise, as in the paper. Progress is the share of slots
-that are committed, not of scheduled steps, since parallel policies do not know how many steps they will take; with one
-token a step the two are the same. A pass that did not feed the answer and all masks is not looked at (block caches).
+Choices: the gap is that of raw logits, before transforms and noise, as in the paper. Progress is the share of masks
+that were committed, not of scheduled steps, since parallel policies do not know how many steps they will take; with one
+token a step the two are the same. Given slots do not count. A pass that did not feed the answer and all masks is not
+looked at (block caches).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Prophet:
 
     def __init__(self, options: ProphetOptions | None = None) -> None:
         self.options = options or ProphetOptions()
+        self._masks = 0  # of the canvas before anything was committed
 
     def check(self, slots: int) -> None:
         if self.options.answer is not None:
@@ -47,12 +49,14 @@ class Prophet:
                 raise UnspoolError(f"the answer's slots {first} to {end} do not lie in a canvas of {slots} slots")
 
     def stop(self, sight: Sight) -> bool:
+        left = int(sight.masked.sum())
+        self._masks = self._masks or left  # the first pass feeds everything, so it is asked about
         first, end = self.options.answer or (0, len(sight.tokens) - sight.prompt_length)
         rows = sight.logits(sight.prompt_length + first, sight.prompt_length + end)
         if rows is None:
             return False
         best = np.partition(rows.astype(np.float64), -2, axis=1)[:, -2:]
-        return float((best[:, 1] - best[:, 0]).mean()) >= self._bar(sight.committed_share)
+        return float((best[:, 1] - best[:, 0]).mean()) >= self._bar(1 - left / self._masks)
 
     def _bar(self, progress: float) -> float:
         if progress < 0.33:

@@ -1,4 +1,7 @@
-"""The control of ``prophet``: stops after a fixed number of passes, whatever the model says. Guarantee: lossy."""
+"""The control of ``prophet``: stops after a fixed number of passes, whatever the model says. Guarantee: lossy.
+
+Under a cache a pass that fed only its block cannot fill the rest: there it stops at the next pass that feeds all masks.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,9 @@ A table says how likely each token is after each pair of tokens: counted in a co
 every trigram that the newest text holds. Before each pass a tree search (PUCT, as in AlphaZero) runs from the last two
 tokens through the table; the prefixes that it visited most often are drafted.
 
+The paper's table starts from a corpus, and so does this one where ``corpus`` names one. Without it the table knows
+nothing but what was decoded with it, and results say so: ``aded (no corpus)``.
+
 What it changes about plain decoding: several of its tokens leave one pass. Guarantee: identical, whatever the table
 holds; drafts are point masses, and the acceptance rule decides (the paper's own rule is biased when it samples).
 
@@ -47,11 +50,19 @@ class AdedOptions:
         nodes: most drafted nodes of a tree, 1 to 64, the root not counted.
         iterations: of the search before each pass, at least 1. 150 take about 1 to 2 ms.
         increment: by how much a trigram of the newest text is raised, 0 to 3; 0: nothing is learned from the text.
+        corpus: directory that ``unspool datastore build`` made, whose trigrams are counted when it is first asked for,
+            about a second a million tokens. None: the table is ``memories["aded"]``, which is empty at first.
     """
 
     nodes: int = 64
     iterations: int = 150
     increment: float = 0.04
+    corpus: str | None = None
+
+    @property
+    def lacks(self) -> str:
+        """What of the paper's method is missing with these options."""
+        return "no corpus" if self.corpus is None else ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= 64:
@@ -230,11 +241,11 @@ class Aded:
         UnspoolError: if the table belongs to another vocabulary.
     """
 
-    name = "aded"
-
     def __init__(self, options: AdedOptions, memory: TrigramTable, vocab_size: int) -> None:
         self.options = options
         self.memory = memory
+        # A table of the user's own may have a corpus that the options do not name.
+        self.name = "aded" if memory.has_corpus else f"aded ({AdedOptions().lacks})"
         memory.fit(vocab_size)
 
     def start(self, context: Context) -> None:

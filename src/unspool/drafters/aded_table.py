@@ -60,6 +60,11 @@ class TrigramTable:
         """Number of pairs that something is known of."""
         return len(self._pairs) + sum(not self._of_corpus(pair) for pair in self._learned)
 
+    @property
+    def has_corpus(self) -> bool:
+        """Whether documents were counted."""
+        return len(self._pairs) > 0
+
     @staticmethod
     def pair(first: Any, second: Any) -> Any:
         """The key of two ids, or of two arrays of ids."""

@@ -12,26 +12,17 @@ Changes against plain decoding: speed only. Guarantee: that of the acceptance ru
 from __future__ import annotations
 
 import heapq
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.drafters.auto_rates import FORGET, PRIOR_WEIGHT, AcceptanceRates
 from unspool.engine.contracts import Context, Drafter, Step
 from unspool.engine.cost import PassCosts
 from unspool.engine.tree import TokenTree
-
-_DEPTHS = 6
-
-PRIORS: dict[str, Callable[[int], float]] = {
-    "suffix": lambda matched: 1 - 0.75 / max(1, matched),
-    "token_recycling": lambda rank: (0.3, 0.08, 0.05, 0.03, 0.02)[min(rank, 4)],
-}
-"""How often a draft of a source and bucket is right, before anything was seen: fitted to 30 answers of
-Qwen2.5-Coder-0.5B (Spec-Bench, HumanEval, edits of source files). 0.3 for other sources."""
+from unspool.errors import UnspoolError
 
 _MARGIN = 1.06
 """How much better than the bare token drafts must promise to be. Choosing the best of many estimates overrates it, and
@@ -47,8 +38,6 @@ _LOYALTY = 1.05
 """How much better than the best width of late another must have promised to take its place: two that are nearly equal
 would take turns, and every change costs."""
 
-_Key = tuple[str, int, int]
-
 
 @dataclass(frozen=True)
 class AutoOptions:
@@ -59,52 +48,20 @@ class AutoOptions:
             a millisecond at best, where long passages are copied, and their shapes are rare: a first pass of a shape
             takes up to twice its time.
         forget: weight that an old observation keeps when a new one of its kind arrives, 0 to 1.
-        prior_weight: how many observations a prior counts as, see ``PRIORS``.
+        prior_weight: how many observations a prior counts as, above 0, see ``auto_rates.PRIORS``.
     """
 
     candidates: int = 32
-    forget: float = 0.98
-    prior_weight: float = 8.0
+    forget: float = FORGET
+    prior_weight: float = PRIOR_WEIGHT
 
-
-class AcceptanceRates:
-    """How often drafts of a source, bucket and depth are right. Kept across requests; holds no text.
-
-    A kind that was seen little borrows from all depths of its bucket, and that from ``PRIORS``.
-    """
-
-    def __init__(self, options: AutoOptions | None = None) -> None:
-        self._options = options or AutoOptions()
-        self._counts: dict[_Key, tuple[float, float]] = {}
-
-    def rate(self, source: str, bucket: int, depth: int) -> float:
-        """Chance that such a draft is right, given that its parent was."""
-        known = PRIORS.get(source)
-        prior = self._estimate((source, bucket, 0), known(bucket) if known else 0.3)
-        return self._estimate((source, bucket, min(depth, _DEPTHS)), prior)
-
-    def _estimate(self, key: _Key, prior: float) -> float:
-        hits, trials = self._counts.get(key, (0.0, 0.0))
-        weight = self._options.prior_weight
-        return (hits + weight * prior) / (trials + weight)
-
-    def update(self, source: str, bucket: int, depth: int, hit: bool) -> None:
-        forget = self._options.forget
-        for key in ((source, bucket, 0), (source, bucket, min(depth, _DEPTHS))):
-            hits, trials = self._counts.get(key, (0.0, 0.0))
-            self._counts[key] = (hits * forget + hit, trials * forget + 1)
-
-    def save(self, path: Path) -> None:
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(json.dumps([[*key, *value] for key, value in self._counts.items()]))
-        temporary.replace(path)
-
-    def load(self, path: Path) -> None:
-        rows = json.loads(path.read_text())
-        self._counts = {(str(s), int(b), int(d)): (float(h), float(t)) for s, b, d, h, t in rows}
-
-    def reset(self) -> None:
-        self._counts.clear()
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise UnspoolError(f"candidates must be at least 1, not {self.candidates}")
+        if not 0 <= self.forget <= 1:
+            raise UnspoolError(f"forget must lie in 0 to 1, not {self.forget}")
+        if not 0 < self.prior_weight < float("inf"):
+            raise UnspoolError(f"prior_weight must be above 0, not {self.prior_weight}")
 
 
 class _Candidate:
@@ -131,7 +88,7 @@ class Auto:
         self._options = options or AutoOptions()
         self._drafters = dict(drafters)
         self._costs = costs
-        self._rates = rates or AcceptanceRates(self._options)
+        self._rates = AcceptanceRates() if rates is None else rates
         self._root = _Candidate(0)
         self._width = 1  # of the pass before
         self._home = 1  # the width that promised most of late
@@ -154,6 +111,7 @@ class Auto:
         expected = [1.0]  # tokens that the first nodes are expected to give, by their number
         cost = self._costs.row(len(context.tokens))
         limit = min(budget, self._options.candidates, len(cost))
+        prior_weight = self._options.prior_weight
         heap: list[tuple[float, int, int, int, str, _Candidate]] = []
         order = 0
 
@@ -161,7 +119,10 @@ class Auto:
             nonlocal order
             estimates = []
             for token, child in node.children.items():
-                rates = [(self._rates.rate(source, bucket, child.depth), source) for source, bucket in child.claims]
+                rates = [
+                    (self._rates.rate(source, bucket, child.depth, prior_weight), source)
+                    for source, bucket in child.claims
+                ]
                 estimates.append((*max(rates), token, child))
             total = sum(estimate[0] for estimate in estimates)
             for rate, source, token, child in estimates:
@@ -233,7 +194,7 @@ class Auto:
         for token in step.emitted:
             for candidate, child in node.children.items():
                 for source, bucket in child.claims:
-                    self._rates.update(source, bucket, child.depth, candidate == token)
+                    self._rates.update(source, bucket, child.depth, candidate == token, self._options.forget)
             if token not in node.children:
                 break
             node = node.children[token]

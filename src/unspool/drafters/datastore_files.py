@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from unspool.backends import store
 from unspool.errors import UnspoolError
+from unspool.files import check_directory, parse_json, read_text
 
 FORMAT_VERSION = 1
 
@@ -33,13 +33,9 @@ def check_new(path: Path) -> None:
     Raises:
         UnspoolError: with what to do.
     """
-    parent = path.absolute().parent
     if path.exists():
         raise UnspoolError(f"{path} exists; remove it, or give the datastore another name")
-    if not parent.is_dir():
-        raise UnspoolError(f"there is no directory {parent}; make it first, or put the datastore elsewhere")
-    if not os.access(parent, os.W_OK):
-        raise UnspoolError(f"cannot write to {parent}; put the datastore into a directory that you can write")
+    check_directory(path)
 
 
 def write(path: Path, header: Mapping[str, Any], arrays: Arrays) -> None:
@@ -76,8 +72,8 @@ def _header(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UnspoolError(f"{path} is no datastore: it has no header.json; make one with `unspool datastore build`")
     try:
-        header = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        header = parse_json(read_text(file))
+    except (OSError, UnspoolError, ValueError, RecursionError) as error:
         raise _damaged(file) from error
     if not isinstance(header, dict) or header.get("kind") != _KIND:
         raise UnspoolError(f"{path} is no datastore; make one with `unspool datastore build`")
@@ -94,7 +90,7 @@ def _header(path: Path) -> dict[str, Any]:
 def _mapped(file: Path, size: object, dtypes: tuple[str, ...]) -> NDArray[Any]:
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # damaged bytes make the reader of the array's header raise anything
         raise _damaged(file) from error
     if not isinstance(values, np.ndarray) or values.shape != (size,) or values.dtype.name not in dtypes:
         raise _damaged(file)

@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unspool.engine.assistant import Assistant, Draws
-from unspool.engine.contracts import Context, LanguageModel, Logits, Step
-from unspool.engine.numeric import top_k
+from unspool.engine.contracts import Context, LanguageModel, Step
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
 
@@ -52,7 +51,6 @@ class DraftModel:
         self.options = options
         self._assistant = Assistant(model, vocab_size)
         self._vocab_size = vocab_size
-        self._first: Logits | None = None  # [1, vocabulary], of the root of the last draft
 
     def start(self, context: Context) -> None:
         """Nothing: the draft model reads the prompt with the first draft."""
@@ -60,22 +58,19 @@ class DraftModel:
     def propose(self, context: Context, budget: int) -> TokenTree:
         """A chain of at most ``min(budget, num_assistant_tokens + 1)`` nodes."""
         builder = TreeBuilder(context.tokens[-1])
-        self._first = None
         length = min(budget - 1, self.options.num_assistant_tokens, self._assistant.levels(context.tokens))
         if length > 0:
             self._assistant.follow(context.tokens)
             draws = Draws(context, self._vocab_size)
             for node in range(length):
                 logits = self._assistant.step(builder.tokens[node])
-                if not node:
-                    self._first = logits[None].copy()
                 (token,), distribution = draws.siblings(logits, node, 1)
                 builder.add(node, int(token), self.name, draft=builder.drawn_from(distribution))
         return builder.build()
 
     def first_ranking(self, k: int) -> Sequence[int] | None:
         """The ``k`` ids that the draft model ranks highest for the token after the text; None if it was not asked."""
-        return None if self._first is None else top_k(self._first, k)[0][0].tolist()
+        return self._assistant.first_ranking(k)
 
     def observe(self, step: Step) -> None:
         """Nothing: the next draft begins with what the committed text shares with the last one."""

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,6 +174,10 @@ class DySpec:
             else:
                 _above(growth, self.options.threshold)
         return growth.builder.build()
+
+    def first_ranking(self, k: int) -> Sequence[int] | None:
+        """The ``k`` ids that the draft model ranks highest for the token after the text; None if it was not asked."""
+        return self._assistant.first_ranking(k)
 
     def observe(self, step: Step) -> None:
         """Nothing: the next draft begins with what the committed text shares with the last one."""

@@ -12,10 +12,10 @@ What it changes about plain decoding: speed only. Guarantee: that of the drafter
 drawn, and comes after the drafter's siblings (see ``unspool.engine.fuse``).
 
 Choices where the paper's text was not to be had or leaves one:
-- The first-step ranking is asked of drafters that have one (``RanksFirst``): the draft model's first distribution,
-  token recycling's row. Where there is none, nothing is pruned. The first level of the draft does not stand in: it
-  is no ranking. A chain holds one token there, and all that differs from the draft would be dropped, which is what
-  retrieval is for.
+- The first-step ranking is asked of drafters that have one (``RanksFirst``): a draft model's first distribution,
+  whether it writes a chain or a tree; token recycling's row. Where there is none, nothing is pruned. The first level
+  of the draft does not stand in: it is no ranking. A chain holds one token there, and all that differs from the draft
+  would be dropped, which is what retrieval is for.
 - Pruning may drop a perfect copy whose first token the drafter does not expect. So ``trusted_match`` can exempt long
   matches; the paper exempts none, and neither does the default. ``RASD.branches`` counts what pruning cost.
 - A prefix weighs the share of a match's occurrences that go on with it, times the length of the match. The text itself

@@ -20,6 +20,7 @@ does not fit. Left out: top-p for the draft.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -118,6 +119,10 @@ class RSD:
                 builder.add(level[i], token, self.name, draft=drafts[i])
                 for i, token in zip(parents, tokens, strict=True)
             ]
+
+    def first_ranking(self, k: int) -> Sequence[int] | None:
+        """The ``k`` ids that the draft model ranks highest for the token after the text; None if it was not asked."""
+        return self._assistant.first_ranking(k)
 
     def observe(self, step: Step) -> None:
         """Nothing: the next draft begins with what the committed text shares with the last one."""

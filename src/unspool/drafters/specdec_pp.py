@@ -11,7 +11,7 @@ only what was drafted, and all of that is submitted.
 
 Without a head (``head=None``) there is nothing that was trained: an **untrained stand-in** takes the draft model's own
 probability of a candidate for its chance of being accepted, which is known before the next pass, so the newest
-candidate counts too. It is not the paper's method, and needs no hidden states.
+candidate counts too. It is not the paper's method and needs no hidden states; results call it ``specdec_pp (no head)``.
 
 Where the paper leaves a choice: blocks of the head have weights of their own, as drawn in the paper (its code repeats
 one block). A head is trained for one temperature and for the lossless rule, or the greedy one at 0; under the
@@ -21,6 +21,7 @@ drafters are not told of; the loop ends the text there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,11 @@ class SpecDecPPOptions:
     min_assistant_tokens: int = 2
     num_assistant_tokens: int = 20
 
+    @property
+    def lacks(self) -> str:
+        """What of the paper's method is missing with these options."""
+        return "no head" if self.head is None else ""
+
     def __post_init__(self) -> None:
         if not 0 <= self.stop_threshold <= 1:
             raise UnspoolError(f"stop_threshold must lie in 0 to 1, not {self.stop_threshold}")
@@ -76,10 +82,9 @@ class SpecDecPP:
         UnspoolError: if the head cannot be read or was trained for other models.
     """
 
-    name = "specdec_pp"
-
     def __init__(self, options: SpecDecPPOptions, model: LanguageModel, vocab_size: int) -> None:
         self.options = options
+        self.name = f"specdec_pp ({options.lacks})" if options.lacks else "specdec_pp"
         self.estimates: list[float] = []
         self._head = None
         if options.head is not None:
@@ -118,6 +123,10 @@ class SpecDecPP:
                 if node + 1 >= options.min_assistant_tokens and 1 - all_accepted > options.stop_threshold:
                     break
         return builder.build()
+
+    def first_ranking(self, k: int) -> Sequence[int] | None:
+        """The ``k`` ids that the draft model ranks highest for the token after the text; None if it was not asked."""
+        return self._assistant.first_ranking(k)
 
     def observe(self, step: Step) -> None:
         """Nothing: the next draft begins with what the committed text shares with the last one."""

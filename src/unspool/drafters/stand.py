@@ -11,7 +11,7 @@ draws with), same distribution under the lossless rule, which is told what the d
 Choices where the paper leaves one, or where it was not to be had in full:
 - Committed positions are learned from, not rejected nodes; what is learned is the distribution after temperature and
   truncation, as it is drawn from, and at temperature 0 that at temperature 1.
-- The n-grams are those of 4, 3 and 2. A memory of ``NGramMemory((4, 3, 2, 1))`` falls back to single tokens too.
+- The n-grams are those of 4, 3 and 2; with ``orders=(4, 3, 2, 1)`` it falls back to single tokens too.
 - The published tree of 80 nodes is not public; ``TEMPLATE`` was learned in the same way, see there.
 - Noise is drawn when it is needed. The paper's pool of noise saves launches of a GPU.
 - The memory is bounded; the n-gram that was updated longest ago makes room.
@@ -30,7 +30,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.drafters.stand_memory import KEPT, Entry, NGramMemory
+from unspool.drafters.stand_memory import KEPT, ORDERS, Entry, NGramMemory, check_orders
 from unspool.engine.contracts import Context, Step
 from unspool.engine.noise import draft_generator, gumbel_of
 from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree, TreeBuilder
@@ -109,15 +109,20 @@ to the questions 81, 91, ..., 161, 241, 321, 401 and 481 of Spec-Bench, one of e
 
 @dataclass(frozen=True)
 class StandOptions:
-    """The default is the paper's.
+    """Defaults are the paper's.
 
     Attributes:
         nodes: most drafted nodes of a tree, 1 to 80, the root not counted.
+        orders: lengths of the n-grams that are remembered and looked up, longest first, each at least 1.
     """
 
     nodes: int = len(TEMPLATE)
+    orders: tuple[int, ...] = ORDERS
 
     def __post_init__(self) -> None:
+        # A list is what JSON and notebooks give; the options are frozen and stay hashable.
+        object.__setattr__(self, "orders", tuple(self.orders))
+        check_orders(self.orders)
         if not 1 <= self.nodes <= len(TEMPLATE):
             raise UnspoolError(f"nodes must lie in 1 to {len(TEMPLATE)}, not {self.nodes}")
 

@@ -36,6 +36,12 @@ class Entry(NamedTuple):
     probabilities: list[float]
 
 
+def check_orders(orders: Sequence[int]) -> None:
+    """Refuse what are no lengths of n-grams, longest first."""
+    if not orders or list(orders) != sorted(set(orders), reverse=True) or min(orders) < 1:
+        raise UnspoolError(f"orders must be positive, without repetition and longest first, not {list(orders)}")
+
+
 class NGramMemory:
     """Mean target distributions by n-gram, cut to ten tokens; a ``Memory``, shared by any sequences.
 
@@ -48,8 +54,7 @@ class NGramMemory:
     """
 
     def __init__(self, orders: Sequence[int] = ORDERS, capacity: int = 1 << 18) -> None:
-        if not orders or list(orders) != sorted(set(orders), reverse=True) or min(orders) < 1:
-            raise UnspoolError(f"orders must be positive, without repetition and longest first, not {list(orders)}")
+        check_orders(orders)
         if capacity < 1:
             raise UnspoolError(f"capacity must be at least 1, not {capacity}")
         self.orders = tuple(orders)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,26 @@ def save(path: Path, what: str, arrays: dict[str, Any]) -> None:
     Raises:
         UnspoolError: if it cannot be written; a file of that name is then as it was.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+
+    def write(part: Path) -> None:
         with part.open("wb") as file:
             np.savez(file, **arrays)
+
+    replace(path, what, write)
+
+
+def replace(path: Path, what: str, write: Callable[[Path], object]) -> None:
+    """Make a file of what ``write`` writes to another name beside it.
+
+    Args:
+        what: it is, for messages.
+
+    Raises:
+        UnspoolError: if it cannot be written; a file of that name is then as it was.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
         part.replace(path)
     except OSError as error:
         raise UnspoolError(f"cannot write the {what} to {path}: {error.strerror or error}") from error
@@ -45,5 +60,5 @@ def load(path: Path, what: str, names: Sequence[str]) -> list[NDArray[Any]]:
             return [file[name] for name in names]
     except OSError as error:
         raise UnspoolError(f"cannot read the {what} {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, EOFError, IndexError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged bytes make the readers of zip files and of arrays raise anything
         raise UnspoolError(f"{path} is not a saved {what}; delete it and start with a new one") from error

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from unspool.engine.contracts import Context, LanguageModel, Logits, Session
 from unspool.engine.noise import draft_generator, gumbel
-from unspool.engine.numeric import log_softmax, top_k
+from unspool.engine.numeric import cooled, log_softmax, top_k
 from unspool.engine.tree import DraftDistribution, TokenTree
 
 _BLOCK = 128
@@ -38,6 +38,7 @@ class Assistant:
         self._hidden_states = hidden_states
         self._vocab_size = vocab_size
         self._session: Session | None = None
+        self._first: Logits | None = None  # [1, vocabulary], right behind the text that was followed last
         self._held: list[int] = []  # the tokens in the session
         self._waiting: list[int] = []  # tokens behind them that the next pass feeds along
 
@@ -56,6 +57,7 @@ class Assistant:
         """
         if self._session is None:
             self._session = self.model.open(self._hidden_states)
+        self._first = None
         same = self._shared(tokens)
         if same < len(self._held):
             self._session.rewind(same)
@@ -69,7 +71,7 @@ class Assistant:
         self._feed(None)
         scores = self._session.score(tree, rows)
         self.hidden = scores.hidden
-        return self._fitted(scores.logits)
+        return self._seen(self._fitted(scores.logits))
 
     def step(self, token: int) -> NDArray[np.float32] | NDArray[np.float64]:
         """Logits [vocabulary] after ``token``, which is held from then on."""
@@ -80,8 +82,18 @@ class Assistant:
         self._session.commit(range(len(fed)))
         self._held += fed
         self._waiting = []
-        row: Logits = self._fitted(scores.logits)[0]
+        row: Logits = self._seen(self._fitted(scores.logits))[0]
         return row
+
+    def first_ranking(self, k: int) -> list[int] | None:
+        """The ``k`` ids ranked highest right behind the text that was followed last; None before its first pass."""
+        return None if self._first is None else top_k(self._first, k)[0][0].tolist()
+
+    def _seen(self, logits: Logits) -> Logits:
+        """Every draft begins with a pass whose first row is the root's. The session writes its next scores over it."""
+        if self._first is None:
+            self._first = logits[:1].copy()
+        return logits
 
     def _feed(self, more: int | None) -> None:
         """Hold of the tokens that wait those that one pass cannot take along with ``more`` others; None: all."""
@@ -129,7 +141,8 @@ class Draws:
 
     def logprobs(self, logits: Logits) -> NDArray[np.float64]:
         """[vocabulary] log-probabilities of the distribution that is drawn from; at temperature 0 those at 1."""
-        return log_softmax(np.asarray(logits, dtype=np.float64) / (1.0 if self.greedy else self._temperature))
+        row = np.asarray(logits, dtype=np.float64)
+        return log_softmax(row if self.greedy else cooled(row, self._temperature))
 
     def noise(self, depth: int) -> NDArray[np.float64] | float:
         """Gumbel noise [vocabulary] for the children of one node of this depth, 0 at the root; to be used once."""

@@ -122,12 +122,6 @@ class Sight:
             return None
         return rows[start - first : stop - first]
 
-    @property
-    def committed_share(self) -> float:
-        """Share of the slots that hold no mask, 0 to 1."""
-        slots = self.masked[self.prompt_length :]
-        return 1.0 - float(slots.mean())
-
 
 @dataclass(frozen=True)
 class View:

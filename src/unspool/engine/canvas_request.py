@@ -14,6 +14,8 @@ from unspool.engine.canvas import (
     StopRule,
     UnmaskPolicy,
 )
+from unspool.engine.noise import SEEDS
+from unspool.engine.typed import settle
 from unspool.errors import UnspoolError
 
 Cache = Literal["none", "prefix", "dual"]
@@ -70,10 +72,11 @@ class CanvasOptions:
     guidance_scale: float = 0.0
 
     def __post_init__(self) -> None:
+        settle(self)
+        if self.seed not in SEEDS:
+            raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
         if not 0 <= self.temperature < float("inf"):
             raise UnspoolError(f"temperature must be 0 or above, not {self.temperature}")
-        if self.cache not in ("none", "prefix", "dual"):
-            raise UnspoolError(f"cache must be none, prefix or dual, not {self.cache!r}")
         if self.truncate_at_eos is not None and not 0 <= self.truncate_at_eos <= 1:
             raise UnspoolError(f"truncate_at_eos is a probability, 0 to 1, not {self.truncate_at_eos}")
         if not 0 <= self.guidance_scale < float("inf"):

@@ -89,7 +89,10 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the memory of the cache back. The session must not be used afterwards."""
+        """Give the memory of the cache back. The session must not be used afterwards.
+
+        Touches nothing that belongs to the model: another thread may be in the middle of a pass.
+        """
         ...
 
 
@@ -201,7 +204,8 @@ class AcceptanceRule(Protocol):
 
     Attributes:
         tests_draws: whether drafts are tested against the distributions that they were drawn from. If so, what is drawn
-            must come from ``noise.draft_generator`` and say its distribution; if not, distributions are not looked at.
+            must come from ``noise.draft_generator`` and say its distribution, and the noise of positions must not be
+            looked at, for the rule chooses with it elsewhere. If not, distributions are not looked at.
     """
 
     tests_draws: bool
@@ -256,6 +260,18 @@ class Permitting(Constraint, Protocol):
 
     def permits(self, path: Sequence[int], token: int) -> bool:
         """Whether ``allowed(path)`` holds ``token``."""
+        ...
+
+
+@runtime_checkable
+class Ending(Constraint, Protocol):
+    """A constraint that knows when a text is complete and cannot go on."""
+
+    def must_end(self) -> bool:
+        """Whether nothing but an end token may follow the committed text.
+
+        The text then ends with reason ``stop``; no pass is made for its end token, which is not emitted.
+        """
         ...
 
 

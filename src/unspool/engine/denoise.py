@@ -15,6 +15,7 @@ from unspool.engine.canvas import BoundedPolicy, CanvasScores, CanvasSession, De
 from unspool.engine.canvas_request import CanvasRequest, check
 from unspool.engine.canvas_scores import guided, predicted_end
 from unspool.engine.trace import CanvasEvent, EndEvent, Event, StartEvent
+from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
 
 _Passes = Generator[list[Fed], list[CanvasScores], None]
@@ -34,23 +35,37 @@ def denoise(
     """
     for request in requests:
         check(model, request)
-    rows = [_Row(model, request, index, on_event) for index, request in enumerate(requests)]
+    events: list[Event] = []  # handed out between passes, when nobody has the turn on the model
+    rows = [_Row(model, request, index, events.append) for index, request in enumerate(requests)]
+
+    def tell() -> None:
+        while events:
+            on_event(events.pop(0))
+
     try:
         running = [(row, row.passes()) for row in rows]
         waiting = [(row, passes, feds) for row, passes in running if (feds := next(passes, None))]
+        tell()
         while waiting:
-            sessions = [session for row, *_ in waiting for session in row.sessions]
-            scores = iter(model.score_many(sessions, [fed for *_, feds in waiting for fed in feds]))
-            answers = [[next(scores) for _ in feds] for *_, feds in waiting]
-            waiting = [
-                (row, passes, after)
-                for (row, passes, _), answer in zip(waiting, answers, strict=True)
-                if (after := _send(passes, answer)) is not None
-            ]
+            with turn(model):
+                waiting = _pass(model, waiting)
+            tell()
     finally:
         for row in rows:
             row.close()
     return [row.slots() for row in rows]
+
+
+def _pass(model: Denoiser, waiting: list[_Waiting]) -> list[_Waiting]:
+    """One pass over the rows that wait for one; gives those that wait for another."""
+    sessions = [session for row, *_ in waiting for session in row.sessions]
+    scores = iter(model.score_many(sessions, [fed for *_, feds in waiting for fed in feds]))
+    answers = [[next(scores) for _ in feds] for *_, feds in waiting]
+    return [
+        (row, passes, after)
+        for (row, passes, _), answer in zip(waiting, answers, strict=True)
+        if (after := _send(passes, answer)) is not None
+    ]
 
 
 def _send(passes: _Passes, scores: list[CanvasScores]) -> list[Fed] | None:
@@ -58,6 +73,10 @@ def _send(passes: _Passes, scores: list[CanvasScores]) -> list[Fed] | None:
         return passes.send(scores)
     except StopIteration:
         return None
+
+
+_Waiting = tuple["_Row", _Passes, list[Fed]]
+"""A row, what it waits in, and what it asks for."""
 
 
 class _Row:

@@ -3,6 +3,9 @@
 Plain decoding is this loop with an empty draft, and a batch is several rows of it whose trees are scored together; a
 batch plan says which. Methods fill its slots (drafter, acceptance rule, shapers, constraint, batch plan); none has a
 loop of its own.
+
+Threads take turns on a model, a round each (``turns``); between rounds, where events are handed out, nobody has the
+turn, so streams of one thread can be read by turns, abandoned, or closed by any thread.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from unspool.engine.contracts import (
     Context,
     Decision,
     Drafter,
+    Ending,
     LanguageModel,
     Logits,
     Scores,
@@ -37,6 +41,7 @@ from unspool.engine.options import GenerationOptions
 from unspool.engine.target import ShapedTarget
 from unspool.engine.trace import EndEvent, Event, FinishReason, PrefillEvent, StartEvent, StepEvent
 from unspool.engine.tree import TokenTree
+from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
 
 PREFILL_BLOCK = 128
@@ -56,13 +61,14 @@ class Request:
         rule: acceptance rule.
         options: of the request; ``options.shapers`` is replaced by ``shapers``.
         shapers: the whole pipeline in order, as ``unspool.shaping.build`` makes it.
-        eos: ids that end the text; the ending id is part of the output.
+        eos: ids that end the text; the ending id is part of the output, where one was asked for.
         method: name for the trace.
         constraint: advanced along the output. Tokens that it forces are drafted in place of the drafter's, which is
-            then neither asked for a tree nor shown the pass.
+            then neither asked for a tree nor shown the pass. One that is ``Ending`` ends the text without an end token.
         stopping: called with each emitted token; a reason ends the text after that token.
         session: where decoding begins: a session of the model that already holds the first tokens of the prompt, not
             all of them. The row works on it and closes it. None: a new one.
+        assistants: models besides the target that the drafter may run.
     """
 
     tokens: Sequence[int]
@@ -75,6 +81,7 @@ class Request:
     constraint: Constraint | None = None
     stopping: Callable[[int], FinishReason | None] | None = None
     session: Session | None = None
+    assistants: Sequence[LanguageModel] = ()
 
 
 @dataclass
@@ -120,6 +127,7 @@ class _Row:
         self.waited = 0
         self._asked = True  # whether the drafter proposed the tree of this pass
         self.finished: FinishReason | None = None
+        self._ending = request.constraint if isinstance(request.constraint, Ending) else None
 
     @property
     def remaining(self) -> int:
@@ -161,7 +169,7 @@ class _Row:
             if self.finished:
                 break
         nodes = decision.path[: len(emitted)]
-        margins = tuple(target.margin(node) for node in nodes)
+        margins = tuple(target.margin(node, token) for node, token in zip(nodes, emitted, strict=True))
         pause = time.perf_counter()
         logprobs = (
             tuple(target.logprob(node, token) for node, token in zip(nodes, emitted, strict=True))
@@ -174,10 +182,15 @@ class _Row:
             ranks = tuple(target.rank(node, token) for node, token in zip(nodes, emitted, strict=True))
             # What a trace asks for is in none of the times, which are to tell what decoding costs.
             start += time.perf_counter() - pause
+        if (kept := self._advance(emitted)) < len(emitted):
+            emitted, nodes, margins = emitted[:kept], nodes[:kept], margins[:kept]
+            logprobs, alternatives, ranks = (
+                logprobs and logprobs[:kept],
+                alternatives and alternatives[:kept],
+                ranks and ranks[:kept],
+            )
         self.session.commit(nodes)
         self.tokens.extend(emitted)
-        if request.constraint is not None:
-            request.constraint.advance(emitted)
         accept_ms = _ms(start)
         start = time.perf_counter()
         if not self.finished and self._asked:
@@ -205,6 +218,26 @@ class _Row:
         )
         self.steps += 1
         return event
+
+    def _advance(self, emitted: Sequence[int]) -> int:
+        """Move the constraint over the tokens of a round; gives how many of them stay.
+
+        All of them, but where a text is complete and nothing but an end token may follow: it ends there, so that an end
+        token that was drafted is not emitted where plain decoding asks for none.
+        """
+        constraint = self.request.constraint
+        if constraint is None:
+            return len(emitted)
+        if self._ending is None:
+            constraint.advance(emitted)
+            return len(emitted)
+        for count, token in enumerate(emitted, 1):
+            constraint.advance([token])
+            if token not in self.request.eos and self._ending.must_end():
+                if count < len(emitted) or self.finished in (None, "length"):
+                    self.finished = "stop"
+                return count
+        return len(emitted)
 
     def close(self) -> None:
         """The drafter first: it may still be at work."""
@@ -278,33 +311,51 @@ def _decode(model: LanguageModel, requests: Sequence[Request], plan: BatchPlan) 
     order = range(len(requests))
     waiting = deque(sorted(order, key=lambda index: len(requests[index].tokens)) if plan.shortest_first else order)
     active: dict[int, _Row] = {}  # by index, in the order in which they were opened
+    models = (model, *(assistant for request in requests for assistant in request.assistants))
     passes = 0
     try:
         while waiting or active:
             while waiting and (plan.window is None or len(active) < plan.window):
                 index = waiting.popleft()
                 request = requests[index]
-                row = active[index] = _Row(index, request, model.open() if request.session is None else request.session)
                 options = request.options
+                row = active[index] = _Row(index, request, model.open() if request.session is None else request.session)
                 yield StartEvent(
                     index, len(request.tokens), request.method, model.settings, options.temperature, options.seed
                 )
-                yield _prefill(row)
-                request.drafter.start(row.context)
-            rows = _chosen(plan, active)
-            proposals = [row.propose(model.vocab_size) for row in rows]
-            trees = [tree for tree, _ in proposals]
-            scores = model.score_many([row.session for row in rows], trees)
-            for row, (tree, draft_ms), score in zip(rows, proposals, scores, strict=True):
-                yield row.accept(tree, score, draft_ms, passes)
-                if row.finished:
-                    row.close()
-                    del active[row.index]
-                    yield EndEvent(row.index, row.finished)
+                with turn(*models):
+                    prefill = _prefill(row)
+                    request.drafter.start(row.context)
+                yield prefill
+            with turn(*models):
+                events = _round(model, plan, active, passes)
+            yield from events
             passes += 1
     finally:
         for row in active.values():
             row.close()
+
+
+def _round(model: LanguageModel, plan: BatchPlan, active: dict[int, _Row], number: int) -> list[Event]:
+    """One pass over the rows that the plan chooses. Rows that end leave ``active``; all do if anything fails."""
+    events: list[Event] = []
+    try:
+        rows = _chosen(plan, active)
+        proposals = [row.propose(model.vocab_size) for row in rows]
+        trees = [tree for tree, _ in proposals]
+        scores = model.score_many([row.session for row in rows], trees)
+        for row, (tree, draft_ms), score in zip(rows, proposals, scores, strict=True):
+            events.append(row.accept(tree, score, draft_ms, number))
+            if row.finished:
+                row.close()
+                del active[row.index]
+                events.append(EndEvent(row.index, row.finished))
+    except BaseException:
+        # A drafter may be at work in the background on a model that somebody else has the turn on next.
+        while active:
+            active.popitem()[1].close()
+        raise
+    return events
 
 
 def _chosen(plan: BatchPlan, active: dict[int, _Row]) -> list[_Row]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+SEEDS = range(1 << 64)
 _MASK = (1 << 64) - 1
 # Streams of a position besides its noise: the rule's own draws and those of a drafter, independent of each other.
 _ACCEPT = 1 << 63
@@ -24,6 +25,14 @@ def _bits(seed: int, stream: int, n: int) -> NDArray[np.uint64]:
     key = np.array([seed & _MASK, stream & _MASK], dtype=np.uint64)
     raw: NDArray[np.uint64] = np.random.Philox(key=key).random_raw(n)
     return raw
+
+
+def row_seed(seed: int, row: int) -> int:
+    """The seed of a row of a batch: row 0 has the batch's own, the others what is derived from it and their number."""
+    if row == 0:
+        return seed
+    (derived,) = np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)
+    return int(derived)
 
 
 def exponential(seed: int, position: int, vocab_size: int) -> NDArray[np.float64]:

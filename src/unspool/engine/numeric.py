@@ -9,6 +9,12 @@ from numpy.typing import NDArray
 
 _GROUP = 128
 
+RANGE = 1e30
+"""Best logits up to here leave room in float32 for all differences and sums that are taken of a row."""
+
+_COLDEST, _HOTTEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""Temperatures that float32 holds in full."""
+
 
 def top_k(rows: NDArray[Any], k: int, peaks: NDArray[Any] | None = None) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Ids and values [n, k] of the ``k`` largest entries of each row [n, vocabulary]; best first, lowest id first.
@@ -76,6 +82,36 @@ def runner_up(row: NDArray[Any], best: int, peaks: NDArray[Any] | None = None) -
     start = group * size
     others = max(peaks[:group].max(initial=-np.inf), peaks[group + 1 :].max(initial=-np.inf))
     return max(float(others), runner_up(row[start : start + size], best - start))
+
+
+def fitted(exact: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A row of logits in another type, with a best entry that is finite and within ``RANGE``.
+
+    A best entry beyond it is moved to 0, and all others with it, which changes no probability; those that are beyond
+    the type's range become -inf. Entries of +inf leave nothing beside them: they become 0, the others -inf. Rows that
+    hold NaN, or nothing but -inf, stay as they are.
+    """
+    peak = exact.max()
+    if peak == np.inf:
+        exact = np.where(exact == np.inf, 0.0, -np.inf)
+    elif RANGE < abs(peak) < np.inf:
+        exact = exact - peak
+    with np.errstate(over="ignore"):
+        return exact.astype(dtype)
+
+
+def cooled(row: NDArray[Any], temperature: float) -> NDArray[Any]:
+    """Logits divided by a temperature above 0, with a finite best entry, however small the temperature is.
+
+    Where the quotients leave the range of the row's type, they are taken of the distances to the best entry, whose
+    limits are right: 0 for the best entries and -inf for all others where the temperature goes to 0.
+    """
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        divided: NDArray[Any] = row / temperature
+        if not (_COLDEST <= temperature <= _HOTTEST and abs(divided.max()) <= RANGE):
+            exact = row.astype(np.float64)
+            divided = ((exact - exact.max()) / temperature).astype(row.dtype)
+        return divided
 
 
 def _sorted_top(values: NDArray[Any], ids: NDArray[np.int64], k: int) -> tuple[NDArray[np.int64], NDArray[Any]]:

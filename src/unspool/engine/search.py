@@ -19,6 +19,7 @@ from unspool.engine.contracts import LanguageModel, Logits, Session
 from unspool.engine.loop import PREFILL_BLOCK, extend
 from unspool.engine.search_request import Branch, Distribution, OnEvent, Output, PassEvent
 from unspool.engine.tree import TokenTree, TreeBuilder
+from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
 
 MAX_TREE_NODES = 16
@@ -79,7 +80,8 @@ class Frontier:
         self._on_event = on_event
         # Least recently used first.
         self._pool = [_Holder(model.open(), [])]
-        self._fill(self._pool[0], self._prompt[:-1])
+        with turn(model):
+            self._fill(self._pool[0], self._prompt[:-1])
 
     def close(self) -> None:
         """Give the memory back."""
@@ -104,11 +106,13 @@ class Frontier:
         found = {output: self._known[output] for output in outputs if output in self._known}
         if missing:
             start, before = time.perf_counter(), self.evaluated
-            for output, logits in zip(missing, self._score([self._prompt + output for output in missing]), strict=True):
-                if np.isnan(logits.max()):
-                    at = len(self._prompt) + len(output)
-                    raise UnspoolError(f"the logits at position {at} hold NaN; try other weights")
-                found[output] = Distribution(logits)
+            texts = [self._prompt + output for output in missing]
+            with turn(self._model):
+                for output, logits in zip(missing, self._score(texts), strict=True):
+                    if np.isnan(logits.max()):
+                        at = len(self._prompt) + len(output)
+                        raise UnspoolError(f"the logits at position {at} hold NaN; try other weights")
+                    found[output] = Distribution(logits)
             ms = (time.perf_counter() - start) * 1000
             self._on_event(PassEvent(len(missing), self.evaluated - before, self.evaluated, ms))
         for output in outputs:

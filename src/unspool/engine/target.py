@@ -71,6 +71,7 @@ class ShapedTarget:
             self._permitting = constraint
         self._ids: NDArray[np.int64] | None = None
         self._rows: dict[int, Logits] = {}
+        self._checked: set[int] = set()
         self._picks: dict[int, _Pick] = {}
 
     def choose(self, node: int) -> int:
@@ -81,15 +82,20 @@ class ShapedTarget:
         _, ids, best = self._pick(node)
         return best if ids is None else int(ids[best])
 
-    def margin(self, node: int) -> float:
-        """How far the runner-up is behind the choice after ``node``, in logits; at least 0, inf without a runner-up.
+    def margin(self, node: int, token: int) -> float:
+        """How far the emitted ``token`` is ahead of all others after ``node``, in the scores plain decoding chooses by.
 
-        Greedy: the gap between the two largest shaped logits. Sampling: the gap between the two largest sums of
-        shaped logit and Gumbel noise. Either way, what rounding must exceed to flip the choice. Where a constraint was
-        asked about the choice alone, the runner-up may be a token that it does not allow: the margin is then a lower
-        bound.
+        Those are the shaped logits, in sampling with the Gumbel noise of the position. For the token that plain
+        decoding takes: what rounding must exceed to flip the choice, at least 0, inf without a runner-up. Where a rule
+        emits another token (``lossless`` draws with noise of its own), that is behind the one plain decoding takes: the
+        margin is negative, -inf where the token has no probability. Where a constraint was asked about the choice
+        alone, the runner-up may be a token that it does not allow: the margin is then a lower bound.
         """
-        scores, _, best = self._pick(node)
+        scores, ids, best = self._pick(node)
+        at = token if ids is None else int(np.searchsorted(ids, token))
+        if at != best:
+            known = ids is None or (at < len(ids) and ids[at] == token)
+            return float(scores[at]) - float(scores[best]) if known else -np.inf
         second = numeric.runner_up(scores, best, None if self._peaks is None else self._peaks[node])
         return float(scores[best]) - second
 
@@ -128,7 +134,7 @@ class ShapedTarget:
         if pick is None:
             pick = self._picks[node] = self._decide(node)
             if np.isnan(pick.scores[pick.best]):
-                raise UnspoolError(f"the logits at position {self._position(node)} hold NaN; try other weights")
+                raise self._not_a_number(node)
         return pick
 
     def _decide(self, node: int) -> _Pick:
@@ -159,11 +165,20 @@ class ShapedTarget:
 
     def _row(self, node: int) -> Logits:
         if self._plain:
-            raw: Logits = self._logits[node]
-            return raw
+            return self._raw(node)
         row = self._rows.get(node)
         if row is None:
             row = self._rows[node] = self._shape(node, self._constraint)
+        return row
+
+    def _raw(self, node: int) -> Logits:
+        """The model's own row, looked at in full: a NaN beside the tokens that compete is as bad as one among them."""
+        row: Logits = self._logits[node]
+        if node not in self._checked:
+            # Squares sum up to NaN only if one of them is: no two infinities cancel out. One pass, without a copy.
+            if np.isnan(np.dot(row, row)):
+                raise UnspoolError(f"the logits at position {self._position(node)} hold NaN; try other weights")
+            self._checked.add(node)
         return row
 
     def _untruncated(self) -> bool:
@@ -171,7 +186,7 @@ class ShapedTarget:
         return all(getattr(warper, "is_elementwise", False) for warper in warpers)
 
     def _shape(self, node: int, constraint: Constraint | None) -> Logits:
-        row: Logits = self._logits[node]
+        row = self._raw(node)
         path = self.tree.path_tokens(node)
         tokens = self._history(path)
         first = next((i for i, s in enumerate(self._shapers) if getattr(s, "is_warper", False)), len(self._shapers))
@@ -180,13 +195,21 @@ class ShapedTarget:
         mask = constraint.allowed(path) if constraint else None
         if mask is not None:
             row = np.where(mask, row, -np.inf)
+        peak = row.max()
         # Warpers always leave a token, so this is the place where none can be left.
-        if row.max() == -np.inf:
+        if peak == -np.inf:
             who = "the constraint" if mask is not None else "bad_words_ids, no_repeat_ngram_size or other shapers"
             raise UnspoolError(f"no token may follow at position {self._position(node)}; loosen {who}")
+        if np.isnan(peak):
+            raise self._not_a_number(node)
+        if abs(peak) > numeric.RANGE:
+            row = numeric.fitted(row.astype(np.float64), self._logits.dtype)
         for shaper in self._shapers[first:]:
             row = shaper(tokens, row)
         return row
+
+    def _not_a_number(self, node: int) -> UnspoolError:
+        return UnspoolError(f"a shaper makes NaN of the logits at position {self._position(node)}; mend or remove it")
 
     def _history(self, path: list[int]) -> NDArray[np.int64]:
         """All ids before the position that is decided; only shapers need it, so it is built only for them."""

@@ -52,7 +52,8 @@ class StepEvent:
         tokens, parents, sources: the tree; ``sources`` are names, ``"root"`` for node 0.
         accepted: accepted nodes, root first.
         emitted: tokens that entered the output (cut at end of text and at the length limit).
-        margins: per emitted token, the gap between the two best logits of the distribution it was taken from.
+        margins: per emitted token, how far it is ahead of all others in the scores that plain decoding chooses by, see
+            ``ShapedTarget.margin``; negative where a rule emitted another token than plain decoding takes.
         logprobs: per emitted token, its log-probability in that distribution, where asked for.
         draft_ms, score_ms, accept_ms, observe_ms: time in the drafter, the model, the acceptance rule and ``observe``.
         alternatives: per emitted token, the best (id, log-probability) of that distribution, best first, without tokens

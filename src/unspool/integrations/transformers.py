@@ -176,6 +176,7 @@ class TransformersMethod:
                 eos=frozenset(eos),
                 method=self._method,
                 stopping=row.stop if others else None,
+                assistants=(surroundings.assistant,) if surroundings.assistant else (),
             )
             for row in rows
         ]

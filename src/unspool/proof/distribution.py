@@ -98,7 +98,7 @@ class Prefix:
             levels = min(LENGTH - len(emitted), self._session.room)
             tree = TokenTree.chain(tokens[-1:])
             if build is not None and levels > 1:
-                context = Context(tokens, len(self._tokens), seed, self._options.temperature)
+                context = Context(tokens, len(self._tokens), seed, self._options.temperature, rule.tests_draws)
                 drafter = build()
                 drafter.start(context)
                 tree = drafter.propose(context, MAX_TREE_NODES).truncated(levels - 1)

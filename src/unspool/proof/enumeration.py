@@ -35,18 +35,28 @@ class Walks(Protocol):
 
 
 class TextTarget:
-    """The target distributions of a tree, straight from the toy model's table; a ``Target``."""
+    """The target distributions of a tree, straight from the toy model's table; a ``Target``.
 
-    def __init__(self, model: ToyModel, prompt: Text, tree: TokenTree) -> None:
+    The noise of a position is ``chance``. It is good for one choice: a second one at the same position would have to
+    give the same token wherever the distributions are equal.
+    """
+
+    def __init__(self, model: ToyModel, prompt: Text, tree: TokenTree, chance: Chance) -> None:
         self.tree = tree
         self._model = model
         self._prompt = prompt
+        self._chance = chance
+        self._used: set[int] = set()
 
     def probabilities(self, node: int) -> Row:
         return self._model.probabilities((*self._prompt, *self.tree.path_tokens(node)))
 
     def choose(self, node: int) -> int:
-        return int(self.probabilities(node).argmax())
+        depth = int(self.tree.depths[node])
+        if depth in self._used:
+            raise ValueError(f"the noise of the position {depth} behind the root was used twice")
+        self._used.add(depth)
+        return self._chance.draw(self.probabilities(node))
 
 
 class Script:
@@ -75,12 +85,15 @@ class Script:
         return answer
 
 
-def outcomes(rule: Walks, target: TextTarget) -> Iterator[tuple[Decision, float]]:
-    """Every decision that the rule can come to, with its probability."""
+def outcomes(rule: Walks, model: ToyModel, prompt: Text, tree: TokenTree) -> Iterator[tuple[Decision, float]]:
+    """Every decision that the rule can come to on a tree behind ``prompt``, with its probability.
+
+    The rule's own randomness and the noise of positions are independent, so one script answers for both.
+    """
     scripts: list[tuple[int, ...]] = [()]
     while scripts:
         script = Script(scripts.pop(), scripts)
-        decision = rule.walk(target, script)
+        decision = rule.walk(TextTarget(model, prompt, tree, script), script)
         yield decision, script.probability
 
 
@@ -88,7 +101,7 @@ def joint(rule: Walks, model: ToyModel, prompt: Text, drafts: Iterator[tuple[Tok
     """The distribution of the first ``length`` tokens when one round is followed by plain sampling."""
     emitted: Output = {}
     for tree, weight in drafts:
-        for decision, probability in outcomes(rule, TextTarget(model, prompt, tree)):
+        for decision, probability in outcomes(rule, model, prompt, tree):
             tokens = (*(tree.tokens[node] for node in decision.path[1:]), decision.token)[:length]
             emitted[tokens] = emitted.get(tokens, 0.0) + weight * probability
     output: Output = {}
@@ -231,6 +244,11 @@ def two_drafters(q: Row, count: int, text: Text) -> Iterator[tuple[Drawn, float]
             yield [*mixed[:1], (text[-1], None), *mixed[1:]], weight * weight_other
 
 
+def chosen_or_drawn(q: Row, count: int, text: Text) -> Iterator[tuple[Drawn, float]]:
+    """Rules A, C and M by turns: what decides at a node depends on the text, drawn tokens of the same tree included."""
+    yield from (top, no_replacement, drawn_then_retrieval)[(len(text) + text[-1]) % 3](q, count, text)
+
+
 DRAWS: dict[str, Siblings] = {
     "A_point_mass": top,
     "B_independent": independent,
@@ -239,6 +257,7 @@ DRAWS: dict[str, Siblings] = {
     "M_retrieval_first": retrieval_then_drawn,
     "M_drawn_first": drawn_then_retrieval,
     "M_two_drafters": two_drafters,
+    "M_by_node": chosen_or_drawn,
 }
 """Every way to draft siblings that a rule must be right for."""
 

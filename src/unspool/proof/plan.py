@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import NamedTuple
 
 from unspool import methods
@@ -26,13 +25,17 @@ class Run(NamedTuple):
 
 
 def choose(
-    names: Sequence[str] | None, temperatures: Sequence[float], surroundings: Surroundings | None = None
+    names: Sequence[str] | None,
+    temperatures: Sequence[float],
+    surroundings: Surroundings | None = None,
+    assistant: object | None = None,
 ) -> tuple[list[Method], dict[str, str]]:
     """The methods of these names, of either kind; for None all that can be proven.
 
     Args:
         temperatures: at least one of them must suit each method.
-        surroundings: if given, what the models do not offer plays a part.
+        surroundings: once there is a model; what it and the draft model offer then plays a part.
+        assistant: before, the draft model's name, if there is to be one.
 
     Returns:
         The methods, and by name those that were left out of all, and why.
@@ -49,7 +52,7 @@ def choose(
             raise UnknownNameError("method", name, known)
         method = known[name]
         try:
-            _check(method, temperatures, surroundings)
+            _check(method, temperatures, surroundings, assistant)
         except UnsupportedError as error:
             if names is not None:
                 raise
@@ -59,13 +62,18 @@ def choose(
     return chosen, left_out
 
 
-def _check(method: Method, temperatures: Sequence[float], surroundings: Surroundings | None) -> None:
+def _check(
+    method: Method, temperatures: Sequence[float], surroundings: Surroundings | None, assistant: object | None
+) -> None:
     if reason := _untested(method):
         raise UnsupportedError(f"{method.name} {reason}; leave it out")
     if not enumerable(method) and not any(applies(method, temperature) for temperature in temperatures):
         suited = "temperature 0" if applies(method, 0) else "temperatures above 0"
         raise UnsupportedError(f"{method.name} is for {suited}; add one, or leave the method out")
-    if surroundings is not None:
+    methods.check_installed(method)
+    if surroundings is None:
+        methods.check_assisted(method, assistant)
+    else:
         methods.check_needs(method, surroundings)
         if method.kind not in _TOKENS_ALONE and not isinstance(surroundings.tokenizer, Tokenizer):
             raise UnsupportedError(f"{method.name} needs the model's tokenizer, which this model has not; leave it out")
@@ -80,8 +88,6 @@ def _untested(method: Method) -> str:
         return "is a batch plan, and a proof decodes prompt by prompt"
     if method.name == "plan":
         return "needs a reward of its output, which prompts alone do not give"
-    if method.name == "monitor" and find_spec("jedi") is None:
-        return 'needs jedi (pip install "unspool[monitor]")'
     tests = {
         "identical": ("drafter", "acceptance"),
         "same distribution": ("drafter", "acceptance"),

@@ -208,7 +208,7 @@ class _Part:
             partial(self._progress, f"{method.name}, temperature {self._temperature:g}"),
         )
         return MethodProof(
-            method.name,
+            method.label,
             method.guarantee,
             "distribution",
             self._temperature,
@@ -259,7 +259,7 @@ class _Part:
         pairs = list(zip(self.cases, found, strict=True))
         flat = [difference for differences in found for difference in differences]
         return MethodProof(
-            method.name,
+            method.label,
             method.guarantee,
             "identity",
             self._temperature,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from unspool.bench.result import Bench
 from unspool.diffusion.frontier import Frontier
 from unspool.errors import UnspoolError
+from unspool.files import parse_json, read_text
 from unspool.proof.result import Proof
 
 VERSION = 1
@@ -24,13 +24,11 @@ def read(path: Path) -> Proof | Bench | Frontier:
     """
     again = "make it anew with --json of `unspool prove`, `bench` or `frontier`"
     try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnspoolError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    except json.JSONDecodeError as error:
-        raise UnspoolError(f"{path} is not JSON (line {error.lineno}: {error.msg}); {again}") from error
+        data = parse_json(read_text(path))
+    except ValueError as error:
+        raise UnspoolError(f"{path} is {error}; {again}") from error
     kind = data.get("kind") if isinstance(data, dict) else None
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise UnspoolError(f"{path} is no result of unspool: its kind is {kind!r}, not one of {[*_KINDS]}; {again}")
     if data.get("version") != VERSION:
         raise UnspoolError(

@@ -18,6 +18,7 @@ Left out: the outer beam, which is 1 in the paper's experiments.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,12 @@ class PauseEvent(SearchEvent):
     chosen: int
 
 
+Unsure = Callable[[Output, Distribution], bool]
+"""Whether to pause behind an output."""
+Choose = Callable[[Sequence[float]], int]
+"""Index of the candidate that is taken, by the scores."""
+
+
 def adadec(request: SearchRequest, options: AdaDecOptions) -> Found:
     """Decode one prompt; the only candidate is the text.
 
@@ -91,6 +98,16 @@ def adadec(request: SearchRequest, options: AdaDecOptions) -> Found:
     if threshold is None:
         assert options.threshold_file is not None
         threshold = adadec_threshold.load(Path(options.threshold_file), request.key).threshold
+    return decode(request, options, lambda output, distribution: distribution.entropy >= threshold, best)
+
+
+def best(scores: Sequence[float]) -> int:
+    """The largest score; the likeliest candidate wins a tie."""
+    return scores.index(max(scores))
+
+
+def decode(request: SearchRequest, options: AdaDecOptions, unsure: Unsure, choose: Choose) -> Found:
+    """The method with both of its rules given, so that controls can replace one of them."""
     # All that one pause reads, twice: the next pause may come within its look-ahead.
     remembered = 2 * options.candidates * options.lookahead
     pauses = changed = tokens = 0
@@ -108,8 +125,8 @@ def adadec(request: SearchRequest, options: AdaDecOptions) -> Found:
         while (reason := request.finished(output)) is None:
             (distribution,) = frontier.read([output])
             token = distribution.best
-            if distribution.entropy >= threshold:
-                pause = _pause(request, options, frontier, output, distribution)
+            if unsure(output, distribution):
+                pause = _pause(request, options, frontier, output, distribution, choose)
                 token = pause.candidates[pause.chosen]
                 pauses += 1
                 changed += token != distribution.best
@@ -127,7 +144,12 @@ def adadec(request: SearchRequest, options: AdaDecOptions) -> Found:
 
 
 def _pause(
-    request: SearchRequest, options: AdaDecOptions, frontier: Frontier, output: Output, distribution: Distribution
+    request: SearchRequest,
+    options: AdaDecOptions,
+    frontier: Frontier,
+    output: Output,
+    distribution: Distribution,
+    choose: Choose,
 ) -> PauseEvent:
     top = distribution.top(options.candidates)
     branches = [Branch((*output, token), logprob) for token, logprob in top]
@@ -135,9 +157,7 @@ def _pause(
         roll_out(frontier, branches, options.lookahead, request.ended)
     lengths = tuple(len(branch.output) - len(output) - 1 for branch in branches)
     scores = tuple(branch.logprob / (m + 1) for branch, m in zip(branches, lengths, strict=True))
-    # The likeliest candidate wins a tie.
-    event = PauseEvent(
-        output, distribution.entropy, tuple(token for token, _ in top), lengths, scores, scores.index(max(scores))
-    )
+    tokens = tuple(token for token, _ in top)
+    event = PauseEvent(output, distribution.entropy, tokens, lengths, scores, choose(scores))
     request.on_event(event)
     return event

@@ -24,6 +24,7 @@ from unspool.engine.contracts import LanguageModel, Session
 from unspool.engine.search_request import Distribution
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
+from unspool.files import parse_json, read_text
 
 if TYPE_CHECKING:
     from unspool.api import Model
@@ -184,7 +185,7 @@ def save(path: Path, key: str, name: str, threshold: Threshold) -> None:
     Raises:
         UnspoolError: if the file holds something else or cannot be written; it is then as it was.
     """
-    table = _read(path) if path.exists() else {}
+    table = read(path) if path.exists() else {}
     table[key] = {"model": name, **asdict(threshold)}
     with atomic_file(path) as part:
         part.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
@@ -196,7 +197,7 @@ def load(path: Path, key: str) -> Threshold:
     Raises:
         UnspoolError: if the file cannot be read or has none for it.
     """
-    entry = _read(path).get(key)
+    entry = read(path).get(key)
     if entry is None:
         raise UnspoolError(f"{path} holds no threshold for this model and its weights; {_TRAIN}")
     try:
@@ -205,13 +206,16 @@ def load(path: Path, key: str) -> Threshold:
         raise UnspoolError(f"{path} is not a file of thresholds; {_TRAIN}") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """The entries of a file of thresholds, by ``key_of``.
+
+    Raises:
+        UnspoolError: if it cannot be read or holds something else.
+    """
     try:
-        table = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UnspoolError(f"cannot read the thresholds {path}: {error.strerror or error}; {_TRAIN}") from error
+        table = parse_json(read_text(path))
     except ValueError as error:
-        raise UnspoolError(f"{path} is not a file of thresholds; {_TRAIN}") from error
-    if not isinstance(table, dict):
+        raise UnspoolError(f"{path} is not a file of thresholds: {error}; {_TRAIN}") from error
+    if not isinstance(table, dict) or not all(isinstance(entry, dict) for entry in table.values()):
         raise UnspoolError(f"{path} is not a file of thresholds; {_TRAIN}")
     return table

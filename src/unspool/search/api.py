@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from unspool import methods
@@ -12,9 +13,11 @@ from unspool.engine.loop import Request, check
 from unspool.engine.options import GenerationOptions
 from unspool.engine.search_request import Candidate, OnEvent, Output, SearchRequest
 from unspool.engine.trace import FinishReason
-from unspool.errors import UnknownNameError, UnspoolError
+from unspool.engine.typed import typed_options
+from unspool.errors import UnspoolError
 from unspool.search.adadec_threshold import key_of
 from unspool.search.function_body import FunctionBody
+from unspool.search.tests_reward import PublicTests
 
 if TYPE_CHECKING:
     from unspool.api import Model, Prompt
@@ -68,11 +71,14 @@ class SearchResult:
         candidates: what was found, best first, at least one.
         statistics: counts and time.
         prompt_token_ids: ids that were searched behind.
+        sandbox: the kernel's guards over programs that were run, which ``unspool.bench.sandbox.GUARDS`` explains; None
+            where the reward is not ``PublicTests``.
     """
 
     candidates: list[SearchCandidate] = field(repr=False)
     statistics: SearchStatistics
     prompt_token_ids: list[int] = field(repr=False)
+    sandbox: tuple[str, ...] | None = None
 
     @property
     def text(self) -> str:
@@ -95,11 +101,12 @@ class SearchResult:
         return self.candidates[0].finish_reason
 
 
+@typed_options("model", "prompt")
 def search(
     model: Model,
     prompt: Prompt,
     *,
-    method: str = "adadec",
+    method: str = "beam",
     max_new_tokens: int = 256,
     method_options: Mapping[str, Any] | None = None,
     reward: Callable[[str], float] | None = None,
@@ -129,13 +136,11 @@ def search(
     if reward is not None and method != "plan":
         raise UnspoolError(f"{method} takes no reward; leave it out or use plan")
     tokens = model.encode(prompt, chat)
-    text, body = model.tokenizer.decode, None
+    text, body = partial(model.tokenizer.text, context=model.tokenizer.context(tokens)), None
     if stop_rule == "function_body":
         if not isinstance(prompt, str):
             raise UnspoolError("stop_rule function_body needs the prompt as text")
-        body = FunctionBody(model.tokenizer, prompt)
-    elif stop_rule != "end_of_text":
-        raise UnknownNameError("stop rule", stop_rule, ("end_of_text", "function_body"))
+        body = FunctionBody(text, prompt)
 
     def text_of(output: Output) -> str:
         return body.cut(text(output)) if body else text(output)
@@ -156,9 +161,8 @@ def search(
     seconds = time.perf_counter() - start
     candidates = [_candidate(candidate, text_of) for candidate in found.candidates]
     count = len(candidates[0].token_ids)
-    return SearchResult(
-        candidates, SearchStatistics(count, found.passes, found.evaluated, seconds, found.counts), tokens
-    )
+    statistics = SearchStatistics(count, found.passes, found.evaluated, seconds, found.counts)
+    return SearchResult(candidates, statistics, tokens, reward.guards if isinstance(reward, PublicTests) else None)
 
 
 def _candidate(candidate: Candidate, text_of: Callable[[Output], str]) -> SearchCandidate:

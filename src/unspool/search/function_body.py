@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from unspool.backends.tokenizer import Tokenizer
 from unspool.engine.search_request import Output
 
 # A line that is neither blank nor indented, or four blank lines one after the other.
@@ -16,12 +15,12 @@ class FunctionBody:
     """Tells whether an output has left the function, and cuts it there.
 
     Args:
-        tokenizer: of the model.
+        text: the text of an output.
         prompt: text of the prompt. If it does not end with a line, the output's first line belongs to its last one.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: str) -> None:
-        self._text: Callable[[Output], str] = tokenizer.decode
+    def __init__(self, text: Callable[[Output], str], prompt: str) -> None:
+        self._text = text
         self._inside = not prompt.endswith("\n")
 
     def __call__(self, output: Output) -> bool:

@@ -10,8 +10,8 @@ tokens along every completion (opening those prefixes needs no pass), completed 
 it), and rewards. The reward must therefore be a function of the text alone.
 
 Choices: prefixes below which all is tried are not walked into again, and a search in which many simulations in a row
-needed no model stops; the reference spins there. Completions and tokens are both budgets; the reference counts
-completions and seconds.
+needed no model stops; the reference spins there. A reward of 1 ends the search, since none is larger; the reference
+spends its budget. Completions and tokens are both budgets; the reference counts completions and seconds.
 
 Left out: re-rooting after each token, completion by sampling or by wider beams (with those the caches would be wrong),
 the learned value model, and plain UCT.
@@ -35,7 +35,8 @@ StopReason = Literal["exhausted", "solved", "max_completions", "max_model_tokens
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Defaults are those of the paper's code; it has no ``max_model_tokens`` and no ``max_stalled``.
+    """Defaults are those of the paper's code, which has no ``max_model_tokens``, no ``max_stalled`` and no
+    ``stop_at_one``.
 
     Attributes:
         k: children of a node, at least 1.
@@ -44,7 +45,7 @@ class PlanOptions:
         max_completions: most programs that the model completes, at least 1.
         max_model_tokens: most tokens that the model evaluates, more than ``max_new_tokens``; None: no limit. A
             completion that would need more is given up.
-        stop_at_one: whether a reward of 1 ends the search.
+        stop_at_one: whether a reward of 1, than which there is no better one, ends the search.
         max_stalled: most simulations in a row that need no model.
         caches: whether what is known is used; without, the same search costs more.
     """
@@ -55,7 +56,7 @@ class PlanOptions:
     gamma: float = 1.0
     max_completions: int = 768
     max_model_tokens: int | None = None
-    stop_at_one: bool = False
+    stop_at_one: bool = True
     max_stalled: int = 1000
     caches: bool = True
 

@@ -26,6 +26,7 @@ class PublicTests:
 
     Attributes:
         checks: source of each example, to be run behind the program.
+        guards: of the kernel over the programs, as ``sandbox.GUARDS`` explains them.
 
     Raises:
         UnspoolError: if the prompt is not the beginning of a Python function or its docstring has no example.
@@ -40,6 +41,7 @@ class PublicTests:
             raise UnspoolError(
                 "the prompt's docstring has no example such as `>>> f(1)` with its result below; give another reward"
             )
+        self.guards = sandbox.guards()
 
     def __call__(self, completion: str) -> float:
         """Share of the examples that hold, 0 to 1. One program each, so that one that hangs costs no other."""

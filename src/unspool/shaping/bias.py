@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine import numeric
 from unspool.engine.contracts import Logits
 from unspool.errors import UnspoolError
 
@@ -21,7 +22,8 @@ class SequenceBias:
     """Adds to the logit of each sequence's last token when the text ends with the rest of the sequence.
 
     Args:
-        sequence_bias: token sequences and their biases, in logits; -inf forbids. Biases of one token add up.
+        sequence_bias: token sequences and their biases, in logits. Biases of one token add up. -inf forbids; +inf
+            forbids all others, but for what is forbidden itself.
         option: name of the option, for error messages.
 
     Raises:
@@ -31,14 +33,14 @@ class SequenceBias:
     def __init__(self, sequence_bias: Mapping[tuple[int, ...], float], option: str = "sequence_bias") -> None:
         self._option = option
         sequences = [_ids(sequence, option) for sequence in sequence_bias]
-        biases = np.array(list(sequence_bias.values()), dtype=np.float32)
+        biases = np.array(list(sequence_bias.values()), dtype=np.float64)
         self._largest = max((max(sequence) for sequence in sequences), default=-1)
         last = np.array([sequence[-1] for sequence in sequences], dtype=np.int64)
         # Only the last tokens of sequences can change: work on them, not on the vocabulary.
         self._tokens, slots = np.unique(last, return_inverse=True)
         lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
         single = lengths == 1
-        self._always = np.zeros(len(self._tokens), dtype=np.float32)
+        self._always = np.zeros(len(self._tokens))
         self._always[slots[single]] = biases[single]
         # In order of first appearance, the order in which transformers adds them up.
         self._groups = [
@@ -56,16 +58,40 @@ class SequenceBias:
                 f"{self._option} names token {self._largest}, but the model's vocabulary ends at {len(logits) - 1}; "
                 "use ids of this model's tokenizer"
             )
-        bias = self._always.astype(logits.dtype)
-        for prefixes, slots, biases in self._groups:
-            width = prefixes.shape[1]
-            if width <= len(tokens):
-                matched = (prefixes == tokens[-width:]).all(axis=1)
-                # Sequences of one length that match have different last tokens: no slot comes twice.
-                bias[slots[matched]] += biases[matched]
-        shaped = logits.copy()
-        shaped[self._tokens] += bias
+        bias = self._bias(tokens, logits.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            shaped = logits.copy()
+            shaped[self._tokens] += bias
+        # A sum that is no number: +inf and -inf have met, here or in the biases.
+        if not abs(shaped.max()) <= numeric.RANGE:
+            shaped = self._exact(tokens, logits)
         return cast(Logits, shaped)
+
+    def _bias(self, tokens: NDArray[np.int64], dtype: np.dtype[Any]) -> NDArray[Any]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            bias = self._always.astype(dtype)
+            for prefixes, slots, biases in self._groups:
+                width = prefixes.shape[1]
+                if width <= len(tokens):
+                    matched = (prefixes == tokens[-width:]).all(axis=1)
+                    # Sequences of one length that match have different last tokens: no slot comes twice.
+                    bias[slots[matched]] += biases[matched].astype(dtype)
+        return bias
+
+    def _exact(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
+        """The sums, in float64. What is forbidden stays so; between tokens whose bias is +inf the logits decide."""
+        bias = self._bias(tokens, np.dtype(np.float64))
+        row = logits.astype(np.float64)
+        at = row[self._tokens]
+        forbidden = np.isneginf(bias) | np.isnan(bias) | np.isneginf(at)
+        above = np.isposinf(bias) & ~forbidden
+        if above.any():
+            shaped = np.full_like(row, -np.inf)
+            shaped[self._tokens[above]] = at[above]
+        else:
+            shaped = row
+            shaped[self._tokens] = np.where(forbidden, -np.inf, at + np.where(forbidden, 0, bias))
+        return shaped
 
 
 def bad_words(bad_words_ids: Sequence[Sequence[int]], eos_token_id: Sequence[int] = ()) -> SequenceBias | None:

@@ -6,11 +6,12 @@ Both look at the whole history of a node, so a drafted token counts for the draf
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine import numeric
 from unspool.engine.contracts import Logits
 
 
@@ -19,17 +20,25 @@ class RepetitionPenalty:
     """Divides the positive and multiplies the negative logits of tokens that occur in the text (CTRL, 2019).
 
     Attributes:
-        penalty: above 1 makes them less likely, below 1 more likely; above 0. How often a token occurs plays no part.
+        penalty: above 1 makes them less likely, below 1 more likely; 1e-200 to 1e200. How often a token occurs plays
+            no part.
     """
 
     penalty: float
 
     def __call__(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
         seen = _within(tokens, len(logits))
-        shaped = logits.copy()
-        values = shaped[seen]
-        shaped[seen] = np.where(values < 0, values * self.penalty, values / self.penalty)
+        shaped = self._applied(logits.copy(), seen)
+        if not abs(shaped.max(initial=-np.inf)) <= numeric.RANGE:
+            # A penalty near 0, or a large one where all tokens have been seen, goes beyond the range of float32.
+            shaped = self._applied(logits.astype(np.float64), seen)
         return cast(Logits, shaped)
+
+    def _applied(self, shaped: NDArray[Any], seen: NDArray[np.int64]) -> NDArray[Any]:
+        values = shaped[seen]
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            shaped[seen] = np.where(values < 0, values * self.penalty, values / self.penalty)
+        return shaped
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import Logits
+from unspool.engine.numeric import cooled
 from unspool.engine.numeric import top_k as largest
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """Divides the logits by ``temperature``, above 0."""
+    """Divides the logits by ``temperature``, above 0. The best one stays finite, however small the temperature is."""
 
     is_warper: ClassVar[bool] = True
     is_elementwise: ClassVar[bool] = True
     temperature: float
 
     def __call__(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
-        return logits / self.temperature
+        return cooled(logits, self.temperature)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class MinP:
     def __call__(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
         peak = logits.max()
         # The logarithm finds the candidates, the ratio of rounded probabilities decides as in transformers.
-        near = np.flatnonzero(logits > peak + np.log(self.min_p) - 0.01)
+        near = np.flatnonzero(logits - peak > np.log(self.min_p) - 0.01)
         ratio = np.exp(logits[near] - peak)
         return _keep(logits, near[ratio >= logits.dtype.type(self.min_p)])
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from unspool.api import Model
 from unspool.backends.tokenizer import Tokenizer
+from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
 from unspool.spans.extract import search
 from unspool.spans.span import ExtractOptions, Span, Suffix
@@ -50,6 +51,7 @@ class Extraction:
         return self.spans[0].text
 
 
+@typed_options("model", "question", "passage")
 def extract(
     model: Model,
     question: str,
@@ -161,10 +163,8 @@ def _is_mark(c: str) -> bool:
 
 def _stops(tokenizer: Tokenizer, ids: Sequence[int], text: str, at: int) -> list[int | None]:
     """Where in ``text`` each token ends, if the first begins ``at``; None within a character of several tokens."""
-    stream = tokenizer.stream()
     stops: list[int | None] = []
-    for token in ids:
-        piece = stream.push(token)
+    for piece in tokenizer.pieces(ids):
         if not text.startswith(piece, at):
             raise _unreadable(text, at)
         at += len(piece)

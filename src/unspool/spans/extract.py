@@ -34,6 +34,7 @@ from unspool.engine import numeric
 from unspool.engine.contracts import LanguageModel, Logits
 from unspool.engine.loop import MAX_TREE_NODES, extend
 from unspool.engine.tree import TreeBuilder
+from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
 from unspool.spans.span import ExtractOptions, Found, Suffix
 from unspool.spans.trie import Best, BestFirst, Everything, Frontier, Node
@@ -114,12 +115,15 @@ class _Search:
         session = self._model.open()
         passes = nodes = 0
         try:
-            extend(session, self._prompt[:-1])
+            with turn(self._model):
+                extend(session, self._prompt[:-1])
             while frontier.peek() is not None:
                 tree, wanted = self._fill(frontier)
-                scores = session.score(tree.build(), tuple(wanted))
-                for node, row in zip(wanted.values(), scores.logits, strict=True):
-                    self._read(node, row)
+                with turn(self._model):
+                    scores = session.score(tree.build(), tuple(wanted))
+                    for node, row in zip(wanted.values(), scores.logits, strict=True):
+                        self._read(node, row)
+                for node in wanted.values():
                     frontier.scored(node)
                 passes += 1
                 nodes += len(tree)

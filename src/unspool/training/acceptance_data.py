@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from unspool.backends import store
 from unspool.engine.contracts import Ability, Logits, Scores, Session
 from unspool.engine.numeric import softmax
+from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.files import parse_json, read_text
 
 if TYPE_CHECKING:
     from unspool.api import Model
@@ -53,8 +55,9 @@ class DataOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.temperature < 0:
-            raise UnspoolError("max_new_tokens must be at least 1 and temperature at least 0")
+        GenerationOptions(max_new_tokens=self.max_new_tokens, temperature=self.temperature)
+        if self.seed < 0:
+            raise UnspoolError(f"seed must be at least 0, not {self.seed}")
         if not 0 <= self.mixing < 1:
             raise UnspoolError(f"mixing must lie in 0 up to but not 1, not {self.mixing}")
 
@@ -124,7 +127,7 @@ def generate(
     }
     directory.mkdir(parents=True, exist_ok=True)
     record = directory / "data.json"
-    if record.exists() and json.loads(record.read_text("utf-8")) != made_from:
+    if record.exists() and _told(record) != made_from:
         raise UnspoolError(
             f"{directory} holds data of other models, prompts or options; delete it or write to another directory"
         )
@@ -137,6 +140,13 @@ def generate(
             _write(files[-1], examples(target, prompt, i, options))
         progress("data", i + 1, len(prompts))
     return files
+
+
+def _told(record: Path) -> Any:
+    try:
+        return parse_json(read_text(record))
+    except ValueError as error:
+        raise UnspoolError(f"{record} is damaged ({error}); delete the directory, or write to another one") from error
 
 
 def examples(target: Model, prompt: str, index: int, options: DataOptions) -> Examples:

@@ -17,6 +17,7 @@ from unspool.backends.diffusion_checkpoints import CANVAS
 from unspool.backends.prepare import quiet
 from unspool.diffusion.tasks import END, MASK, PAD, TaskSet
 from unspool.errors import UnspoolError
+from unspool.files import parse_json, read_text
 from unspool.training.checkpoint import Curve
 
 if TYPE_CHECKING:
@@ -58,13 +59,13 @@ def history(directory: Path) -> tuple[Mapping[str, Any], Curve]:
         UnspoolError: if there is none.
     """
     try:
-        about = json.loads((directory / CANVAS).read_text("utf-8"))["training"]
-        points = json.loads((directory / CURVE).read_text("utf-8"))
-    except (OSError, json.JSONDecodeError, KeyError):
+        about = parse_json(read_text(directory / CANVAS))["training"]
+        curve = [(point["step"], point["loss"], point["seconds"]) for point in parse_json(read_text(directory / CURVE))]
+    except (UnspoolError, ValueError, KeyError, TypeError):
         raise UnspoolError(
             f"{directory} holds no model to go on with; name a directory that `unspool train diffusion` wrote"
         ) from None
-    return about, [(point["step"], point["loss"], point["seconds"]) for point in points]
+    return about, curve
 
 
 def read_weights(directory: Path, model: PreTrainedModel) -> None:

@@ -96,8 +96,10 @@ class CanvasTrainingOptions:
             raise UnknownNameError("task set", self.task_set, TASK_SETS)
         known = {task.name for task in SHORT.tasks + LONG.tasks}
         for name, weight in self.weights:
-            if name not in known or weight < 0:
+            if name not in known or not 0 <= weight < math.inf:
                 raise UnspoolError(f"{name}={weight} is not a task with a weight of at least 0; tasks: {sorted(known)}")
+        if self.seed < 0:
+            raise UnspoolError(f"seed must be at least 0, not {self.seed}")
 
     @property
     def tasks(self) -> TaskSet:

@@ -75,6 +75,8 @@ class CertaintyOptions:
         for name in ("block_length", "questions", "max_steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise UnspoolError(f"seed must be at least 0, not {self.seed}")
         if not 0 <= self.beta < float("inf"):
             raise UnspoolError(f"beta must be 0 or above, not {self.beta}")
         if not 0 < self.learning_rate < float("inf"):

@@ -39,7 +39,10 @@ def resume(
 
     if not state.exists():
         return 0, []
-    saved = torch.load(state, weights_only=True)
+    try:
+        saved = torch.load(state, weights_only=True)
+    except Exception as error:  # whatever unpickling raises
+        raise UnspoolError(f"{state} is damaged; delete it, and training begins anew") from error
     if json.loads(saved["options"]) != json.loads(told):
         raise UnspoolError(f"{state} belongs to training with other options; delete it, or name another directory")
     for name, model in models.items():

@@ -69,6 +69,8 @@ class FilterOptions:
         for name in ("block_length", "max_steps"):
             if getattr(self, name) < 1:
                 raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise UnspoolError(f"seed must be at least 0, not {self.seed}")
 
 
 def replay(model: DiffusionModel, prompts: Sequence[Sequence[int]], block_length: int, progress: Progress) -> Examples:

@@ -13,7 +13,8 @@ from typing import Any
 
 from unspool.backends.store import atomic_file
 from unspool.errors import UnspoolError
-from unspool.trace_file import Trace, check_writable
+from unspool.files import check_file
+from unspool.trace_file import Trace
 
 SCRIPTS = ("data.js", "tree.js", "card.js", "panel.js", "viewer.js")
 
@@ -69,7 +70,7 @@ def page_path(trace: Path) -> Path:
 
 def save(path: Path, traces: Sequence[Trace], names: Sequence[str]) -> None:
     """Write the page; raises ``UnspoolError`` if a file cannot be written there."""
-    check_writable(path)
+    check_file(path)
     with atomic_file(path) as temporary:
         temporary.write_text(page(traces, names), encoding="utf-8", newline="\n")
 

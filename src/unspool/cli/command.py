@@ -1,0 +1,70 @@
+"""What all commands have in common: help that fits the terminal, and values that no option may have."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from unspool.errors import UnspoolError
+
+
+class App(typer.Typer):
+    """A ``typer.Typer`` whose commands are ``Command``s."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        return super().command(name, cls=Command, **settings)
+
+
+class Command(TyperCommand):
+    """A command that refuses values which are present and empty, or not text, before any of them is looked at.
+
+    What reads values later cannot tell: an empty path is the current directory, and an empty string counts as nothing.
+    """
+
+    def __init__(self, *arguments: Any, help: str | None = None, **settings: Any) -> None:
+        super().__init__(*arguments, help=help and _reflowed(help), **settings)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given, *_ = self.make_parser(ctx).parse_args(list(args))
+        for parameter in self.get_params(ctx):
+            value = given.get(parameter.name)
+            for text in value if isinstance(value, list | tuple) else [value]:
+                if text == "":
+                    raise UnspoolError(f"{_called(parameter)} is empty; give a value, or leave it out")
+        rest = super().parse_args(ctx, args)
+        for parameter in self.get_params(ctx):
+            value = ctx.params.get(parameter.name)
+            for text in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(text, str):
+                    check_text(_called(parameter), text)
+        return rest
+
+
+def check_text(what: str, text: str) -> None:
+    """Refuse what Python made of bytes that are no text.
+
+    Args:
+        what: it is, for the message.
+
+    Raises:
+        UnspoolError: for such a text.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnspoolError(f"{what} is not UTF-8: {text[:40]!a}; convert it") from error
+
+
+def _called(parameter: Any) -> str:
+    is_option = parameter.param_type_name == "option"
+    return max(parameter.opts, key=len) if is_option else f"the {str(parameter.name).replace('_', ' ')}"
+
+
+def _reflowed(text: str) -> str:
+    """Join the lines of each paragraph, so that the terminal breaks them; examples, which are indented, stay."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(part if part.startswith(" ") else " ".join(part.split()) for part in paragraphs)

@@ -1,0 +1,71 @@
+"""How many threads a process should compute with: what it may use, not what the machine has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_PROC = Path("/proc")
+_SYS = Path("/sys")
+
+
+def usable_cores() -> int:
+    """Physical cores among the CPUs that this process may run on, within its container's quota; at least 1.
+
+    A quota of one and a half CPUs counts as one: with two threads, each would wait for the other half of the time.
+    """
+    cores = _physical(_allowed())
+    quota = min(_quotas(), default=None)
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def _allowed() -> set[int]:
+    """The CPUs of the affinity mask, which a container's set of CPUs narrows too."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    import psutil
+
+    process = psutil.Process()
+    return set(process.cpu_affinity() if hasattr(process, "cpu_affinity") else range(os.cpu_count() or 1))
+
+
+def _physical(allowed: set[int]) -> int:
+    cores = set()
+    for cpu in allowed:
+        siblings = _read(_SYS / f"devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        if siblings is None:  # the system does not tell which CPUs share a core
+            import psutil
+
+            return min(psutil.cpu_count(logical=False) or 1, len(allowed))
+        cores.add(siblings)
+    return len(cores)
+
+
+def _quotas() -> Iterator[float]:
+    """CPUs' worth of time that each control group around this process grants."""
+    for line in (_read(_PROC / "self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            for group in _groups(_SYS / "fs/cgroup", path):
+                quota, _, period = (_read(group / "cpu.max") or "max").partition(" ")
+                if quota != "max":
+                    yield int(quota) / int(period)
+        elif "cpu" in controllers.split(","):
+            for group in _groups(_SYS / "fs/cgroup" / controllers, path):
+                granted, of = (_read(group / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+                if granted and of and int(granted) > 0:
+                    yield int(granted) / int(of)
+
+
+def _groups(root: Path, path: str) -> Iterator[Path]:
+    """A control group and those around it; in a container the path may be the host's, and only ``root`` be there."""
+    group = root / path.lstrip("/")
+    yield from (parent for parent in (group, *group.parents) if parent.is_relative_to(root))
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text("ascii").strip()
+    except OSError:
+        return None

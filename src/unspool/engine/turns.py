@@ -1,0 +1,93 @@
+"""Threads take turns on a model: one round of one thread at a time.
+
+What a pass returns is a view that the model's next pass overwrites, and what methods learn is shared by all requests of
+a model. So whoever runs a model holds it from the first pass of a round until the last look at what it returned. Turns
+are given in the order in which they were asked for: a thread that decodes a long text cannot starve the others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from unspool.errors import UnspoolError
+
+
+class _Turns:
+    """The turns on one model.
+
+    Attributes:
+        number: in this order turns on several models are taken, so that no two threads wait for each other.
+    """
+
+    _numbers = count()
+
+    def __init__(self) -> None:
+        self.number = next(self._numbers)
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+        self._taken = False
+        self._holder: int | None = None  # the thread whose turn it is
+
+    def take(self) -> None:
+        if self._holder == threading.get_ident():
+            raise UnspoolError(
+                "the model is in the middle of a pass; a shaper, constraint, stop rule or drafter must not run the "
+                "model that it serves"
+            )
+        with self._guard:
+            place = threading.Lock()
+            if self._taken:
+                place.acquire()
+                self._waiting.append(place)
+            self._taken = True
+        try:
+            place.acquire()  # given back by whoever's turn is before
+        except BaseException:  # Ctrl-C while waiting
+            with self._guard:
+                if place in self._waiting:
+                    self._waiting.remove(place)
+                    raise
+            self.give()  # the turn came at that very moment
+            raise
+        self._holder = threading.get_ident()
+
+    def give(self) -> None:
+        self._holder = None
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
+
+
+_guard = threading.Lock()
+_turns: WeakKeyDictionary[Any, _Turns] = WeakKeyDictionary()
+
+
+def _of(model: object) -> _Turns:
+    with _guard:
+        found = _turns.get(model)
+        if found is None:
+            found = _turns[model] = _Turns()
+        return found
+
+
+@contextmanager
+def turn(*models: object) -> Iterator[None]:
+    """Wait for one's turn on all of these models and keep it: for one round, never across a ``yield``.
+
+    Raises:
+        UnspoolError: if this very thread has the turn already; the round would overwrite what the other still reads.
+    """
+    turns = {one.number: one for one in map(_of, models)}
+    with ExitStack() as stack:
+        for number in sorted(turns):
+            turns[number].take()
+            stack.callback(turns[number].give)
+        yield

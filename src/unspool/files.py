@@ -1,0 +1,86 @@
+"""Files that a command reads or writes for the user: refused in one line, before any work."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from unspool.errors import UnspoolError
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8; a byte order mark is no part of it.
+
+    Raises:
+        UnspoolError: if the file cannot be read, is no UTF-8, or holds nothing but white space.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnspoolError(f"cannot read {path}: {error.strerror or error}") from error
+    text = decoded(data, str(path))
+    if not text.strip():
+        raise UnspoolError(f"{path} is empty; name a file that holds something")
+    return text
+
+
+def decoded(data: bytes, what: str) -> str:
+    """Text from its UTF-8, without a byte order mark.
+
+    Raises:
+        UnspoolError: if it is no UTF-8; ``what`` it is, for the message.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnspoolError(f"{what} is not UTF-8 (byte {error.start}: {error.reason}); convert it") from error
+
+
+def parse_json(text: str) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: that says what is wrong, also for nesting that is too deep for Python.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise ValueError(f"not JSON ({error.msg} at {where})") from error
+    except RecursionError as error:
+        raise ValueError("not JSON that can be read (it is nested too deeply)") from error
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that could not be written.
+
+    Raises:
+        UnspoolError: with what to do.
+    """
+    if path.is_dir():
+        raise UnspoolError(f"cannot write {path}: it is a directory; give the name of a file")
+    if path.exists() and not path.is_file():
+        raise UnspoolError(f"cannot write {path}: it is a device; give the name of a file")
+    if not (folder := path.absolute().parent).is_dir():
+        raise UnspoolError(f"cannot write {path}: there is no directory {folder}; make it first")
+    # A file is replaced by its name in the directory.
+    for place in (folder, path):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise UnspoolError(f"cannot write {path}: {place} is not yours to write; give another file")
+
+
+def check_directory(path: Path) -> None:
+    """Refuse a directory that could not be made, or written if it is there.
+
+    Raises:
+        UnspoolError: with what to do.
+    """
+    place = path.absolute()
+    if place.exists() and not place.is_dir():
+        raise UnspoolError(f"cannot write to {path}: it is a file; name a directory")
+    if not place.exists() and not (place := place.parent).is_dir():
+        raise UnspoolError(f"cannot make {path}: there is no directory {place}; make it first")
+    if not os.access(place, os.W_OK):
+        raise UnspoolError(f"cannot write to {place}: it is not yours to write; name another directory")
