@@ -2,9 +2,10 @@
 
 A random Llama is written in float32 and quantised by ``llama_model_quantize``. llama.cpp's ``to_float`` gives the
 weights of each file back; put into the model that was written, they are the reference. Each backend loads the file as a
-user would, and the table shows the largest difference of any log-probability in 64 tokens. Needs the shared libraries
-of llama.cpp: those of llama-cpp-python (``pip install "unspool[peers]"``), or a directory that holds libllama and
-libggml-base, such as the npm package ``@node-llama-cpp/linux-x64``::
+user would, and the table shows the largest difference of any log-probability in 64 tokens; as a control, that of the
+reference from the model before it was quantised. Needs the shared libraries of llama.cpp: those of llama-cpp-python
+(``pip install "unspool[peers]"``), or a directory that holds libllama and libggml-base, such as the npm package
+``@node-llama-cpp/linux-x64``::
 
     python benchmarks/gguf_types.py --libraries bins/linux-x64 --markdown benchmarks/gguf_types.md
 """
@@ -240,6 +241,8 @@ def main() -> None:
     facts = about()
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    with torch.no_grad():
+        before = log_softmax(model(torch.tensor([TOKENS])).logits[0].numpy())
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -255,9 +258,10 @@ def main() -> None:
             )
             expected = reference(model, path, library)
             errors = {backend: float(abs(run(path) - expected).max()) for backend, run in BACKENDS.items()}
+            errors["control: quantised or not"] = float(abs(expected - before).max())
             rows.append({"type": kind, "matrices": dict(held), "bytes": path.stat().st_size, "errors": errors})
             common.say(f"{kind}: {errors}")
-    header = ("type", "its matrices", "MB", *BACKENDS)
+    header = ("type", "its matrices", "MB", *rows[0]["errors"])
     cells = [
         (
             row["type"],

@@ -260,6 +260,26 @@ def test_missing_files_and_unknown_names(tmp_path: Path, monkeypatch: pytest.Mon
         resolve.resolve("qwen2.5-coder-0.5")
 
 
+@pytest.mark.parametrize(
+    "name", ["a" * 5000, "x\0y", "~no-such-user-of-this-system/model", "dir/" + "b" * 300, "a--b/c"]
+)
+def test_names_that_no_file_can_have_are_one_line(name: str) -> None:
+    with pytest.raises(UnspoolError) as told:
+        resolve.resolve(name)
+    assert "\n" not in str(told.value) and len(str(told.value)) < 500
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_directory(tmp_path / "model")
+
+    def refuse(file: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(store, "sha256_of", refuse)
+    with pytest.raises(UnspoolError, match=r"cannot read .*config\.json: Permission denied"):
+        resolve.resolve(str(path))
+
+
 def test_hub_name_without_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UnspoolError, match=r"'owner/name'.*HF_HUB_OFFLINE") as caught:

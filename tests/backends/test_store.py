@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import multiprocessing
 import os
 import shutil
@@ -173,3 +174,16 @@ def test_remove_and_sizes(tmp_path: Path) -> None:
     assert store.size_on_disk(tmp_path / "a") == 7
     assert store.remove(tmp_path / "a") == 7 and not (tmp_path / "a").exists()
     assert store.remove(tmp_path / "a") == 0
+
+
+def test_reading_a_large_file_is_said_when_it_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(bytes(3 << 20))
+    monkeypatch.setattr(store, "_LONG_SECONDS", -1.0)
+    store.sha256_of(file)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(store, "_LARGE", 1 << 20)
+    assert store.sha256_of(file) == hashlib.sha256(bytes(3 << 20)).hexdigest()
+    assert capsys.readouterr().err == "reading all of large (3.1 MB) to know it by its content\n"

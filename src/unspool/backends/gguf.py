@@ -211,6 +211,8 @@ def _scaling(header: GgufHeader, config: Any, settings: dict[str, Any]) -> dict[
             "original_max_position_embeddings": original,
             "attention_factor": attention,
         }
+    if long or short:
+        raise _refused(header, "rotary factors for long or for short texts alone")
     if attention != 1:
         raise _refused(header, f"{header.architecture}.rope.scaling.attn_factor = {attention}")
     if kind == "yarn":

@@ -41,11 +41,14 @@ def _sums(model: Path, files: Iterable[Path], check: Callable[[Path], object]) -
     listed = sorted(files)
     now = {file.name: known.get(file.name) for file in listed}
     for file in listed:
-        stamp = _stamp(file)
-        if not _holds(now[file.name], stamp):
-            check(file)
-            start = time.time()
-            now[file.name] = {"sha256": store.sha256_of(file), "stamp": stamp, "read": start}
+        try:
+            stamp = _stamp(file)
+            if not _holds(now[file.name], stamp):
+                check(file)
+                start = time.time()
+                now[file.name] = {"sha256": store.sha256_of(file), "stamp": stamp, "read": start}
+        except OSError as error:
+            raise UnspoolError(f"cannot read {file}: {error.strerror or error}") from error
     if now != known:
         _kept[record] = now
         _remember(record, now)

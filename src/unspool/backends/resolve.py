@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from unspool.backends import catalogue, diffusion_models, gguf_header, identity, store
 from unspool.backends.catalogue import CatalogueModel
-from unspool.backends.files import read_json
+from unspool.backends.files import read_json, reason
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -70,7 +70,16 @@ def resolve(name: str) -> ModelSource:
 
         model = known[name]
         return ModelSource("gguf", name, download.raw_path(model), model.sha256, model)
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a null byte, no permission
+        why = getattr(error, "strerror", None) or reason(error)
+        raise UnspoolError(
+            f"{name[:80]!r} names no model: {why}; give a path, or a name of `unspool models`"
+        ) from error
     if path.is_dir():
         _check_directory(path)
         return ModelSource("directory", path.resolve().name, path.resolve(), _directory_key(path))
@@ -133,6 +142,8 @@ def _hub_snapshot(name: str) -> Path:
         return snapshot
     except (LocalEntryNotFoundError, UnspoolError):
         pass  # not there, or the rest of an interrupted download: the hub's client completes it
+    except ValueError as error:  # a name that the hub cannot have
+        raise UnspoolError(f"{name[:80]!r} names no model: no such directory, and no name of the hub") from error
     try:
         download.ask_hub(name, "config.json")
         snapshot = Path(hub.snapshot_download(name, **patterns))

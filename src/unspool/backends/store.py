@@ -23,7 +23,7 @@ from unspool.errors import UnspoolError
 
 _TEMPORARY = re.compile(r"\.(?P<host>[0-9a-f]{8})\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
 _ABANDONED_SECONDS = 24 * 3600
-_LONG_SECONDS = 2.0
+_LONG_SECONDS, _LARGE = 2.0, 100_000_000
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -273,17 +273,15 @@ def format_bytes(n: int) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, lower-case hex. What takes more than two seconds is said."""
-    digest, start = hashlib.sha256(), time.monotonic()
-    said = False
+    """SHA-256 of a file, lower-case hex. Of a large file it is said when that takes more than two seconds."""
+    digest, start, size = hashlib.sha256(), time.monotonic(), path.stat().st_size
+    said = size < _LARGE
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
             if not said and time.monotonic() - start > _LONG_SECONDS:
                 said = True
-                say(
-                    f"reading all of {path.name} ({format_bytes(path.stat().st_size)}), once, to know it by its content"
-                )
+                say(f"reading all of {path.name} ({format_bytes(size)}) to know it by its content")
     return digest.hexdigest()
 
 
