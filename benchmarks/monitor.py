@@ -7,9 +7,15 @@ are to be guessed, as those of a private library are. The line is decoded greedi
 - exists: the first identifier behind the dot is a member of the object.
 - match: it is the one that was held out.
 - raises: the file was executed and raised an exception; of these, AttributeError.
-- triggers, ms/trigger: identifiers that were monitored, and milliseconds of the analyser for each; it is warm.
+- triggers: identifiers that were monitored.
 - leaks: of the dots that came in one token with letters, those whose identifier the analyser does not know. There the
   line is cut before the dot, so that the model may choose such a token. Not verified is the paper's method.
+
+Two controls have no model: a name is drawn from those that the analyser knows at the place, special ones left out; and
+of these the one is taken that shares most words with the comment (drawn among equals). Their match is the expected one.
+Since the names here are made of the comment's words, the second can hardly be beaten: the monitor does not make a model
+understand, it keeps it to names that exist. Shares have Wilson's 95 % interval; differences are paired, with 10,000
+bootstrap samples. Nothing is timed. With --json an interrupted run goes on where it ended; --limit may change.
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ import random
 import re
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +42,7 @@ from unspool.constraints.monitor_jedi import JediAnalyser
 from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
+from unspool.journal import Journal
 
 CLASSES, METHODS, PER_FILE = 30, 4, 5
 VERBS = (
@@ -106,46 +113,64 @@ def library(seed: int) -> Library:
     return Library(files, modules, sites)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Arm:
-    """A way to decode the sites, and what came of it."""
+    """A way to decode the sites."""
 
     name: str
     monitored: bool
     verify: bool = True
     cut_before_dot: bool = False
-    exists: int = 0
-    match: int = 0
-    raises: int = 0
-    attribute: int = 0
-    triggers: int = 0
-    merged: int = 0
-    leaks: int = 0
-    ms: float = 0.0
-    lines: list[str] = field(default_factory=list)
-
-    def row(self, count: int) -> list[str]:
-        def share(hits: int) -> str:
-            return f"{100 * hits / count:.1f} %"
-
-        numbers = [share(self.exists), share(self.match), share(self.raises), share(self.attribute)]
-        if not self.monitored:
-            return [self.name, *numbers, "–", "–", "–"]
-        leaks = f"{self.leaks} of {self.merged}"
-        return [self.name, *numbers, str(self.triggers), common.number(self.ms / max(1, self.triggers), 1), leaks]
 
 
-COLUMNS = ["", "exists", "match", "raises", "AttributeError", "triggers", "ms/trigger", "leaks"]
+COLUMNS = ["", "exists", "match", "95 %", "raises", "AttributeError", "triggers", "leaks"]
+ARMS = (
+    Arm("plain", False),
+    Arm("monitor", True),
+    Arm("cut before the dot: plain", False, cut_before_dot=True),
+    Arm("... monitor, not verified", True, verify=False, cut_before_dot=True),
+    Arm("... monitor", True, cut_before_dot=True),
+)
+Found = dict[str, Any]
 
 
-def arms() -> list[Arm]:
-    return [
-        Arm("plain", False),
-        Arm("monitor", True),
-        Arm("cut before the dot: plain", False, cut_before_dot=True),
-        Arm("... monitor, not verified", True, verify=False, cut_before_dot=True),
-        Arm("... monitor", True, cut_before_dot=True),
-    ]
+def row(arm: Arm, found: list[Found]) -> list[str]:
+    def share(name: str) -> str:
+        return f"{100 * sum(one[name] for one in found) / len(found):.1f} %"
+
+    low, high = common.wilson(sum(one["match"] for one in found), len(found))
+    numbers = [share("exists"), share("match"), f"{100 * low:.1f} to {100 * high:.1f}"]
+    numbers += [share("raises"), share("attribute")]
+    if not arm.monitored:
+        return [arm.name, *numbers, "–", "–"]
+    total = {name: sum(one[name] for one in found) for name in ("triggers", "merged", "leaks")}
+    return [arm.name, *numbers, str(total["triggers"]), f"{total['leaks']} of {total['merged']}"]
+
+
+def chance(analyser: JediAnalyser, site: Site) -> Found:
+    """Expected matches without a model, and how many names were drawn from."""
+    text = site.code + "."
+    names = [name for name in analyser.suggestions(text, len(text)) if not name.startswith("__")]
+    comment = set(re.findall(r"# (.*)", site.code)[-1].split())
+    shared = {name: len(comment & set(name.split("_"))) for name in names}
+    most = [name for name in names if shared[name] == max(shared.values())]
+    return {
+        "names": len(names),
+        "drawn": (site.truth in names) / len(names),
+        "words": (site.truth in most) / len(most),
+    }
+
+
+def outcomes(found: dict[str, list[Found]], controls: list[Found]) -> list[str]:
+    """Each comparison in words that the figures give."""
+    match = {name: [float(one["match"]) for one in those] for name, those in found.items()}
+    match |= {"a name at random": [one["drawn"] for one in controls], "most words": [one["words"] for one in controls]}
+    lines = []
+    for ours, theirs in (("monitor", "plain"), ("monitor", "a name at random"), ("monitor", "most words")):
+        mean, low, high = common.difference(match[ours], match[theirs])
+        said = common.verdict(ours, theirs, low, high)
+        lines.append(f"- match of {ours} less {theirs}: {mean:+.3f} ({common.interval(low, high)}): {said}.")
+    return lines
 
 
 def line(model: Model, prompt: str, constraint: MonitorConstraint | None, max_new_tokens: int) -> str:
@@ -184,40 +209,36 @@ def program(files: dict[str, str], code: str, wanted: str | None) -> str:
     )
 
 
-def measure(model: Model, made: Library, root: Path, sites: list[Site], max_new_tokens: int) -> list[Arm]:
-    contestants = arms()
-    for number, site in enumerate(sites, 1):
-        # Our own code, so it may be imported here.
-        members = dir(getattr(importlib.import_module(made.modules[site.owner]), site.owner)(1))
-        for arm in contestants:
-            prompt = site.code + ("" if arm.cut_before_dot else ".")
-            constraint = None
-            if arm.monitored:
-                ids = model.tokenizer.encode(prompt)
-                options = {"project": root, "verify": arm.verify}
-                constraint = methods.constraint("monitor", model.surroundings(), options)(ids)
-            rest = line(model, prompt, constraint, max_new_tokens)
-            found = re.match(r"\.(\w+)" if arm.cut_before_dot else r"(\w+)", rest)
-            name = found[1] if found else ""
-            arm.exists += name in members
-            arm.match += name == site.truth
-            code = prompt + rest + "\n"
-            if not sandbox.run(program(made.files, code, None)):
-                arm.raises += 1
-                arm.attribute += sandbox.run(program(made.files, code, "AttributeError"))
-            if constraint is not None:
-                arm.triggers += constraint.triggers
-                arm.merged += constraint.merged
-                arm.leaks += constraint.leaks
-                arm.ms += constraint.asked.ms
-            arm.lines.append(rest)
-        common.say(f"{model.name}: site {number} of {len(sites)}")
-    return contestants
+def measure(model: Model, made: Library, root: Path, site: Site, arm: Arm, max_new_tokens: int) -> Found:
+    # Our own code, so it may be imported here.
+    members = dir(getattr(importlib.import_module(made.modules[site.owner]), site.owner)(1))
+    prompt = site.code + ("" if arm.cut_before_dot else ".")
+    constraint = None
+    if arm.monitored:
+        ids = model.tokenizer.encode(prompt)
+        options = {"project": root, "verify": arm.verify}
+        constraint = methods.constraint("monitor", model.surroundings(), options)(ids)
+    rest = line(model, prompt, constraint, max_new_tokens)
+    found = re.match(r"\.(\w+)" if arm.cut_before_dot else r"(\w+)", rest)
+    name = found[1] if found else ""
+    code = prompt + rest + "\n"
+    raises = not sandbox.run(program(made.files, code, None))
+    return {
+        "exists": name in members,
+        "match": name == site.truth,
+        "raises": raises,
+        "attribute": raises and sandbox.run(program(made.files, code, "AttributeError")),
+        "triggers": constraint.triggers if constraint else 0,
+        "merged": constraint.merged if constraint else 0,
+        "leaks": constraint.leaks if constraint else 0,
+        "line": rest,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", action="append", help="as `unspool generate -m`; several are compared")
+    parser.add_argument("--threads", type=int, help="as `unspool generate --threads`")
     parser.add_argument("--limit", type=int, help="only the first sites; all 120 by default")
     parser.add_argument("--max-new-tokens", type=int, default=32, help="32 by default")
     parser.add_argument("--seed", type=int, default=0, help="of the package")
@@ -230,25 +251,47 @@ def main() -> None:
     setting = about()
     made = library(arguments.seed)
     sites = made.sites[: arguments.limit]
+    file = arguments.json and arguments.json.with_name(f"{arguments.json.name}.partial.jsonl")
+    journal = Journal(file, {"seed": arguments.seed, "max_new_tokens": arguments.max_new_tokens}, "--json")
+    known = {(found["model"], found["site"], found["arm"]): found for found in journal.lines}
     chosen = f"{len(sites)} sites, {CLASSES} classes, seed {arguments.seed}; greedy, max_new_tokens "
-    chosen += f"{arguments.max_new_tokens}."
+    chosen += f"{arguments.max_new_tokens}. Nothing here was timed. Guards of the sandbox: "
+    chosen += f"{', '.join(sandbox.guards()) or 'none'}."
     parts = ["# Names that exist, with and without a monitor", common.describe(setting), chosen]
-    results: dict[str, Any] = {**setting, "chosen": chosen, "sites": [vars(site) for site in sites], "models": {}}
+    results: dict[str, Any] = {**setting, "sandbox": sandbox.guards(), "chosen": chosen}
+    results |= {"sites": [vars(site) for site in sites], "models": {}}
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         for name, text in made.files.items():
             (root / name).parent.mkdir(exist_ok=True)
             (root / name).write_text(text)
         sys.path.insert(0, directory)
-        warm = sites[0].code + "."
-        JediAnalyser(root).suggestions(warm, len(warm))
+        analyser = JediAnalyser(root)
+        controls = [chance(analyser, site) for site in sites]
         for name in names:
-            model = load(name, report=common.say)
-            contestants = measure(model, made, root, sites, arguments.max_new_tokens)
+            model = load(name, report=common.say, threads=arguments.threads)
             title = f"{model.name}, {model.language_model.settings['weights']}"
-            parts += [f"## {title}", common.table(COLUMNS, [arm.row(len(sites)) for arm in contestants])]
-            results["models"][title] = [vars(arm) for arm in contestants]
+            found: dict[str, list[Found]] = {arm.name: [] for arm in ARMS}
+            for number, site in enumerate(sites):
+                for arm in ARMS:
+                    key = (title, number, arm.name)
+                    if key not in known:
+                        measured = measure(model, made, root, site, arm, arguments.max_new_tokens)
+                        known[key] = {"model": title, "site": number, "arm": arm.name, **measured}
+                        journal.add(known[key])
+                    found[arm.name].append(known[key])
+                common.say(f"{model.name}: site {number + 1} of {len(sites)}")
+            rows = [row(arm, found[arm.name]) for arm in ARMS]
+            for control, key in (("no model: a name at random", "drawn"), ("no model: most words", "words")):
+                share = sum(one[key] for one in controls) / len(controls)
+                rows.append([control, "100.0 %", f"{100 * share:.1f} %", *["–"] * 5])
+            told = outcomes(found, controls)
+            parts += [f"## {title}", common.table(COLUMNS, rows), "\n".join(told)]
+            results["models"][title] = {"found": found, "outcomes": told}
+        results["controls"] = controls
     common.publish("\n\n".join(parts), results, arguments.markdown, arguments.json)
+    if len(sites) == len(made.sites):
+        journal.remove()
 
 
 if __name__ == "__main__":

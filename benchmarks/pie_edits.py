@@ -2,7 +2,9 @@
 
 What stands there after an ordinary edit is the package's own code, so the true next line is known; before the edit a
 function is missing, one too many is there, or a local name is another one. An adversarial edit changes a definition on
-which the very next token depends and which nothing near the cursor repeats.
+which what follows depends and which nothing near the cursor repeats. In ``value``, ``rename``, ``signature`` and
+``derived`` the model can look the definition up itself; in the others what stands between says something of it as well,
+of the old one as long as it is not encoded again.
 """
 
 from __future__ import annotations
@@ -28,15 +30,25 @@ MODULES = (
 FAR, NEAR = 2500, 500
 """Tokens before the cursor between which edits lie; the first is also the longest prompt."""
 
-_BETWEEN = 600  # tokens of source between the definition and the cursor of an adversarial edit
+_BETWEEN = 400  # tokens of source between the definition and the cursor of an adversarial edit
 _ADVERSARIAL = {
     "value": ("RETRY_LIMIT = {}\n\n\n", "3", "8", "\n\n# the value given at the top\nassert RETRY_LIMIT =="),
     "rename": ("def probe_{}(path):\n    return open(path)\n\n\n", "colour", "weight", "\n\nresult = probe_"),
     "signature": ("def combine(left, {}=1):\n    pass\n\n\n", "apple", "cherry", "\n\n\ncombine(left,"),
     "derived": ("FIRST = {}\nSECOND = FIRST\n\n\n", "3", "8", "\n\n# the value given at the top\nassert SECOND =="),
+    "passed on": ("FIRST = {}\n\n\n", "3", "8", "\n\nSECOND = FIRST\nTHIRD = SECOND\nprint(THIRD)  # prints"),
+    "printed": ('MODE = "{}"\n\n\n', "read", "write", '\n\nprint("The mode is", MODE)\n# The output is: The mode is'),
+    "type": (
+        "seen = {}\n\n\n",
+        "[]",
+        "set()",
+        "\n\nfor item in stream:\n    if item not in seen:\n        seen.",
+        "add",
+    ),
+    "unit": ("# Lengths are in {}.\n\n\n", "metres", "inches", '\n\nprint(f"The box is {length} long, in'),
 }
 """Of each kind a definition, what stands in its gap before and after the edit, and the end of the prompt. The model
-should go on with what stands in the gap."""
+should go on with what stands in the gap, or with the last text."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ class Case:
     adversarial: bool = False
 
 
-def cases(model: Model, limit: int | None) -> Iterator[Case]:
+def ordinary(model: Model, limit: int | None) -> Iterator[Case]:
     """Of each module one edit of each kind that it has a place for."""
     sources = {module: _source(module) for module in MODULES}
     for module, other in list(pairwise([*MODULES, MODULES[0]]))[:limit]:
@@ -75,11 +87,17 @@ def cases(model: Model, limit: int | None) -> Iterator[Case]:
             if name := _local(block):
                 places = [start + match.start() for match in re.finditer(rf"\b{name}\b", block)]
                 yield Case(module, "rename", *_renamed(text, name, places), line)
+
+
+def adversarial(model: Model, limit: int | None) -> Iterator[Case]:
+    """Of each module one edit of each adversarial kind."""
+    for module in MODULES[:limit]:
+        text, _ = _prompt(model, _source(module))
         body = model.tokenizer.decode(model.tokenizer.encode(text)[-_BETWEEN:])
-        for kind, (definition, old, new, end) in _ADVERSARIAL.items():
+        for kind, (definition, old, new, end, *answer) in _ADVERSARIAL.items():
             at = definition.index("{}")
-            before = definition.format(old) + body + end
-            yield Case(module, kind, before, [(at, at + len(old), new)], new, adversarial=True)
+            before = definition.replace("{}", old) + body + end
+            yield Case(module, kind, before, [(at, at + len(old), new)], answer[0] if answer else new, adversarial=True)
 
 
 def _source(module: str) -> str:

@@ -10,22 +10,37 @@ Counted in the output, by a walk over tree-sitter's tree that shares nothing wit
 - parses: share of programs (prompt and output, without the last line where the length limit cut it) that compile;
 - ended: share of outputs that reach the end of the text;
 - right: share of table programs whose test passes in the sandbox, cut at the last line that leaves them compilable.
+
+Beside the usual penalties there are two controls of rpg itself:
+- rpg, as coded: the rule of the authors' code as far as it is another one than the paper's: it multiplies logits, not
+  probabilities, counts every structural repetition as the first, compares whole lines, and only where their number is a
+  multiple of the block's. Symbols and critical tokens are ours.
+- random places: what rpg took from the critical token and gave to the end of the text is taken from the likeliest token
+  and given to the end at as many steps of the same prompt, drawn at random.
+
+Differences are paired over prompts, with 10,000 bootstrap samples. Nothing is timed or tuned. With --json an
+interrupted run goes on where it ended; --limit may change.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import common
+import numpy as np
 from llguidance import LLTokenizer
 
 from unspool.about import about
 from unspool.api import Model, load
 from unspool.bench import sandbox
-from unspool.shaping import rpg
+from unspool.engine.contracts import Logits
+from unspool.journal import Journal
+from unspool.shaping import rpg, structure
 from unspool.shaping.structure import parser as tree_sitter
 
 
@@ -43,27 +58,26 @@ class Task:
         return self.program.rstrip()
 
 
-def copies(text: str, numbers: range = range(1, 7)) -> str:
-    return "".join(text.replace("@", str(i)) for i in numbers)
-
-
 LARGEST = (
     "def largest_@(nums):\n    best = nums[0]\n    for num in nums:\n        if num > best:\n            best = num\n"
 )
 SCORE = "    def score_@(self, x):\n        if x > @:\n            return self.weight * x\n        return 0\n\n"
-
-LOOPS = (
-    Task("function", copies(LARGEST + "    return best\n\n")),
-    Task(
-        "elif",
-        'def name(x):\n    if x == 0:\n        return "n0"\n' + copies('    elif x == @:\n        return "n@"\n'),
-    ),
-    Task("assert", "def double(x):\n    return 2 * x\n\n" + copies("assert double(@) == 2 * @\n")),
-    Task("method", "class Model:\n    def __init__(self, weight):\n        self.weight = weight\n\n" + copies(SCORE)),
-    Task("print", "def area(a, b):\n    return a * b\n\n" + copies("print(area(@, 2))\n")),
-    Task("comment", "def total(xs):\n    return sum(xs)\n\n" + copies("# Add the numbers\nprint(total([1, 2, 3]))\n")),
-    Task("while", "def walk(n):\n    i = 0\n" + copies("    while i < n:\n        i += @\n")),
-    Task("import", copies("from package.module_@ import Class@\n")),
+NUMBERS = (4, 6, 8)
+"""How many copies a loop begins with."""
+PATTERNS = {
+    "function": ("", LARGEST + "    return best\n\n"),
+    "elif": ('def name(x):\n    if x == 0:\n        return "n0"\n', '    elif x == @:\n        return "n@"\n'),
+    "assert": ("def double(x):\n    return 2 * x\n\n", "assert double(@) == 2 * @\n"),
+    "method": ("class Model:\n    def __init__(self, weight):\n        self.weight = weight\n\n", SCORE),
+    "print": ("def area(a, b):\n    return a * b\n\n", "print(area(@, 2))\n"),
+    "comment": ("def total(xs):\n    return sum(xs)\n\n", "# Add the numbers\nprint(total([1, 2, 3]))\n"),
+    "while": ("def walk(n):\n    i = 0\n", "    while i < n:\n        i += @\n"),
+    "import": ("", "from package.module_@ import Class@\n"),
+}
+LOOPS = tuple(
+    Task(f"{name}, {number}", head + "".join(block.replace("@", str(i)) for i in range(1, number + 1)))
+    for number in NUMBERS
+    for name, (head, block) in PATTERNS.items()
 )
 
 TABLES = (
@@ -140,48 +154,147 @@ def right(task: Task, output: str) -> bool:
     return False
 
 
-def settings(model: Model) -> dict[str, dict[str, Any]]:
-    """The contestants, as options of ``generate``."""
-    size = model.language_model.vocab_size
-    vocabulary = LLTokenizer(model.tokenizer.to_json(size), n_vocab=size)
-    shaper = rpg.build(rpg.RPGOptions(), vocabulary, model.eos_token_ids)
-    return {
-        "off": {},
-        "repetition_penalty 1.1": {"repetition_penalty": 1.1},
-        "no_repeat_ngram_size 8": {"no_repeat_ngram_size": 8},
-        "rpg": {"shapers": [shaper]},
-    }
+class AsCoded(rpg.RPG):
+    """The rule of the authors' code."""
+
+    def __call__(self, tokens: Any, logits: Logits) -> Logits:
+        ids: list[int] = tokens.tolist()
+        pieces = [self._text(token) for token in ids]
+        text = b"".join(pieces)
+        copies = dict(rpg._content(ids))
+        for token in self._lines(ids, pieces, text):
+            copies.setdefault(token, 1)
+        shaped = logits.copy() if copies else logits
+        for token, n in copies.items():
+            piece = self._text(token).decode("utf-8", "replace")
+            shaped[token] *= self._options.decay**n
+            if piece.strip() in rpg.STATEMENTS or (piece.isspace() and "\n" in piece):
+                for end in self._eos:
+                    shaped[end] /= self._options.eos_decay**n
+        return shaped
+
+    def _lines(self, ids: list[int], pieces: list[bytes], text: bytes) -> Iterator[int]:
+        """The first token of a block of whole lines that the text's lines, read from the end, begin with twice."""
+        if not text.endswith(b"\n"):
+            return
+        begins = [0, *(at + 1 for at in range(len(text)) if text[at] == ord("\n"))][:-1]
+        lines: list[tuple[str, ...]] = [() for _ in begins]
+        leaves, _ = structure.parse(text)
+        for leaf in leaves:
+            index = int(np.searchsorted(begins, leaf.start, "right")) - 1
+            lines[index] = (*lines[index], leaf.symbol)
+        backwards = lines[::-1]
+        for size in range(1, len(lines) // 2 + 1):
+            if len(lines) % size == 0 and backwards[:size] == backwards[size : 2 * size]:
+                first = next((leaf.start for leaf in leaves if leaf.start >= begins[-size]), len(text))
+                ends = np.cumsum([len(piece) for piece in pieces])
+                if first < len(text):
+                    yield ids[int(np.searchsorted(ends, first, "right"))]
+                return
 
 
-def measure(model: Model, task: Task, options: dict[str, Any], max_new_tokens: int) -> dict[str, Any]:
+class Noted:
+    """A shaper, and what it took and gave at each step, in nats."""
+
+    def __init__(self, shaper: Any, prompt: int, eos: frozenset[int]) -> None:
+        self._shaper, self._prompt, self._eos = shaper, prompt, sorted(eos)
+        self.steps: dict[int, tuple[float, float]] = {}
+
+    def __call__(self, tokens: Any, logits: Logits) -> Logits:
+        shaped = self._shaper(tokens, logits)
+        if shaped is not logits:
+            change = shaped - logits
+            taken, given = max(0.0, -float(change.min())), max(0.0, float(change[self._eos].max()))
+            self.steps[len(tokens) - self._prompt] = (taken, given)
+        return shaped
+
+
+class Anywhere:
+    """Takes and gives the same at other steps."""
+
+    def __init__(self, steps: dict[int, tuple[float, float]], prompt: int, eos: frozenset[int]) -> None:
+        self._steps, self._prompt, self._eos = steps, prompt, sorted(eos)
+
+    def __call__(self, tokens: Any, logits: Logits) -> Logits:
+        taken, given = self._steps.get(len(tokens) - self._prompt, (0.0, 0.0))
+        shaped = logits.copy()
+        shaped[shaped.argmax()] -= taken
+        shaped[self._eos] += given
+        return shaped
+
+
+CONTESTANTS = ("off", "repetition_penalty 1.1", "no_repeat_ngram_size 8", "rpg", "rpg, as coded", "random places")
+USUAL: dict[str, dict[str, Any]] = {
+    "off": {},
+    "repetition_penalty 1.1": {"repetition_penalty": 1.1},
+    "no_repeat_ngram_size 8": {"no_repeat_ngram_size": 8},
+}
+Measured = dict[str, Any]
+
+
+def measure(model: Model, task: Task, name: str, earlier: dict[str, Measured], max_new_tokens: int) -> Measured:
+    """Decode one program.
+
+    Args:
+        earlier: what the contestants before this one gave on it.
+    """
     ids = model.tokenizer.encode(task.prompt)
+    eos = frozenset(model.eos_token_ids)
+    noted = None
+    if name in USUAL:
+        options = USUAL[name]
+    elif name == "random places":
+        ours = earlier["rpg"]
+        places = random.Random(task.name).sample(range(ours["tokens"]), len(ours["steps"]))
+        options = {"shapers": [Anywhere(dict(zip(places, ours["steps"], strict=True)), len(ids), eos)]}
+    else:
+        size = model.language_model.vocab_size
+        vocabulary = LLTokenizer(model.tokenizer.to_json(size), n_vocab=size)
+        shaper = rpg.build(rpg.RPGOptions(), vocabulary, eos)
+        noted = Noted(shaper if name == "rpg" else AsCoded(shaper._options, shaper._piece, eos), len(ids), eos)
+        options = {"shapers": [noted]}
     result = model.generate(ids, method="plain", max_new_tokens=max_new_tokens, **options)
     ended = result.finish_reason == "stop"
-    lines, structure = repeated(task.prompt, result.text)
+    lines, repeats = repeated(task.prompt, result.text)
     whole = task.prompt + (result.text if ended else result.text.rpartition("\n")[0])
     return {
         "task": task.name,
+        "name": name,
         "lines": lines,
-        "structure": structure,
+        "structure": repeats,
         "parses": compiles(whole),
         "ended": ended,
         "right": right(task, result.text) if task.test else None,
         "tokens": len(result.token_ids),
+        "steps": [step for at, step in sorted(noted.steps.items()) if at < len(result.token_ids)] if noted else [],
         "output": result.text,
     }
 
 
-def row(name: str, found: list[dict[str, Any]]) -> list[str]:
+def row(name: str, found: list[Measured]) -> list[str]:
     columns = []
     for key in ("lines", "structure", "parses", "ended", "right", "tokens"):
         values = [float(one[key]) for one in found if one[key] is not None]
         columns.append(common.number(sum(values) / len(values) if values else None, 0 if key == "tokens" else 2))
-    return [name, *columns]
+    shaped = sum(len(one["steps"]) for one in found) / sum(one["tokens"] for one in found)
+    return [name, *columns, common.number(shaped, 3) if name.startswith("rpg") else "–"]
+
+
+def outcomes(figures: dict[str, list[Measured]], key: str, larger_is_better: bool) -> str:
+    """rpg against the others, in words that the figures give."""
+    lines = []
+    for other in (name for name in CONTESTANTS if name != "rpg"):
+        ours, theirs = ([float(one[key]) for one in figures[name]] for name in ("rpg", other))
+        mean, low, high = common.difference(ours, theirs)
+        said = common.verdict("rpg", other, low, high, larger_is_better)
+        lines.append(f"- {key} of rpg less {other}: {mean:+.3f} ({common.interval(low, high)}): {said}.")
+    return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", default="qwen2.5-coder-0.5b", help="as `unspool generate -m`")
+    parser.add_argument("--threads", type=int, help="as `unspool generate --threads`")
     parser.add_argument("--limit", type=int, help="only the first prompts of each set")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="256 by default")
     parser.add_argument("--json", type=Path, help="file for all figures and outputs")
@@ -190,22 +303,37 @@ def main() -> int:
     common.check_outputs(arguments.json, arguments.markdown)
     sandbox.require()
     setting = about()
-    model = load(arguments.model, report=common.say)
-    contestants = settings(model)
-    sets = {"loops": LOOPS[: arguments.limit], "tables": TABLES[: arguments.limit]}
-    figures: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    model = load(arguments.model, report=common.say, threads=arguments.threads)
+    header = {"model": model.key, "max_new_tokens": arguments.max_new_tokens}
+    file = arguments.json and arguments.json.with_name(f"{arguments.json.name}.partial.jsonl")
+    journal = Journal(file, header, "--json")
+    known = {(line["task"], line["name"]): line for line in journal.lines}
+    sets = {"tables": TABLES[: arguments.limit], "loops": LOOPS[: arguments.limit]}
+    figures: dict[str, dict[str, list[Measured]]] = {}
     parts = [f"# Repetition of structure, {model.name}", common.describe(setting)]
-    header = ("", "lines", "structure", "parses", "ended", "right", "tokens")
+    parts.append(f"Guards of the sandbox: {', '.join(sandbox.guards()) or 'none'}. Nothing here was timed.")
+    columns = ("", "lines", "structure", "parses", "ended", "right", "tokens", "steps shaped")
     for title, tasks in sets.items():
-        figures[title] = {name: [] for name in contestants}
+        figures[title] = {name: [] for name in CONTESTANTS}
         for task in tasks:
-            for name, options in contestants.items():
-                figures[title][name].append(measure(model, task, options, arguments.max_new_tokens))
+            earlier: dict[str, Measured] = {}
+            for name in CONTESTANTS:
+                if (task.name, name) not in known:
+                    known[task.name, name] = measure(model, task, name, earlier, arguments.max_new_tokens)
+                    journal.add(known[task.name, name])
+                earlier[name] = known[task.name, name]
+                figures[title][name].append(earlier[name])
             common.say(f"{title}: {task.name}")
-        table = common.table(header, [row(name, found) for name, found in figures[title].items()])
+        table = common.table(columns, [row(name, found) for name, found in figures[title].items()])
         parts += [f"## {title.capitalize()}: {len(tasks)} prompts, at most {arguments.max_new_tokens} tokens", table]
-    results = {**setting, "model": model.name, "max_new_tokens": arguments.max_new_tokens, "figures": figures}
+        if title == "loops":
+            parts += [outcomes(figures[title], "structure", False), outcomes(figures[title], "ended", True)]
+        else:
+            parts.append(outcomes(figures[title], "right", True))
+    results = {**setting, "sandbox": sandbox.guards(), "options": header, "figures": figures}
     common.publish("\n\n".join(parts), results, arguments.markdown, arguments.json)
+    if arguments.limit is None:
+        journal.remove()
     return 0
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from unspool.bench import jail, sandbox
 from unspool.bench.sandbox import Outcome, execute
+from unspool.errors import UnsupportedError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 
@@ -482,6 +483,15 @@ def test_what_is_not_guarded_is_told(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         outcome = execute("import os; os.fork()", seconds=20)
+        # The hook takes a descriptor for the path that it stands for.
+        for attempt, event in (
+            ("os.fchmod(fd, 0o777)", "os.chmod"),
+            ("os.utime(fd, (1, 1))", "os.utime"),
+            ("os.setxattr(fd, 'user.x', b'1')", "os.setxattr"),
+            ("fcntl.fcntl(fd, fcntl.F_SETOWN, 1)", "fcntl.fcntl"),
+        ):
+            program = HANDLE.format(victim=str(crippled)) + attempt
+            assert execute(program, seconds=20).refused == (event,)
         # SQLite opens files that no hook sees.
         base = execute("import sqlite3; sqlite3.connect(':memory:')", seconds=20)
         assert base.refused == (() if "files" in guards else ("sqlite3.connect",)), "the warning is given once"
@@ -491,6 +501,15 @@ def test_what_is_not_guarded_is_told(
     told = [str(warning.message) for warning in caught]
     assert len(told) == bool(unguarded)
     assert all(f"guard over {', '.join(unguarded)}: this system" in message for message in told)
+
+
+def test_a_program_that_could_not_be_bounded_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every answer would be scored as wrong."""
+    broken = tmp_path / "jail.py"
+    broken.write_text("open('/proc/self/uid_map/none')\n")
+    monkeypatch.setattr(sandbox, "_JAIL", broken)
+    with pytest.raises(UnsupportedError, match="cannot be bounded on this system: NotADirectoryError"):
+        execute("", seconds=20)
 
 
 def test_an_unknown_machine_has_no_filter() -> None:

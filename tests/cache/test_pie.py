@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import heapq
+import inspect
 import itertools
+import queue
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -290,7 +294,7 @@ def test_hybrid_encodes_the_naming_lines_then_the_last_tokens(llama: Model) -> N
     assert text == TEXT[line - 1 : line + 6]  # and the newline before it, at its seam
     assert pie.choose(PieOptions("hybrid", "last"), TEXT, TEXT, [(0, 1, "a")], ends) == list(range(len(ends)))[::-1]
     done = editor.replace(0, 1, "x_1")
-    assert done.encoded == 3 + 9
+    assert done.encoded == 3 + 3 + 9  # the new ones, those of the first that move, and the budget
 
 
 def test_a_renamed_variable_keeps_its_old_values_in_pie_and_not_when_refreshed(llama: Model) -> None:
@@ -374,4 +378,51 @@ def test_smollm2() -> None:
     p, q = (np.exp(row.astype(np.float64) - row.max()) for row in (logits(exact), logits(near)))
     p, q = p / p.sum(), q / q.sum()
     assert 0 < float((p * np.log(p / q)).sum()) < 0.05
-    assert near.refresh().exact and off(near) == 0  # OpenVINO's logits do not depend on how a text was cut into passes
+    # OpenVINO's logits do not depend on how a text was cut into passes, or hardly, on processors with AVX2 alone.
+    assert near.refresh().exact and off(near) < 1e-4
+
+
+def divergence(near: EditableText) -> float:
+    """Of the next token's distribution from that after a prefill, in nats."""
+    rows = [row.astype(np.float64) for row in (fresh(near._model, near.text), logits(near))]
+    p, q = (row - np.logaddexp.reduce(row) for row in rows)
+    return float((np.exp(p) * (p - q)).sum())
+
+
+@pytest.mark.parametrize(
+    ("made_of", "expected"),
+    [
+        ([2, 3, 4, 5, 6, 7], [None, None, None, None, 6, 7]),  # what comes first was not first
+        ([None, 0, 1, 2, 3, 4, 5], [None, None, None, None, None, 4, 5]),  # what was first comes later
+        ([None, None, None, None, 0, 1, 4], [None, None, None, None, None, None, 4]),
+        ([0, 1, None, 3, 4], [0, 1, None, 3, 4]),  # nothing moved
+        ([0, 1, None, 2, 3, 4], [0, 1, None, None, None, 4]),
+        ([0, 1, 2, 3, 5, 6], [0, 1, 2, 3, 5, 6]),
+    ],
+)
+def test_the_first_tokens_are_encoded_where_they_move(made_of: pie.Origins, expected: pie.Origins) -> None:
+    assert pie.renew_first(made_of) == expected
+
+
+@pytest.mark.model
+def test_an_edit_at_the_first_token_of_smollm2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention rests on the first tokens: entries from further behind in their place are far off."""
+    model = unspool.load("smollm2-135m")
+    means = {}
+    for first in (pie.FIRST, 0):
+        monkeypatch.setattr(pie, "FIRST", first)
+        found = []
+        for module in (copy, heapq, queue):
+            text = model.tokenizer.decode(model.tokenizer.encode(inspect.getsource(module))[:150])
+            for stop, new in (
+                (text.index("\n") + 1, ""),
+                (len(model.tokenizer.decode(model.tokenizer.encode(text)[:1])), ""),
+                (0, "# a note\n"),
+            ):
+                editor = edit(model, text)
+                done = editor.replace(0, stop, new)
+                assert not done.exact and done.encoded <= 2 * first + 4
+                found.append(divergence(editor))
+                editor.close()
+        means[first] = np.mean(found)
+    assert means[4] < 0.02 and means[0] > 5 * means[4], means

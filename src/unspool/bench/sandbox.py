@@ -106,7 +106,7 @@ def execute(program: str, seconds: float = SECONDS, memory: int = MEMORY) -> Out
         memory: address space in bytes.
 
     Raises:
-        UnsupportedError: outside Linux.
+        UnsupportedError: outside Linux, or where the limits cannot be set; the program did not run then.
     """
     require()
     # The program has ended well only if this comes back, so leaving early with code 0 is no success.
@@ -136,6 +136,10 @@ def execute(program: str, seconds: float = SECONDS, memory: int = MEMORY) -> Out
                 _kill(process)
             reports.seek(0)
             told = _reports(reports.read().decode("utf-8", "replace"), token)
+            if not late and "guards" not in told:
+                output.seek(0)
+                why = output.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+                raise UnsupportedError(f"programs of a model cannot be bounded on this system: {why}")
     finally:
         _remove(directory)
     reason, detail = _verdict(

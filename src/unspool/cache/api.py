@@ -100,6 +100,8 @@ class EditableText:
             text = text[:start] + new_text + text[stop:]
             versions.append(self._encode(text))
         made_of = pie.origins(versions)
+        if self._options.mode != "conflict":
+            made_of = pie.renew_first(made_of)
         first = pie.kept(made_of)
         if self._options.mode == "recompute":
             made_of[first:] = [None] * (len(made_of) - first)
