@@ -260,8 +260,8 @@ def _compress(graph: Any, weights: Weights) -> Any:
         if weights == "int8"
         else {"mode": modes.INT4_SYM, "group_size": 64, "ratio": 1.0, "all_layers": True}
     )
-    # The largest matrix, that of the vocabulary, comes last: while it is compressed there are copies of it, and what the
-    # others took is free by then.
+    # The largest matrix, that of the vocabulary, comes last: while it is compressed there are copies of it, and what
+    # the others took is free by then.
     graph = nncf.compress_weights(graph, ignored_scope=nncf.IgnoredScope(names=_readers_of_largest(graph)), **options)
     return nncf.compress_weights(graph, **options)
 
