@@ -270,10 +270,10 @@ def load_diffusion(
     Raises:
         UnspoolError: if there is no such directory, it holds no diffusion model, or an option does not fit.
     """
-    from unspool.backends import diffusion_models, prepare
+    from unspool.backends import diffusion_models
 
     directory = diffusion_models.find(name)
     denoiser = diffusion_models.load(directory, backend, report, options)
     layout = diffusion_models.layout(directory)
-    tokenizer = prepare.directory_tokenizer(directory)
+    tokenizer = diffusion_models.tokenizer(directory)
     return DiffusionModel(denoiser, tokenizer, name, directory=directory, **layout)

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
+from unspool.backends import diffusion_models
 from unspool.backends.diffusion_checkpoints import CANVAS
 from unspool.backends.tokenizer import Tokenizer
 from unspool.cli import app
@@ -98,7 +99,7 @@ def test_an_interrupted_run_gives_the_same_model_and_the_loss_falls(tmp_path: Pa
     assert [point["step"] for point in curve] == [50, 100]
     assert curve[1]["loss"] < curve[0]["loss"]
     about = json.loads((tmp_path / "whole" / CANVAS).read_text())
-    assert Tokenizer(tmp_path / "whole").token(about["mask_id"]) == MASK
+    assert diffusion_models.tokenizer(tmp_path / "whole").token(about["mask_id"]) == MASK
     with pytest.raises(UnspoolError, match="other options"):
         train(tmp_path / "whole", replace(TINY, seed=1))
 

@@ -7,7 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer as Fast
+
+from unspool.backends import prepare
 from unspool.backends.diffusion_checkpoints import CANVAS
+from unspool.backends.tokenizer import Tokenizer
 from unspool.engine.canvas import Denoiser
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.files import parse_json, read_text
@@ -63,6 +67,21 @@ def layout(directory: Path) -> dict[str, Any]:
     file = directory / CANVAS
     about = _object(file) if file.is_file() else {}
     return {key: about[key] for key in ("prompt_length", "canvas_length", "pad_token_id") if key in about}
+
+
+def tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer of a masked-diffusion model.
+
+    Raises:
+        UnspoolError: if it cannot be read.
+    """
+    if not (directory / CANVAS).is_file():
+        return prepare.directory_tokenizer(directory)
+    try:
+        # `unspool train diffusion` writes the tokenizer as it is; to transformers it would be one of the model's kind.
+        return Tokenizer.of(Fast.from_file(str(directory / "tokenizer.json")))
+    except Exception as error:  # the library has no kinds of errors
+        raise UnspoolError(f"cannot read {directory / 'tokenizer.json'}: {error}; train the model again") from error
 
 
 def task_set(directory: Path) -> str:
