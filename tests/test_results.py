@@ -166,6 +166,13 @@ def test_a_stop_string_at_the_end_of_a_complete_text_is_the_reason() -> None:
     assert list(decode(model, [request]))[-1] == EndEvent(0, "stop_string")
 
 
+def test_a_choice_of_one_token_costs_one_pass(model: Model) -> None:
+    for method in ("plain", "suffix"):
+        result = model.generate(P, chat=False, max_new_tokens=1, choices=["co"], method=method, logprobs=True)
+        assert (result.text, result.finish_reason, result.statistics.passes) == ("co", "stop", 1)
+        assert len(result.token_ids) == 1 and result.logprobs == [0.0]
+
+
 # What is read from a text
 
 
@@ -184,9 +191,11 @@ class Dozens(BaseModel):
     ("options", "text", "parsed", "reason"),
     [
         ({"json_schema": Dozens}, '{"n": 24}', Dozens(n=24), None),
-        ({"json_schema": Dozens}, '{"n": 7}', None, "ValidationError: 1 validation error .* sold by the dozen"),
+        ({"json_schema": Dozens}, '{"n": 7}', None, ".*ValidationError: 1 validation error .* sold by the dozen"),
         ({"json_schema": {}}, '{"a": [1]}', {"a": [1]}, None),
-        ({"json_schema": {}}, '{"a": ', None, "JSONDecodeError: "),
+        ({"json_schema": {}}, '{"a": ', None, ".*JSONDecodeError: "),
+        ({"json_schema": {}}, "1e400", None, ".*1e400 is too large"),
+        ({"json_schema": {}}, "[NaN]", None, ".*NaN is no number"),
         ({"regex": ".*"}, "ab", "ab", None),
     ],
 )
@@ -211,7 +220,7 @@ def test_a_result_is_kept_where_its_text_cannot_be_read(model: Model, unreadable
     results = model.generate([P] * 12, seed=list(range(12)), **options)
     assert {result.text for result in results} == {"ab", "co"}
     for result in results:
-        assert result.valid and result.finish_reason == "stop"
+        assert result.finish_reason == "stop"
         fine = result.text == "co"
         assert result.parsed == ("co" if fine else None)
         assert result.parse_error == (None if fine else "KeyError: 'no\\nab'")
@@ -222,7 +231,7 @@ def test_a_result_is_kept_where_its_text_cannot_be_read(model: Model, unreadable
 
 def test_a_text_that_was_cut_is_not_read(model: Model) -> None:
     result = model.generate(P, **(OPTIONS | {"regex": "a{30}", "max_new_tokens": 3}))
-    assert not result.valid and (result.parsed, result.parse_error) == (None, None)
+    assert (result.finish_reason, result.parsed, result.parse_error) == ("length", None, None)
 
 
 def test_a_listener_that_fails_ends_the_run_and_leaves_the_model_as_it_was(model: Model) -> None:

@@ -69,12 +69,6 @@ class Result:
     parse_error: str | None = None
     seed: int = 0
 
-    @property
-    def valid(self) -> bool:
-        """Whether the text is complete: it ended by itself. Under a grammar it then fits the grammar, whatever
-        ``parse_error`` says; a text that was cut is the beginning of one that does."""
-        return self.finish_reason == "stop"
-
 
 class Stream:
     """Iterates over pieces of text as they are decided; ``result`` is there once the iteration is over."""
