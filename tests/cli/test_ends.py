@@ -166,6 +166,9 @@ def test_help_reads_well_in_80_columns(command: tuple[str, ...], main: Main, mon
     assert all(cell_len(line) <= 80 for line in lines)
     if "Examples:" not in out:
         return
+    examples = lines[lines.index(" Examples:") + 1 : next(i for i, line in enumerate(lines) if line.startswith("╭"))]
+    for before, line in pairwise(line for line in examples if line):
+        assert line.startswith("   unspool ") or before.endswith(" \\"), line
     # Prose fills its lines: but for the last one of a paragraph, the next word would not have fitted.
     prose = lines[3 : next(i for i, line in enumerate(lines) if line.strip() == "Examples:")]
     for line, following in pairwise(prose):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,20 @@ def _called(parameter: Any) -> str:
 
 
 def _reflowed(text: str) -> str:
-    """Join the lines of each paragraph, so that the terminal breaks them; examples, which are indented, stay."""
+    """Join the lines of each paragraph, so that the terminal breaks them; examples, which are indented, stay whole."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(part if part.startswith(" ") else " ".join(part.split()) for part in paragraphs)
+    return "\n\n".join(_example(part) if part.startswith(" ") else " ".join(part.split()) for part in paragraphs)
+
+
+def _example(command: str) -> str:
+    """A command in lines that fit 80 columns and can be pasted as they are."""
+    lines = [" "]
+    for word in _WORD.findall(command):
+        if len(lines[-1]) + 1 + len(word) > _WIDTH:
+            lines.append("     ")
+        lines[-1] += f" {word}"
+    return " \\\n".join(lines)
+
+
+_WIDTH = 74  # leaves room for the margins and for the sign that the command goes on
+_WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|\S)+""")
