@@ -165,7 +165,7 @@ class TransformersMethod:
         requests = [
             Request(
                 tokens=row.padded[row.start :],
-                drafter=methods.drafter(self._method, surroundings, self._options),
+                drafter=(drafter := methods.drafter(self._method, surroundings, self._options)),
                 rule=rule,
                 options=GenerationOptions(
                     max_new_tokens=(stopping_criteria.max_length or generation_config.max_length) - len(row.padded),
@@ -174,7 +174,7 @@ class TransformersMethod:
                 ),
                 shapers=[row.shape] if logits_processor or record else [],
                 eos=frozenset(eos),
-                method=self._method,
+                method=getattr(drafter, "name", self._method),
                 stopping=row.stop if others else None,
                 assistants=(surroundings.assistant,) if surroundings.assistant else (),
             )
