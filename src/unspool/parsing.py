@@ -7,6 +7,8 @@ from typing import Any
 
 from unspool.errors import UnspoolError
 
+from unspool.errors import UnspoolError
+
 
 def read(parse: Callable[[str], Any], text: str) -> tuple[Any, str | None]:
     """What ``parse`` makes of a text, or None and the reason in one line.
@@ -15,6 +17,8 @@ def read(parse: Callable[[str], Any], text: str) -> tuple[Any, str | None]:
     """
     try:
         return parse(text), None
+    except UnspoolError as error:
+        return None, str(error)  # it names its reason
     except Exception as error:
         kind = "" if isinstance(error, UnspoolError) else f"{type(error).__name__}: "
         return None, kind + " ".join(str(error).split())

@@ -311,7 +311,7 @@ def _constraint(
     json_schema: Path | None, regex: str | None, grammar: Path | None, choices: list[str] | None
 ) -> dict[str, Any]:
     """The options of ``generate`` that these flags stand for."""
-    from unspool.constraints.grammar import GrammarOptions
+    from unspool.constraints.grammar import GrammarOptions, check
 
     given = {
         "json_schema": None if json_schema is None else read_text(json_schema),
@@ -321,7 +321,7 @@ def _constraint(
     }
     given = {name: value for name, value in given.items() if value is not None}
     if given:
-        GrammarOptions(**given).compiled()  # type: ignore[arg-type]
+        check(GrammarOptions(**given))  # type: ignore[arg-type]
     return given
 
 

@@ -164,7 +164,7 @@ class GrammarOptions:
         try:
             return read(text)
         except Exception as error:  # a model's validators are anybody's code
-            raise ParseError(f"the text fits the schema, but cannot be read: {_line(error)}") from error
+            raise ParseError(_line(error)) from error
 
 
 def strict_json(text: str) -> Any:
