@@ -144,6 +144,15 @@ def test_a_whole_conversion_needs_no_cache_that_can_be_written(tmp_path: Path) -
         conversions.ensure(source(tmp_path), "int8", make)
 
 
+def test_files_that_are_made_again_on_purpose_are_signed_again(tmp_path: Path) -> None:
+    directory = conversions.ensure(source(tmp_path), "int8", make)
+    (directory / "unspool.json").write_text("{}")
+    assert not conversions.is_whole(directory)
+    conversions.sign(directory, source(tmp_path))
+    conversions.sign(directory, source(tmp_path))
+    assert conversions.is_whole(directory)
+
+
 def test_the_manifest_holds_sizes_and_hashes(tmp_path: Path) -> None:
     directory = conversions.ensure(source(tmp_path), "int8", make)
     files = json.loads((directory / conversions.MANIFEST).read_text())["files"]

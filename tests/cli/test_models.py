@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from unspool.backends import catalogue, conversions, download, store
+from unspool.backends import catalogue, conversions, download, store, tokenizer_files
 from unspool.backends.catalogue import CatalogueModel, PackagePart, PackageSource
 from unspool.backends.openvino_convert import FORMAT_VERSION
 from unspool.backends.resolve import ModelSource
@@ -57,7 +57,7 @@ def convert(weight_format: str, size: int, key: str = TINY.sha256, name: str | N
     (directory / "model.bin").write_bytes(bytes(size))
     if name:
         path = Path("/somewhere") / name
-        conversions._sign(directory, ModelSource("directory", name, path, key))
+        conversions.sign(directory, ModelSource("directory", name, path, key))
     return directory
 
 
@@ -115,9 +115,10 @@ def test_every_conversion_is_listed_and_removed_by_its_name() -> None:
 
 
 def test_what_this_unspool_does_not_use_is_removed_together() -> None:
-    kept = [convert(NOW, 100, "a" * 64, "mine"), convert("tokenizer", 50, "a" * 64, "mine")]
+    kept = [convert(NOW, 100, "a" * 64, "mine"), convert(f"tokenizer-v{tokenizer_files.FORMAT_VERSION}", 50, "a" * 64)]
     convert("openvino-int4-v7", 200, "a" * 64, "mine")
     convert("openvino-int8-v5", 800, "c" * 64)
+    convert("tokenizer", 1, "c" * 64)
     convert(f"{NOW}.{store._host()}.1.0123abcd.tmp", 400, "d" * 64)  # killed
     assert re.fullmatch(r"unused conversions: freed 1\.\d kB\n", run("remove", "--old").stdout)
     assert [conversion.directory for conversion in conversions.every()] == kept

@@ -52,7 +52,7 @@ def ensure(source: ModelSource, name: str, make: Callable[[Path], object], verb:
                 if _STREAM in str(error) or store.is_full(error, directory):
                     raise store.full_disk(directory.parent) from error
                 raise UnspoolError(f"cannot convert {source.name}: {reason(error)}") from error
-            _sign(directory, source)
+            sign(directory, source)
     return final
 
 
@@ -78,14 +78,16 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     return None
 
 
-def _sign(directory: Path, source: ModelSource) -> None:
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
+def sign(directory: Path, source: ModelSource) -> None:
+    """Write the manifest of a conversion as it is now."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
     manifest = {
         "name": source.name,
         "path": None if source.model else str(source.path),
         "files": {path.relative_to(directory).as_posix(): _fact(path) for path in files},
     }
-    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    with store.atomic_file(directory / MANIFEST) as file:
+        file.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def _fact(file: Path) -> dict[str, Any]:

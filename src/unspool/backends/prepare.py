@@ -197,6 +197,7 @@ def read_tokenizer(source: ModelSource, directory: Path) -> Tokenizer:
     except tokenizer_files.DamagedError:
         with store.lock(f"convert-{source.key}", f"another process reads {source.name}; waiting for it"):
             save_tokenizer(source, directory)
+            conversions.sign(directory, source)
     return Tokenizer(directory)
 
 

@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
-from unspool.backends import catalogue, conversions, diffusion_models, download, store
+from unspool.backends import catalogue, conversions, diffusion_models, download, store, tokenizer_files
 from unspool.backends.catalogue import CatalogueModel
 from unspool.backends.conversions import Conversion
 from unspool.backends.openvino_convert import FORMAT_VERSION
 from unspool.errors import UnknownNameError, UnspoolError
+
+_TOKENIZER = f"tokenizer-v{tokenizer_files.FORMAT_VERSION}"
 
 app = typer.Typer(help="List models and conversions; fetch them, or remove them from this disk.", no_args_is_help=False)
 
@@ -102,11 +104,12 @@ def _remove_conversion(conversion: Conversion) -> int:
 
 
 def _is_current(conversion: Conversion) -> bool:
-    """Whether this unspool would use it. Tokenizers and exports for peers carry versions of their own."""
+    """Whether this unspool would use it."""
     if not store.is_final(conversion.directory):
         return False
-    ours = conversion.format.startswith("openvino-")
-    return not ours or (conversion.signed and f"-v{FORMAT_VERSION}" in conversion.format)
+    if conversion.format.startswith("openvino-"):
+        return conversion.signed and f"-v{FORMAT_VERSION}" in conversion.format
+    return not conversion.format.startswith("tokenizer") or conversion.format == _TOKENIZER
 
 
 def _others() -> dict[str, list[Conversion]]:
