@@ -59,6 +59,8 @@ METHODS = ("greedy", "beam", "adadec", *OF_ADADEC, "plan", "sample")
 COMPARED = (("plan", "sample"), *(("adadec", control) for control in ("greedy", *OF_ADADEC)))
 REPEATED = ("all", "some", "none", "no example")
 """How many of the docstring's examples are among the hidden tests."""
+SECONDS = 20.0
+"""That a program may take, so that on a busy machine none fails for that."""
 Run = dict[str, Any]
 
 
@@ -73,7 +75,7 @@ class Problem:
         self.body = FunctionBody(model.tokenizer, prompt)
         self.text = model.tokenizer.decode
         try:
-            self.tests: PublicTests | None = PublicTests(prompt)
+            self.tests: PublicTests | None = PublicTests(prompt, SECONDS)
         except UnspoolError:
             self.tests = None
         self.request = SearchRequest(
@@ -205,7 +207,7 @@ def solve(problem: Problem, number: str, method: str, earlier: dict[str, Run]) -
     return {
         "problem": number,
         "method": method,
-        "passed": quality.passes_tests(text, problem.reference),
+        "passed": quality.passes_tests(text, problem.reference, SECONDS),
         "public": best.score if rewarded else None,
         "text": text,
         "tokens": len(best.token_ids),

@@ -100,6 +100,19 @@ def test_network_call() -> None:
 @pytest.mark.parametrize(
     "program",
     [
+        "import os\nos.setsid()\nwhile True:\n    for i in range(99): open(f'{i}', 'w').close()",
+        "import threading\ndef write():\n    while True: open('x', 'w').close()\n"
+        "for _ in range(9): threading.Thread(target=write).start()",
+    ],
+)
+@pytest.mark.usefixtures("clean")
+def test_writers_are_gone_when_their_directory_is(program: str) -> None:
+    assert execute(program, seconds=2).reason == "time"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
         "while True: print('x' * 1000)",
         "import sys\nwhile True: sys.stderr.write('x' * 1000)",
         "print('x' * (2 << 20))",

@@ -558,6 +558,13 @@ def test_jedi_answers_where_names_are_all_written(dynamic, code, some):
     assert some <= found and "other" not in found if some else not found
 
 
+def test_classes_of_the_text_itself_make_attributes(dynamic):
+    head = "class A:\n    def __init__(self, **given):\n        {}\n    def real(self): pass\na = A(x=1)\na."
+    for body, some in (("self.__dict__.update(given)", False), ("self.given = given", True)):
+        text = head.format(body)
+        assert ("real" in dynamic.suggestions(text, len(text))) == some
+
+
 def test_an_alias_of_numpy_is_known(dynamic):
     for text in ("import numpy as np\nnp.", "try:\n    import numpy as np\nexcept ImportError:\n    np = None\nnp."):
         found = set(dynamic.suggestions(text, len(text)))

@@ -68,8 +68,8 @@ def is_number(answer: str, reference: str) -> bool:
     return bool(found) and float(found[-1].replace(",", "")) == float(reference.replace(",", ""))
 
 
-def passes_tests(answer: str, reference: str) -> bool:
-    """Whether HumanEval's tests pass on the program in the answer, run in the sandbox."""
+def passes_tests(answer: str, reference: str, seconds: float = sandbox.SECONDS) -> bool:
+    """Whether HumanEval's tests pass on the program in the answer, run in the sandbox for so many seconds at most."""
     problem: dict[str, Any] = json.loads(reference)
     block = _FENCED.search(answer)
     code = block[1] if block else answer
@@ -77,7 +77,7 @@ def passes_tests(answer: str, reference: str) -> bool:
     whole = re.search(rf"^def {re.escape(problem['entry_point'])}\b", code, re.MULTILINE)
     # The problem first: what it imports and defines beside the function is there in both cases.
     program = f"{problem['prompt']}\n    pass\n\n{code}" if whole else problem["prompt"] + code
-    return sandbox.run(f"{program}\n\n{problem['test']}\n\ncheck({problem['entry_point']})\n")
+    return sandbox.run(f"{program}\n\n{problem['test']}\n\ncheck({problem['entry_point']})\n", seconds)
 
 
 def _refuse(constant: str) -> None:

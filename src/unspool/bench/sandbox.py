@@ -29,10 +29,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from unspool.errors import UnsupportedError
 
 SECONDS = 5.0
 MEMORY = 1 << 30
+_DYING = 10.0  # seconds of patience with processes that were killed
 _JAIL = Path(__file__).with_name("jail.py")
 
 GUARDS = {
@@ -181,6 +184,13 @@ def _reports(text: str, token: str) -> dict[str, Any]:
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        # The first process of a namespace takes all others in it along, and is gone when they are; then ends the one
+        # that waits for it. Killed with its group alone, it would leave them dying while their directory is removed.
+        with suppress(psutil.Error, subprocess.TimeoutExpired):
+            for first in psutil.Process(process.pid).children():
+                first.kill()
+                process.wait(_DYING)
     # The whole group, though it should hold no one else; it is gone if the program has ended.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

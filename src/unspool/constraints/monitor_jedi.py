@@ -68,8 +68,8 @@ class JediAnalyser:
             module = getter.parent()
             if getter.type != "function" or module is None or module.type != "module":
                 return ()
-            names = set(_WORDS_IN_STRINGS.findall(_source(module)))
-        if _makes_attributes(found, objects):
+            names = set(_WORDS_IN_STRINGS.findall(self._source(module, text)))
+        if self._makes_attributes(found, objects, text):
             return ()
         # Only classes have an "mro".
         special = "mro" in kinds or _SUPER.search(text, 0, offset)
@@ -88,6 +88,29 @@ class JediAnalyser:
             for found in self._at(text).get_signatures(*_place(text, offset))
         ]
 
+    def _makes_attributes(self, found: Sequence[Any], objects: Sequence[Any], text: str) -> bool:
+        """Whether a class of an object, as far as it defines what was found, makes attributes that have no name in it:
+        by its ``__init__``, or by its metaclass.
+        """
+        parents = {parent.full_name: parent for one in found if one.type == "function" and (parent := one.parent())}
+        classes = [one for one in (*parents.values(), *objects) if one.type in ("class", "instance")]
+        return any(
+            any(map(_MAKES_ATTRIBUTES.search, _INIT.findall(source)))
+            or (one.type == "class" and _METACLASS.search(source.partition(":")[0]))
+            for one in classes
+            if (source := self._source(one, text))
+        )
+
+    def _source(self, found: Any, text: str) -> str:
+        """Of a module or of a definition; empty for what is built in and for stubs, which define no behaviour."""
+        path = found.module_path
+        if path != self._file:
+            if path is None or path.suffix != ".py" or not path.is_file():
+                return ""
+            text = path.read_text("utf-8", "replace")
+        start, end = found.get_definition_start_position(), found.get_definition_end_position()
+        return "".join(text.splitlines(keepends=True)[start[0] - 1 : end[0]]) if start and end else text
+
     def _at(self, text: str) -> Any:
         return self._script(text, path=self._file, project=self._project)
 
@@ -96,32 +119,6 @@ def _place(text: str, offset: int) -> tuple[int, int]:
     """Line, from 1, and column, from 0."""
     line = text.count("\n", 0, offset)
     return line + 1, offset - (text.rfind("\n", 0, offset) + 1)
-
-
-def _makes_attributes(found: Sequence[Any], objects: Sequence[Any]) -> bool:
-    """Whether a class of an object, as far as it defines what was found, makes attributes that have no name in it: by
-    its ``__init__``, or by its metaclass.
-    """
-    parents = {parent.full_name: parent for one in found if one.type == "function" and (parent := one.parent())}
-    classes = [one for one in (*parents.values(), *objects) if one.type in ("class", "instance")]
-    return any(
-        any(map(_MAKES_ATTRIBUTES.search, _INIT.findall(source)))
-        or (one.type == "class" and _METACLASS.search(source.partition(":")[0]))
-        for one in classes
-        if (source := _source(one))
-    )
-
-
-def _source(found: Any) -> str:
-    """Of a module or of a definition, as text; empty for what is built in and for stubs, which define no behaviour."""
-    path = found.module_path
-    if path is None or path.suffix != ".py" or not path.is_file():
-        return ""
-    lines = path.read_text("utf-8", "replace").splitlines(keepends=True)
-    if found.type == "module":
-        return "".join(lines)
-    start, end = found.get_definition_start_position(), found.get_definition_end_position()
-    return "".join(lines[start[0] - 1 : end[0]]) if start and end else ""
 
 
 def _seen(text: str, offset: int) -> set[str]:
