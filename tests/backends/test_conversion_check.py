@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ TREE = TokenTree((40, 5, 6, 7, 5), (-1, 0, 0, 2, 1))
 
 
 def build(config: PreTrainedConfig, kind: type[PreTrainedModel] | None = None) -> PreTrainedModel:
+    """A model with a configuration of its own, since conversion changes that."""
     torch.manual_seed(0)
+    config = copy.deepcopy(config)
     return (kind(config) if kind else AutoModelForCausalLM.from_config(config)).float().eval()
 
 

@@ -14,8 +14,8 @@ from unspool.errors import UnspoolError
 
 _CGROUP = Path("/sys/fs/cgroup")
 
-# As measured on random Llamas of 0.2 to 0.5 billion weights: all of them in float32 are there once; beside them, at some
-# time, copies of the largest tensor, and the libraries.
+# As measured on random Llamas of 0.2 to 0.5 billion weights: all of them in float32 are there once; beside them, at
+# some time, copies of the largest tensor, and the libraries.
 _BYTES, _LARGEST, _REST = 4.1, 8, 700 << 20
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from unspool.backends.openvino_imports import imported
 from unspool.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from unspool.backends.conversion_check import Reference
+    from unspool.backends.conversion_check import Reference, Runner
 
 FORMAT_VERSION = 9
 """Raised whenever the graph's inputs, outputs or weights change; converted models of another version are not used."""
@@ -103,8 +103,7 @@ def _convert(
     reference: Callable[[Any, int, int | None], Reference] | None,
 ) -> GraphInfo:
     # These import torch, which a start of a converted model spares.
-    from unspool.backends.conversion_check import Compared, Runner, TextCheck, one_line, refuse_difference
-    from unspool.backends.graph_parts import run
+    from unspool.backends.conversion_check import Runner, TextCheck, one_line, refuse_difference
     from unspool.backends.joined import join_projections
     from unspool.backends.openvino_trace import TreeScorer
 
@@ -146,18 +145,9 @@ def _convert(
         ) from error
     graph = _trace(scorer, info)
     report("comparing the graph with the model")
-    passes = [one for runner in runners for one in runner.passes]
-    found = run(graph, [inputs for inputs, _ in passes])
-    refuse_difference(
-        (
-            Compared(name.replace("_", " "), outputs[name], wanted[name])
-            for outputs, (_, wanted) in zip(found, passes, strict=True)
-            for name in wanted
-        ),
-        "the graph",
-        scorer.architecture,
-    )
+    _compare_graph(graph, runners, scorer.architecture)
     # The graph shares its memory: what is compressed is freed only if nobody else holds it.
+    runners.clear()
     for parameter in model.parameters():
         parameter.data = parameter.data.new_empty(0)
     if weights != "fp32":
@@ -167,6 +157,24 @@ def _convert(
     imported("openvino").save_model(graph, directory / "openvino_model.xml", compress_to_fp16=False)
     info.save(directory)
     return info
+
+
+def _compare_graph(graph: Any, runners: Sequence[Runner], architecture: str) -> None:
+    """The graph must return what the module returned that it was traced from, pass by pass."""
+    from unspool.backends.conversion_check import Compared, refuse_difference
+    from unspool.backends.graph_parts import run
+
+    passes = [one for runner in runners for one in runner.passes]
+    found = run(graph, [inputs for inputs, _ in passes])
+    refuse_difference(
+        (
+            Compared(name.replace("_", " "), outputs[name], wanted[name])
+            for outputs, (_, wanted) in zip(found, passes, strict=True)
+            for name in wanted
+        ),
+        "the graph",
+        architecture,
+    )
 
 
 def _elsewhere(model: Any) -> str:
