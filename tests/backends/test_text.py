@@ -77,6 +77,16 @@ def test_a_choice_is_one_of_the_choices(models: dict[str, Model], form: str, cha
         assert result.text in choices and result.parsed == result.text
 
 
+def test_a_choice_behind_a_special_token_keeps_its_space() -> None:
+    opened = Settings({}, "{% for m in messages %}{{ m.content }}{% endfor %}<|turn|>")
+    one = model("byte fallback", opened)
+    result = one.generate("is the sea blue", choices=[" yes", " no"], max_new_tokens=12, method="plain")
+    assert one.tokenizer.is_special(result.prompt_token_ids[-1])
+    assert result.text in (" yes", " no") and result.parsed == result.text
+    stream = one.stream("is the sea blue", choices=[" yes", " no"], max_new_tokens=12, method="plain")
+    assert "".join(stream) == result.text
+
+
 def test_a_stop_string_may_begin_with_the_space_before_the_first_word(models: dict[str, Model]) -> None:
     one = models["byte fallback"]
     options = {"chat": False, "choices": [" yes<|no more", " yes no"], "max_new_tokens": 12, "method": "plain"}
