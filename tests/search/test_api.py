@@ -30,6 +30,12 @@ class Pieces:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(PIECES[i] for i in ids if i != 4)
 
+    def text(self, ids: Sequence[int], context: Sequence[int] = ()) -> str:
+        return self.decode(ids)
+
+    def context(self, prompt: Sequence[int], exact: bool = False) -> list[int]:
+        return []
+
 
 def model(seed: int = 0, **options: Any) -> Model:
     toy = ToyModel.random(seed=seed, vocab_size=5, order=2, **options)
