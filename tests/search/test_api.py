@@ -97,7 +97,7 @@ def test_a_function_ends_its_text() -> None:
         )
         assert whole.token_ids[: len(found.token_ids)] == found.token_ids
         if found.finish_reason == "stopping_criteria":
-            rule = FunctionBody(Pieces(), "010\n")  # type: ignore[arg-type]
+            rule = FunctionBody(Pieces().decode, "010\n")  # type: ignore[arg-type]
             assert rule(tuple(found.token_ids)) and not rule(tuple(found.token_ids[:-1]))
             assert found.text == rule.cut(whole.text)
 
@@ -120,7 +120,7 @@ def test_where_a_function_ends(prompt: str, text: str, body: str | None) -> None
         def decode(self, ids: Sequence[int]) -> str:
             return text
 
-    rule = FunctionBody(Text(), prompt)  # type: ignore[arg-type]
+    rule = FunctionBody(Text().decode, prompt)  # type: ignore[arg-type]
     assert rule((0,)) == (body is not None)
     assert rule.cut(text) == (text if body is None else body)
 
