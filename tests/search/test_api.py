@@ -30,6 +30,12 @@ class Pieces:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(PIECES[i] for i in ids if i != 4)
 
+    def text(self, ids: Sequence[int], context: Sequence[int] = ()) -> str:
+        return self.decode(ids)
+
+    def context(self, prompt: Sequence[int], exact: bool = False) -> list[int]:
+        return []
+
 
 def model(seed: int = 0, **options: Any) -> Model:
     toy = ToyModel.random(seed=seed, vocab_size=5, order=2, **options)
@@ -91,7 +97,7 @@ def test_a_function_ends_its_text() -> None:
         )
         assert whole.token_ids[: len(found.token_ids)] == found.token_ids
         if found.finish_reason == "stopping_criteria":
-            rule = FunctionBody(Pieces(), "010\n")  # type: ignore[arg-type]
+            rule = FunctionBody(Pieces().decode, "010\n")  # type: ignore[arg-type]
             assert rule(tuple(found.token_ids)) and not rule(tuple(found.token_ids[:-1]))
             assert found.text == rule.cut(whole.text)
 
@@ -114,7 +120,7 @@ def test_where_a_function_ends(prompt: str, text: str, body: str | None) -> None
         def decode(self, ids: Sequence[int]) -> str:
             return text
 
-    rule = FunctionBody(Text(), prompt)  # type: ignore[arg-type]
+    rule = FunctionBody(Text().decode, prompt)  # type: ignore[arg-type]
     assert rule((0,)) == (body is not None)
     assert rule.cut(text) == (text if body is None else body)
 
