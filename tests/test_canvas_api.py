@@ -87,7 +87,7 @@ def test_a_grammar_holds_where_the_model_knows_nothing(model: DiffusionModel) ->
         ("<sort> d ?", {}, "does not know all symbols"),
         ("<sort> " + "a " * 20, {}, "has 21 tokens, and .* was trained on 10"),
         ("<sort> a", {"method": "suffix"}, "unknown method for canvases"),
-        ("<sort> a", {"max_new_tokens": 0}, "no slots"),
+        ("<sort> a", {"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
         ("<sort> a", {"max_new_tokens": 25}, "do not fit into the model's 34 positions"),
         ("<sort> a", {"cache": "tripple"}, "cache must be"),
         ("<sort> a", {"method_options": {"fixed_blocks": {"block_length": 7}}}, "does not divide"),
