@@ -215,6 +215,25 @@ def test_numbers_and_texts_at_the_edges(schema, right, wrong):
         assert judge(schema, text) is None
 
 
+@pytest.mark.parametrize(
+    ("pattern", "right", "wrong"),
+    [
+        ("^[[:alpha:]]$", ['"a]"', '":]"'], ['"a"', '"b"']),
+        ("^[a&&b]$", ['"a"', '"&"'], ['""']),
+        ("^a.$", ['"ab"'], ['"a\\r"', '"a\\n"']),
+        ("^a{,2}$", ['"aa"', '""'], ['"a{,2}"']),
+        (r"^\D\w$", ['"é_"'], ['"3a"', '"aé"', '"\u0663a"']),
+        (r"^ab\Z", ['"ab"'], ['"abc"']),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_pattern_is_pythons(pattern, right, wrong):
+    schema = {"type": "string", "pattern": pattern}
+    grammar = constraint(json_schema=schema)
+    assert [takes(grammar, text) for text in right + wrong] == [True] * len(right) + [False] * len(wrong)
+    assert not any(judge(schema, text) for text in right)
+
+
 def test_strict_json():
     assert strict_json('{"a": [1e99, "x"]}') == json.loads('{"a": [1e99, "x"]}')
     for text in ('{"a": 1, "a": 2}', '[{"b": 1, "b": 1}]', "NaN", "[-Infinity]", "1e400", "[-1e999]"):
