@@ -118,6 +118,20 @@ def test_equal_sizes_and_times_are_not_equal_content(tmp_path: Path, monkeypatch
     assert resolve.resolve(str(path)).key != before
 
 
+def test_the_memory_holds_only_for_files_at_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, now = write_directory(tmp_path / "model"), time.time()
+
+    def key(content: bytes, age: float) -> str:
+        (path / "model.safetensors").write_bytes(content)
+        changed = int((now - age) * 1e9)  # by a clock that has not ticked since
+        monkeypatch.setattr(identity, "_stamp", lambda file: [3, changed, changed, 1, 1])
+        monkeypatch.setattr(time, "time", lambda: now)
+        return resolve.resolve(str(path)).key
+
+    assert key(b"abc", 0.5) != key(b"def", 0.5)
+    assert key(b"abc", 60) == key(b"def", 60)  # what the memory is for: not read again
+
+
 def test_content_alone_is_the_key(tmp_path: Path) -> None:
     path = write_directory(tmp_path / "model")
     key = resolve.resolve(str(path)).key
