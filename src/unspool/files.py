@@ -1,4 +1,4 @@
-"""Files that a command reads or writes for the user: refused in one line, before any work."""
+"""Text files that others wrote or that are to be written: refused in one line that names the file, before any work."""
 
 from __future__ import annotations
 
@@ -51,6 +51,30 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"not JSON ({error.msg} at {where})") from error
     except RecursionError as error:
         raise ValueError("not JSON that can be read (it is nested too deeply)") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UnspoolError: if the file cannot be read or holds something else.
+    """
+    try:
+        data = parse_json(read_text(path))
+    except ValueError as error:
+        raise UnspoolError(f"{path} is damaged: {error}; fetch it again") from error
+    if not isinstance(data, dict):
+        raise UnspoolError(f"{path} is damaged: it holds no JSON object; fetch it again")
+    return data
+
+
+def reason(error: BaseException) -> str:
+    """What an error of another library says, in one line; its kind, where the text alone says little."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    telling = isinstance(error, OSError | ValueError | RuntimeError) and not isinstance(error, UnicodeError)
+    return lines[0] if telling else f"{type(error).__name__}: {lines[0]}"
 
 
 def check_file(path: Path) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 
 from unspool.errors import UnspoolError
 
-from unspool.errors import UnspoolError
-
 
 def read(parse: Callable[[str], Any], text: str) -> tuple[Any, str | None]:
     """What ``parse`` makes of a text, or None and the reason in one line.
@@ -20,5 +18,4 @@ def read(parse: Callable[[str], Any], text: str) -> tuple[Any, str | None]:
     except UnspoolError as error:
         return None, str(error)  # it names its reason
     except Exception as error:
-        kind = "" if isinstance(error, UnspoolError) else f"{type(error).__name__}: "
-        return None, kind + " ".join(str(error).split())
+        return None, f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from unspool.backends import store
-from unspool.backends.files import reason
 from unspool.backends.resolve import ModelSource
 from unspool.errors import UnspoolError
+from unspool.files import reason
 
 MANIFEST = "manifest.json"
 

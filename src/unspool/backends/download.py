@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from unspool.backends import store
 from unspool.backends.catalogue import CatalogueModel, HubSource, PackageSource, Source
-from unspool.backends.files import read_json
 from unspool.errors import UnspoolError
+from unspool.files import read_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unspool.backends.files import read_json
 from unspool.backends.gguf_header import GgufHeader
 from unspool.errors import UnspoolError
+from unspool.files import read_json
 
 _NAMED = tuple(f"tokenizer.ggml.{end}_token_id" for end in ("eos", "eot", "eom"))  # end of text, of turn, of message
 _CONTROL = 3  # llama.cpp's kind of tokens that are no text

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from pathlib import Path
 
 import psutil
@@ -83,7 +81,7 @@ def _left(limit: Path, use: Path, statistics: Path) -> int | None:
 
 
 def tensor_sizes(path: Path) -> list[int]:
-    """Elements of each tensor of a model, as its files' headers tell; empty where they do not."""
+    """Elements of each tensor of a model, as its files' headers say; empty for files that loading refuses."""
     if path.is_file():
         from gguf import GGUFReader
 
@@ -91,16 +89,14 @@ def tensor_sizes(path: Path) -> list[int]:
             return [int(tensor.n_elements) for tensor in GGUFReader(path).tensors]
         except (ValueError, OSError, KeyError, IndexError):
             return []
+    from safetensors import SafetensorError, safe_open
+
     files = sorted(path.glob("model*.safetensors")) or sorted(path.glob("*.safetensors"))
-    return [size for file in files for size in _safetensors_sizes(file)]
-
-
-def _safetensors_sizes(file: Path) -> list[int]:
-    """The header is JSON, behind its length as eight bytes."""
+    sizes = []
     try:
-        with file.open("rb") as handle:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            header = json.loads(handle.read(min(length, 100 << 20)))
-        return [math.prod(about["shape"]) for name, about in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        for file in files:
+            with safe_open(file, "numpy") as tensors:
+                sizes += [math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys()]  # noqa: SIM118
+    except (SafetensorError, OSError):
         return []
+    return sizes

@@ -1,7 +1,7 @@
 """The one door to OpenVINO and NNCF, through which they send nothing.
 
-Both post usage events and leave a client id in the home directory, if the package ``openvino_telemetry`` can be
-imported while they are; where it cannot, they take stubs of their own. So it is hidden while they are imported.
+Both post usage events and leave a client id in the home directory if the package ``openvino_telemetry`` can be imported
+while they are; where it cannot, they take stubs of their own. So it is hidden while they are imported.
 The settings of a user stay: the package, its files and what other code makes of it are not touched.
 """
 

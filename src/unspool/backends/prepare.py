@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from unspool.backends import conversions, ends, gguf, gguf_header, losses, memory, store, tokenizer_files
-from unspool.backends.files import read_json, reason
 from unspool.backends.openvino_convert import FORMAT_VERSION, WEIGHTS, Weights
 from unspool.backends.resolve import ModelSource
 from unspool.backends.tokenizer import Tokenizer
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.files import read_json, reason
 
 Report = Callable[[str], None]
 
@@ -179,13 +179,8 @@ def tokenizer_directory(source: ModelSource) -> Path:
     Raises:
         UnspoolError: if transformers cannot read the tokenizer, or unspool cannot do what it does.
     """
-    final = store.converted_dir() / source.key / f"tokenizer-v{tokenizer_files.FORMAT_VERSION}"
-    if not final.is_dir():
-        with store.lock(f"convert-{source.key}", f"another process reads {source.name}; waiting for it"):
-            if not final.is_dir():
-                with store.atomic_directory(final) as directory:
-                    save_tokenizer(source, directory)
-    return final
+    name = f"tokenizer-v{tokenizer_files.FORMAT_VERSION}"
+    return conversions.ensure(source, name, lambda directory: save_tokenizer(source, directory), "reads")
 
 
 def read_tokenizer(source: ModelSource, directory: Path) -> Tokenizer:

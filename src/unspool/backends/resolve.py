@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from unspool.backends import catalogue, diffusion_models, gguf_header, identity, store
 from unspool.backends.catalogue import CatalogueModel
-from unspool.backends.files import read_json, reason
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.files import read_json, reason
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DATA_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
