@@ -9,7 +9,6 @@ from typing import Any
 
 from tokenizers import Tokenizer as Fast
 
-from unspool.backends import prepare
 from unspool.backends.diffusion_checkpoints import CANVAS
 from unspool.backends.tokenizer import Tokenizer
 from unspool.engine.canvas import Denoiser
@@ -76,6 +75,8 @@ def tokenizer(directory: Path) -> Tokenizer:
         UnspoolError: if it cannot be read.
     """
     if not (directory / CANVAS).is_file():
+        from unspool.backends import prepare  # which resolves names, those of the shipped models among them
+
         return prepare.directory_tokenizer(directory)
     try:
         # `unspool train diffusion` writes the tokenizer as it is; to transformers it would be one of the model's kind.
