@@ -281,7 +281,7 @@ def import_libraries() -> None:
 
 
 def make(row: str, directory: Path) -> Any:
-    """The row's model, saved in ``directory`` with a tokenizer of bytes."""
+    """The row's model, saved in ``directory`` with a tokenizer of bytes, and loaded by transformers from there."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -305,7 +305,8 @@ def make(row: str, directory: Path) -> Any:
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
-    return model
+    # Not the model itself: the row of the padding token is set to zero on loading, in some.
+    return family.from_pretrained(directory, local_files_only=True, dtype=torch.float32).eval()
 
 
 def greedy(model: Any, prompt: list[int]) -> tuple[list[int], list[float]]:

@@ -92,8 +92,8 @@ def test_what_stands_behind_the_output_layer_is_in_the_graph(config: PreTrainedC
 class Frozen(LlamaForCausalLM):
     """Its logits are divided by a number of the text that tracing makes a constant."""
 
-    def forward(self, input_ids: Any = None, **others: Any) -> Any:
-        output = super().forward(input_ids=input_ids, **others)
+    def forward(self, input_ids: Any = None, position_ids: Any = None, **others: Any) -> Any:
+        output = super().forward(input_ids=input_ids, position_ids=position_ids, **others)
         output.logits = output.logits / float(input_ids[0, 0] + 1)
         return output
 

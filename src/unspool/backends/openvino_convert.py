@@ -165,7 +165,10 @@ def _compare_graph(graph: Any, runners: Sequence[Runner], architecture: str) -> 
     from unspool.backends.graph_parts import run
 
     passes = [one for runner in runners for one in runner.passes]
-    found = run(graph, [inputs for inputs, _ in passes])
+    try:
+        found = run(graph, [inputs for inputs, _ in passes])
+    except RuntimeError as error:  # of OpenVINO, for an operation that it converts and cannot run
+        raise UnsupportedError(f"OpenVINO cannot run the graph of {architecture}: {_untraced(error)}") from error
     refuse_difference(
         (
             Compared(name.replace("_", " "), outputs[name], wanted[name])
@@ -252,8 +255,8 @@ def _untraced(error: Exception) -> str:
     if names := sorted(set(re.findall(r"\b(?:aten|prim|prims|torchvision|quantized)::\w+", text))):
         return f"it has no rule for {', '.join(names)}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    at = next((i for i, line in enumerate(lines) if line.startswith("Exception")), -1)
-    return lines[min(at + 1, len(lines) - 1)] if lines else type(error).__name__
+    told = [line for line in lines if not line.startswith(("Exception", "Check ", "Couldn't get"))]
+    return told[0] if told else type(error).__name__
 
 
 def _compress(graph: Any, weights: Weights) -> Any:

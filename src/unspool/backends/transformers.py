@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -41,7 +42,8 @@ class TransformersModel:
 
     def __init__(self, model: PreTrainedModel, *, name: str) -> None:
         self.model = model
-        self.windows = windows(model)
+        with _advised():
+            self.windows = windows(model)
         self._name = name
         self._config = model.config.get_text_config(decoder=True)
         self._max_length = max_length(model)
@@ -53,7 +55,8 @@ class TransformersModel:
         if model.is_backend_compatible():
             self._vocab_size = int(self.open().score(TokenTree.chain([0])).logits.shape[1])
         else:
-            self._vocab_size = self._compare()
+            with _advised():
+                self._vocab_size = self._compare()
 
     def _compare(self) -> int:
         """Compare a tree with the model's own forward, where transformers does not say that all its attention goes
@@ -62,13 +65,11 @@ class TransformersModel:
         Not done for the others, whose loading it would slow down by some passes: their forward is the one that runs,
         and ``benchmarks/architectures.md`` holds one of each kind.
         """
-        name = type(self.model).__name__
+        name, session = type(self.model).__name__, self.open(hidden_states=True)
         reference = TextCheck(self.model, self._max_length, self.windows.get(SLIDING))
         before, self.windows = self.windows, {kind: w and reference.window for kind, w in self.windows.items()}
         try:
-            refuse_difference(
-                reference.of_session(self.open(hidden_states=True)), "a token tree", name, self.model.dtype
-            )
+            refuse_difference(reference.of_session(session), "a token tree", name, self.model.dtype)
         except UnsupportedError:
             raise
         except Exception as error:  # the model's own code, which may raise anything
@@ -321,6 +322,15 @@ def _numpy(values: torch.Tensor, rows: Sequence[int]) -> NDArray[Any]:
     kept = values.index_select(0, torch.tensor(rows, dtype=torch.long, device=values.device))
     array: NDArray[Any] = (kept if kept.dtype == torch.float64 else kept.float()).cpu().numpy()
     return array
+
+
+@contextmanager
+def _advised() -> Iterator[None]:
+    """No model is known that this backend cannot run and the other one can (``benchmarks/architectures.md``)."""
+    try:
+        yield
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{error}; use another model") from error
 
 
 def check(model: PreTrainedModel) -> None:
