@@ -57,5 +57,7 @@ def test_a_backend_of_an_installed_package_loads_a_directory(
     assert Tokenizer(loaded.tokenizer).vocabulary == {"a": 0}
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 1}))
     assert loading.load(_source(tmp_path), "installed", print, {}).eos_token_ids == (1,)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [-1, 1, 6, 1]}))  # -1: none
+    assert loading.load(_source(tmp_path), "installed", print, {"vocab_size": 6}).eos_token_ids == (1,)
     with pytest.raises(UnspoolError, match="not GGUF"):
         loading.load(_source(tmp_path / "x.gguf", "gguf"), "installed", print, {})

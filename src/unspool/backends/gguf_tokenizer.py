@@ -1,8 +1,8 @@
 """Completes the tokenizer that transformers makes of a GGUF by what it leaves out of the header.
 
 Its loader splits text by GPT-2's rule where it does not know the one that the file names, takes no token for one whose
-text is not in the byte alphabet (``<｜User｜>`` of DeepSeek), and adds tokens that the file does not have. Each of these
-gives a prompt that the model was not trained on. What is done here is what llama.cpp does.
+text is not in the byte alphabet (those of DeepSeek), and adds tokens that the file does not have. Each of these gives a
+prompt that the model was not trained on. What is done here is what llama.cpp does.
 """
 
 from __future__ import annotations

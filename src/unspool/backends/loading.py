@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -39,7 +39,10 @@ def load(source: ModelSource, backend: str, report: Report, options: Mapping[str
         UnspoolError: as ``check``.
     """
     options = check(backend, options)
-    return backends()[backend](source, report, **options)
+    loaded = backends()[backend](source, report, **options)
+    # Ids without a logit, such as the -1 that some files write for none, never come.
+    ends_of_text = {end for end in loaded.eos_token_ids if 0 <= end < loaded.model.vocab_size}
+    return replace(loaded, eos_token_ids=tuple(sorted(ends_of_text)))
 
 
 def check(backend: str, options: Mapping[str, Any]) -> Mapping[str, Any]:

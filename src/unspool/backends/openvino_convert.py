@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from unspool.backends import ends
 from unspool.backends.openvino_imports import imported
 from unspool.errors import UnsupportedError
 
@@ -125,7 +126,7 @@ def _convert(
             vocab_size=expected.vocab_size,
             max_length=max_length,
             sliding_window=window,
-            eos_token_ids=eos_token_ids(model),
+            eos_token_ids=ends.of_torch(model),
             weights=weights,
             activation_group=activation_group,
             architecture=scorer.architecture,
@@ -205,14 +206,6 @@ def _activation_group(model: Any, weights: Weights) -> int:
     widths = {layer.in_features for layer in model.modules() if isinstance(layer, torch.nn.Linear)}
     sizes = (64, 32) if weights == "int4" else (128, 64, 32)
     return next((size for size in sizes if all(width % size == 0 for width in widths)), 32)
-
-
-def eos_token_ids(model: Any) -> tuple[int, ...]:
-    """The ids that end a text, from a torch model's generation configuration, else its configuration."""
-    eos = getattr(model.generation_config, "eos_token_id", None)
-    if eos is None:
-        eos = model.config.get_text_config().eos_token_id
-    return tuple(eos) if isinstance(eos, list | tuple) else () if eos is None else (eos,)
 
 
 def _trace(scorer: Any, info: GraphInfo) -> Any:

@@ -151,7 +151,7 @@ def _check_files(path: Path, name: str) -> None:
 def _settings(file: Path) -> dict[str, Any]:
     """The object in a JSON file, if transformers reads it as well: a byte order mark is damage to it."""
     if file.is_file() and file.read_bytes().startswith(codecs.BOM_UTF8):
-        raise UnspoolError(f"{file} begins with a byte order mark, which transformers does not read; save it without")
+        raise UnspoolError(f"{file} is damaged: it begins with a byte order mark, which transformers does not read")
     return read_json(file)
 
 

@@ -15,8 +15,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import conversions, prepare, store
-from unspool.backends.openvino_convert import eos_token_ids
+from unspool.backends import conversions, ends, prepare, store
 from unspool.backends.openvino_imports import imported
 from unspool.backends.resolve import ModelSource
 from unspool.errors import UnsupportedError
@@ -56,7 +55,7 @@ def _export(source: ModelSource, directory: Path) -> None:
     tokenizer.save_pretrained(directory)
     model.config.save_pretrained(directory)
     # Greedy and nothing else: penalties of a model's own generation configuration would change the text.
-    settings = {"do_sample": False, "eos_token_id": list(eos_token_ids(model))}
+    settings = {"do_sample": False, "eos_token_id": list(ends.of_torch(model))}
     (directory / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
     ov.save_model(_compress(_trace(model)), directory / "openvino_model.xml", compress_to_fp16=False)
     for graph, name in zip(
