@@ -9,7 +9,6 @@ Runs once per model and weight format and is the only part of the OpenVINO backe
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -147,10 +146,8 @@ def _convert(
     graph = _trace(scorer, info)
     report("comparing the graph with the model")
     _compare_graph(graph, runners, scorer.architecture)
-    # The graph shares its memory: what is compressed is freed only if nobody else holds it. The tracer does, in a
-    # cycle.
+    # The graph shares its memory: what is compressed is freed only if nobody else holds it.
     runners.clear()
-    gc.collect()
     for parameter in model.parameters():
         parameter.data = parameter.data.new_empty(0)
     if weights != "fp32":
@@ -278,14 +275,4 @@ def _compress(graph: Any, weights: Weights) -> Any:
         if weights == "int8"
         else {"mode": modes.INT4_SYM, "group_size": 64, "ratio": 1.0, "all_layers": True}
     )
-    # The largest matrix, that of the vocabulary, comes last: while it is compressed there are copies of it, and what
-    # the others took is free by then.
-    graph = nncf.compress_weights(graph, ignored_scope=nncf.IgnoredScope(names=_readers_of_largest(graph)), **options)
     return nncf.compress_weights(graph, **options)
-
-
-def _readers_of_largest(graph: Any) -> list[str]:
-    """Names of the operations that read the largest constant."""
-    constants = [op for op in graph.get_ops() if op.get_type_name() == "Constant"]
-    largest = max(constants, key=lambda op: int(op.get_byte_size()))
-    return [port.get_node().get_friendly_name() for output in largest.outputs() for port in output.get_target_inputs()]
