@@ -9,8 +9,8 @@ that one in its place: a window is a number in the configuration, of which masks
 at the end of the context show rotary frequencies that change with the position, and positions that are learned.
 
 Differences are measured against the largest deviation of the expected values from their mean. What was found with
-random weights, by architecture, is in ``benchmarks/architectures.md``: at most 5e-6 where a conversion is right. What was
-wrong differed by 0.4 and more (windows that a tree does not keep, positions that a graph takes for fixed).
+random weights, by architecture, is in ``benchmarks/architectures.md``: at most 5e-6 where a conversion is right. What
+was wrong differed by 0.4 and more (windows that a tree does not keep, positions that a graph takes for fixed).
 """
 
 from __future__ import annotations
