@@ -203,7 +203,7 @@ def test_ids_templates_and_texts_are_those_of_transformers(name: str, tmp_path: 
         {"templates": NAMED},
         {"templates": made.TEMPLATE, "add_bos_token": True, "add_eos_token": True},
         {"kind": "llama", "templates": made.TEMPLATE},
-        {"kind": "llama", "add_bos_token": False, "add_space_prefix": False},
+        {"kind": "llama", "add_bos_token": False},
         {"kind": "llama", "unknown_token_id": 0, "padding_token_id": 2, "templates": TOKENS},
     ],
     ids=str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +130,23 @@ def directory(
     return where
 
 
-def gguf_file(path: Path, kind: str = "gpt2", templates: Any = None, **values: Any) -> Path:
+def gguf_file(
+    path: Path,
+    kind: str = "gpt2",
+    templates: Any = None,
+    pre: str | None = "default",
+    tokens: Mapping[str, int] | None = None,
+    merges: Sequence[str] = (),
+    **values: Any,
+) -> Path:
     """A GGUF file that holds a tokenizer and no weights.
 
     Args:
         kind: ``gpt2`` or ``llama``.
         templates: the chat template, or several as a list of ``{"name", "template"}``.
+        pre: name of the rule by which ``gpt2`` splits text.
+        tokens: more tokens, with llama.cpp's kind of each.
+        merges: more of them, for ``gpt2``.
         values: more of the header, by key behind ``tokenizer.ggml.``.
     """
     import gguf
@@ -150,14 +161,17 @@ def gguf_file(path: Path, kind: str = "gpt2", templates: Any = None, **values: A
     writer.add_head_count(2)
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-6)
+    kinds = [3 if piece in (*SPECIAL, "<unk>") else 1 for piece in pieces] + list((tokens or {}).values())
+    pieces += list(tokens or {})
     writer.add_vocab_size(len(pieces))
     writer.add_tokenizer_model(kind)
     writer.add_token_list(pieces)
-    writer.add_token_types([3 if piece in (*SPECIAL, "<unk>") else 1 for piece in pieces])
+    writer.add_token_types(kinds)
     if kind == "gpt2":
-        writer.add_tokenizer_pre("default")
-        merges = json.loads(fast.to_str())["model"]["merges"]
-        writer.add_token_merges([" ".join(m) if isinstance(m, list) else m for m in merges])
+        if pre is not None:
+            writer.add_tokenizer_pre(pre)
+        known = json.loads(fast.to_str())["model"]["merges"]
+        writer.add_token_merges([*(" ".join(m) if isinstance(m, list) else m for m in known), *merges])
     else:
         writer.add_token_scores([float(-i) for i in range(len(pieces))])
     writer.add_bos_token_id(pieces.index("<s>"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import logging
 import os
@@ -122,9 +123,9 @@ def _check_files(path: Path, name: str) -> None:
     """Refuse what transformers would answer with advice, pass over, or report without the file's name."""
     from safetensors import safe_open
 
-    config = read_json(path / "config.json")
+    config = _settings(path / "config.json")
     if (path / "generation_config.json").is_file():
-        read_json(path / "generation_config.json")  # transformers goes on without a damaged one, and so without ends
+        _settings(path / "generation_config.json")  # transformers goes on without a damaged one, and so without ends
     if (path / "adapter_config.json").is_file():  # without peft, transformers loads the base alone and says nothing
         raise UnsupportedError(
             f"{name} holds an adapter (adapter_config.json), which unspool does not apply; merge it into the weights "
@@ -145,6 +146,13 @@ def _check_files(path: Path, name: str) -> None:
                 pass
         except Exception as error:  # SafetensorError is none of Python's kinds
             raise UnspoolError(f"{file} is damaged ({reason(error)}); fetch it again") from error
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """The object in a JSON file, if transformers reads it as well: a byte order mark is damage to it."""
+    if file.is_file() and file.read_bytes().startswith(codecs.BOM_UTF8):
+        raise UnspoolError(f"{file} begins with a byte order mark, which transformers does not read; save it without")
+    return read_json(file)
 
 
 def _reason(error: Exception, told: Iterable[str]) -> str:

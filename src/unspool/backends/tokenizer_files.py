@@ -20,7 +20,7 @@ from unspool.errors import UnspoolError
 
 TOKENIZER, SETTINGS = "tokenizer.json", "unspool_tokenizer.json"
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever what is written changes."""
 
 # What tokenizers treat differently: marks and spaces at the edges, lines, scripts, bytes, digits, cases, code.
@@ -119,7 +119,10 @@ def make(path: Path, directory: Path, gguf_file: str | None = None) -> None:
     fast.no_truncation()
     fast.no_padding()
     if gguf_file:
-        fast = _of_the_file(fast, where)
+        from unspool.backends import gguf_tokenizer
+
+        fast = gguf_tokenizer.complete(fast, gguf_header.read(where))
+        theirs._tokenizer = fast  # compared below is the one of the file, not what transformers makes of it
     clean_up = bool(theirs.clean_up_tokenization_spaces) and (
         type(fast.model).__name__ != "BPE"
         or bool(getattr(theirs, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False))
@@ -208,15 +211,6 @@ def _damaged(path: Path) -> str | None:
         except ValueError as error:
             return f"{file} is damaged ({_line(error)}); download it again"
     return None
-
-
-def _of_the_file(fast: Fast, file: Path) -> Fast:
-    """The tokens of the file alone: transformers adds ``<|endoftext|>`` where it is missing, and the model has no row
-    for it."""
-    size = len(gguf_header.read(file).fields["tokenizer.ggml.tokens"])
-    if max(fast.get_vocab().values(), default=0) < size:
-        return fast
-    return Fast.from_str(trimmed(fast, size))
 
 
 def _compare(theirs: Any, directory: Path, where: Path) -> None:
