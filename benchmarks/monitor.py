@@ -254,7 +254,9 @@ def main() -> None:
     file = arguments.json and arguments.json.with_name(f"{arguments.json.name}.partial.jsonl")
     journal = Journal(file, {"seed": arguments.seed, "max_new_tokens": arguments.max_new_tokens}, "--json")
     known = {(found["model"], found["site"], found["arm"]): found for found in journal.lines}
-    chosen = f"{len(sites)} sites, {CLASSES} classes, seed {arguments.seed}; greedy, max_new_tokens "
+    chosen = (
+        f"{len(sites)} of {len(made.sites)} sites, {CLASSES} classes, seed {arguments.seed}; greedy, max_new_tokens "
+    )
     chosen += f"{arguments.max_new_tokens}. Nothing here was timed. Guards of the sandbox: "
     chosen += f"{', '.join(sandbox.guards()) or 'none'}."
     parts = ["# Names that exist, with and without a monitor", common.describe(setting), chosen]

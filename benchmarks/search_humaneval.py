@@ -255,11 +255,13 @@ HEADER = (
 def by_overlap(runs: dict[str, list[Run]], kinds: dict[str, str]) -> str:
     """The second table: problems solved, by how many of their examples are hidden tests."""
     methods = [method for method in ("greedy", "plan", "sample") if method in runs]
+    here = [run["problem"] for run in next(iter(runs.values()))]
     rows = []
     for kind in REPEATED:
         solved = [sum(run["passed"] for run in runs[m] if kinds[run["problem"]] == kind) for m in methods]
-        rows.append([kind, sum(kinds[run["problem"]] == kind for run in runs[methods[0]]), *solved])
-    return common.table(("examples among the hidden tests", "problems", *methods), rows)
+        rows.append([kind, list(kinds.values()).count(kind), sum(kinds[id] == kind for id in here), *solved])
+    header = ("examples among the hidden tests", "of all problems", "of these", *(f"solved, {m}" for m in methods))
+    return common.table(header, rows)
 
 
 def outcomes(runs: dict[str, list[Run]]) -> list[str]:
@@ -325,15 +327,22 @@ def main() -> int:
             earlier[method] = known[prompt.id, method]
             runs[method].append(earlier[method])
         common.say(f"problem {number} of {len(problems)}")
-    kinds = {prompt.id: repeated(prompt.reference) for prompt in problems}
+    kinds = {prompt.id: repeated(prompt.reference) for prompt in drawn}
     rows = [row(method, runs[method], runs.get("greedy") if method != "greedy" else None) for method in methods]
     chosen = f"Model {model.name}, {header['weights']}; {len(problems)} of HumanEval's {len(drawn)} problems, "
-    chosen += f"max_new_tokens {arguments.max_new_tokens}; beam: {arguments.num_beams} beams; plan and sample: at most "
+    chosen += f"max_new_tokens {arguments.max_new_tokens}; beam: {arguments.num_beams} beams; adadec: pauses from "
+    chosen += f"{arguments.threshold_file or arguments.threshold} nats on; plan and sample: at most "
     chosen += f"{arguments.budget} tokens, sample at temperature {arguments.temperature:g}. Evaluated tokens leave out "
     chosen += f"the prompt. Nothing here was timed. Guards of the sandbox: {', '.join(sandbox.guards()) or 'none'}."
     told = outcomes(runs)
-    overlap = by_overlap(runs, kinds) if set(methods) & {"greedy", "plan", "sample"} else ""
-    parts = ["# Search on HumanEval", common.describe(setting), chosen, common.table(HEADER, rows), *told, overlap]
+    parts = [
+        "# Search on HumanEval",
+        common.describe(setting),
+        chosen,
+        common.table(HEADER, rows),
+        "\n".join(told),
+        by_overlap(runs, kinds),
+    ]
     results = {
         **setting,
         "sandbox": sandbox.guards(),
@@ -347,7 +356,7 @@ def main() -> int:
         "overlap": kinds,
         "runs": [{k: v for k, v in r.items() if k != "text"} for m in methods for r in runs[m]],
     }
-    markdown = "\n\n".join(part for part in parts if part).replace("\n\n- ", "\n- ").replace("\n- ", "\n\n- ", 1)
+    markdown = "\n\n".join(parts)
     common.publish(markdown, results, arguments.markdown, arguments.json)
     if len(problems) == len(drawn):
         journal.remove()

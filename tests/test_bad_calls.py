@@ -117,7 +117,9 @@ def test_an_option_of_another_type_or_out_of_range_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    "prompt", PROMPTS, ids=lambda prompt: re.sub(r"\W+", "_", repr(prompt).encode("ascii", "replace").decode())
+    "prompt",
+    PROMPTS,
+    ids=lambda prompt: re.sub(r"\W+|0x[0-9a-f]+", "_", repr(prompt).encode("ascii", "replace").decode()),
 )
 def test_a_prompt_that_is_none_is_refused(model: Model, prompt: Any) -> None:
     refused(model, "", lambda: model.generate(prompt, chat=False, max_new_tokens=3), match=False)

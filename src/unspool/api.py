@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, cast, overload
@@ -71,16 +71,50 @@ class Result:
 
 
 class Stream:
-    """Iterates over pieces of text as they are decided; ``result`` is there once the iteration is over."""
+    """Iterates over pieces of text as they are decided; ``result`` is there once the iteration is over.
 
-    def __init__(self, pieces: Iterator[str], finish: Callable[[], Result]) -> None:
+    It is read once. Whoever leaves it early (``break``) ends it, and so does an error.
+
+    Raises:
+        UnspoolError: if it is read again after that, or by two threads at once.
+    """
+
+    def __init__(self, pieces: Generator[str, None, None], finish: Callable[[], Result]) -> None:
         self._pieces = pieces
         self._finish = finish
         self._result: Result | None = None
+        self._left = False
+        self._reading = threading.Lock()
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._pieces
+        while (piece := self._next()) is not None:
+            try:
+                yield piece
+            except BaseException:
+                self._leave()
+                raise
         self._result = self._finish()
+
+    def _next(self) -> str | None:
+        if self._left:
+            raise UnspoolError("the stream was left before its end, or failed; make a new one")
+        if not self._reading.acquire(blocking=False):
+            raise UnspoolError("the stream is being read at this moment; give each reader a stream of its own")
+        try:
+            return next(self._pieces, None)
+        except BaseException:
+            self._left = True
+            raise
+        finally:
+            self._reading.release()
+
+    def _leave(self) -> None:
+        if self._reading.acquire(blocking=False):  # else another thread reads it to its end
+            self._left = self._result is None
+            try:
+                self._pieces.close()
+            finally:
+                self._reading.release()
 
     @property
     def result(self) -> Result:
@@ -89,6 +123,8 @@ class Stream:
         Raises:
             RuntimeError: before the iteration has ended.
         """
+        if self._left:
+            raise RuntimeError("the stream was left before its end, or failed: there is no result; make a new one")
         if self._result is None:
             raise RuntimeError("the stream has not ended; iterate over it first")
         return self._result
@@ -237,7 +273,7 @@ class Model:
         source = decode(self.language_model, requests)
         events: list[Event] = []
 
-        def pieces() -> Iterator[str]:
+        def pieces() -> Generator[str, None, None]:
             shown = 0
             decoder = self.tokenizer.stream(self._context(requests[0]))
             for event in source:

@@ -54,14 +54,16 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """The object in a JSON file that another library reads too: a byte order mark is a damage, as it is to them.
 
     Raises:
         UnspoolError: if the file cannot be read or holds something else.
     """
     try:
-        data = parse_json(read_text(path))
-    except ValueError as error:
+        data = parse_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UnspoolError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # no UTF-8, or no JSON
         raise UnspoolError(f"{path} is damaged: {error}; fetch it again") from error
     if not isinstance(data, dict):
         raise UnspoolError(f"{path} is damaged: it holds no JSON object; fetch it again")

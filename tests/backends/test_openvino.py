@@ -351,6 +351,7 @@ def test_threads_are_pinned_only_where_a_model_takes_all_cores(
         raise StopError
 
     monkeypatch.setattr("unspool.backends.openvino.psutil.cpu_count", lambda logical: 4)
+    monkeypatch.setattr("unspool.backends.openvino.usable_cores", lambda: 4)
     monkeypatch.setattr(openvino.Core, "read_model", lambda core, path: None)
     monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
     with pytest.raises(StopError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import heapq
 import inspect
 import itertools
 import queue
@@ -412,17 +411,12 @@ def test_an_edit_at_the_first_token_of_smollm2(monkeypatch: pytest.MonkeyPatch) 
     for first in (pie.FIRST, 0):
         monkeypatch.setattr(pie, "FIRST", first)
         found = []
-        for module in (copy, heapq, queue):
-            text = model.tokenizer.decode(model.tokenizer.encode(inspect.getsource(module))[:150])
-            for stop, new in (
-                (text.index("\n") + 1, ""),
-                (len(model.tokenizer.decode(model.tokenizer.encode(text)[:1])), ""),
-                (0, "# a note\n"),
-            ):
-                editor = edit(model, text)
-                done = editor.replace(0, stop, new)
-                assert not done.exact and done.encoded <= 2 * first + 4
-                found.append(divergence(editor))
-                editor.close()
+        for module in (copy, queue):
+            text = model.tokenizer.decode(model.tokenizer.encode(inspect.getsource(module))[:280])
+            editor = edit(model, text)
+            done = editor.replace(0, text.index("\n") + 1, "")
+            assert not done.exact and done.encoded <= first + 4
+            found.append(divergence(editor))
+            editor.close()
         means[first] = np.mean(found)
     assert means[4] < 0.02 and means[0] > 5 * means[4], means

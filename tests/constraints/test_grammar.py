@@ -179,6 +179,10 @@ class Unhurried:
     def forced(self):
         return ()
 
+    def must_end(self):
+        mask = self.allowed([])
+        return mask is not None and np.flatnonzero(mask).tolist() == [EOS]
+
 
 def test_the_reference_is_slow_and_the_grammar_is_not(vocabulary):
     assert isinstance(constraint(vocabulary, regex="a"), Permitting)
@@ -212,7 +216,11 @@ def test_the_lossless_rule_keeps_the_masked_distribution(vocabulary):
         if path and path[-1] == EOS:
             exact[tuple(path)] = p
             return
-        row = model.table[([1, *path][-1]) + 1] * grammar.allowed(path)
+        mask = grammar.allowed(path)
+        if np.flatnonzero(mask).tolist() == [EOS]:
+            exact[tuple(path)] = p  # complete: no pass is asked for the end token
+            return
+        row = model.table[([1, *path][-1]) + 1] * mask
         for token in np.flatnonzero(row):
             follow([*path, int(token)], p * row[token] / row.sum())
 

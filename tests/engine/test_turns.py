@@ -160,6 +160,38 @@ def test_streams_by_turns_of_one_thread_go_on_and_abandoned_ones_hold_nothing_up
     assert at_once([lambda: model.generate(PROMPTS[0], method="pearl", **options).text]) == alone[:1]
 
 
+@pytest.mark.parametrize("method", ["plain", "pearl"])
+def test_a_stream_that_was_left_or_failed_says_so_when_it_is_read_again(method: str) -> None:
+    model = shared()
+    left = model.stream(PROMPTS[0], method=method, max_new_tokens=24, chat=False)
+    for _ in left:
+        break
+    failed = model.stream(PROMPTS[0], method=method, chat=False, shapers=[lambda tokens, logits: 1 / 0])
+    with pytest.raises(ZeroDivisionError):
+        list(failed)
+    for stream in (left, failed):
+        with pytest.raises(UnspoolError, match="left before its end"):
+            list(stream)
+        with pytest.raises(RuntimeError, match="left before its end"):
+            _ = stream.result
+    whole = model.stream(PROMPTS[0], method=method, max_new_tokens=24, chat=False)
+    assert "".join(whole) == whole.result.text and list(whole) == []
+
+
+def test_a_stream_with_two_readers_at_once_tells_the_second_and_serves_the_first() -> None:
+    model = shared()
+    heard: list[str] = []
+
+    def listen(event: Any) -> None:
+        with pytest.raises(UnspoolError, match="being read") as caught:
+            next(iter(stream))
+        heard.append(str(caught.value))
+
+    stream = model.stream(PROMPTS[0], method="plain", max_new_tokens=6, chat=False, on_event=listen)
+    assert "".join(stream) == stream.result.text == model.generate(PROMPTS[0], max_new_tokens=6, chat=False).text
+    assert len(heard) == 9
+
+
 def test_a_shaper_that_runs_its_own_model_is_refused_and_a_listener_may() -> None:
     model = shared()
     options = {"method": "plain", "max_new_tokens": 4, "chat": False}

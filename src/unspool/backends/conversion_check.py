@@ -9,8 +9,8 @@ that one in its place: a window is a number in the configuration, of which masks
 at the end of the context show rotary frequencies that change with the position, and positions that are learned.
 
 Differences are measured against the largest deviation of the expected values from their mean. What was found with
-random weights, by architecture, is in ``benchmarks/architectures.md``: below 2e-5 where a conversion is right, 1e-2 and
-more where something is wrong (logits that are not scaled, an attention that is called twice, a window that is ignored).
+random weights, by architecture, is in ``benchmarks/architectures.md``: at most 5e-6 where a conversion is right. What
+was wrong differed by 0.4 and more (windows that a tree does not keep, positions that a graph takes for fixed).
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class TransformersModel:
         self.keeps_logits = "logits_to_keep" in parameters
         self.cache_name = "cache" if "cache" in parameters else "past_key_values"  # renamed in transformers 5.24
         # One pass over one token, because the logits can be wider than config.vocab_size where embeddings are padded.
-        if model.is_backend_compatible():
+        if model.is_backend_compatible() and SLIDING not in self.windows:
             self._vocab_size = int(self.open().score(TokenTree.chain([0])).logits.shape[1])
         else:
             with _advised():
@@ -60,7 +60,8 @@ class TransformersModel:
 
     def _compare(self) -> int:
         """Compare a tree with the model's own forward, where transformers does not say that all its attention goes
-        through one interface: it may take no 4-D mask, or add what depends on slots. Returns the width of the logits.
+        through one interface (it may take no 4-D mask, or add what depends on slots), and where the configuration names
+        a window, which the model may ignore. Returns the width of the logits.
 
         Not done for the others, whose loading it would slow down by some passes: their forward is the one that runs,
         and ``benchmarks/architectures.md`` holds one of each kind.

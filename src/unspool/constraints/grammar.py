@@ -101,12 +101,8 @@ class GrammarConstraint:
         if self._ended:
             return False
         self._walk(())
-        if not self._matcher.is_accepting():
-            return False
-        mask = self.allowed(())
-        assert mask is not None
-        mask[self._eos] = False
-        return not mask.any()
+        # llguidance stops by itself where nothing can follow. No mask is made here: it is asked after every token.
+        return bool(self._matcher.is_accepting() and self._matcher.is_stopped())
 
     def advance(self, tokens: Sequence[int]) -> None:
         if tokens and tokens[-1] in self._eos:
