@@ -28,6 +28,7 @@ FORMAT_VERSION = 9
 
 Weights = Literal["int8", "int4", "fp32"]
 WEIGHTS: tuple[Weights, ...] = ("int8", "int4", "fp32")
+_INT4_GROUP = 64
 
 
 @dataclass(frozen=True)
@@ -204,11 +205,16 @@ def _checked(model: Any) -> tuple[int, int | None]:
 
 
 def _activation_group(model: Any, weights: Weights) -> int:
-    """The largest group that divides every linear layer's input: fewer scales are faster. int4 weights share 64."""
+    """The largest group that divides every linear layer's input: fewer scales are faster."""
     import torch
 
     widths = {layer.in_features for layer in model.modules() if isinstance(layer, torch.nn.Linear)}
-    sizes = (64, 32) if weights == "int4" else (128, 64, 32)
+    if weights == "int4" and (odd := sorted(width for width in widths if width % _INT4_GROUP)):
+        raise UnsupportedError(
+            f"int4 has one scale for {_INT4_GROUP} weights of a row, and {type(model).__name__} has rows of {odd[0]}; "
+            "use --weights int8"
+        )
+    sizes = (_INT4_GROUP, 32) if weights == "int4" else (128, 64, 32)
     return next((size for size in sizes if all(width % size == 0 for width in widths)), 32)
 
 
@@ -266,6 +272,6 @@ def _compress(graph: Any, weights: Weights) -> Any:
     options = (
         {"mode": modes.INT8_SYM}
         if weights == "int8"
-        else {"mode": modes.INT4_SYM, "group_size": 64, "ratio": 1.0, "all_layers": True}
+        else {"mode": modes.INT4_SYM, "group_size": _INT4_GROUP, "ratio": 1.0, "all_layers": True}
     )
     return nncf.compress_weights(graph, **options)
