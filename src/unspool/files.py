@@ -79,12 +79,31 @@ def reason(error: BaseException) -> str:
     return lines[0] if telling else f"{type(error).__name__}: {lines[0]}"
 
 
-def check_file(path: Path) -> None:
-    """Refuse a file that could not be written.
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, which need not be there."""
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def check_file(path: Path, *others: Path | None) -> None:
+    """Refuse a file that could not be written, or would replace another of the same call.
+
+    Args:
+        others: what the call reads, or writes besides; None where it is not given.
 
     Raises:
         UnspoolError: with what to do.
     """
+    for other in others:
+        if other is not None and same_file(path, other):
+            raise UnspoolError(
+                f"cannot write {path}: it would replace {other}, which the call needs; give another file"
+            )
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # a link to itself, a name that is too long, a folder that may not be entered
+        raise UnspoolError(f"cannot write {path}: {error.strerror}; give another file") from error
     if path.is_dir():
         raise UnspoolError(f"cannot write {path}: it is a directory; give the name of a file")
     if path.exists() and not path.is_file():
@@ -103,6 +122,8 @@ def check_directory(path: Path) -> None:
     Raises:
         UnspoolError: with what to do.
     """
+    if path.is_symlink() and not path.exists():
+        raise UnspoolError(f"cannot make {path}: it is a link to what is not there; remove it")
     place = path.absolute()
     if place.exists() and not place.is_dir():
         raise UnspoolError(f"cannot write to {path}: it is a file; name a directory")

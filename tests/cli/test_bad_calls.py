@@ -94,6 +94,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     for name in ("dir", "emptydir"):
         (directory / name).mkdir()
+    (directory / "loop").symlink_to("loop")
     return directory
 
 

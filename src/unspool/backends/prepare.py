@@ -176,8 +176,10 @@ def torch_device(device: str) -> Any:
         target = torch.device(device)
     except RuntimeError as error:
         raise UnspoolError(f"unknown device {device!r}; use 'cpu', 'cuda' or 'cuda:N'") from error
-    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
-        raise UnspoolError(f"no device {device!r} on this machine for this torch; use device='cpu'")
+    try:
+        torch.zeros(1, device=target).tolist()
+    except (RuntimeError, AssertionError, ImportError) as error:  # each device has its own way to say it
+        raise UnspoolError(f"no device {device!r} on this machine for this torch; use device='cpu'") from error
     return target
 
 

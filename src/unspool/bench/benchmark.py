@@ -61,7 +61,7 @@ class Options:
     assistant_model: str | None = None
 
     def __post_init__(self) -> None:
-        GenerationOptions(max_new_tokens=self.max_new_tokens, temperature=self.temperature)
+        GenerationOptions(max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed)
         for name, least in (("max_new_tokens", 2), ("repeats", 1), ("limit", 1), ("threads", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

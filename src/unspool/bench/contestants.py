@@ -97,10 +97,10 @@ def contestants(
 
     chosen: dict[str, Contestant] = {}
     for text in (PLAIN, *names):
-        method, _, own = text.partition("@")
+        method, at, own = text.partition("@")
         row = find(method, "drafter")
         check_assisted(row, assistant)
-        used = own or weights
+        used = own if at else weights
         if used not in WEIGHTS:
             raise UnknownNameError("weight format", used, WEIGHTS)
         name = row.label if used == weights else f"{row.label}@{used}"

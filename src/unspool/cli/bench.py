@@ -88,7 +88,7 @@ def bench(
     )
     for file in (json_file, html_file):
         if file is not None:
-            check_file(file)
+            check_file(file, html_file if file is json_file else None, Path(suite))
     if answers is not None:
         check_directory(answers)
     try:

@@ -51,7 +51,7 @@ def frontier(
 
     for file in (json_file, html_file):
         if file is not None:
-            check_file(file)
+            check_file(file, html_file if file is json_file else None)
     tasks = TASK_SETS[task_set(find(model))]
     wanted = names_of(methods, "--methods") if methods else []
     settings = swept("\n" in tasks.symbols, (find(model) / FILE).is_file())

@@ -205,7 +205,7 @@ def generate(
             **on_canvas,
         }
         loading = {"device": device, "backend": backend, "weights": weights, "threads": threads}
-        _fill(model, text, settings, loading, as_json, trace, view)
+        _fill(model, text, settings, loading, as_json, trace, view, (file, grammar))
         return
     if on_canvas:
         wrong_one = "--" + next(iter(on_canvas)).replace("_", "-")
@@ -242,7 +242,7 @@ def generate(
         check_installed(find(name, "shaper"))
     if monitor is not None:
         check_installed(find("monitor", "constraint"))
-    _check_trace(trace, view)
+    _check_trace(trace, view, file, json_schema, grammar)
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
     with loaded(
         model, backend or "openvino", assistant_model=assistant_model, weights=weights, threads=threads, device=device
@@ -278,6 +278,7 @@ def _fill(
     as_json: bool,
     trace: Path | None,
     view: bool,
+    read: tuple[Path | None, ...],
 ) -> None:
     from unspool.canvas_api import METHOD, check_canvas
     from unspool.cli.generate_canvas import fill
@@ -289,7 +290,7 @@ def _fill(
     if options["grammar"] is not None:
         Grammar(options["grammar"])
     CanvasOptions(**{name: options[name] for name in CanvasOptions.__dataclass_fields__ if name in options})
-    _check_trace(trace, view)
+    _check_trace(trace, view, *read)
     if view and trace is None:
         trace = _temporary()
     options["method"] = options["method"] or METHOD
@@ -325,13 +326,13 @@ def _constraint(
     return given
 
 
-def _check_trace(trace: Path | None, view: bool) -> None:
-    """Refuse a trace that cannot be written, before any work."""
+def _check_trace(trace: Path | None, view: bool, *read: Path | None) -> None:
+    """Refuse a trace that cannot be written, or would replace a file that is read, before any work."""
     if trace is not None:
         from unspool.viewer.page import page_path
 
         for path in [trace, page_path(trace)] if view else [trace]:
-            check_file(path)
+            check_file(path, *read)
 
 
 def _temporary() -> Path:

@@ -54,7 +54,7 @@ def adadec_threshold(
     from unspool.search.adadec_threshold import key_of, learn, measure, read, save
     from unspool.search.python_functions import problems
 
-    check_file(output)
+    check_file(output, *(files or ()))
     if output.exists():
         read(output)  # it is added to
     chosen = problems(files or [Path(sysconfig.get_path("purelib"))], limit, seed)

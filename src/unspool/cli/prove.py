@@ -98,13 +98,13 @@ def prove(
     # Mistakes are told before a model is loaded or downloaded.
     temperatures = temperature or list(TEMPERATURES)
     for value in temperatures:
-        GenerationOptions(temperature=value, max_new_tokens=max_new_tokens)
+        GenerationOptions(temperature=value, max_new_tokens=max_new_tokens, seed=seed)
     names = None if methods == "all" else names_of(methods, "--methods")
     choose(names, temperatures, assistant=assistant_model)
     texts = [prompt.text for prompt in (read_prompts(prompts) if prompts else PROMPTS)[:limit]]
     for file in (html, runs):
         if file is not None:
-            check_file(file)
+            check_file(file, prompts, runs if file is html else None)
     if runs is not None:
         journal.check(runs, "--runs")
     with loaded(

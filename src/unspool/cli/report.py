@@ -24,9 +24,11 @@ def report(
 
       unspool report proof.json first.json second.json --html report.html
     """
+    from unspool.files import check_file
     from unspool.report.read import read
 
     # Mistakes are told before matplotlib is loaded.
+    check_file(html, *results)
     read_results = [read(path) for path in results]
     from unspool.report.html import write
 

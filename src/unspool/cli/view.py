@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from unspool.errors import UnspoolError
 from unspool.files import check_file
 
 
@@ -44,9 +43,7 @@ def write_page(traces: Sequence[Path], path: Path | None = None, open_it: bool =
     from unspool.viewer import page
 
     path = path or page.page_path(traces[0])
-    if any(path.resolve() == trace.resolve() for trace in traces):
-        raise UnspoolError(f"the page would replace the trace {path}; give another file with --html")
-    check_file(path)
+    check_file(path, *traces)
     page.save(path, [trace_file.read(trace) for trace in traces], [str(trace) for trace in traces])
     if open_it and not page.show(path):
         print("no browser was found; open the page in one", file=sys.stderr)

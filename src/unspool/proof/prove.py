@@ -72,7 +72,7 @@ def prove(
     """
     temperatures = list(dict.fromkeys(temperatures))
     for temperature in temperatures:
-        GenerationOptions(temperature=temperature, max_new_tokens=max_new_tokens)
+        GenerationOptions(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
     chosen, _ = choose(names, temperatures, model.surroundings())
     ids = [model.encode(prompt) for prompt in prompts]
     if not ids or not temperatures:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from unspool.backends import store
 from unspool.engine.contracts import Ability, Logits, Scores, Session
+from unspool.engine.noise import SEEDS
 from unspool.engine.numeric import softmax
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree
@@ -56,8 +57,8 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         GenerationOptions(max_new_tokens=self.max_new_tokens, temperature=self.temperature)
-        if self.seed < 0:
-            raise UnspoolError(f"seed must be at least 0, not {self.seed}")
+        if self.seed not in SEEDS:
+            raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
         if not 0 <= self.mixing < 1:
             raise UnspoolError(f"mixing must lie in 0 up to but not 1, not {self.mixing}")
 

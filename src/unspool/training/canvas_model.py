@@ -32,6 +32,7 @@ from unspool.diffusion.top_k import TopK
 from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import CanvasRequest, Parts
 from unspool.engine.denoise import denoise
+from unspool.engine.noise import SEEDS
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.training import canvas_directory, checkpoint
 from unspool.training.acceptance_data import Progress
@@ -98,8 +99,8 @@ class CanvasTrainingOptions:
         for name, weight in self.weights:
             if name not in known or not 0 <= weight < math.inf:
                 raise UnspoolError(f"{name}={weight} is not a task with a weight of at least 0; tasks: {sorted(known)}")
-        if self.seed < 0:
-            raise UnspoolError(f"seed must be at least 0, not {self.seed}")
+        if self.seed not in SEEDS:
+            raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
 
     @property
     def tasks(self) -> TaskSet:

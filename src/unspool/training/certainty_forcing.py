@@ -36,6 +36,7 @@ from unspool.backends.diffusion_models import task_set
 from unspool.backends.prepare import quiet
 from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
 from unspool.engine.canvas import Flags
+from unspool.engine.noise import SEEDS
 from unspool.errors import UnspoolError
 from unspool.training import canvas_directory, certainty_targets, checkpoint
 from unspool.training.acceptance_data import Progress
@@ -75,8 +76,8 @@ class CertaintyOptions:
         for name in ("block_length", "questions", "max_steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.seed < 0:
-            raise UnspoolError(f"seed must be at least 0, not {self.seed}")
+        if self.seed not in SEEDS:
+            raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
         if not 0 <= self.beta < float("inf"):
             raise UnspoolError(f"beta must be 0 or above, not {self.beta}")
         if not 0 < self.learning_rate < float("inf"):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from unspool.canvas_api import DiffusionModel
 from unspool.diffusion.learn2pd import UnmaskFilter
 from unspool.engine.canvas import Fed
+from unspool.engine.noise import SEEDS
 from unspool.engine.numeric import softmax
 from unspool.errors import UnspoolError
 
@@ -69,8 +70,8 @@ class FilterOptions:
         for name in ("block_length", "max_steps"):
             if getattr(self, name) < 1:
                 raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.seed < 0:
-            raise UnspoolError(f"seed must be at least 0, not {self.seed}")
+        if self.seed not in SEEDS:
+            raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
 
 
 def replay(model: DiffusionModel, prompts: Sequence[Sequence[int]], block_length: int, progress: Progress) -> Examples:
