@@ -100,7 +100,7 @@ def opened(model, tokens):
 
 def entries(session) -> tuple[np.ndarray, np.ndarray]:
     """Keys and values [layers, heads, length, size]."""
-    if hasattr(session, "cache"):
+    if not isinstance(session.cache, tuple):  # of torch
         kept = [session.cache.kept(layer) for layer in range(SIZES["num_hidden_layers"])]
         return tuple(np.stack([pair[i].double().numpy() for pair in kept]) for i in (0, 1))
     slots = session._model.sections.slots[: session.length]

@@ -206,7 +206,8 @@ def test_canvases_decode_as_on_torch_and_in_a_batch_as_alone(
     assert together == denoise(reference, requests())
 
 
-def test_a_conversion_is_kept_until_the_checkpoint_changes(tmp_path: Path) -> None:
+def test_a_conversion_is_kept_until_the_checkpoint_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNSPOOL_CACHE", str(tmp_path.parent / "cache"))  # the same weights may be in the user's
     stock(tmp_path)
     heard: list[str] = []
     first = converted(tmp_path, "fp32", heard.append)
