@@ -165,6 +165,7 @@ def test_no_pieces_make_a_turn(form: str, parts: list[str]) -> None:
         ("{{ raise_exception('no system') }}", user("hi"), "refused the messages: no system"),
         ("x", [{"role": "user", "content": object()}], "not a object"),
         ("x", ["hi"], "a message is a dictionary"),
+        ("x", [], "the conversation is empty"),
     ],
 )
 def test_mistakes_are_one_line(template: Any, messages: Any, message: str) -> None:

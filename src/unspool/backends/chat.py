@@ -38,6 +38,8 @@ class Chat:
 
     def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Ids of a conversation. See ``Tokenizer.chat``."""
+        if not messages:
+            raise UnspoolError("the conversation is empty; give at least one message")
         plain = [_plain(message) for message in messages]
         text = self._render(plain)
         ids = self._fast.encode(text, add_special_tokens=False).ids
