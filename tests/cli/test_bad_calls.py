@@ -1,6 +1,7 @@
 """Calls of every command that cannot be served: one line that names the culprit, exit code 2, and no work was done.
 
-The calls are the lines of ``bad_calls.txt``; what stands behind ``<<<`` is standard input, as Python writes bytes.
+The calls are the lines of ``bad_calls.txt``; what stands behind ``<<<`` is standard input, as Python writes bytes;
+None is a closed one.
 ``INVALID`` stands for an argument that is not UTF-8.
 """
 
@@ -11,6 +12,7 @@ import io
 import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -118,7 +120,7 @@ def call(
         arguments = [os.fsdecode(b"caf\xe9") if word == "INVALID" else word for word in shlex.split(line)]
         stdin = ast.literal_eval(given) if given else b""
         monkeypatch.setattr(sys, "argv", ["unspool", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8"))
+        monkeypatch.setattr(sys, "stdin", None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin), "utf-8"))
         with pytest.raises(SystemExit) as end:
             cli.main()
         assert isinstance(end.value.code, int)
@@ -142,3 +144,13 @@ def test_a_bad_call_is_one_line_that_names_the_culprit(
     others = ("prompt", "passage", "empty", "Missing", "not UTF-8", "schema", "JSON Schema", "''", "' '", "assistant")
     assert any(word in said for word in (*words, *others)), said
     assert sorted(files.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("closed", "shown"), [(">&-", "unspool: "), ("2>&-", "unspool 0"), (">&- 2>&-", "")])
+def test_streams_that_are_closed_show_nothing_and_break_nothing(closed: str, shown: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m unspool"
+    line = f"{command} --version {closed}" if shown == "unspool 0" else f"{command} generate -m '' x {closed}"
+    ended = subprocess.run(["sh", "-c", line], check=False, capture_output=True, text=True)
+    assert ended.returncode == (0 if shown == "unspool 0" else 2)
+    said = ended.stdout + ended.stderr
+    assert said.startswith(shown) and "internal" not in said and said.count("\n") == bool(shown)

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -102,7 +103,14 @@ def main() -> None:
 
 
 def _prepare_streams() -> None:
-    """Show what the terminal's encoding lacks as a question mark, on stderr as an escape: no text is lost for it."""
+    """Show what the terminal's encoding lacks as a question mark, on stderr as an escape: no text is lost for it.
+
+    What was closed by whoever started the command is None in Python; it takes everything and shows nothing.
+    """
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=errors)

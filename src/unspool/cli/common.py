@@ -168,7 +168,7 @@ def read_prompt(prompt: str | None, file: Path | None, what: str = "prompt") -> 
     if file is not None:
         prompt = read_text(file)
     elif prompt is None:
-        if sys.stdin.isatty():
+        if sys.stdin is None or sys.stdin.isatty():  # None: closed by whoever started the command
             raise UnspoolError(
                 f'no {what}; give it as an argument, with --file, or on standard input: echo "…" | unspool …'
             )
