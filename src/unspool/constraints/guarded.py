@@ -29,6 +29,7 @@ class GuardedMatcher:
         self._states = [State()]  # of the guard, behind each token
         self.is_accepting = matcher.is_accepting
         self.is_error = matcher.is_error
+        self.is_stopped = matcher.is_stopped
         self.get_error = matcher.get_error
         self.compute_ff_tokens = matcher.compute_ff_tokens
 
