@@ -67,10 +67,12 @@ def python_of(pattern: str) -> str:
     inside = False
     for i, lexeme in enumerate(lexemes):
         if inside and lexeme == "-" and {lexemes[i - 1], *lexemes[i + 1 : i + 2]} & _CLASSES:
-            lexeme = r"\-"  # it spans nothing
-        elif lexeme == "(?<" and not inside:
-            lexeme = "(?P<"
-        elif lexeme[0] == "[":
+            made.append(r"\-")  # it spans nothing
+            continue
+        if lexeme == "(?<" and not inside:
+            made.append("(?P<")
+            continue
+        if lexeme[0] == "[":
             inside = not inside or not lexeme.endswith("]")  # the first one in a set closes nothing
         elif lexeme == "]":
             inside = False

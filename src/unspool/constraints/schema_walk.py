@@ -44,7 +44,7 @@ def places(schema: dict[str, Any]) -> Iterator[Place]:
 
 
 def schemas(root: dict[str, Any]) -> list[dict[str, Any]]:
-    """All schemas that are objects, the root first; also those that only a ``$ref`` makes one (OpenAPI's components)."""
+    """All schemas that are objects, the root first; also those that only a ``$ref`` names (components of OpenAPI)."""
     found: dict[int, dict[str, Any]] = {}
     waiting: list[Any] = [root]
     while waiting:
