@@ -174,7 +174,7 @@ class Unhurried:
     """A constraint that forces nothing and is always asked for its mask: the slow reference."""
 
     def __init__(self, inner):
-        self.allowed, self.advance = inner.allowed, inner.advance
+        self.allowed, self.advance, self.must_end = inner.allowed, inner.advance, inner.must_end
 
     def forced(self):
         return ()
@@ -212,8 +212,13 @@ def test_the_lossless_rule_keeps_the_masked_distribution(vocabulary):
     grammar = constraint(vocabulary, regex="(a|b)c?|bb")
     exact = {}
 
+    def ends(path):
+        whole = constraint(vocabulary, regex="(a|b)c?|bb")
+        whole.advance(path)
+        return whole.must_end()
+
     def follow(path, p):
-        if path and path[-1] == EOS:
+        if path and (path[-1] == EOS or ends(path)):
             exact[tuple(path)] = p
             return
         mask = grammar.allowed(path)

@@ -11,7 +11,7 @@ from llguidance import LLMatcher
 
 from unspool.constraints.characters import one_of
 from unspool.constraints.grammar_options import byte_vocabulary
-from unspool.constraints.patterns import found, found_names, names, runs_on, whole
+from unspool.constraints.patterns import found, found_names, names, python_of, runs_on, whole
 from unspool.errors import UnspoolError
 
 ATOMS = [
@@ -152,3 +152,23 @@ def test_patterns_whose_names_never_run_out():
         assert runs_on(endless), endless
     for scarce in ("^[a-z]{1,8}$", "^a$", "^(?:id|x.+)$", "^a+b?$", "^a(?:b|c+)$|d"):
         assert not runs_on(scarce), scarce
+
+
+@pytest.mark.parametrize(
+    ("ecma", "same"),
+    [
+        (r"^[\w-\.]+@([\w-]+\.)+[\w-]{2,4}$", r"^[\w\-\.]+@([\w-]+\.)+[\w-]{2,4}$"),
+        (r"^(?<year>\d{4})\(?<x$", r"^(?P<year>\d{4})\(?<x$"),
+        (r"^[a[]\w-x[a-\d]$", r"^[a[]\w-x[a\-\d]$"),
+        (r"^[]\d-x]$", r"^[]\d\-x]$"),
+    ],
+)
+def test_what_only_ecma_reads_is_read_as_there(ecma, same):
+    with pytest.raises(re.error):
+        re.compile(ecma)
+    assert (found(ecma), found_names(ecma)) == (found(same), found_names(same))
+
+
+def test_what_python_reads_stays_its_own():
+    for pattern in (r"(?<=a)[(?<a]", r"[\w-][-\d]\[\w-x]", r"\\(?P<a>[^]a-])", "[[]-a"):
+        assert re.compile(python_of(pattern)).pattern.replace(r"\-", "-") == pattern

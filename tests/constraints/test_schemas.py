@@ -79,6 +79,34 @@ def test_dates_are_those_of_the_calendar():
         assert not takes(moment, f'"{wrong}"'), wrong
 
 
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    {
+        "uri": [
+            "https://user@example.com:65535/",
+            "https://a.b.c.d.example.com/x?y=z#w",
+            "postgres://u:secret@localhost:5432/db",
+            "file:///srv/data.json",
+            "https://assets-of-us.s3.dualstack.us-east-1.amazonaws.com/",
+        ],
+        "email": ["averyveryverylongname12345@example.com", "x" * 64 + "@mail.eu.example.co.uk"],
+        "hostname": ["orders.production.svc.cluster.local", "localhost", "a" * 30 + ".example.com"],
+        "date-time": ["2024-01-02T03:04:05.123456789Z"],
+        "byte": ["aGk=", "", "aGkh"],
+        "password": ["\u00e9 !"],
+    }.items(),
+)
+def test_formats_take_the_texts_of_every_day(name, texts):
+    grammar = constraint(json_schema={"type": ["string", "null"], "format": name})
+    for text in texts:
+        assert takes(grammar, json.dumps(text, ensure_ascii=False)), text
+
+
+@pytest.mark.parametrize("text", ["https://a:65536/", "https:///a", "file://", "https://u@@a/"])
+def test_what_is_no_address_is_not_taken(text):
+    assert not takes(constraint(json_schema={"type": "string", "format": "uri"}), json.dumps(text))
+
+
 def test_formats_of_other_types_are_nothing_and_unknown_ones_are_refused():
     assert takes(constraint(json_schema={"type": "integer", "format": "int64"}), "3")
     for name in ("soap", "unknown", "uri-reference", "regex"):
@@ -126,6 +154,50 @@ def test_names_that_run_out_leave_no_comma_behind():
     assert takes(few, '{"a": null, "b": null}') and not begins(few, '{"a": null, "b": null,')
 
 
+def test_a_reference_reaches_what_stands_nowhere_else():
+    """OpenAPI's components; what is found there is made ready as any schema is."""
+    node = {
+        "type": "object",
+        "properties": {"day": {"type": "string", "format": "date"}, "next": {"$ref": "#/components/a%5Bnode%5D"}},
+        "required": ["day"],
+        "additionalProperties": False,
+    }
+    grammar = constraint(json_schema={"$ref": "#/components/a%5Bnode%5D", "components": {"a[node]": node}})
+    assert takes(grammar, '{"day": "2024-02-29", "next": {"day": "2023-01-01"}}')
+    assert not begins(grammar, '{"day": "2023-02-29')
+    node["required"] = ["day", "next"]
+    with pytest.raises(UnspoolError, match="without end"):
+        constraint(json_schema={"$ref": "#/components/a%5Bnode%5D", "components": {"a[node]": node}})
+
+
+@pytest.mark.parametrize("value", [9007199254740991.0, 0.1, 3.141592653589793, 1e-7, -2.0, 2.5e-8, 123456789.1234567])
+def test_numbers_of_const_are_those_of_the_schema(value):
+    text = walk(constraint(json_schema={"enum": [{"a": [value]}]}), 0)
+    assert json.loads(text) == {"a": [value]}
+
+
+@pytest.mark.parametrize("value", [123456789.12345679, 5e-324, 1.23e-30, 2.0**60])
+def test_numbers_that_would_be_rounded_are_refused(value):
+    with pytest.raises(UnspoolError, match="would be rounded"):
+        constraint(json_schema={"const": value})
+
+
+@pytest.mark.parametrize(
+    "draft",
+    ["http://json-schema.org/schema#", "https://json-schema.org/draft-07/schema", "http://json-schema.org/schema"],
+)
+def test_every_usual_spelling_of_a_draft_is_read(draft):
+    inside = {"$schema": draft.rstrip("#"), "type": "integer"}
+    assert takes(constraint(json_schema={"$schema": draft, "type": "array", "items": inside}), "[1]")
+    with pytest.raises(UnspoolError, match="none of draft 4"):
+        constraint(json_schema={"$schema": [draft]})
+
+
+def test_what_is_required_and_forbidden_is_told():
+    with pytest.raises(UnspoolError, match="requires what it forbids"):
+        constraint(json_schema={"type": "object", "required": ["b"], "additionalProperties": False})
+
+
 def begins(grammar, text):
     path = []
     for byte in text.encode():
@@ -153,7 +225,7 @@ def test_a_name_that_a_pattern_lists_is_a_property():
         ({"type": "integer", "divisibleBy": 3}, "divisibleBy is a keyword of draft 3"),
         ({"properties": {"a": {"required": True}}}, "required is a list"),
         ({"$schema": "http://json-schema.org/draft-03/schema#"}, "none of draft 4"),
-        ({"$schema": "http://json-schema.org/schema#"}, "none of draft 4"),
+        ({"$schema": "http://json-schema.org/schema-1#"}, "none of draft 4"),
         ({"type": "number", "multipleOf": 0.01}, "no fraction that floats hold"),
         ({"type": "integer", "minimum": 2**53 + 1, "maximum": 2**53 + 1}, "no number that can be kept is left"),
         ({"type": "integer", "minimum": 2**64}, "no integer that can be kept"),

@@ -101,8 +101,8 @@ class GrammarConstraint:
         if self._ended:
             return False
         self._walk(())
-        # llguidance stops by itself where nothing can follow. No mask is made here: it is asked after every token.
-        return bool(self._matcher.is_accepting() and self._matcher.is_stopped())
+        # Of the text, not of the tokens: no mask is computed. The end of a number of 100 digits is left to a pass.
+        return self._matcher.is_accepting() and self._matcher.is_stopped()
 
     def advance(self, tokens: Sequence[int]) -> None:
         if tokens and tokens[-1] in self._eos:

@@ -32,7 +32,10 @@ _REFUSED = {
     "ATOMIC_GROUP": "atomic groups",
 }
 _LINE_ENDS = {ord("\n"), ord("\r"), 0x2028, 0x2029}
+_ECMA = re.compile(r"\\.|\[\^?\]?|\(\?<(?![=!])|.", re.DOTALL)
+"""Lexemes of a pattern, as far as they tell what ECMA-262 reads and Python refuses."""
 _PROPERTY = re.compile(r"(?<!\\)((?:\\\\)*)\\([pP](?:\{[^{}]*\}|[A-Z]))")
+_CLASSES = {r"\d", r"\D", r"\s", r"\S", r"\w", r"\W"}
 _PRIVATE = 0x10FF00
 """Characters that stand for Unicode properties, which Python's parser does not know, while it reads a pattern."""
 _ANY = "(?s:.)*"
@@ -57,6 +60,26 @@ class Branch:
     runs_on: bool = False
 
 
+def python_of(pattern: str) -> str:
+    """The ``pattern`` of a JSON Schema for Python: ``(?<name>...)`` and ``[\\w-.]``, which it refuses, in its words."""
+    made: list[str] = []
+    lexemes = _ECMA.findall(pattern)
+    inside = False
+    for i, lexeme in enumerate(lexemes):
+        if inside and lexeme == "-" and {lexemes[i - 1], *lexemes[i + 1 : i + 2]} & _CLASSES:
+            made.append(r"\-")  # it spans nothing
+            continue
+        if lexeme == "(?<" and not inside:
+            made.append("(?P<")
+            continue
+        if lexeme[0] == "[":
+            inside = not inside or not lexeme.endswith("]")  # the first one in a set closes nothing
+        elif lexeme == "]":
+            inside = False
+        made.append(lexeme)
+    return "".join(made)
+
+
 def whole(pattern: str) -> str:
     """What ``re.fullmatch`` takes, in llguidance's flavour.
 
@@ -72,7 +95,7 @@ def found(pattern: str) -> str:
     Raises:
         UnspoolError: see ``whole``.
     """
-    return _searched(_Reader(pattern, narrow=True))
+    return _searched(_Reader(python_of(pattern), narrow=True))
 
 
 def found_names(pattern: str) -> str:
@@ -81,12 +104,12 @@ def found_names(pattern: str) -> str:
     Raises:
         UnspoolError: see ``whole``.
     """
-    return _searched(_Reader(pattern, narrow=False, line_end=True))
+    return _searched(_Reader(python_of(pattern), narrow=False, line_end=True))
 
 
 def runs_on(pattern: str) -> bool:
     """Whether each beginning of a name in which the pattern is found has endless names behind it."""
-    return all(branch.runs_on or not branch.ends for branch in _Reader(pattern, narrow=False).branches())
+    return all(branch.runs_on or not branch.ends for branch in _Reader(python_of(pattern), narrow=False).branches())
 
 
 def _searched(reader: _Reader) -> str:
@@ -103,7 +126,7 @@ def names(pattern: str, most: int) -> frozenset[str] | None:
     Python also finds it in each of them with a line end behind it.
     """
     together: set[str] = set()
-    for branch in _Reader(pattern, narrow=False, most=most).branches():
+    for branch in _Reader(python_of(pattern), narrow=False, most=most).branches():
         if branch.names is None or not (branch.begins and branch.ends):
             return None
         together |= branch.names

@@ -18,8 +18,8 @@ from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from typing import Any
 
-from unspool.constraints.patterns import found, found_names, names, runs_on
-from unspool.constraints.schema_formats import FORMATS
+from unspool.constraints.patterns import found, found_names, names, python_of, runs_on
+from unspool.constraints.schema_formats import ANYTHING, FORMATS
 from unspool.constraints.schema_walk import check_draft, leave_out_endless, schemas, types
 from unspool.errors import UnspoolError
 
@@ -31,6 +31,8 @@ _SMALL = Decimal("1e-9")
 """Bounds of numbers that lie nearer to 0 are moved here or to 0."""
 _LONGEST = 2**63 - 1024
 """The largest integer that llguidance takes as a bound."""
+_TENTH = 22
+"""Up to here floats hold every power of ten; llguidance reads a number as digits times such a power."""
 _NAMES = 256
 """Names that a pattern may list to be taken as properties."""
 _DRAFT_3 = {"divisibleBy": "multipleOf", "disallow": "not", "extends": "allOf"}
@@ -69,7 +71,9 @@ def prepared(schema: Mapping[str, Any]) -> Prepared:
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UnspoolError(f"the JSON Schema has a keyword with a wrong value: {error}") from error
     if not leave_out_endless(root):
-        raise UnspoolError("no JSON fits the schema: it asks for itself without end; give it another way out")
+        raise UnspoolError(
+            "no JSON fits the schema: it requires what it forbids, or asks for itself without end; give it a way out"
+        )
     everything = schemas(root)
     spelled = {name for below in everything for name in below.get("properties", {}) if set(name) & set("\b\f\n\r\t")}
     return Prepared(root, scarce, frozenset(spelled))
@@ -88,15 +92,17 @@ def _prepare(schema: dict[str, Any]) -> bool:
         del schema["uniqueItems"]
     _texts(schema)
     _numbers(schema)
-    for value in (*schema.get("enum", ()), *([schema["const"]] if "const" in schema else ())):
-        _check_value(value)
+    if "const" in schema:
+        schema["const"] = _value(schema["const"])
+    if isinstance(schema.get("enum"), list):
+        schema["enum"] = [_value(value) for value in schema["enum"]]
     return "object" in types(schema) and _names(schema)
 
 
 def _texts(schema: dict[str, Any]) -> None:
     patterns = []
     kind = schema.pop("format", None)
-    if kind is not None and "string" in types(schema):
+    if kind is not None and "string" in types(schema) and kind not in ANYTHING:
         if kind not in FORMATS:
             known = ", ".join(FORMATS)
             raise UnspoolError(f"format {kind!r} cannot be kept (only {known}); leave it out or write a pattern")
@@ -178,11 +184,22 @@ def _inwards(value: float, up: int, whole: bool, is_open: bool) -> int | float:
     return (int(edge) if edge == int(edge) else float(edge)) * up
 
 
-def _check_value(value: Any) -> None:
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) > _EXACT:
+def _value(value: Any) -> Any:
+    """A value of ``enum`` or ``const`` whose numbers llguidance reads exactly."""
+    if isinstance(value, dict):
+        return {name: _value(below) for name, below in value.items()}
+    if isinstance(value, list):
+        return [_value(below) for below in value]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return value
+    if abs(value) > _EXACT:
         raise UnspoolError(f"the number {value} in const or enum is beyond 2 ** 53 and would be rounded; leave it out")
-    for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_value(below)
+    if value == int(value):
+        return int(value)
+    _, digits, exponent = Decimal(repr(value)).as_tuple()
+    if int("".join(map(str, digits))) > _EXACT or int(exponent) < -_TENTH:
+        raise UnspoolError(f"the number {value} in const or enum has too many digits and would be rounded; shorten it")
+    return value
 
 
 def _names(schema: dict[str, Any]) -> bool:
@@ -229,6 +246,6 @@ def _names(schema: dict[str, Any]) -> bool:
 
 def _finds(pattern: str, name: str) -> bool:
     try:
-        return re.search(pattern, name) is not None
+        return re.search(python_of(pattern), name) is not None
     except re.error:  # a property of Unicode, which llguidance knows
         return False

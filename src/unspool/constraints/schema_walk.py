@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from unspool.errors import UnspoolError
 
@@ -43,13 +44,18 @@ def places(schema: dict[str, Any]) -> Iterator[Place]:
 
 
 def schemas(root: dict[str, Any]) -> list[dict[str, Any]]:
-    """All schemas that are objects, the root first."""
-    found, waiting = [], [root]
+    """All schemas that are objects, the root first; also those that only a ``$ref`` names (components of OpenAPI)."""
+    found: dict[int, dict[str, Any]] = {}
+    waiting: list[Any] = [root]
     while waiting:
         schema = waiting.pop()
-        found.append(schema)
-        waiting += [holder[key] for holder, key in places(schema) if isinstance(holder[key], dict)]
-    return found
+        if not isinstance(schema, dict) or id(schema) in found:
+            continue
+        found[id(schema)] = schema
+        waiting += [holder[key] for holder, key in places(schema)]
+        if isinstance(reference := schema.get("$ref"), str):
+            waiting.append(target(root, reference))
+    return list(found.values())
 
 
 def target(root: dict[str, Any], reference: str) -> Any:
@@ -60,7 +66,7 @@ def target(root: dict[str, Any], reference: str) -> Any:
         return None
     at: Any = root
     for part in reference[2:].split("/"):
-        key = part.replace("~1", "/").replace("~0", "~")
+        key = unquote(part).replace("~1", "/").replace("~0", "~")
         if isinstance(at, Mapping) and key in at:
             at = at[key]
         elif isinstance(at, list) and key.isdecimal() and int(key) < len(at):
@@ -131,18 +137,17 @@ def _properties_end(schema: dict[str, Any], ends: Any) -> bool:
 
 def check_draft(root: dict[str, Any]) -> None:
     """Refuse a schema of a draft that llguidance does not know, and write the name of the draft as it does."""
-    drafts = {below["$schema"] for below in schemas(root) if "$schema" in below}
-    for draft in drafts:
-        if str(draft).removeprefix("https://").removeprefix("http://").rstrip("#") not in {
-            f"json-schema.org/{known}" for known in _DRAFTS
-        }:
-            raise UnspoolError(f"$schema is {draft!r}, which is none of draft 4 to 2020-12; name one or leave it out")
+    naming = [below for below in schemas(root) if "$schema" in below]
+    drafts = {_canonical(below["$schema"]) for below in naming}
     if len(drafts) > 1:
         raise UnspoolError("the schema mixes drafts; name one $schema at its root")
-    if drafts:
-        root["$schema"] = _canonical(str(*drafts))
+    for below in naming:
+        (below["$schema"],) = drafts
 
 
-def _canonical(draft: str) -> str:
-    base = draft.replace("https://", "http://") if "/draft-" in draft else draft.replace("http://", "https://")
-    return base.rstrip("#") + ("#" if "/draft-" in base else "")
+def _canonical(draft: Any) -> str:
+    name = str(draft).removeprefix("https://").removeprefix("http://").rstrip("#").removeprefix("json-schema.org/")
+    name = _DRAFTS[-1] if name == "schema" else name  # the newest one, which is meant where none is named as well
+    if name not in _DRAFTS:
+        raise UnspoolError(f"$schema is {draft!r}, which is none of draft 4 to 2020-12; name one or leave it out")
+    return f"http://json-schema.org/{name}#" if name.startswith("draft-") else f"https://json-schema.org/{name}"

@@ -268,7 +268,7 @@ class Ending(Constraint, Protocol):
     """A constraint that knows when a text is complete and cannot go on."""
 
     def must_end(self) -> bool:
-        """Whether nothing but an end token may follow the committed text.
+        """Whether the committed text is complete and nothing but an end token may follow, as far as that is known.
 
         The text then ends with reason ``stop``; no pass is made for its end token, which is not emitted.
         """

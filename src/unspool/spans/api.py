@@ -166,6 +166,8 @@ def _stops(tokenizer: Tokenizer, ids: Sequence[int], text: str, at: int) -> list
     stops: list[int | None] = []
     for piece in tokenizer.pieces(ids):
         if not text.startswith(piece, at):
+            piece = piece.rstrip("\ufffd")  # the ids end within a character
+        if not text.startswith(piece, at):
             raise _unreadable(text, at)
         at += len(piece)
         stops.append(at if piece else None)
