@@ -164,9 +164,9 @@ def _is_mark(c: str) -> bool:
 def _stops(tokenizer: Tokenizer, ids: Sequence[int], text: str, at: int) -> list[int | None]:
     """Where in ``text`` each token ends, if the first begins ``at``; None within a character of several tokens."""
     stops: list[int | None] = []
-    for piece in tokenizer.pieces(ids):
-        if not text.startswith(piece, at):
-            piece = piece.rstrip("\ufffd")  # the ids end within a character
+    for written in tokenizer.pieces(ids):
+        # The ids may end within a character.
+        piece = written if text.startswith(written, at) else written.rstrip("\ufffd")
         if not text.startswith(piece, at):
             raise _unreadable(text, at)
         at += len(piece)
