@@ -65,6 +65,12 @@ class Digits:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(map(str, ids))
 
+    def context(self, prompt: Sequence[int], exact: bool = False) -> list[int]:
+        return []
+
+    def text(self, ids: Sequence[int], context: Sequence[int] = ()) -> str:
+        return self.decode(ids)
+
 
 def pair(target: LanguageModel = TARGET, draft: LanguageModel | None = None) -> Model:
     if draft is None:
