@@ -143,7 +143,7 @@ MALFORMED: list[tuple[str, dict[str, Any]]] = [
     ("step", {"sources": [None]}),
     ("step", {"parents": [-2]}),
     ("step", {"accepted": []}),
-    ("step", {"margins": [-1, 0]}),
+    ("step", {"margins": ["much", 0]}),
     ("step", {"alternatives": [[[1]]]}),
     ("step", {"alternatives": [[[1, "x"]]]}),
     ("step", {"alternatives": [[[1, -1, 2]]]}),

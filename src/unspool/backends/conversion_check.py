@@ -183,16 +183,25 @@ def own_forward(model: Any, ids: list[int], start: int | None = None) -> dict[st
     Args:
         start: position of the first token, where it is not the model's own business.
     """
-    kept: list[Any] = []
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda layer, inputs: kept.append(inputs[0]))
+    with torch.no_grad(), read_by_output_layer(model) as kept:
+        positions = None if start is None else torch.arange(start, start + len(ids), device=model.device)[None]
+        given = {} if positions is None else {"position_ids": positions}
+        logits = model(input_ids=torch.tensor([ids], device=model.device), return_dict=True, **given).logits
+    return {"logits": logits[0].float().cpu().numpy(), "hidden states": kept[0][0].float().cpu().numpy()}
+
+
+@contextmanager
+def read_by_output_layer(model: Any) -> Iterator[list[Any]]:
+    """What the output layer reads in each pass: hidden states, of the rows whose logits are asked for.
+
+    The last of ``output_hidden_states`` need not be that: it may come before a last transformation, or be several.
+    """
+    read: list[Any] = []
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda layer, inputs: read.append(inputs[0]))
     try:
-        with torch.no_grad():
-            positions = None if start is None else torch.arange(start, start + len(ids), device=model.device)[None]
-            given = {} if positions is None else {"position_ids": positions}
-            logits = model(input_ids=torch.tensor([ids], device=model.device), return_dict=True, **given).logits
+        yield read
     finally:
         hook.remove()
-    return {"logits": logits[0].float().cpu().numpy(), "hidden states": kept[0][0].float().cpu().numpy()}
 
 
 def spread_ids(model: Any, count: int) -> list[int]:

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 
 from unspool.backends import rotary
 from unspool.backends.branching import SLIDING, max_length, windows
-from unspool.backends.conversion_check import TextCheck, one_line, refuse_difference
+from unspool.backends.conversion_check import TextCheck, one_line, read_by_output_layer, refuse_difference
 from unspool.backends.torch_cache import PassCache, RowCache
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.tree import TokenTree
@@ -173,20 +173,20 @@ class TransformersModel:
         # The output layer is the dearest part of a pass: it sees only nodes that some row asks for.
         wanted = sorted(set().union(*picked))
         index = torch.tensor(wanted, dtype=torch.long, device=device)
-        output = self.model(
-            input_ids=torch.from_numpy(ids).to(device),
-            position_ids=torch.from_numpy(self.positions(trees, lengths)).to(device),
-            attention_mask=self.masks(trees, lengths),
-            use_cache=True,
-            output_hidden_states=any(session.hidden_states for session in sessions),
-            return_dict=True,
-            **{self.cache_name: PassCache([session.cache for session in sessions])},
-            **({"logits_to_keep": index} if self.keeps_logits else {}),
-        )
+        with read_by_output_layer(self.model) as read:
+            output = self.model(
+                input_ids=torch.from_numpy(ids).to(device),
+                position_ids=torch.from_numpy(self.positions(trees, lengths)).to(device),
+                attention_mask=self.masks(trees, lengths),
+                use_cache=True,
+                return_dict=True,
+                **{self.cache_name: PassCache([session.cache for session in sessions])},
+                **({"logits_to_keep": index} if self.keeps_logits else {}),
+            )
         results = []
         for i, (session, nodes) in enumerate(zip(sessions, picked, strict=True)):
             places = np.searchsorted(wanted, nodes).tolist() if self.keeps_logits else nodes
-            hidden = _numpy(output.hidden_states[-1][i], nodes).astype(np.float32) if session.hidden_states else None
+            hidden = _numpy(read[0][i], places).astype(np.float32) if session.hidden_states else None
             results.append((_numpy(output.logits[i], places), hidden))
         return results
 
