@@ -32,8 +32,8 @@ from rich.progress import track
 
 import unspool
 from unspool.about import about
-from unspool.api import Result
 from unspool.constraints.grammar import GrammarConstraint
+from unspool.results import Result
 
 
 def closed(**properties: Any) -> dict[str, Any]:

@@ -11,12 +11,13 @@ except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
 
 if TYPE_CHECKING:
-    from unspool.api import Model, Result, Stream, load
+    from unspool.api import Model, load
     from unspool.cache.api import EditableText, EditedResult, edit
     from unspool.canvas_api import CanvasResult, DiffusionModel, load_diffusion
     from unspool.engine.options import GenerationOptions
     from unspool.errors import UnspoolError
     from unspool.integrations.transformers import transformers_method
+    from unspool.results import Result, Stream
     from unspool.spans.api import Extraction, extract
 
 _HOMES = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, cast, overload
 
@@ -21,113 +21,19 @@ from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.loop import Request, decode
 from unspool.engine.noise import row_seed
 from unspool.engine.options import GenerationOptions
-from unspool.engine.statistics import Statistics, summarise
-from unspool.engine.trace import EndEvent, Event, FinishReason, StepEvent
+from unspool.engine.statistics import summarise
+from unspool.engine.trace import EndEvent, Event, StepEvent
 from unspool.engine.turns import turn
 from unspool.engine.typed import typed_options
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.parsing import read
+from unspool.results import Result, Stream
 from unspool.sampling import Samples, sample
 from unspool.search.api import SearchResult, search
 from unspool.shaping import build as build_shapers
 
 Prompt = str | Sequence[Message] | Sequence[int]
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one prompt gave.
-
-    Attributes:
-        text: the output, special tokens left out, cut before a stop string.
-        token_ids: emitted ids; the id that ended the text is the last one, where the model was asked for it. Behind a
-            text that is complete and cannot go on, such as one of ``choices``, it is not.
-        logprobs: log-probability of each id in the distribution it was taken from, if asked for.
-        finish_reason: ``stop`` (end of text), ``length``, ``stop_string`` or ``stopping_criteria``.
-        statistics: counts and times.
-        prompt_token_ids: ids that were decoded from.
-        trace: all events of this sequence.
-        method: what decoded it, and what of the method was missing: ``specdec_pp (no head)``.
-        parsed: what a text under a grammar says once it is complete: the JSON of a ``json_schema``, the object of a
-            pydantic model, else the text; None without a grammar, where the text was cut, or where there is a
-            ``parse_error``.
-        parse_error: why ``parsed`` is None although the text is complete, in one line: a validator of the pydantic
-            model refuses what the grammar allows, or a number is beyond all floats. None if nothing went wrong.
-        seed: of the noise of this text; the prompt alone with this seed gives the same text.
-    """
-
-    text: str
-    token_ids: list[int]
-    logprobs: list[float] | None
-    finish_reason: FinishReason
-    statistics: Statistics
-    prompt_token_ids: list[int]
-    trace: list[Event] = field(repr=False)
-    method: str
-    parsed: Any = None
-    parse_error: str | None = None
-    seed: int = 0
-
-
-class Stream:
-    """Iterates over pieces of text as they are decided; ``result`` is there once the iteration is over.
-
-    It is read once. Whoever leaves it early (``break``) ends it, and so does an error.
-
-    Raises:
-        UnspoolError: if it is read again after that, or by two threads at once.
-    """
-
-    def __init__(self, pieces: Generator[str, None, None], finish: Callable[[], Result]) -> None:
-        self._pieces = pieces
-        self._finish = finish
-        self._result: Result | None = None
-        self._left = False
-        self._reading = threading.Lock()
-
-    def __iter__(self) -> Iterator[str]:
-        while (piece := self._next()) is not None:
-            try:
-                yield piece
-            except BaseException:
-                self._leave()
-                raise
-        self._result = self._finish()
-
-    def _next(self) -> str | None:
-        if self._left:
-            raise UnspoolError("the stream was left before its end, or failed; make a new one")
-        if not self._reading.acquire(blocking=False):
-            raise UnspoolError("the stream is being read at this moment; give each reader a stream of its own")
-        try:
-            return next(self._pieces, None)
-        except BaseException:
-            self._left = True
-            raise
-        finally:
-            self._reading.release()
-
-    def _leave(self) -> None:
-        if self._reading.acquire(blocking=False):  # else another thread reads it to its end
-            self._left = self._result is None
-            try:
-                self._pieces.close()
-            finally:
-                self._reading.release()
-
-    @property
-    def result(self) -> Result:
-        """The same result that ``generate`` gives.
-
-        Raises:
-            RuntimeError: before the iteration has ended.
-        """
-        if self._left:
-            raise RuntimeError("the stream was left before its end, or failed: there is no result; make a new one")
-        if self._result is None:
-            raise RuntimeError("the stream has not ended; iterate over it first")
-        return self._result
 
 
 class Model:

@@ -21,7 +21,8 @@ from unspool.parsing import read
 from unspool.search.adadec_threshold import key_of
 
 if TYPE_CHECKING:
-    from unspool.api import Model, Prompt, Result
+    from unspool.api import Model, Prompt
+    from unspool.results import Result
 
 _ATTEMPTS = 100
 """Attempts a sample, by default."""

@@ -10,9 +10,9 @@ import pytest
 
 from tests.viewer.traces import PROMPT, run, toy
 from unspool import Model, UnspoolError
-from unspool.api import Result
 from unspool.engine.target import ShapedTarget
 from unspool.engine.trace import Event, StepEvent
+from unspool.results import Result
 
 
 @pytest.fixture

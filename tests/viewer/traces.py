@@ -13,9 +13,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from unspool import Model, trace_file
-from unspool.api import Result
 from unspool.backends.tokenizer import Tokenizer
 from unspool.backends.toy import ToyModel
+from unspool.results import Result
 
 # The four bytes of 😀, then a word with its space, a line break, markup, and a special token.
 PIECES = ("ð", "Ł", "ĺ", "Ģ", "Ġthe", "Ċ", "<b>&", "<end>")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
-from unspool.api import Model, Result
+from unspool.api import Model
 from unspool.cache import pie
 from unspool.cache.pie import Change, Mode, Origins, PieOptions, Refresh
 from unspool.engine.contracts import Ability
@@ -16,6 +16,7 @@ from unspool.engine.loop import decode, extend
 from unspool.engine.turns import turn
 from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.results import Result
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from unspool.errors import UnspoolError, UnsupportedError
 from unspool.files import check_file, parse_json, read_text
 
 if TYPE_CHECKING:
-    from unspool.api import Model, Result
+    from unspool.api import Model
+    from unspool.results import Result
 
 _LENGTH = 256
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from unspool import methods
 from unspool.about import about
-from unspool.api import Model, Result
+from unspool.api import Model
 from unspool.engine.contracts import LanguageModel, Memory
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
@@ -23,6 +23,7 @@ from unspool.proof.noise import FEW, NoiseMeter, points
 from unspool.proof.plan import Run, applies, choose, enumerable, run_of
 from unspool.proof.result import Difference, MethodProof, Proof
 from unspool.proof.runs import Decoded, Runs
+from unspool.results import Result
 
 TEMPERATURES = (0.0, 0.8)
 MAX_NEW_TOKENS = 128
