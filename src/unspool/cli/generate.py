@@ -366,7 +366,7 @@ def summary(result: Result) -> str:
     s = result.statistics
     return (
         f"[{s.tokens} tokens · {s.tokens_per_second:.1f} tokens/s · {s.mean_accepted_tokens:.2f} accepted/pass · "
-        f"{s.passes} passes · {_method_of(result)} · {result.finish_reason}]"
+        f"{s.passes} passes · {result.method} · {result.finish_reason}]"
     )
 
 
@@ -381,17 +381,11 @@ def _check_complete(result: Result) -> None:
     raise typer.Exit(CUT)
 
 
-def _method_of(result: Result) -> str:
-    from unspool.engine.trace import StartEvent
-
-    return next(event.method for event in result.trace if isinstance(event, StartEvent))
-
-
 def _as_json(model: Model, result: Result, constrained: bool) -> dict[str, Any]:
     s = result.statistics
     return {
         "model": model.name,
-        "method": _method_of(result),
+        "method": result.method,
         "text": result.text,
         "token_ids": result.token_ids,
         "finish_reason": result.finish_reason,
