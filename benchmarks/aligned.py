@@ -34,11 +34,11 @@ from rich.progress import track
 
 import unspool
 from unspool import methods
-from unspool.about import about
-from unspool.constraints.aligned_trie import AlignedTrie
-from unspool.engine.loop import extend
+from unspool.bench.about import about
+from unspool.engine.autoregressive import extend
 from unspool.engine.numeric import softmax
 from unspool.engine.tree import TokenTree
+from unspool.methods.sampling._trie import AlignedTrie
 
 PROMPT, REGEX = "Write five random binary digits, like 01001, and nothing else.", "[01]{5}"
 REQUEST = 'Invent a person. Answer with one line of JSON like {"name": "Ada", "age": 36, "likes": ["tea"]} and no more.'

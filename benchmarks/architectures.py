@@ -23,7 +23,7 @@ from typing import Any
 
 import common
 
-from unspool.about import about
+from unspool.bench.about import about
 from unspool.errors import UnspoolError
 
 SIZES: dict[str, Any] = {
@@ -269,10 +269,10 @@ def import_libraries() -> None:
     import transformers
     from transformers import LlamaForCausalLM  # noqa: F401  # brings most of transformers along
 
-    from unspool import api  # noqa: F401
-    from unspool.backends import conversion_check, openvino, openvino_trace  # noqa: F401
-    from unspool.backends import transformers as torch_backend  # noqa: F401
-    from unspool.backends.openvino_imports import imported
+    from unspool.backends.openvino import conversion_check  # noqa: F401
+    from unspool.backends.openvino.imports import imported
+    from unspool.backends.torch import model as torch_backend  # noqa: F401
+    from unspool.decoding import model as api  # noqa: F401
 
     imported("openvino"), imported("nncf")
     transformers.logging.set_verbosity_error()
@@ -331,8 +331,8 @@ def greedy(model: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
 
 def run_row(row: str) -> dict[str, str]:
     """What each backend makes of a row, and how far its conversion was from the model."""
-    from unspool.api import load
-    from unspool.backends import conversion_check
+    from unspool.backends.openvino import conversion_check
+    from unspool.decoding.model import load
 
     found: dict[str, str] = {}
     worst: dict[str, float] = {}

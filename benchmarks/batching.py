@@ -26,19 +26,18 @@ from typing import Any
 
 import common
 
-from unspool import methods
-from unspool.about import about
-from unspool.acceptance.follow import Follow
-from unspool.api import Model, load
-from unspool.backends.torch_cache import PassCache, RowCache
-from unspool.batching.eqspec import EqSpec, EqSpecOptions
-from unspool.batching.exspec import ExSpec, ExSpecOptions
-from unspool.bench import suites
+from unspool import methods, suites
+from unspool.backends.torch.cache import PassCache, RowCache
+from unspool.bench.about import about
+from unspool.decoding.model import Model, load
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.batch import BatchPlan
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import grouping_rate
 from unspool.engine.trace import PrefillEvent, StepEvent
+from unspool.methods.acceptance.follow import Follow
+from unspool.methods.batching.eqspec import EqSpec, EqSpecOptions
+from unspool.methods.batching.exspec import ExSpec, ExSpecOptions
 
 LONGEST_PROMPT = 1024
 TIE = 1e-3

@@ -28,12 +28,12 @@ import common
 import torch
 from rich.progress import track
 
-from unspool.about import about
-from unspool.backends.diffusion_models import find, task_set
-from unspool.canvas_api import DiffusionModel, load_diffusion
-from unspool.diffusion.long_tasks import LONG
-from unspool.diffusion.tasks import Symbols, Task, held_out
+from unspool.backends.diffusion import find, task_set
+from unspool.bench.about import about
+from unspool.decoding.canvas import DiffusionModel, load_diffusion
 from unspool.errors import UnspoolError
+from unspool.recipes.tiny_diffusion.long_tasks import LONG
+from unspool.recipes.tiny_diffusion.tasks import Symbols, Task, held_out
 
 JSON = r"""
 start: object

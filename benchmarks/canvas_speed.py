@@ -27,8 +27,8 @@ import numpy as np
 import psutil
 import torch
 
-from unspool.about import about
-from unspool.canvas_api import CanvasResult, DiffusionModel, load_diffusion
+from unspool.bench.about import about
+from unspool.decoding.canvas import CanvasResult, DiffusionModel, load_diffusion
 from unspool.engine.canvas_request import Cache
 from unspool.engine.trace import CanvasEvent
 from unspool.errors import UnspoolError

@@ -16,7 +16,7 @@ from unspool.errors import UnspoolError
 
 
 def describe(about: dict[str, Any]) -> str:
-    """``unspool.about.about()`` as two lines of Markdown."""
+    """``unspool.bench.about.about()`` as two lines of Markdown."""
     host = about["machine"]
     return (
         f"{about['date']}, {host['cpu']}, {host['physical_cores']} physical cores ({host['logical_cores']} logical), "

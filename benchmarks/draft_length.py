@@ -38,21 +38,21 @@ from draft_replay import (
     untrained,
 )
 
-from unspool import shaping
-from unspool.about import about
-from unspool.acceptance.follow import Follow
-from unspool.api import Model, load
-from unspool.drafters.pearl import Pearl, PearlOptions
-from unspool.drafters.specdec_pp import SpecDecPP, SpecDecPPOptions
-from unspool.drafters.specdec_pp_head import AcceptanceHead
+from unspool.bench.about import about
+from unspool.decoding.model import Model, load
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Drafter
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
-from unspool.prompts import read_prompts
+from unspool.methods.acceptance.follow import Follow
+from unspool.methods.drafters.pearl import Pearl, PearlOptions
+from unspool.methods.drafters.specdec_pp import SpecDecPP, SpecDecPPOptions
+from unspool.methods.drafters.specdec_pp.head import AcceptanceHead
+from unspool.methods.drafters.specdec_pp.train import measures
+from unspool.methods.shaping import built_in as shaping
 from unspool.proof.prompts import PROMPTS
-from unspool.training.acceptance_head import measures
+from unspool.suites.prompts import read_prompts
 
 
 def run(model: Model, drafter: Drafter, ids: list[int], options: GenerationOptions) -> tuple[list[int], int]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.api import Model
-from unspool.drafters.specdec_pp import SpecDecPPOptions
-from unspool.drafters.specdec_pp_head import AcceptanceHead
+from unspool.decoding.model import Model
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context
 from unspool.engine.options import GenerationOptions
+from unspool.methods.drafters.specdec_pp import SpecDecPPOptions
+from unspool.methods.drafters.specdec_pp.head import AcceptanceHead
 
 MOST = SpecDecPPOptions().num_assistant_tokens
 LENGTHS = range(1, 13)

@@ -22,25 +22,26 @@ from typing import Any
 import common
 import numpy as np
 
-from unspool import methods, shaping
-from unspool.about import about
-from unspool.acceptance.lossless import Lossless
-from unspool.api import Model, load
+from unspool import methods
 from unspool.backends.toy import ToyModel
-from unspool.drafters.draft_model import DraftModel, DraftModelOptions
-from unspool.drafters.dyspec import DySpec, DySpecOptions
-from unspool.drafters.plain import Plain
-from unspool.drafters.rsd import RSD, RSDOptions
+from unspool.bench.about import about
+from unspool.conformance.enumeration import Node, build, independent, no_replacement, outcomes, trees
+from unspool.conformance.pairs import normalised
+from unspool.decoding.model import Model, load
 from unspool.engine.assistant import Assistant, Draws
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Drafter, LanguageModel, Scores, Session, Step
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import DraftDistribution, TokenTree
-from unspool.prompts import read_prompts
-from unspool.proof.enumeration import Node, build, independent, no_replacement, outcomes, trees
-from unspool.proof.pairs import normalised
+from unspool.methods.acceptance.lossless import Lossless
+from unspool.methods.drafters.draft_model import DraftModel, DraftModelOptions
+from unspool.methods.drafters.dyspec import DySpec, DySpecOptions
+from unspool.methods.drafters.plain import Plain
+from unspool.methods.drafters.rsd import RSD, RSDOptions
+from unspool.methods.shaping import built_in as shaping
 from unspool.proof.prompts import PROMPTS
+from unspool.suites.prompts import read_prompts
 
 # Target and draft, at a total variation of 0.75 and 0.07.
 PAIRS = {
@@ -227,7 +228,7 @@ def variants(tests_draws: bool, tested: list[tuple[float, bool]]) -> list[Varian
 def run(
     model: Model, drafter: Drafter, acceptance: str | None, ids: list[int], options: GenerationOptions
 ) -> list[StepEvent]:
-    rule = methods.acceptance(acceptance, options.greedy, model.surroundings())
+    rule = methods.acceptance_rule(acceptance, options.greedy, model.surroundings())
     request = Request(ids, drafter, rule, options, shaping.build(options), model.eos_token_ids)
     return [event for event in decode(model.language_model, [request]) if isinstance(event, StepEvent)]
 

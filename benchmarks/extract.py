@@ -24,14 +24,14 @@ import common
 import numpy as np
 from extract_questions import cases, f1, words
 
-from unspool.about import about
-from unspool.api import Model, load
-from unspool.engine.loop import extend
+from unspool.bench.about import about
+from unspool.decoding.extract import extract, line_ends, word_suffixes
+from unspool.decoding.model import Model, load
+from unspool.engine.autoregressive import extend
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
-from unspool.spans.api import extract, line_ends, word_suffixes
-from unspool.spans.extract import search
-from unspool.spans.span import ExtractOptions, Suffix
+from unspool.methods.search.extract import search
+from unspool.methods.search.extract.span import ExtractOptions, Suffix
 
 TOLERANCE = 1e-2
 

@@ -187,7 +187,7 @@ def reference(model: Any, path: Path, library: LlamaCpp) -> Values:
     """Log-probabilities of the model with the weights that llama.cpp reads from the file."""
     import torch
 
-    from unspool.backends import gguf_header
+    from unspool.models import gguf_header
 
     header = gguf_header.read(path)
     with torch.no_grad():
@@ -235,8 +235,8 @@ def main() -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from unspool.about import about
-    from unspool.backends import gguf_header
+    from unspool.bench.about import about
+    from unspool.models import gguf_header
 
     facts = about()
     torch.manual_seed(0)

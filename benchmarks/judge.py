@@ -15,14 +15,14 @@ import common
 import torch
 from transformers import GenerationConfig
 
-from unspool.about import about
-from unspool.api import Model, load
-from unspool.backends.transformers import TransformersModel
-from unspool.bench import suites
+from unspool import suites
+from unspool.backends.torch.model import TransformersModel
+from unspool.bench.about import about
+from unspool.decoding.model import Model, load
 from unspool.engine.trace import StepEvent
 from unspool.proof.case import Case
 from unspool.proof.identity import judge
-from unspool.proof.noise import NoiseMeter
+from unspool.proof.rounding import NoiseMeter
 
 
 def transformers_ids(model: Model, prompt: list[int], max_new_tokens: int) -> list[int]:

@@ -27,10 +27,10 @@ from rich.progress import track
 from validity import timed
 
 import unspool
-from unspool.about import about
-from unspool.constraints.grammar import GrammarConstraint
+from unspool.bench.about import about
 from unspool.engine.contracts import Permitting
 from unspool.errors import UnspoolError
+from unspool.methods.constraints.grammar import GrammarConstraint
 
 KEYWORDS = "|".join(keyword.kwlist)
 GRAMMARS = {

@@ -16,7 +16,7 @@ from typing import Any
 
 import common
 
-from unspool.about import about
+from unspool.bench.about import about
 from unspool.errors import UnspoolError
 
 _PROMPT = "Write a short story about a lighthouse keeper who finds a message in a bottle."
@@ -38,7 +38,7 @@ def reset_peak() -> None:
 
 def child(model_name: str, weights: str, method: str) -> dict[str, int]:
     """Load, generate, and tell the peaks of this process."""
-    from unspool.api import load
+    from unspool.decoding.model import load
 
     imported = peak_bytes()
     reset_peak()
@@ -52,7 +52,7 @@ def child(model_name: str, weights: str, method: str) -> dict[str, int]:
 def measure(model: str, weights: str, method: str) -> dict[str, Any]:
     """Peaks of a fresh process in bytes, and the size of the weight file."""
     from unspool.backends import prepare
-    from unspool.backends.resolve import resolve
+    from unspool.models.resolve import resolve
 
     command = [sys.executable, str(Path(__file__).resolve()), "--child", model, weights, method]
     for _ in range(2):  # the first converts and calibrates, if need be; only the second counts

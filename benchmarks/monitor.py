@@ -33,16 +33,16 @@ from typing import Any
 import common
 
 from unspool import methods
-from unspool.about import about
-from unspool.api import Model, load
-from unspool.backends.tokenizer import StopStrings
-from unspool.bench import sandbox
-from unspool.constraints.monitor import MonitorConstraint
-from unspool.constraints.monitor_jedi import JediAnalyser
-from unspool.engine.loop import Request, decode
+from unspool.bench.about import about
+from unspool.decoding.model import Model, load
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
-from unspool.journal import Journal
+from unspool.methods.constraints.monitor import MonitorConstraint
+from unspool.methods.constraints.monitor.jedi import JediAnalyser
+from unspool.models.tokenizer import StopStrings
+from unspool.sandbox import run as sandbox
+from unspool.storage.journal import Journal
 
 CLASSES, METHODS, PER_FILE = 30, 4, 5
 VERBS = (
@@ -180,7 +180,7 @@ def line(model: Model, prompt: str, constraint: MonitorConstraint | None, max_ne
     request = Request(
         model.tokenizer.encode(prompt),
         methods.drafter("plain", surroundings),
-        methods.acceptance(None, True, surroundings),
+        methods.acceptance_rule(None, True, surroundings),
         GenerationOptions(max_new_tokens=max_new_tokens),
         eos=model.eos_token_ids,
         constraint=constraint,

@@ -31,21 +31,21 @@ from typing import Any
 
 import common
 
-from unspool import methods, shaping
-from unspool.about import about
-from unspool.api import Model, load
-from unspool.bench import suites
-from unspool.drafters.aded import Aded, AdedOptions, Draft
-from unspool.drafters.aded_table import TrigramTable
-from unspool.drafters.plain import Plain
-from unspool.drafters.stand import Stand, StandOptions, broad_template, learn_template
-from unspool.drafters.stand_memory import KEPT, ORDERS, NGramMemory
-from unspool.drafters.token_recycling import RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
+from unspool import methods, suites
+from unspool.bench.about import about
+from unspool.decoding.model import Model, load
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Decision, Drafter, Step
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import TokenTree
+from unspool.methods.drafters.aded import Aded, AdedOptions, Draft
+from unspool.methods.drafters.aded.table import TrigramTable
+from unspool.methods.drafters.plain import Plain
+from unspool.methods.drafters.stand import Stand, StandOptions, broad_template, learn_template
+from unspool.methods.drafters.stand.memory import KEPT, ORDERS, NGramMemory
+from unspool.methods.drafters.token_recycling import RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
+from unspool.methods.shaping import built_in as shaping
 
 SIZES = (4, 8, 16, 64)
 USUAL = 12  # nodes of the variants that differ in something else
@@ -131,7 +131,7 @@ class Variant:
 
     def run(self, model: Model, ids: list[int], options: GenerationOptions, sample: int | None = None) -> list[int]:
         """Decode one prompt. Passes are counted by sample, or by the half of the answer that they are in."""
-        rule = methods.acceptance(self.acceptance, options.greedy, model.surroundings({}))
+        rule = methods.acceptance_rule(self.acceptance, options.greedy, model.surroundings({}))
         shapers = shaping.build(options)
         request = Request(ids, self.make(self.memory), rule, options, shapers, model.eos_token_ids)
         text: list[int] = []

@@ -21,9 +21,9 @@ from typing import Any
 import common
 import numpy as np
 
-from unspool.about import about
-from unspool.api import Model, load
-from unspool.backends.openvino_convert import WEIGHTS
+from unspool.backends.openvino.convert import WEIGHTS
+from unspool.bench.about import about
+from unspool.decoding.model import Model, load
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnknownNameError, UnspoolError

@@ -33,13 +33,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pie_edits import MODULES, Case, adversarial, ordinary
 
-from unspool.about import about
-from unspool.api import load
-from unspool.cache.api import EditableText, edit
-from unspool.cache.pie import PieOptions
+from unspool.bench.about import about
+from unspool.decoding.edit import EditableText, edit
+from unspool.decoding.model import load
 from unspool.engine.numeric import log_softmax
 from unspool.engine.tree import TokenTree
-from unspool.journal import Journal
+from unspool.methods.cache.edit import PieOptions
+from unspool.storage.journal import Journal
 
 Outcome = dict[str, Any]
 """One edit in one mode."""

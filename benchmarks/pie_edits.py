@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
-from unspool.api import Model
-from unspool.cache.pie import Change
+from unspool.decoding.model import Model
+from unspool.methods.cache.edit import Change
 
 MODULES = (
     "jinja2.loaders", "rich.table", "typer.core", "lark.tree", "jsonschema.validators", "jinja2.lexer", "rich.text",

@@ -29,19 +29,19 @@ import common
 import numpy as np
 
 from unspool import methods
-from unspool.about import about
-from unspool.acceptance.follow import Follow
-from unspool.api import Model, load
-from unspool.drafters.datastore import Datastore
-from unspool.drafters.plain import Plain
-from unspool.drafters.rasd import RASD, Branch, RASDOptions
+from unspool.bench.about import about
+from unspool.decoding.model import Model, load
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Drafter, Memory, Step
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import Statistics, summarise
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
+from unspool.methods.acceptance.follow import Follow
+from unspool.methods.drafters.plain import Plain
+from unspool.methods.drafters.rasd import RASD, Branch, RASDOptions
+from unspool.methods.drafters.rasd.datastore import Datastore
 
 LONG = 5  # tokens of a match that either-or routing takes retrieval for, as SAM-Decoding
 TRUSTED = 8

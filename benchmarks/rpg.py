@@ -35,13 +35,14 @@ import common
 import numpy as np
 from llguidance import LLTokenizer
 
-from unspool.about import about
-from unspool.api import Model, load
-from unspool.bench import sandbox
+from unspool.bench.about import about
+from unspool.decoding.model import Model, load
 from unspool.engine.contracts import Logits
-from unspool.journal import Journal
-from unspool.shaping import rpg, structure
-from unspool.shaping.structure import parser as tree_sitter
+from unspool.methods.shaping import rpg
+from unspool.methods.shaping.rpg import structure
+from unspool.methods.shaping.rpg.structure import parser as tree_sitter
+from unspool.sandbox import run as sandbox
+from unspool.storage.journal import Journal
 
 
 @dataclass(frozen=True)

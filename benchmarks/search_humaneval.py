@@ -38,21 +38,24 @@ from typing import Any
 import common
 import numpy as np
 
-from unspool.about import about
-from unspool.api import Model, load
-from unspool.bench import quality, sandbox, suites
+from unspool import suites
+from unspool.bench.about import about
+from unspool.decoding.model import Model, load
+from unspool.engine.frontier import BudgetSpentError, Frontier
 from unspool.engine.noise import draw
-from unspool.engine.search import BudgetSpentError, Frontier
-from unspool.engine.search_request import Candidate, Distribution, Found, Output, SearchRequest
+from unspool.engine.search import Candidate, Distribution, Found, Output, SearchRequest
 from unspool.errors import UnknownNameError, UnspoolError
-from unspool.journal import Journal
-from unspool.search import adadec, adadec_threshold
-from unspool.search.adadec import AdaDecOptions
-from unspool.search.adadec_threshold import key_of
-from unspool.search.beam import BeamOptions, beam
-from unspool.search.function_body import FunctionBody
-from unspool.search.plan import PlanOptions, plan
-from unspool.search.tests_reward import PublicTests
+from unspool.methods.search import adadec
+from unspool.methods.search.adadec import AdaDecOptions
+from unspool.methods.search.adadec import train as adadec_threshold
+from unspool.methods.search.adadec.train import key_of
+from unspool.methods.search.beam import BeamOptions, beam
+from unspool.methods.search.function_body import FunctionBody
+from unspool.methods.search.plan import PlanOptions, plan
+from unspool.methods.search.plan.reward import PublicTests
+from unspool.sandbox import run as sandbox
+from unspool.storage.journal import Journal
+from unspool.suites import quality
 
 OF_ADADEC = ("random pauses", "shuffled scores", "random changes")
 METHODS = ("greedy", "beam", "adadec", *OF_ADADEC, "plan", "sample")

@@ -19,17 +19,17 @@ from pathlib import Path
 import common
 import numpy as np
 
-from unspool.about import about
-from unspool.acceptance.follow import Follow
-from unspool.api import Model, load
-from unspool.bench import suites
-from unspool.drafters.plain import Plain
-from unspool.drafters.token_recycling import RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
+from unspool import suites
+from unspool.bench.about import about
+from unspool.decoding.model import Model, load
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Drafter, Step
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import Statistics, summarise
 from unspool.engine.trace import StepEvent
+from unspool.methods.acceptance.follow import Follow
+from unspool.methods.drafters.plain import Plain
+from unspool.methods.drafters.token_recycling import RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
 
 SIZES = (4, 8, 12, 16, 24, 80)
 USUAL = 8  # nodes of the variants that differ in something else

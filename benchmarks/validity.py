@@ -31,9 +31,9 @@ from jsonschema.exceptions import ValidationError
 from rich.progress import track
 
 import unspool
-from unspool.about import about
-from unspool.constraints.grammar import GrammarConstraint
-from unspool.results import Result
+from unspool.bench.about import about
+from unspool.decoding.results import Result
+from unspool.methods.constraints.grammar import GrammarConstraint
 
 
 def closed(**properties: Any) -> dict[str, Any]:

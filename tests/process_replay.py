@@ -29,11 +29,11 @@ import numpy as np
 from tests.conformance import small_model
 from tests.conformance.cases import CASES, shared_answers
 from unspool import methods
-from unspool.api import Model, load
-from unspool.canvas_api import load_diffusion
-from unspool.diffusion.short_tasks import SHORT
+from unspool.decoding.canvas import load_diffusion
+from unspool.decoding.model import Model, load
 from unspool.engine.cost import CostCurve, PassCosts
-from unspool.search.tests_reward import PublicTests
+from unspool.methods.search.plan.reward import PublicTests
+from unspool.recipes.tiny_diffusion.short_tasks import SHORT
 
 TIMES = ("ms", "draft_ms", "score_ms", "accept_ms", "observe_ms", "settings")
 SETTINGS: dict[str, dict[str, Any]] = {"greedy": {}, "sampled": {"temperature": 0.8, "seed": 3}}

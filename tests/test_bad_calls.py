@@ -16,11 +16,11 @@ import torch
 import unspool
 from tests.conformance.small_model import EOS, PIECES, load
 from unspool import Model, UnspoolError
-from unspool.cache.api import edit
-from unspool.canvas_api import DiffusionModel
+from unspool.decoding.canvas import DiffusionModel
+from unspool.decoding.edit import edit
+from unspool.decoding.extract import extract
 from unspool.engine.canvas_request import CanvasOptions
 from unspool.engine.options import GenerationOptions
-from unspool.spans.api import extract
 
 P = "ab=1, x(ab=1"
 NAN, INF = float("nan"), float("inf")

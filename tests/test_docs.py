@@ -20,16 +20,17 @@ from tokenizers.pre_tokenizers import Whitespace
 from typer.testing import CliRunner
 
 from tests.conformance.faults import CACHE_FAULTS, StaleAfterRewind
-from unspool import methods, shaping
+from unspool import methods
 from unspool.backends.toy import ToyModel
 from unspool.bench.result import Bench, Run
+from unspool.bench.tradeoff import Frontier, Point
 from unspool.cli import app
-from unspool.diffusion.frontier import Frontier, Point
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import LanguageModel, Scores
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
+from unspool.methods.shaping import built_in as shaping
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,7 +62,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def run(model: LanguageModel, drafter: Any, options: GenerationOptions) -> tuple[list[int], list[StepEvent]]:
-    rule = methods.acceptance(None, options.greedy, methods.Surroundings(model))
+    rule = methods.acceptance_rule(None, options.greedy, methods.Surroundings(model))
     request = Request(PROMPT, drafter, rule, options, shaping.build(options))
     steps = [event for event in decode(model, [request]) if isinstance(event, StepEvent)]
     return [token for step in steps for token in step.emitted], steps

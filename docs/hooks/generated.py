@@ -22,11 +22,11 @@ from unspool.backends.toy import ToyModel
 from unspool.bench.contestants import PLAIN
 from unspool.bench.result import Bench
 from unspool.bench.summary import ALL, ratio_table, summarise
+from unspool.bench.tradeoff import Frontier
 from unspool.cli.bench import bench
 from unspool.cli.calibrate import calibrate
 from unspool.cli.datastore import build as datastore_build
 from unspool.cli.extract import extract
-from unspool.cli.frontier import frontier
 from unspool.cli.generate import generate
 from unspool.cli.learn_threshold import adadec_threshold
 from unspool.cli.methods import list_methods
@@ -35,12 +35,12 @@ from unspool.cli.models import remove as models_remove
 from unspool.cli.prove import prove
 from unspool.cli.report import report
 from unspool.cli.search import search
+from unspool.cli.tradeoff import frontier
 from unspool.cli.train import acceptance_head, diffusion, unmask_filter
 from unspool.cli.train_certainty import certainty
 from unspool.cli.view import view
-from unspool.diffusion.frontier import Frontier
 from unspool.engine.cost import CostCurve, PassCosts
-from unspool.report.frontier import FEWEST, KINDS, fewest
+from unspool.report.tradeoff import FEWEST, KINDS, fewest
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

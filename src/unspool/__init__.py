@@ -11,31 +11,31 @@ except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
 
 if TYPE_CHECKING:
-    from unspool.api import Model, load
-    from unspool.cache.api import EditableText, EditedResult, edit
-    from unspool.canvas_api import CanvasResult, DiffusionModel, load_diffusion
+    from unspool.decoding.canvas import CanvasResult, DiffusionModel, load_diffusion
+    from unspool.decoding.edit import EditableText, EditedResult, edit
+    from unspool.decoding.extract import Extraction, extract
+    from unspool.decoding.model import Model, load
+    from unspool.decoding.results import Result, Stream
     from unspool.engine.options import GenerationOptions
     from unspool.errors import UnspoolError
     from unspool.integrations.transformers import transformers_method
-    from unspool.results import Result, Stream
-    from unspool.spans.api import Extraction, extract
 
 _HOMES = {
-    "load": "unspool.api",
-    "Model": "unspool.api",
-    "Result": "unspool.api",
-    "Stream": "unspool.api",
-    "load_diffusion": "unspool.canvas_api",
-    "DiffusionModel": "unspool.canvas_api",
-    "CanvasResult": "unspool.canvas_api",
+    "load": "unspool.decoding.model",
+    "Model": "unspool.decoding.model",
+    "Result": "unspool.decoding.model",
+    "Stream": "unspool.decoding.model",
+    "load_diffusion": "unspool.decoding.canvas",
+    "DiffusionModel": "unspool.decoding.canvas",
+    "CanvasResult": "unspool.decoding.canvas",
     "GenerationOptions": "unspool.engine.options",
     "UnspoolError": "unspool.errors",
     "transformers_method": "unspool.integrations.transformers",
-    "edit": "unspool.cache.api",
-    "EditableText": "unspool.cache.api",
-    "EditedResult": "unspool.cache.api",
-    "extract": "unspool.spans.api",
-    "Extraction": "unspool.spans.api",
+    "edit": "unspool.decoding.edit",
+    "EditableText": "unspool.decoding.edit",
+    "EditedResult": "unspool.decoding.edit",
+    "extract": "unspool.decoding.extract",
+    "Extraction": "unspool.decoding.extract",
 }
 
 __all__ = [

@@ -19,11 +19,11 @@ from transformers import (
     SmolLM3Config,
 )
 
-from unspool.backends.openvino import OpenVINOModel
-from unspool.backends.openvino_convert import convert
-from unspool.backends.transformers import TransformersModel
+from unspool.backends.openvino.convert import convert
+from unspool.backends.openvino.model import OpenVINOModel
+from unspool.backends.torch.model import TransformersModel
+from unspool.engine.autoregressive import extend
 from unspool.engine.contracts import Ability
-from unspool.engine.loop import extend
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
 

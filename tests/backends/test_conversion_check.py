@@ -25,12 +25,12 @@ from transformers import (
     StableLmConfig,
 )
 
-from unspool.backends.conversion_check import BOUND, Compared, spread_ids
-from unspool.backends.graph_parts import run
-from unspool.backends.openvino import OpenVINOModel
-from unspool.backends.openvino_convert import convert
-from unspool.backends.openvino_imports import imported
-from unspool.backends.transformers import TransformersModel
+from unspool.backends.openvino.conversion_check import BOUND, Compared, spread_ids
+from unspool.backends.openvino.convert import convert
+from unspool.backends.openvino.graph_parts import run
+from unspool.backends.openvino.imports import imported
+from unspool.backends.openvino.model import OpenVINOModel
+from unspool.backends.torch.model import TransformersModel
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnsupportedError

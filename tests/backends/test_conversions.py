@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from unspool.backends import conversions, store
-from unspool.backends.resolve import ModelSource
+from unspool.backends import conversions
 from unspool.errors import UnspoolError
+from unspool.models.resolve import ModelSource
+from unspool.storage import cache as store
 
 FILES = {"openvino_model.bin": bytes(9000), "openvino_model.xml": b"<net/>" * 100, "unspool.json": b'{"layers": 1}'}
 
@@ -113,7 +114,7 @@ def test_what_a_library_raises_is_one_line(error: Exception, message: str, tmp_p
 def test_killed_in_the_middle_nothing_stays_in_the_way(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from unspool.backends import conversions; from unspool.backends.resolve import ModelSource\n"
+        "from unspool.backends import conversions; from unspool.models.resolve import ModelSource\n"
         "def make(directory):\n"
         "    (directory / 'openvino_model.bin').write_bytes(b'half')\n"
         "    print('half', flush=True); time.sleep(60)\n"

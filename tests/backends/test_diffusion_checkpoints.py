@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from unspool.backends.diffusion_checkpoints import load_denoiser
-from unspool.backends.diffusion_models import is_diffusion
+from unspool.backends.diffusion import is_diffusion
+from unspool.backends.torch.checkpoints import load_denoiser
 from unspool.engine.canvas import Fed
 from unspool.errors import UnspoolError, UnsupportedError
 
@@ -199,9 +199,9 @@ def test_a_tensor_that_llada_does_not_have(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_training_wrote(tmp_path: Path) -> None:
-    from unspool.diffusion.short_tasks import SHORT
-    from unspool.diffusion.tasks import MASK
-    from unspool.training.canvas_model import CanvasTrainingOptions, train
+    from unspool.recipes.tiny_diffusion.short_tasks import SHORT
+    from unspool.recipes.tiny_diffusion.tasks import MASK
+    from unspool.recipes.tiny_diffusion.train import CanvasTrainingOptions, train
 
     options = CanvasTrainingOptions(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_steps=1, batch_size=2

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import gguf as package
-import gguf_files
 import numpy as np
 import pytest
 import torch
 
-from unspool.backends import ends, gguf, gguf_header, prepare
-from unspool.backends.resolve import ModelSource
+from tests.models import gguf_files
+from unspool.backends import gguf, prepare
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.models import ends, gguf_header
+from unspool.models.resolve import ModelSource
 
 TEXT = [3 + (7 * i) % 250 for i in range(60)]
 PLAIN = 1 / 10000.0 ** (np.arange(0, 16, 2) / 16)
@@ -114,7 +115,7 @@ def test_factors_of_llama_3_are_applied(tmp_path: Path) -> None:
 
 
 def test_factors_of_llama_3_are_in_the_graph_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unspool.backends.openvino import OpenVINOModel
+    from unspool.backends.openvino.model import OpenVINOModel
     from unspool.engine.tree import TokenTree
 
     monkeypatch.setenv("UNSPOOL_CACHE", str(tmp_path / "cache"))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from unspool.backends.joined import join_projections
+from unspool.backends.openvino.joined import join_projections
 
 
 class Cross(nn.Module):

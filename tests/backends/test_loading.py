@@ -11,10 +11,10 @@ from tokenizers import Tokenizer as Fast
 from tokenizers.models import WordLevel
 
 from unspool.backends import loading
-from unspool.backends.resolve import ModelSource
-from unspool.backends.tokenizer import Tokenizer
 from unspool.backends.toy import ToyModel
 from unspool.errors import UnspoolError
+from unspool.models.resolve import ModelSource
+from unspool.models.tokenizer import Tokenizer
 
 
 class Installed:

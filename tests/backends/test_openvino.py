@@ -19,13 +19,13 @@ from transformers import (
     Qwen3Config,
 )
 
-from unspool.backends import separate_widths
-from unspool.backends.openvino import OpenVINOModel, OpenVINOSession
-from unspool.backends.openvino_convert import Weights, convert
-from unspool.backends.openvino_imports import imported
-from unspool.calibration import processor
+from unspool.backends.openvino import separate_widths
+from unspool.backends.openvino.convert import Weights, convert
+from unspool.backends.openvino.imports import imported
+from unspool.backends.openvino.model import OpenVINOModel, OpenVINOSession
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.models.calibration import processor
 
 openvino, opset13 = imported("openvino"), imported("openvino.opset13")
 
@@ -237,7 +237,7 @@ def test_a_model_whose_preparation_is_interrupted_goes_on_as_it_was(
     def interrupt(graph: object, widths: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unspool.backends.openvino.separate_widths.separate", interrupt)
+    monkeypatch.setattr("unspool.backends.openvino.model.separate_widths.separate", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.separate_widths()
     assert not model.separated(0)
@@ -252,13 +252,13 @@ def test_weights_move_into_huge_pages_once_passes_have_taken_long(pair: Pair, mo
             steps.append(step)
             yield
 
-    monkeypatch.setattr("unspool.backends.openvino.moved_to_huge_pages", moved)
+    monkeypatch.setattr("unspool.backends.openvino.model.moved_to_huge_pages", moved)
     model = OpenVINOModel(pair.directory, threads=1)
     session = model.open()
     session.score(TREE)
     assert not steps
     before = session.score(TREE).logits.copy()
-    monkeypatch.setattr("unspool.backends.openvino._WORTH_MS", 0.0)
+    monkeypatch.setattr("unspool.backends.openvino.model._WORTH_MS", 0.0)
     for expected in ([0], [0, 1], [0, 1, 2], [0, 1, 2]):
         assert (session.score(TREE).logits == before).all()
         assert steps == expected
@@ -350,8 +350,8 @@ def test_threads_are_pinned_only_where_a_model_takes_all_cores(
         assert properties["ENABLE_CPU_PINNING"] == pinned
         raise StopError
 
-    monkeypatch.setattr("unspool.backends.openvino.psutil.cpu_count", lambda logical: 4)
-    monkeypatch.setattr("unspool.backends.openvino.usable_cores", lambda: 4)
+    monkeypatch.setattr("unspool.backends.openvino.model.psutil.cpu_count", lambda logical: 4)
+    monkeypatch.setattr("unspool.backends.openvino.model.usable_cores", lambda: 4)
     monkeypatch.setattr(openvino.Core, "read_model", lambda core, path: None)
     monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
     with pytest.raises(StopError):

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.backends.test_diffusion_checkpoints import DREAM, LLADA, written
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
 
-from unspool.backends import store
-from unspool.backends.diffusion_checkpoints import load_denoiser
-from unspool.backends.diffusion_models import load
-from unspool.backends.openvino_canvas import OpenVINODenoiser
-from unspool.backends.openvino_canvas_convert import converted
-from unspool.backends.torch_canvas import TransformersDenoiser
-from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
-from unspool.diffusion.threshold import Threshold, ThresholdOptions
+from tests.backends.test_diffusion_checkpoints import DREAM, LLADA, written
+from unspool.backends.diffusion import load
+from unspool.backends.openvino.canvas import OpenVINODenoiser
+from unspool.backends.openvino.canvas_convert import converted
+from unspool.backends.torch.canvas import TransformersDenoiser
+from unspool.backends.torch.checkpoints import load_denoiser
 from unspool.engine.canvas import Denoiser, Fed
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
+from unspool.methods.diffusion.threshold import Threshold, ThresholdOptions
+from unspool.storage import cache as store
 
 VOCAB, MASK, EOS = 20, 19, 18
 TOLERANCE = 1e-4

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf_files
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unspool.backends import ends, prepare
-from unspool.backends.resolve import ModelSource, resolve
+from tests.models import gguf_files
+from unspool.backends import prepare
 from unspool.errors import UnspoolError
+from unspool.models import ends
+from unspool.models.resolve import ModelSource, resolve
 
 Weights = dict[str, torch.Tensor]
 

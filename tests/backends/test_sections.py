@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unspool.backends.sections import Sections
+from unspool.backends.openvino.sections import Sections
 
 TREE = 128  # nodes behind the cache, at most
 

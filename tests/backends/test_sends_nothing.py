@@ -83,7 +83,7 @@ def test_openvino_and_nncf_come_through_one_door() -> None:
 
 @pytest.mark.parametrize("before", [None, "module"])
 def test_what_was_known_of_the_telemetry_package_stays(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unspool.backends.openvino_imports import imported
+    from unspool.backends.openvino.imports import imported
 
     monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
     if before:

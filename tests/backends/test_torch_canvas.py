@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from unspool.backends.torch_canvas import TransformersDenoiser
-from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
-from unspool.diffusion.threshold import Threshold, ThresholdOptions
+from unspool.backends.torch.canvas import TransformersDenoiser
 from unspool.engine.canvas import Fed
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
+from unspool.methods.diffusion.threshold import Threshold, ThresholdOptions
 
 MASK = 18
 SIZES: dict[str, Any] = {

@@ -23,11 +23,11 @@ from transformers import (
 )
 
 from unspool.backends import loading
-from unspool.backends.resolve import resolve
-from unspool.backends.transformers import TransformersModel
+from unspool.backends.torch.model import TransformersModel
 from unspool.engine.contracts import Ability
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.models.resolve import resolve
 
 WINDOW = 8
 SIZES = {

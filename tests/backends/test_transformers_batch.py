@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.backends.test_transformers import CONFIGS, SIZES, WINDOW, build
-from tests.batching.reading import texts
 from transformers import GPT2Config
 
-from unspool.acceptance.follow import Follow
-from unspool.backends.torch_cache import PassCache, RowCache
-from unspool.backends.transformers import TransformersModel
-from unspool.batching.eqspec import EqSpec, EqSpecOptions
-from unspool.batching.exspec import ExSpec, ExSpecOptions
-from unspool.drafters.plain import Plain
+from tests.backends.test_transformers import CONFIGS, SIZES, WINDOW, build
+from tests.methods.batching.reading import texts
+from unspool.backends.torch.cache import PassCache, RowCache
+from unspool.backends.torch.model import TransformersModel
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.batch import BatchPlan
 from unspool.engine.contracts import Context
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
-from unspool.shaping import build as build_shapers
+from unspool.methods.acceptance.follow import Follow
+from unspool.methods.batching.eqspec import EqSpec, EqSpecOptions
+from unspool.methods.batching.exspec import ExSpec, ExSpecOptions
+from unspool.methods.drafters.plain import Plain
+from unspool.methods.shaping.built_in import build as build_shapers
 
 PAD = SIZES["pad_token_id"]
 NAMES = ["llama", "qwen2", "gemma3"]

@@ -10,7 +10,7 @@ from unspool.bench.engines import Decoded, Task
 from unspool.bench.process import ContestantError
 from unspool.bench.result import Bench, Run
 from unspool.bench.runner import Plan
-from unspool.prompts import Prompt
+from unspool.suites.prompts import Prompt
 
 PLAIN = Contestant("plain", "plain", "int8")
 AUTO = Contestant("auto", "auto", "int8")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from unspool.about import about, command_line
 from unspool.bench import contestants as module
+from unspool.bench.about import about, command_line
 from unspool.bench.contestants import PEERS, Contestant, contestants
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from unspool.api import Model
 from unspool.backends.toy import ToyModel
 from unspool.bench.contestants import Contestant
 from unspool.bench.engines import Clock, Settings, Task, Unspool, by_depth
 from unspool.bench.process import ContestantError, Worker
 from unspool.bench.worker import Server
+from unspool.decoding.model import Model
 from unspool.engine.trace import StepEvent
 
 PROMPT = [0, 1, 2, 3, 0, 1, 2, 3]

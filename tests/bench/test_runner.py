@@ -12,7 +12,7 @@ from unspool.bench.contestants import Contestant
 from unspool.bench.process import ContestantError
 from unspool.bench.runner import measure, schedule
 from unspool.errors import UnspoolError
-from unspool.prompts import Prompt
+from unspool.suites.prompts import Prompt
 
 Start = Callable[[Contestant], Fake]
 

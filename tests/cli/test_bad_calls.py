@@ -21,8 +21,11 @@ import pytest
 import typer
 
 from unspool import cli
-from unspool.backends import diffusion_checkpoints, download
-from unspool.training import canvas_model, certainty_forcing, unmask_filter
+from unspool.backends.torch import checkpoints as diffusion_checkpoints
+from unspool.methods.diffusion.entropy_threshold import train as certainty_forcing
+from unspool.methods.diffusion.learn2pd import train as unmask_filter
+from unspool.models import download
+from unspool.recipes.tiny_diffusion import train as canvas_model
 
 CALLS = Path(__file__).with_name("bad_calls.txt").read_text("utf-8").splitlines()
 

@@ -9,17 +9,17 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner, Result
 
-from unspool import trace_file
-from unspool.acceptance import Follow
-from unspool.backends import tokenizer as unspool_tokenizer
 from unspool.backends.toy import ToyModel
 from unspool.cli.datastore import app
-from unspool.drafters.datastore import Datastore, vocabulary_fingerprint
-from unspool.drafters.suffix import Suffix
-from unspool.engine.loop import Request, decode
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnknownNameError, UnspoolError
+from unspool.methods.acceptance import Follow
+from unspool.methods.drafters.rasd.datastore import Datastore, vocabulary_fingerprint
+from unspool.methods.drafters.suffix import Suffix
+from unspool.models import tokenizer as unspool_tokenizer
+from unspool.trace import file as trace_file
 
 WORDS = {word: i for i, word in enumerate(["?", "one", "two", "three", "four"])}
 

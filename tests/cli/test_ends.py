@@ -21,9 +21,10 @@ import unspool
 from tests.cli.test_commands import one_line, started
 from tests.cli.test_commands import unspool as run
 from tests.proof.conftest import toy
-from unspool import api, cli
+from unspool import cli
 from unspool.cli import methods as listing
 from unspool.cli.common import print_json
+from unspool.decoding import model as api
 from unspool.errors import UnspoolError
 
 Main = Callable[..., tuple[int, str, str]]
@@ -248,14 +249,14 @@ def test_a_killed_command_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not path.exists() and len(list(tmp_path.iterdir())) == 1
-    from unspool.report import output
+    from unspool.storage import output
 
     output.save("whole", path)
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"] and path.read_text() == "whole"
 
 
 def test_two_processes_do_not_share_a_journal(tmp_path: Path) -> None:
-    from unspool.journal import Journal
+    from unspool.storage.journal import Journal
 
     pytest.importorskip("fcntl")
     first = Journal(tmp_path / "runs.jsonl", {"seed": 0}, "--runs")

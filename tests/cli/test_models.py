@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from unspool.backends import catalogue, conversions, download, store, tokenizer_files
-from unspool.backends.catalogue import CatalogueModel, PackagePart, PackageSource
-from unspool.backends.openvino_convert import FORMAT_VERSION
-from unspool.backends.resolve import ModelSource
+from unspool.backends import conversions
+from unspool.backends.openvino.convert import FORMAT_VERSION
 from unspool.cli.models import app
 from unspool.errors import UnknownNameError, UnspoolError
+from unspool.models import catalogue, download, tokenizer_files
+from unspool.models.catalogue import CatalogueModel, PackagePart, PackageSource
+from unspool.models.resolve import ModelSource
+from unspool.storage import cache as store
 
 CONTENT = b"weights of a tiny model"
 TINY = CatalogueModel(

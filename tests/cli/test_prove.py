@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from tests.proof import conftest
 from tests.proof.conftest import Rounding, method, toy
 from tests.proof.faults import KeepsRejected, OffByOne
-from unspool import api
-from unspool.api import Model
 from unspool.backends.toy import ToySession
 from unspool.cli.prove import prove
+from unspool.decoding import model as api
+from unspool.decoding.model import Model
 from unspool.errors import UnspoolError
 from unspool.proof.result import Proof
 
@@ -100,9 +100,9 @@ def test_json_is_the_proof_and_nothing_else(run: Any) -> None:
 
 def test_a_report_is_written(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     written: list[Any] = []
-    report = ModuleType("unspool.report.html")
+    report = ModuleType("unspool.report.page")
     report.write = lambda results, path: written.append((results, path))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "unspool.report.html", report)
+    monkeypatch.setitem(sys.modules, "unspool.report.page", report)
     assert run("--methods", "plain", "--temperature", "0", "--html", str(tmp_path / "proof.html")).exit_code == 0
     (((proof,), path),) = written
     assert isinstance(proof, Proof) and path == tmp_path / "proof.html"

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from unspool import methods
-from unspool.api import Model
-from unspool.constraints.monitor_jedi import JediAnalyser
+from unspool.decoding.model import Model
 from unspool.methods import Kind, Method
+from unspool.methods.constraints.monitor.jedi import JediAnalyser
 
 KINDS: tuple[Kind, ...] = ("shaper", "constraint", "sampler", "search", "program")
 
@@ -73,7 +73,7 @@ def _name_is_whole(output: str) -> bool | None:
 
 
 def _extract(model: Model, which: int) -> Outcome:
-    from unspool.spans.api import extract
+    from unspool.decoding.extract import extract
 
     before = _counts(model)
     passage = ("ab=1, x(a)\ncount index", "x=(1,) in count")[which]
@@ -86,7 +86,7 @@ def _extract(model: Model, which: int) -> Outcome:
 
 
 def _edit(model: Model, which: int) -> Outcome:
-    from unspool.cache.api import edit
+    from unspool.decoding.edit import edit
 
     text = edit(model, ("a=(1,)\nx=a\nab=x", "count=1\nx=count")[which])
     before = _counts(model)

@@ -8,14 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unspool.acceptance import Lossless
-from unspool.acceptance.follow import choose_child
-from unspool.acceptance.lossless import Chance
+from tests.conformance.harness import SampledDrafter, Sampler, stochastic_beam
 from unspool.backends.toy import ToyModel, ToySession
-from unspool.engine import noise
-from unspool.engine.contracts import Context, Target
-from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree
-from unspool.proof.enumeration import (
+from unspool.conformance.enumeration import (
     Drawn,
     Node,
     Row,
@@ -27,8 +22,12 @@ from unspool.proof.enumeration import (
     no_replacement,
     top,
 )
-
-from .harness import SampledDrafter, Sampler, stochastic_beam
+from unspool.engine import noise
+from unspool.engine.contracts import Context, Target
+from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree
+from unspool.methods.acceptance import Lossless
+from unspool.methods.acceptance.follow import choose_child
+from unspool.methods.acceptance.lossless import Chance
 
 # Wrong rules.
 

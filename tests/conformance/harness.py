@@ -13,13 +13,13 @@ from functools import partial
 
 import numpy as np
 
-from unspool.acceptance import Follow
 from unspool.backends.toy import ToyModel
+from unspool.conformance.enumeration import Drawn, Node, Output, Row, Text, build, without
 from unspool.engine import noise
 from unspool.engine.contracts import AcceptanceRule, Context, Drafter, Step
 from unspool.engine.numeric import softmax
 from unspool.engine.tree import DraftDistribution, TokenTree
-from unspool.proof.enumeration import Drawn, Node, Output, Row, Text, build, without
+from unspool.methods.acceptance import Follow
 
 
 class ScoredTarget:

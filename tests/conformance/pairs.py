@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unspool.backends.toy import ToyModel
-from unspool.proof.pairs import normalised
+from unspool.conformance.pairs import normalised
 
 
 def divergence(target: ToyModel, draft: ToyModel, token: int) -> float:

@@ -11,12 +11,12 @@ import numpy as np
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers
 
-from unspool.api import Model
-from unspool.backends.tokenizer import Tokenizer
 from unspool.backends.toy import ToyModel, ToySession
+from unspool.decoding.model import Model
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.tree import TokenTree
+from unspool.models.tokenizer import Tokenizer
 
 EOS = 0
 PIECES = ("<end>", *"abcountidex1=, .()\n", "ab", "co", "nt", "in", ".c", "x(")

@@ -10,11 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from unspool.acceptance import Lossless
 from unspool.backends.toy import ToyModel
-from unspool.engine.contracts import Decision
-from unspool.engine.tree import DraftDistribution, TokenTree
-from unspool.proof.enumeration import (
+from unspool.conformance.enumeration import (
     DRAWS,
     SHAPES,
     Node,
@@ -34,7 +31,10 @@ from unspool.proof.enumeration import (
     trees,
     without,
 )
-from unspool.proof.pairs import KINDS, pair
+from unspool.conformance.pairs import KINDS, pair
+from unspool.engine.contracts import Decision
+from unspool.engine.tree import DraftDistribution, TokenTree
+from unspool.methods.acceptance import Lossless
 
 TOLERANCE = 1e-12
 LEAF: Shape = ()

@@ -10,11 +10,7 @@ from functools import partial
 
 import pytest
 
-from unspool.acceptance import Follow, Lossless
-from unspool.backends.toy import ToyModel
-from unspool.engine.contracts import AcceptanceRule, Drafter
-
-from .harness import (
+from tests.conformance.harness import (
     SampledDrafter,
     Sampler,
     SiblingSampler,
@@ -27,6 +23,9 @@ from .harness import (
     stochastic_beam,
     take_top,
 )
+from unspool.backends.toy import ToyModel
+from unspool.engine.contracts import AcceptanceRule, Drafter
+from unspool.methods.acceptance import Follow, Lossless
 
 Pair = tuple[ToyModel, ToyModel]
 

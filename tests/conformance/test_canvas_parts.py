@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.diffusion.mocks import Whatever
+from tests.methods.diffusion.mocks import Whatever
 from unspool import methods
-from unspool.diffusion.compose import chosen, composed
-from unspool.diffusion.learn2pd import FILE, UnmaskFilter
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 from unspool.errors import UnspoolError
 from unspool.methods import CanvasSurroundings
+from unspool.methods._compose import chosen, composed
+from unspool.methods.diffusion.learn2pd import FILE, UnmaskFilter
 
 PARTS = {name: method for name, method in methods.methods().items() if method.on_canvas}
 AROUND = CanvasSurroundings(lambda: [0, 1])

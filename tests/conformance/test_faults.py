@@ -7,14 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from unspool.acceptance import Follow, Lossless
-from unspool.backends.toy import ToyModel
-from unspool.engine.contracts import Drafter
-from unspool.engine.noise import rule_generator
-from unspool.engine.tree import DraftDistribution, TokenTree
-from unspool.proof.enumeration import joint, outcomes, total_variation, trees
-
-from .faults import (
+from tests.conformance.faults import (
     CACHE_FAULTS,
     RULE_FAULTS,
     TREE_FAULTS,
@@ -25,7 +18,7 @@ from .faults import (
     StaleAfterRewind,
     generator_per_sequence,
 )
-from .harness import (
+from tests.conformance.harness import (
     ChiSquared,
     RandomDrafter,
     RoundGenerator,
@@ -39,7 +32,13 @@ from .harness import (
     sample_tree,
     stochastic_beam,
 )
-from .pairs import divergence, five_tokens
+from tests.conformance.pairs import divergence, five_tokens
+from unspool.backends.toy import ToyModel
+from unspool.conformance.enumeration import joint, outcomes, total_variation, trees
+from unspool.engine.contracts import Drafter
+from unspool.engine.noise import rule_generator
+from unspool.engine.tree import DraftDistribution, TokenTree
+from unspool.methods.acceptance import Follow, Lossless
 
 Pair = tuple[ToyModel, ToyModel]
 CHAIN: Sampler = partial(sample_tree, siblings=draw_no_replacement, widths=(1,))

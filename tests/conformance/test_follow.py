@@ -7,13 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from unspool.acceptance import Follow
-from unspool.backends.toy import ToyModel
-from unspool.engine.contracts import Drafter
-from unspool.engine.tree import TokenTree
-from unspool.proof.enumeration import TextTarget
-
-from .harness import (
+from tests.conformance.harness import (
     EmptyDrafter,
     EosDrafter,
     OracleDrafter,
@@ -25,6 +19,11 @@ from .harness import (
     sample_tree,
     stochastic_beam,
 )
+from unspool.backends.toy import ToyModel
+from unspool.conformance.enumeration import TextTarget
+from unspool.engine.contracts import Drafter
+from unspool.engine.tree import TokenTree
+from unspool.methods.acceptance import Follow
 
 LENGTH = 48
 

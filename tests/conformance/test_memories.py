@@ -15,17 +15,18 @@ from typing import Any
 
 import pytest
 
-from unspool import methods, shaping
+from unspool import methods
 from unspool.backends.toy import ToyModel
-from unspool.drafters.auto_rates import AcceptanceRates
-from unspool.drafters.datastore import Datastore
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Memory
 from unspool.engine.cost import CostCurve, PassCosts
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
+from unspool.methods.drafters.auto.rates import AcceptanceRates
+from unspool.methods.drafters.rasd.datastore import Datastore
+from unspool.methods.shaping import built_in as shaping
 
 TOY = ToyModel.random(vocab_size=6, order=2, seed=11)
 PROMPTS = [[0, 1, 2, 0, 1, 2, 0], [5, 4], [2, 4, 2, 4, 2, 4, 2], [1, 1, 3]]
@@ -49,7 +50,7 @@ def texts(
     for row, prompt in enumerate(prompts):
         temperature = 0.0 if acceptance == "greedy" else 0.9
         options = GenerationOptions(max_new_tokens=25, temperature=temperature, seed=first_seed + row)
-        rule = methods.acceptance(acceptance, options.greedy, around)
+        rule = methods.acceptance_rule(acceptance, options.greedy, around)
         made = methods.drafter(name, around, given)
         requests.append(Request(prompt, made, rule, options, shaping.build(options)))
     emitted: list[list[int]] = [[] for _ in prompts]
@@ -127,8 +128,8 @@ def test_no_drafter_looks_at_the_noise_of_positions_where_draws_are_tested(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rule chooses with it; what was drafted by it would not be independent."""
-    from unspool.drafters import stand
     from unspool.engine import assistant, noise
+    from unspool.methods.drafters import stand
 
     def refuse(*arguments: object) -> None:
         raise AssertionError("the noise of a position")
@@ -177,7 +178,7 @@ def test_a_memory_is_kept_by_the_options_that_shape_it() -> None:
 
 def test_a_memory_of_the_users_own_is_used_or_refused() -> None:
     """Never left aside in silence."""
-    from unspool.drafters.token_recycling import RecyclingMatrix
+    from unspool.methods.drafters.token_recycling import RecyclingMatrix
 
     around = surroundings()
     own = around.memories["token_recycling"] = RecyclingMatrix(4)

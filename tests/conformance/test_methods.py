@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from tests.conformance.harness import EmptyDrafter, EosDrafter, OracleDrafter, RandomDrafter
-from unspool import methods, shaping
+from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Drafter
 from unspool.engine.cost import CostCurve, PassCosts
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, StepEvent
+from unspool.methods.shaping import built_in as shaping
 
 DRAFTERS = [name for name, method in methods.methods().items() if method.kind == "drafter"]
 # Flat up to four nodes, then a node costs a twentieth of a pass: auto buys some and not all.
@@ -55,7 +56,7 @@ def run(
     acceptance: str | None = None,
     eos: bool = False,
 ) -> tuple[list[list[int]], list[str], list[StepEvent]]:
-    rule = methods.acceptance(acceptance, options.greedy, surroundings(toy))
+    rule = methods.acceptance_rule(acceptance, options.greedy, surroundings(toy))
     requests = [
         Request(
             prompt,

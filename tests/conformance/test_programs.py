@@ -14,14 +14,14 @@ import pytest
 from tests.conformance.cases import Outcome, case, rows
 from tests.conformance.small_model import EOS, CountedModel, load
 from unspool import methods
-from unspool.api import Model
 from unspool.backends.toy import ToyModel
-from unspool.constraints.aligned_trie import AlignedTrie
-from unspool.engine.search_request import PassEvent, SearchEvent
+from unspool.decoding.model import Model
+from unspool.decoding.sample import Samples
+from unspool.decoding.search import SearchResult
+from unspool.engine.search import PassEvent, SearchEvent
 from unspool.errors import UnknownNameError, UnsupportedError
 from unspool.methods import Method
-from unspool.sampling import Samples
-from unspool.search.api import SearchResult
+from unspool.methods.sampling._trie import AlignedTrie
 
 DRAFTERS = [name for name, row in methods.methods().items() if row.kind == "drafter" and not row.assisted]
 

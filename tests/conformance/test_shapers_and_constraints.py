@@ -11,11 +11,11 @@ import pytest
 from tests.conformance.cases import case, rows, shared_answers
 from tests.conformance.small_model import EOS, CountedModel, load
 from unspool import methods
-from unspool.api import Model
+from unspool.decoding.model import Model
+from unspool.decoding.results import Result
 from unspool.engine.contracts import Shaper
 from unspool.errors import UnknownNameError
 from unspool.methods import Method
-from unspool.results import Result
 
 DRAFTERS = [name for name, row in methods.methods().items() if row.kind == "drafter" and not row.assisted]
 SETTINGS: dict[str, dict[str, Any]] = {"greedy": {}, "same noise": {"temperature": 0.8, "seed": 4}}

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from tests.batching.reading import passes, texts
-from tests.conformance.harness import RandomDrafter
 
-from unspool.acceptance.follow import Follow
+from tests.conformance.harness import RandomDrafter
+from tests.methods.batching.reading import passes, texts
 from unspool.backends.toy import ToyModel, ToySession
-from unspool.drafters.plain import Plain
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.batch import AllRows, OpenRow
 from unspool.engine.contracts import Drafter
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import grouping_rate
 from unspool.engine.trace import StartEvent, StepEvent
+from unspool.methods.acceptance.follow import Follow
+from unspool.methods.drafters.plain import Plain
 
 EOS = 3
 PROMPTS = [[0, 1, 2, 0, 1], [5], [2, 4, 2, 4, 2, 4, 2], [1, 1], [4], [0, 3, 0], [2, 2, 2, 5]]

@@ -7,19 +7,19 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.diffusion.mocks import MockModel, Whatever
 
-from unspool.diffusion.credit import Credit
-from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
-from unspool.diffusion.prophet import Prophet
-from unspool.diffusion.threshold import Threshold, ThresholdOptions
-from unspool.diffusion.top_k import TopK, TopKOptions
+from tests.methods.diffusion.mocks import MockModel, Whatever
 from unspool.engine.canvas import CanvasScores, Flags, UnmaskPolicy, View
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.canvas_scores import predicted_end
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, EndEvent, Event
 from unspool.errors import UnspoolError
+from unspool.methods.diffusion.credit import Credit
+from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
+from unspool.methods.diffusion.prophet import Prophet
+from unspool.methods.diffusion.threshold import Threshold, ThresholdOptions
+from unspool.methods.diffusion.top_k import TopK, TopKOptions
 
 END, MASK = 2, 3
 CACHES: list[Cache] = ["none", "prefix", "dual"]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from unspool.backends.toy import ToyModel
-from unspool.drafters.auto import Auto
 from unspool.engine import cost
 from unspool.engine.contracts import Context
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.tree import TokenTree
+from unspool.methods.drafters.auto import Auto
 
 
 def test_points_between_measured_ones_are_interpolated_and_never_cheaper_than_wider_ones() -> None:

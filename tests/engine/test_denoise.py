@@ -6,23 +6,23 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from tests.diffusion.mocks import Whatever
 
-from unspool.diffusion.adablock import AdaBlock, AdaBlockOptions
-from unspool.diffusion.credit import Credit, CreditOptions
-from unspool.diffusion.eb_sampler import EBSampler
-from unspool.diffusion.entropy_threshold import EntropyThreshold, EntropyThresholdOptions
-from unspool.diffusion.factor import Factor, FactorOptions
-from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
-from unspool.diffusion.localleap import LocalLeap, LocalLeapOptions
-from unspool.diffusion.prophet import Prophet, ProphetOptions
-from unspool.diffusion.threshold import Threshold, ThresholdOptions
-from unspool.diffusion.top_k import ORDERS, TopK, TopKOptions
+from tests.methods.diffusion.mocks import Whatever
 from unspool.engine.canvas import BlockSchedule, ScoreTransform, StopRule, UnmaskPolicy
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, EndEvent, Event, StartEvent
 from unspool.errors import UnspoolError
+from unspool.methods.diffusion.adablock import AdaBlock, AdaBlockOptions
+from unspool.methods.diffusion.credit import Credit, CreditOptions
+from unspool.methods.diffusion.eb_sampler import EBSampler
+from unspool.methods.diffusion.entropy_threshold import EntropyThreshold, EntropyThresholdOptions
+from unspool.methods.diffusion.factor import Factor, FactorOptions
+from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
+from unspool.methods.diffusion.localleap import LocalLeap, LocalLeapOptions
+from unspool.methods.diffusion.prophet import Prophet, ProphetOptions
+from unspool.methods.diffusion.threshold import Threshold, ThresholdOptions
+from unspool.methods.diffusion.top_k import ORDERS, TopK, TopKOptions
 
 INFINITY = float("inf")
 
@@ -239,7 +239,7 @@ def test_the_steps_of_a_block_are_as_even_as_lladas() -> None:
 
 def test_localleap_by_hand() -> None:
     """An anchor relaxes two slots on either side, within the block; committed slots are no anchors."""
-    from tests.diffusion.mocks import Exact
+    from tests.methods.diffusion.mocks import Exact
 
     confidence = [0.5, 0.8, 0.95, 0.8, 0.8, 0.8, 0.8, 0.5]
 

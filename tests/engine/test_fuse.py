@@ -7,11 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from unspool.acceptance import Lossless
 from unspool.backends.toy import ToyModel
-from unspool.engine.fuse import fuse
-from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree, TreeBuilder
-from unspool.proof.enumeration import (
+from unspool.conformance.enumeration import (
     SHAPES,
     Node,
     Siblings,
@@ -24,7 +21,10 @@ from unspool.proof.enumeration import (
     total_variation,
     trees,
 )
-from unspool.proof.pairs import KINDS, pair
+from unspool.conformance.pairs import KINDS, pair
+from unspool.engine.fuse import fuse
+from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree, TreeBuilder
+from unspool.methods.acceptance import Lossless
 
 VOCAB = 4
 

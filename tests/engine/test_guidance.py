@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.diffusion.mocks import MockModel, Whatever
 
-from unspool.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
-from unspool.diffusion.threshold import Threshold, ThresholdOptions
-from unspool.diffusion.top_k import TopK
+from tests.methods.diffusion.mocks import MockModel, Whatever
 from unspool.engine.canvas import CanvasScores
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.canvas_scores import guided
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event, StartEvent
+from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
+from unspool.methods.diffusion.threshold import Threshold, ThresholdOptions
+from unspool.methods.diffusion.top_k import TopK
 
 MASK = 3
 WITH, WITHOUT = [[1.0, 0.8, -1.0], [0.0, 0.5, 2.0]], [[1.5, 0.5, -1.0], [0.0, 1.0, 1.0]]

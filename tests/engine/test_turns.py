@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conformance.small_model import CURVE, EOS, CountedModel, CountedSession, load
 
 import unspool
+from tests.conformance.small_model import CURVE, EOS, CountedModel, CountedSession, load
 from unspool import Model, UnspoolError
+from unspool.decoding.extract import extract
+from unspool.decoding.search import search
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Scores
 from unspool.engine.cost import CostCurve, PassCosts
-from unspool.engine.loop import Request, decode
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
-from unspool.search.api import search
-from unspool.spans.api import extract
 
 PROMPTS = ["ab=1, x(ab=1, x(ab", "count count count", "in .c\nin .c\nin", "x=1, nt"]
 
@@ -225,8 +225,8 @@ def test_a_cost_curve_is_measured_once_for_all_threads(monkeypatch: pytest.Monke
         time.sleep(0.05)
         return CURVE
 
-    monkeypatch.setattr("unspool.calibration.load", lambda *_: None)
-    monkeypatch.setattr("unspool.calibration.calibrate", calibrate)
+    monkeypatch.setattr("unspool.models.calibration.load", lambda *_: None)
+    monkeypatch.setattr("unspool.models.calibration.calibrate", calibrate)
     model._costs = None
     found = at_once([model._pass_costs] * 4)
     assert len(measured) == 1 and len(set(map(id, found))) == 1

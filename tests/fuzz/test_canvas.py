@@ -18,17 +18,17 @@ from lark import Lark
 
 from tests.backends.test_diffusion_checkpoints import DREAM, LLADA, VOCAB, written
 from tests.fuzz import canvas_cases
-from unspool.backends import diffusion_models
-from unspool.canvas_api import DiffusionModel, load_diffusion
-from unspool.diffusion.compose import composed
-from unspool.diffusion.learn2pd import FILE, UnmaskFilter
-from unspool.diffusion.tasks import held_out
+from unspool.backends import diffusion as diffusion_models
+from unspool.decoding.canvas import DiffusionModel, load_diffusion
 from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 from unspool.methods import CanvasSurroundings
-from unspool.training.canvas_model import TASK_SETS
+from unspool.methods._compose import composed
+from unspool.methods.diffusion.learn2pd import FILE, UnmaskFilter
+from unspool.recipes.tiny_diffusion.tasks import held_out
+from unspool.recipes.tiny_diffusion.train import TASK_SETS
 
 QUICK, NIGHTLY = 25, 300
 END, MASK = VOCAB - 2, VOCAB - 1

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.diffusion.mocks import Whatever
-from unspool.canvas_api import load_diffusion
-from unspool.diffusion.compose import composed
-from unspool.diffusion.learn2pd import FILE, UnmaskFilter
-from unspool.diffusion.tasks import held_out
+from tests.methods.diffusion.mocks import Whatever
+from unspool.decoding.canvas import load_diffusion
 from unspool.engine.canvas import Denoiser, View
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 from unspool.methods import CanvasSurroundings
-from unspool.training.canvas_model import TASK_SETS
+from unspool.methods._compose import composed
+from unspool.methods.diffusion.learn2pd import FILE, UnmaskFilter
+from unspool.recipes.tiny_diffusion.tasks import held_out
+from unspool.recipes.tiny_diffusion.train import TASK_SETS
 
 INF = float("inf")
 SLOTS = 24

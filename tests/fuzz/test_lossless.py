@@ -13,12 +13,13 @@ import pytest
 
 from tests.fuzz.cases import DRAFTERS
 from tests.fuzz.reference import Processors, z_of
-from unspool import methods, shaping
+from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.cost import CostCurve, PassCosts
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
+from unspool.methods.shaping import built_in as shaping
 
 TOY = ToyModel.random(vocab_size=5, order=2, seed=8)
 PROMPT = [0, 1, 2, 3, 0, 1]
@@ -60,7 +61,7 @@ def z(name: str, own: dict[str, Any], options: dict[str, Any], noise: float, dra
     """How far ``draws`` outputs are from the exact distribution, in standard deviations."""
     draft = TOY.related(noise, seed=2)
     around = methods.Surroundings(TOY, costs=lambda: PassCosts(CURVE), assistant=draft)
-    rule = methods.acceptance("lossless", False, around)
+    rule = methods.acceptance_rule("lossless", False, around)
     counts: Counter[tuple[int, ...]] = Counter()
     for first in range(0, draws, ROWS):
         requests = []

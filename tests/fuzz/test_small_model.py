@@ -16,11 +16,11 @@ from tests.fuzz import reference
 from tests.fuzz.cases import DRAFTERS
 from tests.fuzz.reference import Processors
 from unspool import methods
-from unspool.api import Model
+from unspool.decoding.model import Model
+from unspool.decoding.results import Result
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.trace import StartEvent, StepEvent
 from unspool.engine.tree import TokenTree
-from unspool.results import Result
 
 pytestmark = pytest.mark.model
 

@@ -19,11 +19,11 @@ from tests.fuzz.cases import Case
 from tests.fuzz.reference import NothingLeftError, Processors
 from tests.fuzz.tables import EOS, SIZE, Table
 from unspool import methods
-from unspool.api import Model
-from unspool.drafters.specdec_pp_head import FILE_NAME, AcceptanceHead
+from unspool.decoding.model import Model
+from unspool.decoding.results import Result
 from unspool.engine.trace import StartEvent, StepEvent
 from unspool.errors import UnspoolError
-from unspool.results import Result
+from unspool.methods.drafters.specdec_pp.head import FILE_NAME, AcceptanceHead
 
 QUICK, NIGHTLY = 50, 2000
 

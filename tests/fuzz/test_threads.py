@@ -11,8 +11,8 @@ import pytest
 
 from tests.fuzz import tables
 from tests.fuzz.tables import Table
-from unspool.api import Model
-from unspool.results import Stream
+from unspool.decoding.model import Model
+from unspool.decoding.results import Stream
 
 PROMPTS = ("ab=1, x(ab=1, x(ab", "co(1)ab co(1)ab")
 PAIRS = (("plain", "token_recycling"), ("auto", "stand"), ("aded", "suffix"), ("pearl", "draft_model"), ("rasd", "rsd"))

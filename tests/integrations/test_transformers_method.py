@@ -18,10 +18,11 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from unspool import calibration, transformers_method
+from unspool import transformers_method
 from unspool.engine.cost import CostCurve
 from unspool.engine.trace import EndEvent, StepEvent
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.models import calibration
 
 TEMPLATE = Path(__file__).parents[2] / "docs" / "custom_generate_template"
 SIZES = {

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from unspool import methods
-from unspool.api import Model
 from unspool.backends.toy import ToyModel, ToySession
+from unspool.decoding.model import Model
 from unspool.engine.contracts import Scores
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.tree import TokenTree

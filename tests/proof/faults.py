@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tests.conformance.faults import OffByOne, PositionByIndex, RejectedKept
-from unspool.acceptance import Follow, Lossless
 from unspool.backends.toy import ToySession
 from unspool.engine.contracts import Decision, Scores, Target
 from unspool.engine.tree import TokenTree
+from unspool.methods.acceptance import Follow, Lossless
 
 
 class Shifted(ToySession):

@@ -7,20 +7,11 @@ import pytest
 
 from tests.conformance.faults import LastTokenFromTarget, MismatchedSampleDiscarded
 from tests.conformance.harness import RandomDrafter
-from unspool.acceptance import Follow, Lossless
-from unspool.proof.distribution import (
-    TOLERANCE,
-    Prefix,
-    chi_squared,
-    contingency,
-    enumerate_rule,
-    p_value,
-    two_samples,
-)
+from tests.proof.conftest import toy
+from tests.proof.faults import KeepsRejectedDraws
+from unspool.methods.acceptance import Follow, Lossless
+from unspool.proof.distribution import TOLERANCE, Prefix, chi_squared, contingency, enumerate_rule, p_value, two_samples
 from unspool.proof.passes import prefilled
-
-from .conftest import toy
-from .faults import KeepsRejectedDraws
 
 
 def test_the_lossless_rule_is_exact_in_every_comparison() -> None:

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from unspool.api import Model
+from tests.proof.conftest import Rounding, toy
+from unspool.decoding.model import Model
 from unspool.engine.trace import StepEvent
 from unspool.proof.case import Case
 from unspool.proof.identity import first_difference, judge, rescore
-from unspool.proof.noise import NoiseMeter
 from unspool.proof.result import Difference
-
-from .conftest import Rounding, toy
+from unspool.proof.rounding import NoiseMeter
 
 PROMPT = [0, 1, 2, 0, 1, 2, 0]
 TOKENS = 30

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from unspool.errors import UnspoolError
-from unspool.prompts import Prompt, read_prompts
 from unspool.proof.prompts import PROMPTS
+from unspool.suites.prompts import Prompt, read_prompts
 
 
 def write(tmp_path: Path, name: str, *lines: object) -> Path:

@@ -11,16 +11,15 @@ import pytest
 
 from tests.conformance.faults import LastTokenFromTarget, OffByOne
 from tests.conformance.harness import SampledDrafter, draw_no_replacement, sample_tree
+from tests.proof.conftest import PROMPTS, Install, Rounding, method, toy
+from tests.proof.faults import ONLY_SESSIONS_SHOW, SESSIONS, KeepsRejected, KeepsRejectedDraws, TokenOfTheParent
 from unspool import methods
-from unspool.acceptance import Follow, Lossless
-from unspool.api import Model
+from unspool.decoding.model import Model
 from unspool.errors import UnspoolError
+from unspool.methods.acceptance import Follow, Lossless
 from unspool.proof.plan import choose
 from unspool.proof.prove import prove
 from unspool.proof.result import MethodProof, Proof
-
-from .conftest import PROMPTS, Install, Rounding, method, toy
-from .faults import ONLY_SESSIONS_SHOW, SESSIONS, KeepsRejected, KeepsRejectedDraws, TokenOfTheParent
 
 SHORT = partial(prove, prompts=PROMPTS, max_new_tokens=40)
 

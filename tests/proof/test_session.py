@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from unspool.backends.toy import ToySession
-from unspool.proof import session
-from unspool.proof.case import Case
-from unspool.proof.noise import NoiseMeter
-from unspool.proof.result import MethodProof
-
-from .conftest import Rounding, toy
-from .faults import (
+from tests.proof.conftest import Rounding, toy
+from tests.proof.faults import (
     DepthOffByOne,
     Drifting,
     OffByOne,
@@ -22,6 +16,11 @@ from .faults import (
     SiblingsSwapped,
     StaleAfterRewind,
 )
+from unspool.backends.toy import ToySession
+from unspool.proof import session
+from unspool.proof.case import Case
+from unspool.proof.result import MethodProof
+from unspool.proof.rounding import NoiseMeter
 
 PROMPT = [0, 1, 2, 4]
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 import unspool
-from unspool.api import Model
-from unspool.constraints.grammar import GrammarConstraint
-from unspool.constraints.monitor import MonitorConstraint
+from unspool.decoding.model import Model
+from unspool.methods.constraints.grammar import GrammarConstraint
+from unspool.methods.constraints.monitor import MonitorConstraint
+from unspool.methods.search import extract
+from unspool.methods.shaping.rpg import RPG
 from unspool.proof import distance, validity
 from unspool.proof.prove import prove
 from unspool.proof.result import MethodProof
-from unspool.shaping.rpg import RPG
-from unspool.spans import extract
 
 PROMPTS = ["Why does bread rise?", "List the numbers from 1 to 20 in English words, one a line."]
 
@@ -88,7 +88,7 @@ def test_a_wrong_probability_of_a_span_is_found(model: Model, monkeypatch: pytes
             object.__setattr__(span, "logprobs", tuple(p - 0.01 for p in span.logprobs))
         return result
 
-    monkeypatch.setattr("unspool.spans.api.search", search)
+    monkeypatch.setattr("unspool.decoding.extract.search", search)
     (wrong,) = rows(model, "extract")
     assert right.faults == 0 and right.details["valid"] == len(validity.QUESTIONS)
     assert wrong.faults == len(validity.QUESTIONS)

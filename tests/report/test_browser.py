@@ -12,7 +12,8 @@ import pytest
 
 from tests.report import results
 from tests.report.contrast import contrast
-from unspool.report import html, picture
+from unspool.report import page as html
+from unspool.report import picture
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
 WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait

@@ -13,7 +13,7 @@ from tests.report.page import Page, svgs
 from unspool.bench.result import Bench, Spread
 from unspool.bench.summary import summarise
 from unspool.proof.result import Proof
-from unspool.report import html
+from unspool.report import page as html
 from unspool.report.words import number, quartiles, share
 
 BENCH = results.bench()

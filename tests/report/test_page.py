@@ -11,7 +11,7 @@ import pytest
 from tests.report import results
 from tests.report.page import Page, svgs
 from unspool.errors import UnspoolError
-from unspool.report import html
+from unspool.report import page as html
 
 BENCH = results.bench()
 PROOF = results.proof()

@@ -14,18 +14,19 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-from unspool.api import Model
+from unspool.backends.torch.model import TransformersModel
 from unspool.backends.toy import ToyModel, ToySession
-from unspool.backends.transformers import TransformersModel
 from unspool.cli import train as command
-from unspool.drafters.specdec_pp import SpecDecPP, SpecDecPPOptions
-from unspool.drafters.specdec_pp_head import FILE_NAME, AcceptanceHead
+from unspool.decoding.model import Model
 from unspool.engine.contracts import Ability, LanguageModel, Scores
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
-from unspool.training import acceptance_data, acceptance_head
-from unspool.training.acceptance_data import DataOptions, Examples, examples, generate
-from unspool.training.acceptance_head import TrainingOptions, auc, fit, loss, measures, train
+from unspool.methods.drafters.specdec_pp import SpecDecPP, SpecDecPPOptions
+from unspool.methods.drafters.specdec_pp import data as acceptance_data
+from unspool.methods.drafters.specdec_pp import train as acceptance_head
+from unspool.methods.drafters.specdec_pp.data import DataOptions, Examples, examples, generate
+from unspool.methods.drafters.specdec_pp.head import FILE_NAME, AcceptanceHead
+from unspool.methods.drafters.specdec_pp.train import TrainingOptions, auc, fit, loss, measures, train
 
 TARGET = ToyModel.random(vocab_size=6, order=2, seed=11)
 PROMPTS = ["0120120", "5", "2424", "1135", "33", "012"]
@@ -281,10 +282,10 @@ def test_a_trained_head_ends_drafts_and_changes_no_text(tmp_path: Path) -> None:
     assert AcceptanceHead.load(tmp_path).about == head.about
     assert model.assistant is not None
     drafter = SpecDecPP(SpecDecPPOptions(str(tmp_path)), model.assistant.language_model, 10)
-    from unspool.acceptance import Follow
-    from unspool.engine.loop import Request, decode
+    from unspool.engine.autoregressive import Request, decode
     from unspool.engine.options import GenerationOptions
     from unspool.engine.trace import StepEvent
+    from unspool.methods.acceptance import Follow
 
     events = decode(model.language_model, [Request([0, 1], drafter, Follow(), GenerationOptions(max_new_tokens=30))])
     text = [token for event in events if isinstance(event, StepEvent) for token in event.emitted]

@@ -12,17 +12,17 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from unspool.backends import diffusion_models
-from unspool.backends.diffusion_checkpoints import CANVAS
-from unspool.backends.tokenizer import Tokenizer
+from unspool.backends import diffusion as diffusion_models
+from unspool.backends.torch.checkpoints import CANVAS
 from unspool.cli import app
-from unspool.diffusion.long_tasks import LONG
-from unspool.diffusion.short_tasks import SHORT
-from unspool.diffusion.tasks import END, MASK, PAD, TaskSet
 from unspool.errors import UnspoolError
-from unspool.training import canvas_model
-from unspool.training.canvas_directory import CURVE, tokenizer
-from unspool.training.canvas_model import CanvasTrainingOptions, batch, loss, network, train
+from unspool.models.tokenizer import Tokenizer
+from unspool.recipes.tiny_diffusion import train as canvas_model
+from unspool.recipes.tiny_diffusion.directory import CURVE, tokenizer
+from unspool.recipes.tiny_diffusion.long_tasks import LONG
+from unspool.recipes.tiny_diffusion.short_tasks import SHORT
+from unspool.recipes.tiny_diffusion.tasks import END, MASK, PAD, TaskSet
+from unspool.recipes.tiny_diffusion.train import CanvasTrainingOptions, batch, loss, network, train
 
 TINY = CanvasTrainingOptions(
     hidden_size=16,

@@ -15,18 +15,26 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from tests.diffusion.mocks import MockModel
-from unspool.backends.diffusion_checkpoints import CANVAS
-from unspool.canvas_api import load_diffusion
+from tests.methods.diffusion.mocks import MockModel
+from unspool.backends.torch.checkpoints import CANVAS
 from unspool.cli import app
-from unspool.diffusion.short_tasks import SHORT
-from unspool.diffusion.tasks import END, LETTERS, MASK, Example, Task, TaskSet, letters
+from unspool.decoding.canvas import load_diffusion
 from unspool.errors import UnspoolError
-from unspool.training import canvas_model, certainty_targets
-from unspool.training.canvas_directory import CURVE
-from unspool.training.canvas_model import TASK_SETS, CanvasTrainingOptions
-from unspool.training.canvas_model import train as train_model
-from unspool.training.certainty_forcing import CertaintyOptions, losses, mask_plan, order, step_loss, train
+from unspool.methods.diffusion.entropy_threshold import data as certainty_targets
+from unspool.methods.diffusion.entropy_threshold.train import (
+    CertaintyOptions,
+    losses,
+    mask_plan,
+    order,
+    step_loss,
+    train,
+)
+from unspool.recipes.tiny_diffusion import train as canvas_model
+from unspool.recipes.tiny_diffusion.directory import CURVE
+from unspool.recipes.tiny_diffusion.short_tasks import SHORT
+from unspool.recipes.tiny_diffusion.tasks import END, LETTERS, MASK, Example, Task, TaskSet, letters
+from unspool.recipes.tiny_diffusion.train import TASK_SETS, CanvasTrainingOptions
+from unspool.recipes.tiny_diffusion.train import train as train_model
 
 PLAIN = TaskSet(
     tasks=(

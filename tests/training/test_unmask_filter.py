@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from unspool.canvas_api import DiffusionModel, load_diffusion
 from unspool.cli import app
-from unspool.diffusion.learn2pd import UnmaskFilter
-from unspool.diffusion.short_tasks import SHORT
+from unspool.decoding.canvas import DiffusionModel, load_diffusion
 from unspool.engine.trace import CanvasEvent
 from unspool.errors import UnspoolError
-from unspool.training.canvas_model import CanvasTrainingOptions
-from unspool.training.canvas_model import train as train_model
-from unspool.training.unmask_filter import Examples, FilterOptions, replay, train
+from unspool.methods.diffusion.learn2pd import UnmaskFilter
+from unspool.methods.diffusion.learn2pd.train import Examples, FilterOptions, replay, train
+from unspool.recipes.tiny_diffusion.short_tasks import SHORT
+from unspool.recipes.tiny_diffusion.train import CanvasTrainingOptions
+from unspool.recipes.tiny_diffusion.train import train as train_model
 
 
 def quiet(what: str, done: int, of: int) -> None: ...

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import store
-from unspool.backends.resolve import ModelSource
 from unspool.errors import UnspoolError
-from unspool.files import reason
+from unspool.models.resolve import ModelSource
+from unspool.storage import cache as store
+from unspool.storage.text_files import reason
 
 MANIFEST = "manifest.json"
 

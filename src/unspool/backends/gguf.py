@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from unspool.backends import ends, losses
-from unspool.backends.gguf_header import GgufHeader
+from unspool.backends import losses
 from unspool.errors import UnsupportedError
+from unspool.models import ends
+from unspool.models.gguf_header import GgufHeader
 
 # Settings that transformers' mapping leaves out for some architectures, and their names in its configurations.
 _NAMES = {

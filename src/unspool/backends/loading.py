@@ -14,11 +14,12 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import ends, prepare
-from unspool.backends.resolve import ModelSource
+from unspool.backends import prepare
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.typed import arguments_of
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.models import ends
+from unspool.models.resolve import ModelSource
 
 Report = Callable[[str], None]
 
@@ -80,7 +81,7 @@ def backends() -> Mapping[str, Callable[..., Loaded]]:
 
 
 def _openvino(source: ModelSource, report: Report, weights: str = "int8", threads: int | None = None) -> Loaded:
-    from unspool.backends.openvino import OpenVINOModel
+    from unspool.backends.openvino.model import OpenVINOModel
 
     directory = prepare.converted(source, weights, report)
     model = OpenVINOModel(directory, threads)
@@ -88,7 +89,7 @@ def _openvino(source: ModelSource, report: Report, weights: str = "int8", thread
 
 
 def _transformers(source: ModelSource, report: Report, device: str = "cpu", dtype: str = "float32") -> Loaded:
-    from unspool.backends.transformers import TransformersModel
+    from unspool.backends.torch.model import TransformersModel
 
     target = prepare.torch_device(device)
     report("loading the weights into torch")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from unspool.backends.store import format_bytes
 from unspool.errors import UnspoolError
+from unspool.storage.cache import format_bytes
 
 _CGROUP = Path("/sys/fs/cgroup")
 

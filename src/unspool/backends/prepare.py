@@ -13,12 +13,14 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import conversions, ends, gguf, gguf_header, losses, memory, store, tokenizer_files
-from unspool.backends.openvino_convert import FORMAT_VERSION, WEIGHTS, Weights
-from unspool.backends.resolve import ModelSource
-from unspool.backends.tokenizer import Tokenizer
+from unspool.backends import conversions, gguf, losses, memory
+from unspool.backends.openvino.convert import FORMAT_VERSION, WEIGHTS, Weights
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
-from unspool.files import read_json, reason
+from unspool.models import ends, gguf_header, tokenizer_files
+from unspool.models.resolve import ModelSource
+from unspool.models.tokenizer import Tokenizer
+from unspool.storage import cache as store
+from unspool.storage.text_files import read_json, reason
 
 Report = Callable[[str], None]
 
@@ -54,7 +56,7 @@ def converted(source: ModelSource, weights: str, report: Report) -> Path:
 
 
 def _convert(source: ModelSource, directory: Path, weights: Weights, report: Report) -> None:
-    from unspool.backends.openvino_convert import convert
+    from unspool.backends.openvino.convert import convert
 
     report("reading the weights")
     model = load_torch(source)

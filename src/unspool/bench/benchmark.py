@@ -10,23 +10,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unspool.about import about, versions
-from unspool.backends import store
-from unspool.bench import quality, suites, verdicts
+from unspool import suites
+from unspool.bench import verdicts
+from unspool.bench.about import about, versions
 from unspool.bench.contestants import PEERS, PLAIN, Contestant, contestants
 from unspool.bench.engines import Settings
 from unspool.bench.partial import Partial
 from unspool.bench.process import ContestantError, Worker
 from unspool.bench.result import Bench
 from unspool.bench.runner import WARM_UP, Plan, Progress, measure
-from unspool.cpu import usable_cores
+from unspool.engine.cpu import usable_cores
 from unspool.engine.options import GenerationOptions
 from unspool.errors import UnspoolError
-from unspool.files import check_file
+from unspool.storage import cache as store
+from unspool.storage.text_files import check_file
+from unspool.suites import quality
 
 if TYPE_CHECKING:
-    from unspool.backends.resolve import ModelSource
-    from unspool.backends.tokenizer import Tokenizer
+    from unspool.models.resolve import ModelSource
+    from unspool.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,11 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
     Raises:
         UnspoolError: for options that cannot be served, before any measuring; or if a method of unspool fails.
     """
-    from unspool.api import split_weights
     from unspool.backends import prepare
-    from unspool.backends.catalogue import default_model
-    from unspool.backends.resolve import resolve
-    from unspool.bench.genai_export import directory
+    from unspool.bench.peers.genai_export import directory
+    from unspool.decoding.model import split_weights
+    from unspool.models.catalogue import default_model
+    from unspool.models.resolve import resolve
 
     chosen = contestants(options.methods, options.peers, options.weights, options.assistant_model)
     left_out = {contestant.name: contestant.missing for contestant in chosen if contestant.missing is not None}

@@ -92,7 +92,7 @@ def contestants(
         UnspoolError: for a number of tokens where there is no prompt lookup.
         UnsupportedError: for a method that needs a draft model where there is none.
     """
-    from unspool.backends.openvino_convert import WEIGHTS
+    from unspool.backends.openvino.convert import WEIGHTS
     from unspool.methods import check_assisted, find
 
     chosen: dict[str, Contestant] = {}

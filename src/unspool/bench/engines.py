@@ -117,7 +117,7 @@ class Unspool:
 
     def decode(self, task: Task) -> Decoded:
         from unspool import methods
-        from unspool.engine.loop import Request, decode
+        from unspool.engine.autoregressive import Request, decode
         from unspool.engine.options import GenerationOptions
         from unspool.engine.statistics import summarise
         from unspool.engine.trace import StepEvent
@@ -132,7 +132,7 @@ class Unspool:
         request = Request(
             tokens=task.ids,
             drafter=drafter,
-            rule=methods.acceptance(None, options.greedy, around),
+            rule=methods.acceptance_rule(None, options.greedy, around),
             options=options,
             eos=frozenset(task.eos),
             method=getattr(drafter, "name", self.method),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unspool.bench.result import Run
-from unspool.journal import Journal
+from unspool.storage.journal import Journal
 
 
 class Partial:

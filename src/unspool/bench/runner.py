@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
-from unspool.bench import quality, suites
+from unspool import suites
 from unspool.bench.contestants import Contestant
 from unspool.bench.engines import Decoded, Task
 from unspool.bench.process import ContestantError
 from unspool.bench.result import Run
 from unspool.errors import UnspoolError
-from unspool.prompts import Prompt
+from unspool.suites import quality
+from unspool.suites.prompts import Prompt
 
 WARM_UP = "Explain in a few sentences how a rainbow forms."
 _WARM_UP_TOKENS = 32

@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from unspool.backends import store
 from unspool.bench.result import Bench, Run
+from unspool.storage import cache as store
 
 
 def write(bench: Bench, directory: Path, categories: Mapping[str, str]) -> list[Path]:

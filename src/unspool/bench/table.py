@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unspool.backends.store import format_bytes
 from unspool.bench.result import Bench, Summary
 from unspool.bench.summary import ALL, METHOD, ratio_table, summarise
+from unspool.storage.cache import format_bytes
 
 _NONE = "-"
 

@@ -17,7 +17,6 @@ from unspool.cli import (
     calibrate,
     datastore,
     extract,
-    frontier,
     generate,
     methods,
     models,
@@ -27,8 +26,9 @@ from unspool.cli import (
     train,
     view,
 )
+from unspool.cli import tradeoff as frontier
 from unspool.cli.command import App
-from unspool.cpu import usable_cores
+from unspool.engine.cpu import usable_cores
 from unspool.errors import UnspoolError
 
 _UsageError: Any = typer.BadParameter.__base__

@@ -66,11 +66,12 @@ def bench(
     """
     from rich.console import Console
 
-    from unspool.about import command_line
-    from unspool.bench import spec_bench, suites, table
+    from unspool import suites
+    from unspool.bench import spec_bench, table
+    from unspool.bench.about import command_line
     from unspool.bench.benchmark import Options, benchmark
     from unspool.bench.progress import Screen
-    from unspool.files import check_directory, check_file
+    from unspool.storage.text_files import check_directory, check_file
 
     options = Options(
         model=model,
@@ -101,7 +102,7 @@ def bench(
     if answers is not None:
         spec_bench.write(result, answers, suites.load(suite).categories)
     if html_file is not None:
-        from unspool.report import html
+        from unspool.report import page as html
 
         html.write([result], html_file)
     table.show(result, Console())

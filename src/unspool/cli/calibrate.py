@@ -31,7 +31,7 @@ def calibrate(
     `auto` measures on first use and whenever machine, threads, weights or versions change; run this to measure anew,
     for example because the machine was busy then.
     """
-    from unspool.backends import store
+    from unspool.storage import cache as store
 
     store.make_directory(store.calibration_dir())  # a cache that cannot be written is told before the work
     with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unspool.errors import UnspoolError
-from unspool.files import decoded, read_text
+from unspool.storage.text_files import decoded, read_text
 
 if TYPE_CHECKING:
-    from unspool.api import Model
+    from unspool.decoding.model import Model
 
 
 ModelOption = Annotated[
@@ -71,7 +71,7 @@ def loaded(
     model: str | None, backend: str, assistant_model: str | None = None, **options: str | int | None
 ) -> Iterator[Model]:
     """Load a model with a spinner on stderr that tells what happens and for how long; options of None are left out."""
-    from unspool.api import load
+    from unspool.decoding.model import load
 
     given = {name: value for name, value in options.items() if value is not None}
     with Status() as status:

@@ -21,7 +21,7 @@ from unspool.errors import UnspoolError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from unspool.backends.tokenizer import Tokenizer
+    from unspool.models.tokenizer import Tokenizer
 
 app = App(help="Make a corpus that `rasd` and `aded` draft from, or look at one.", no_args_is_help=True)
 
@@ -46,8 +46,8 @@ def build(
 
       unspool datastore build -m qwen2.5-coder-0.5b -o answers runs/*.jsonl
     """
-    from unspool.drafters.datastore import Datastore, vocabulary_fingerprint
-    from unspool.drafters.datastore_files import check_new
+    from unspool.methods.drafters.rasd.datastore import Datastore, vocabulary_fingerprint
+    from unspool.methods.drafters.rasd.datastore_files import check_new
 
     check_new(output)
     files = list(_files(paths))
@@ -74,8 +74,8 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
     """Say what a datastore holds and which model it is for."""
-    from unspool.backends import store
-    from unspool.drafters.datastore import Datastore
+    from unspool.methods.drafters.rasd.datastore import Datastore
+    from unspool.storage import cache as store
 
     opened = Datastore.open(path)
     size = store.size_on_disk(path)
@@ -180,7 +180,7 @@ class _Reader:
 def _written(path: Path, text: str) -> tuple[str, list[int]] | None:
     """Model and ids of a file that ``unspool generate`` wrote; None if it is another text."""
     if path.suffix == ".jsonl" and text.startswith('{"kind":"header"'):
-        from unspool import trace_file
+        from unspool.trace import file as trace_file
 
         trace = trace_file.read(path)
         steps = [event for event in trace.events if event["kind"] == "step"]
@@ -218,9 +218,9 @@ def _told(progress: Progress, task: TaskID, done: float) -> None:
 
 
 def _tokenizer(model: str | None) -> tuple[str, Tokenizer]:
-    from unspool.backends.catalogue import default_model
     from unspool.backends.prepare import read_tokenizer, tokenizer_directory
-    from unspool.backends.resolve import resolve
+    from unspool.models.catalogue import default_model
+    from unspool.models.resolve import resolve
 
     source = resolve(model or default_model())
     return source.name, read_tokenizer(source, tokenizer_directory(source))

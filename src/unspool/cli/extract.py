@@ -20,7 +20,7 @@ from unspool.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from unspool.spans.api import Extraction
+    from unspool.decoding.extract import Extraction
 
 
 def extract(
@@ -51,8 +51,8 @@ def extract(
 
       unspool extract -q "What does it return?" --json < docstring.txt | jq .spans
     """
-    from unspool.spans import api
-    from unspool.spans.span import ExtractOptions
+    from unspool.decoding import extract as api
+    from unspool.methods.search.extract.span import ExtractOptions
 
     # Mistakes are told before a model is loaded or downloaded.
     ExtractOptions(top_k=top_k, max_span_tokens=max_span_tokens)

@@ -23,11 +23,11 @@ from unspool.cli.common import (
     read_prompt,
 )
 from unspool.errors import UnspoolError, UnsupportedError
-from unspool.files import check_file, parse_json, read_text
+from unspool.storage.text_files import check_file, parse_json, read_text
 
 if TYPE_CHECKING:
-    from unspool.api import Model
-    from unspool.results import Result
+    from unspool.decoding.model import Model
+    from unspool.decoding.results import Result
 
 _LENGTH = 256
 
@@ -168,7 +168,7 @@ def generate(
 
       unspool generate -m tiny-diffusion --canvas '["d,", 3, "e", 10]' "<sort> f d b e"
     """
-    from unspool.backends.diffusion_models import is_diffusion
+    from unspool.backends.diffusion import is_diffusion
     from unspool.engine.options import GenerationOptions
 
     text = read_prompt(prompt, file)
@@ -227,7 +227,7 @@ def generate(
     constrained = _constraint(json_schema, regex, grammar, choices)
     options |= constrained
     if monitor is not None:
-        from unspool.constraints.monitor import MonitorOptions
+        from unspool.methods.constraints.monitor import MonitorOptions
 
         if constrained:
             raise UnsupportedError(f"--monitor and {next(iter(constrained))} cannot be combined; leave one of them out")
@@ -281,10 +281,10 @@ def _fill(
     view: bool,
     read: tuple[Path | None, ...],
 ) -> None:
-    from unspool.canvas_api import METHOD, check_canvas
     from unspool.cli.generate_canvas import fill
-    from unspool.constraints.cfg import Grammar
+    from unspool.decoding.canvas import METHOD, check_canvas
     from unspool.engine.canvas_request import CanvasOptions
+    from unspool.methods.constraints.cfg_canvas.cfg import Grammar
 
     # Mistakes are told before a model is loaded.
     check_canvas(options.get("canvas"), options["max_new_tokens"])
@@ -313,7 +313,7 @@ def _constraint(
     json_schema: Path | None, regex: str | None, grammar: Path | None, choices: list[str] | None
 ) -> dict[str, Any]:
     """The options of ``generate`` that these flags stand for."""
-    from unspool.constraints.grammar import GrammarOptions, check
+    from unspool.methods.constraints.grammar import GrammarOptions, check
 
     given = {
         "json_schema": None if json_schema is None else read_text(json_schema),
@@ -330,7 +330,7 @@ def _constraint(
 def _check_trace(trace: Path | None, view: bool, *read: Path | None) -> None:
     """Refuse a trace that cannot be written, or would replace a file that is read, before any work."""
     if trace is not None:
-        from unspool.viewer.page import page_path
+        from unspool.trace.viewer.page import page_path
 
         for path in [trace, page_path(trace)] if view else [trace]:
             check_file(path, *read)
@@ -353,7 +353,7 @@ def _recorded(decoder: Model, text: str, chat: bool | None, path: Path | None) -
     if path is None:
         yield {}
         return
-    from unspool.trace_file import TraceWriter, make_header
+    from unspool.trace.file import TraceWriter, make_header
 
     ids, tokenizer = decoder.encode(text, chat), decoder.tokenizer
     header = make_header(decoder.name, ids, tokenizer, decoder.language_model.vocab_size)

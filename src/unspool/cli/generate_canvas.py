@@ -13,7 +13,7 @@ from unspool.cli.common import Status, print_json
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from unspool.canvas_api import CanvasResult, DiffusionModel
+    from unspool.decoding.canvas import CanvasResult, DiffusionModel
     from unspool.engine.trace import CanvasEvent, Event
 
 _MASK = "░"
@@ -41,8 +41,8 @@ def fill(
     Raises:
         UnspoolError: for a backend or an option of it that does not exist.
     """
-    from unspool.canvas_api import BACKEND, load_diffusion
-    from unspool.diffusion.compose import chosen
+    from unspool.decoding.canvas import BACKEND, load_diffusion
+    from unspool.methods._compose import chosen
 
     chosen(options["method"])
     given = {"device": device, "weights": weights, "threads": threads}
@@ -52,7 +52,7 @@ def fill(
     told: list[Callable[[Event], None]] = []
     with ExitStack() as stack:
         if trace is not None:
-            from unspool.trace_file import TraceWriter, make_header
+            from unspool.trace.file import TraceWriter, make_header
 
             header = make_header(decoder.name, decoder.encode(prompt), decoder.tokenizer, decoder.denoiser.vocab_size)
             told.append(stack.enter_context(TraceWriter(trace, header, decoder.tokenizer)).add)

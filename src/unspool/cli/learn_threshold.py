@@ -50,9 +50,9 @@ def adadec_threshold(
 
       unspool train adadec-threshold -m qwen2.5-coder-0.5b -o thresholds.json
     """
-    from unspool.files import check_file
-    from unspool.search.adadec_threshold import key_of, learn, measure, read, save
-    from unspool.search.python_functions import problems
+    from unspool.methods.search.adadec.data import problems
+    from unspool.methods.search.adadec.train import key_of, learn, measure, read, save
+    from unspool.storage.text_files import check_file
 
     check_file(output, *(files or ()))
     if output.exists():

@@ -9,11 +9,14 @@ from typing import Annotated
 
 import typer
 
-from unspool.backends import catalogue, conversions, diffusion_models, download, store, tokenizer_files
-from unspool.backends.catalogue import CatalogueModel
+from unspool.backends import conversions
+from unspool.backends import diffusion as diffusion_models
 from unspool.backends.conversions import Conversion
-from unspool.backends.openvino_convert import FORMAT_VERSION
+from unspool.backends.openvino.convert import FORMAT_VERSION
 from unspool.errors import UnknownNameError, UnspoolError
+from unspool.models import catalogue, download, tokenizer_files
+from unspool.models.catalogue import CatalogueModel
+from unspool.storage import cache as store
 
 _TOKENIZER = f"tokenizer-v{tokenizer_files.FORMAT_VERSION}"
 

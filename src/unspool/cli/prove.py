@@ -84,16 +84,16 @@ def prove(
 
       unspool prove --temperature 0.8 --html proof.html
     """
-    from unspool import journal
-    from unspool.about import command_line
+    from unspool.bench.about import command_line
     from unspool.engine.options import GenerationOptions
     from unspool.errors import UnsupportedError
-    from unspool.files import check_file
-    from unspool.prompts import read_prompts
     from unspool.proof.plan import choose
     from unspool.proof.prompts import PROMPTS
     from unspool.proof.prove import TEMPERATURES
     from unspool.proof.prove import prove as run
+    from unspool.storage import journal
+    from unspool.storage.text_files import check_file
+    from unspool.suites.prompts import read_prompts
 
     # Mistakes are told before a model is loaded or downloaded.
     temperatures = temperature or list(TEMPERATURES)
@@ -132,7 +132,7 @@ def prove(
                 progress=progress,
             )
     if html is not None:
-        from unspool.report.html import write
+        from unspool.report.page import write
 
         write([proof], html)
     if as_json:

@@ -24,13 +24,13 @@ def report(
 
       unspool report proof.json first.json second.json --html report.html
     """
-    from unspool.files import check_file
     from unspool.report.read import read
+    from unspool.storage.text_files import check_file
 
     # Mistakes are told before matplotlib is loaded.
     check_file(html, *results)
     read_results = [read(path) for path in results]
-    from unspool.report.html import write
+    from unspool.report.page import write
 
     write(read_results, html)
     typer.echo(f"wrote {html}", err=True)

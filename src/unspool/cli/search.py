@@ -76,8 +76,8 @@ def search(
     """
     from unspool import methods
     from unspool.engine.options import GenerationOptions
-    from unspool.search import adadec_threshold
-    from unspool.search.tests_reward import PublicTests
+    from unspool.methods.search.adadec import train as adadec_threshold
+    from unspool.methods.search.plan.reward import PublicTests
 
     text = read_prompt(prompt, file)
     given: dict[str, Any] = {"threshold": threshold, "threshold_file": threshold_file}

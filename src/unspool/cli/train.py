@@ -24,7 +24,7 @@ from unspool.cli.common import (
 from unspool.cli.learn_threshold import adadec_threshold
 from unspool.cli.train_certainty import certainty
 from unspool.errors import UnspoolError, UnsupportedError
-from unspool.files import check_directory, check_file
+from unspool.storage.text_files import check_directory, check_file
 
 app = App(help="Train what some methods need, for your own models.", no_args_is_help=True)
 
@@ -73,9 +73,9 @@ def acceptance_head(
       unspool train acceptance-head -m qwen2.5-coder-1.5b --assistant-model qwen2.5-coder-0.5b --prompts prompts.jsonl
       -o head
     """
-    from unspool.prompts import read_prompts
-    from unspool.training.acceptance_data import DataOptions
-    from unspool.training.acceptance_head import TrainingOptions, train
+    from unspool.methods.drafters.specdec_pp.data import DataOptions
+    from unspool.methods.drafters.specdec_pp.train import TrainingOptions, train
+    from unspool.suites.prompts import read_prompts
 
     # Mistakes are told before a model is loaded or downloaded.
     if assistant_model is None:
@@ -145,8 +145,8 @@ def diffusion(
 
       unspool train diffusion -o tiny-diffusion
     """
-    from unspool.training import canvas_card
-    from unspool.training.canvas_model import QUESTIONS, CanvasTrainingOptions, evaluate, train
+    from unspool.recipes.tiny_diffusion import card as canvas_card
+    from unspool.recipes.tiny_diffusion.train import QUESTIONS, CanvasTrainingOptions, evaluate, train
 
     options = CanvasTrainingOptions(
         task_set=task_set,
@@ -213,11 +213,11 @@ def unmask_filter(
     """
     import numpy as np
 
-    from unspool.backends.diffusion_models import find, task_set
-    from unspool.canvas_api import load_diffusion
-    from unspool.diffusion.learn2pd import FILE
-    from unspool.training.canvas_model import TASK_SETS
-    from unspool.training.unmask_filter import FilterOptions, replay, train
+    from unspool.backends.diffusion import find, task_set
+    from unspool.decoding.canvas import load_diffusion
+    from unspool.methods.diffusion.learn2pd import FILE
+    from unspool.methods.diffusion.learn2pd.train import FilterOptions, replay, train
+    from unspool.recipes.tiny_diffusion.train import TASK_SETS
 
     options = FilterOptions(block_length=block_length, max_steps=max_steps, seed=seed)
     directory = find(model)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unspool.cli.common import MOST_THREADS, bars, print_json
-from unspool.files import check_directory
+from unspool.storage.text_files import check_directory
 
 
 def certainty(
@@ -37,11 +37,11 @@ def certainty(
 
       unspool train certainty -m tiny-diffusion -o tiny-parallel
     """
-    from unspool.backends.diffusion_models import find, task_set
-    from unspool.canvas_api import load_diffusion
-    from unspool.diffusion.frontier import Setting, measure
-    from unspool.training.canvas_model import QUESTIONS, TASK_SETS
-    from unspool.training.certainty_forcing import CertaintyOptions, train
+    from unspool.backends.diffusion import find, task_set
+    from unspool.bench.tradeoff import Setting, measure
+    from unspool.decoding.canvas import load_diffusion
+    from unspool.methods.diffusion.entropy_threshold.train import CertaintyOptions, train
+    from unspool.recipes.tiny_diffusion.train import QUESTIONS, TASK_SETS
 
     options = CertaintyOptions(beta, block_length, questions, max_steps, batch_size, learning_rate, seed)
     source = find(model)

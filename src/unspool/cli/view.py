@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from unspool.files import check_file
+from unspool.storage.text_files import check_file
 
 
 def view(
@@ -39,8 +39,8 @@ def write_page(traces: Sequence[Path], path: Path | None = None, open_it: bool =
     Returns:
         The file of the page.
     """
-    from unspool import trace_file
-    from unspool.viewer import page
+    from unspool.trace import file as trace_file
+    from unspool.trace.viewer import page
 
     path = path or page.page_path(traces[0])
     check_file(path, *traces)

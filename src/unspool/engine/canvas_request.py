@@ -6,14 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from unspool.engine.canvas import (
-    BlockSchedule,
-    CanvasConstraint,
-    Denoiser,
-    ScoreTransform,
-    StopRule,
-    UnmaskPolicy,
-)
+from unspool.engine.canvas import BlockSchedule, CanvasConstraint, Denoiser, ScoreTransform, StopRule, UnmaskPolicy
 from unspool.engine.noise import SEEDS
 from unspool.engine.typed import settle
 from unspool.errors import UnspoolError

@@ -1,263 +1,164 @@
-"""The search loop's common part: a frontier of branches of one text, read in as few passes as possible.
-
-A method names branches by their output tokens and asks what the model says after each of them; which session holds
-what, and whether branches share a pass as one tree or as a session each, is settled here. So a method keeps no caches
-and can come back to any branch at any time: the nearest session is rewound, and what it lacks is scored again.
-"""
+"""What a search is asked, what it tells meanwhile, and what it gives."""
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 
-from unspool.engine.contracts import LanguageModel, Logits, Session
-from unspool.engine.loop import PREFILL_BLOCK, extend
-from unspool.engine.search_request import Branch, Distribution, OnEvent, Output, PassEvent
-from unspool.engine.tree import TokenTree, TreeBuilder
-from unspool.engine.turns import turn
-from unspool.errors import UnspoolError
+from unspool.engine import numeric
+from unspool.engine.contracts import LanguageModel, Logits
+from unspool.engine.trace import FinishReason
 
-MAX_TREE_NODES = 16
-"""Branches ride in one padded pass as long as their tree is no larger; beyond that a session each is cheaper."""
+Output = tuple[int, ...]
+"""A branch: the tokens behind the prompt."""
 
 
-class BudgetSpentError(Exception):
-    """The next pass would evaluate more tokens than the search may; not an error of the user."""
+@dataclass(frozen=True)
+class SearchEvent:
+    """What happened in a search; methods add their own."""
 
 
-@dataclass(eq=False)
-class _Holder:
-    """A session and the tokens in its cache, prompt included."""
-
-    session: Session
-    tokens: list[int]
-
-    def rewind(self, length: int) -> None:
-        if length < len(self.tokens):
-            self.session.rewind(length)
-            del self.tokens[length:]
-
-
-class Frontier:
-    """Reads branches behind one prompt. Close it when the search is over.
-
-    Args:
-        model: the language model.
-        prompt: at least one id.
-        sessions: most sessions to keep; each one costs a cache of the text. Reading more branches at once makes more.
-        remembered: how many of the newest distributions stay known, so that reading them again costs nothing.
-        budget: most tokens to evaluate; a pass that would exceed it raises ``BudgetSpentError``. None: no limit.
-        on_event: told of each pass.
+@dataclass(frozen=True)
+class PassEvent(SearchEvent):
+    """Branches were read.
 
     Attributes:
-        evaluated: tokens evaluated so far; the prompt, all but its last token, is not counted.
-        passes: calls of the model so far. Branches that share a call count once, however the backend serves them.
-        recalled: distributions that were known.
+        branches: how many.
+        nodes: tokens that the model evaluated for them.
+        evaluated: tokens evaluated since the prompt was in the cache, these included.
+        ms: milliseconds in the model.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        prompt: Sequence[int],
-        *,
-        sessions: int = 1,
-        remembered: int = 0,
-        budget: int | None = None,
-        on_event: OnEvent = lambda event: None,
-    ) -> None:
-        self.evaluated = self.passes = self.recalled = 0
-        self._model = model
-        self._prompt = tuple(prompt)
-        self._sessions = sessions
-        self._remembered = remembered
-        self._known: OrderedDict[Output, Distribution] = OrderedDict()
-        self._budget = budget
-        self._on_event = on_event
-        # Least recently used first.
-        self._pool = [_Holder(model.open(), [])]
-        with turn(model):
-            self._fill(self._pool[0], self._prompt[:-1])
-
-    def close(self) -> None:
-        """Give the memory back."""
-        for holder in self._pool:
-            holder.session.close()
-        self._pool = []
-
-    @property
-    def room(self) -> int:
-        """Most tokens that an output may have in the model's context."""
-        return self._model.max_length - len(self._prompt)
-
-    def read(self, outputs: Sequence[Output]) -> list[Distribution]:
-        """What the model says after each output. All that is not known is scored together.
-
-        Raises:
-            BudgetSpentError: if that would exceed the budget; nothing has been scored then.
-            UnspoolError: if the logits are not numbers.
-        """
-        missing = [output for output in dict.fromkeys(outputs) if output not in self._known]
-        self.recalled += len(outputs) - len(missing)
-        found = {output: self._known[output] for output in outputs if output in self._known}
-        if missing:
-            start, before = time.perf_counter(), self.evaluated
-            texts = [self._prompt + output for output in missing]
-            with turn(self._model):
-                for output, logits in zip(missing, self._score(texts), strict=True):
-                    if np.isnan(logits.max()):
-                        at = len(self._prompt) + len(output)
-                        raise UnspoolError(f"the logits at position {at} hold NaN; try other weights")
-                    found[output] = Distribution(logits)
-            ms = (time.perf_counter() - start) * 1000
-            self._on_event(PassEvent(len(missing), self.evaluated - before, self.evaluated, ms))
-        for output in outputs:
-            self._known[output] = found[output]
-            self._known.move_to_end(output)
-        while len(self._known) > self._remembered:
-            self._known.popitem(last=False)
-        return [found[output] for output in outputs]
-
-    def _score(self, texts: list[Output]) -> list[Logits]:
-        """[vocabulary] after each text; memory of the sessions, valid until the next pass."""
-        joint = self._as_tree(texts) if self._model.widths and len(texts) > 1 else None
-        return self._as_sessions(texts) if joint is None else joint
-
-    def _as_tree(self, texts: list[Output]) -> list[Logits] | None:
-        """All texts in one pass of one session; None where they do not fit into a small tree."""
-        shared = texts[0]
-        for text in texts[1:]:
-            shared = shared[: _common(shared, text)]
-        holder = max(self._pool, key=lambda holder: _common(holder.tokens, shared))
-        start = min(_common(holder.tokens, shared), len(shared) - 1)
-        builder = TreeBuilder(shared[start])
-        ends, levels = [], max(map(len, texts)) - start
-        for text in texts:
-            if len(text) - start > MAX_TREE_NODES:
-                return None
-            node = 0
-            for token in text[start + 1 :]:
-                node = builder.add(node, token, "branch")
-            ends.append(node)
-        if len(builder) > MAX_TREE_NODES:
-            return None
-        holder.rewind(start)
-        if levels > holder.session.room:
-            return None
-        self._spend(len(builder))
-        rows = sorted(set(ends))
-        logits = holder.session.score(builder.build(), rows).logits
-        by_node = {node: logits[i] for i, node in enumerate(rows)}
-        # Nodes of the shared part were added first, one below the other.
-        holder.session.commit(range(len(shared) - start))
-        holder.tokens += shared[start:]
-        self.passes += 1
-        return [by_node[node] for node in ends]
-
-    def _as_sessions(self, texts: list[Output]) -> list[Logits]:
-        """A session for each text, scored together."""
-        holders = self._holders(texts)
-        self._spend(sum(len(text) - len(holder.tokens) for text, holder in zip(texts, holders, strict=True)))
-        trees = []
-        for text, holder in zip(texts, holders, strict=True):
-            if len(text) - len(holder.tokens) > min(PREFILL_BLOCK, holder.session.room):
-                self.passes += self._fill(holder, text[:-1])
-            trees.append(TokenTree.chain(text[len(holder.tokens) :]))
-        last = [[len(tree) - 1] for tree in trees]
-        scores = self._model.score_many([holder.session for holder in holders], trees, last)
-        rows = [score.logits[0] for score in scores]
-        for text, holder, tree in zip(texts, holders, trees, strict=True):
-            holder.session.commit(range(len(tree)))
-            holder.tokens = list(text)
-        self.passes += 1
-        return rows
-
-    def _holders(self, texts: list[Output]) -> list[_Holder]:
-        """A holder for each text, none twice, that holds a proper prefix of it."""
-        given: dict[int, _Holder] = {}
-        spare = list(self._pool)
-        for i, text in enumerate(texts):
-            holder = self._nearest(text)
-            if holder in spare and len(holder.tokens) == _held(holder, text):
-                spare.remove(holder)
-                given[i] = holder
-        for i, text in enumerate(texts):
-            if i in given:
-                continue
-            nearest = self._nearest(text)
-            if len(self._pool) < max(self._sessions, len(texts)):
-                holder = _Holder(nearest.session.fork(), list(nearest.tokens))
-                self._pool.append(holder)
-            else:
-                holder = spare.pop(0)
-                if holder is not nearest:
-                    holder.session.close()
-                    holder.session, holder.tokens = nearest.session.fork(), list(nearest.tokens)
-            holder.rewind(_held(holder, text))
-            given[i] = holder
-        used = [given[i] for i in range(len(texts))]
-        self._pool = [holder for holder in self._pool if not any(holder is one for one in used)] + used
-        return used
-
-    def _nearest(self, text: Output) -> _Holder:
-        return max(self._pool, key=lambda holder: (_held(holder, text), -len(holder.tokens)))
-
-    def _spend(self, nodes: int) -> None:
-        if self._budget is not None and self.evaluated + nodes > self._budget:
-            raise BudgetSpentError
-        self.evaluated += nodes
-
-    def _fill(self, holder: _Holder, text: Sequence[int]) -> int:
-        """Bring a holder to a text; gives the number of passes."""
-        passes = extend(holder.session, text[len(holder.tokens) :])
-        holder.tokens = list(text)
-        return passes
+    branches: int
+    nodes: int
+    evaluated: int
+    ms: float
 
 
-def roll_out(
-    frontier: Frontier,
-    branches: Sequence[Branch],
-    steps: int,
-    ended: Callable[[Output], Any],
-    seen: Callable[[Output, Distribution], None] = lambda output, distribution: None,
-) -> None:
-    """Extend each branch greedily by at most ``steps`` tokens; those that are still open share each pass.
+OnEvent = Callable[[SearchEvent], None]
 
-    A branch for which ``ended`` is true stays as it is, its log-probability too.
 
-    Args:
-        seen: told what the model said after each branch that was read.
+@dataclass(frozen=True)
+class SearchRequest:
+    """One prompt to search behind.
+
+    Attributes:
+        model: the language model.
+        prompt: its ids, at least one.
+        max_new_tokens: most tokens of an output.
+        eos: ids that end an output; the ending id is part of it.
+        stopping: tells of an output whether it is over for another reason than end of text or length.
+        reward: of an output that is over, 0 to 1; only for methods that plan with it.
+        key: of the loaded model, weights included, under which figures that belong to it are saved.
+        on_event: told what happens, in the thread that searches.
     """
-    for _ in range(steps):
-        open_branches = [
-            branch for branch in branches if not ended(branch.output) and len(branch.output) < frontier.room
-        ]
-        if not open_branches:
-            return
-        for branch, distribution in zip(
-            open_branches, frontier.read([branch.output for branch in open_branches]), strict=True
-        ):
-            seen(branch.output, distribution)
-            branch.extend(distribution.best, distribution.logprob(distribution.best))
+
+    model: LanguageModel
+    prompt: Sequence[int]
+    max_new_tokens: int
+    eos: frozenset[int] = frozenset()
+    stopping: Callable[[Output], bool] = lambda output: False
+    reward: Callable[[Output], float] | None = None
+    key: str = ""
+    on_event: OnEvent = lambda event: None
+
+    def ended(self, output: Output) -> FinishReason | None:
+        """Why the model has nothing to add to an output, whatever its length; None while it has."""
+        if output and output[-1] in self.eos:
+            return "stop"
+        return "stopping_criteria" if self.stopping(output) else None
+
+    def finished(self, output: Output) -> FinishReason | None:
+        """Why an output is over: ``ended``, or as long as it may be."""
+        return self.ended(output) or ("length" if len(output) >= self.max_new_tokens else None)
 
 
-def _held(holder: _Holder, text: Output) -> int:
-    """How many tokens of ``text`` a holder has, its last one left out: that one is scored."""
-    return min(_common(holder.tokens, text), len(text) - 1)
+@dataclass(frozen=True)
+class Candidate:
+    """An output that a search found.
+
+    Attributes:
+        token_ids: the output.
+        logprob: its log-probability under the model, in nats.
+        score: what the method ranks by; higher is better.
+        finish_reason: as in ``Result``.
+    """
+
+    token_ids: Output
+    logprob: float
+    score: float
+    finish_reason: FinishReason
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the common prefix, by bisection: comparing slices is far faster than comparing tokens."""
-    low, high = 0, min(len(a), len(b))
-    a, b = tuple(a[:high]), tuple(b[:high])
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+@dataclass(frozen=True)
+class Found:
+    """What a search gives.
+
+    Attributes:
+        candidates: best first, at least one.
+        passes, evaluated: as counted by ``Frontier``.
+        counts: the method's own figures.
+    """
+
+    candidates: tuple[Candidate, ...]
+    passes: int
+    evaluated: int
+    counts: Mapping[str, float]
+
+
+class Distribution:
+    """What the model says after a branch: its whole vocabulary at temperature 1.
+
+    Attributes:
+        logits: [vocabulary], a copy.
+    """
+
+    def __init__(self, logits: Logits) -> None:
+        self.logits = logits.copy()
+
+    @cached_property
+    def _total(self) -> float:
+        return numeric.log_sum_exp(self.logits)
+
+    def logprob(self, token: int) -> float:
+        """Log-probability of a token in nats."""
+        return float(self.logits[token]) - self._total
+
+    @cached_property
+    def best(self) -> int:
+        """The token of greedy decoding: the argmax, lowest id first among equals."""
+        return int(np.argmax(self.logits))
+
+    def top(self, k: int) -> tuple[tuple[int, float], ...]:
+        """The ``k`` likeliest (id, log-probability), best first, lowest id first among equals; none at -inf."""
+        (ids,), (values,) = numeric.top_k(self.logits[None], k)
+        return tuple((int(i), float(v) - self._total) for i, v in zip(ids, values, strict=True) if v > -np.inf)
+
+    @cached_property
+    def entropy(self) -> float:
+        """Shannon entropy in nats, at least 0."""
+        shifted = self.logits - self.logits.max()
+        weights = np.exp(shifted)
+        shifted[weights == 0] = 0  # 0 · log 0 is 0
+        total = float(weights.sum(dtype=np.float64))
+        return max(0.0, float(np.log(total)) - float(np.multiply(weights, shifted).sum(dtype=np.float64)) / total)
+
+
+@dataclass
+class Branch:
+    """A branch that grows.
+
+    Attributes:
+        output: its tokens.
+        logprob: sum of the log-probabilities of those of its tokens that are scored.
+    """
+
+    output: Output
+    logprob: float = 0.0
+
+    def extend(self, token: int, logprob: float) -> None:
+        self.output = (*self.output, token)
+        self.logprob += logprob

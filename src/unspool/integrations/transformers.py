@@ -28,15 +28,16 @@ from transformers.generation import (
     RepetitionPenaltyLogitsProcessor,
 )
 
-from unspool import calibration, methods
-from unspool.backends.transformers import TransformersModel
+from unspool import methods
+from unspool.backends.torch.model import TransformersModel
+from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import LanguageModel, Logits, Memory
 from unspool.engine.cost import PassCosts
-from unspool.engine.loop import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, Event, FinishReason, StepEvent
 from unspool.errors import UnspoolError, UnsupportedError
-from unspool.shaping import adapt
+from unspool.methods.shaping.built_in import adapt
+from unspool.models import calibration
 
 _CACHES = {"cache", "past_key_values"}
 """What transformers calls its cache, since 5.24 and before."""
@@ -154,7 +155,7 @@ class TransformersMethod:
         # As in generate: torch's generator decides, unless the user gave a seed.
         seed = self._seed if self._seed is not None else 0 if greedy else int(torch.randint(2**63 - 1, ()).item())
         temperature = 0.0 if greedy else generation_config.temperature or 1.0
-        rule = methods.acceptance(self._acceptance, greedy, surroundings)
+        rule = methods.acceptance_rule(self._acceptance, greedy, surroundings)
         record = bool(generation_config.return_dict_in_generate) and bool(
             generation_config.output_scores or generation_config.output_logits
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from unspool.api import Model
+from unspool.decoding.model import Model
 from unspool.engine.contracts import LanguageModel
 from unspool.methods import Method
 from unspool.proof.identity import first_difference
@@ -45,7 +45,7 @@ def decode(method: Method, model: Model, prompt: Sequence[int], options: dict[st
 
 def edited(model: Model, prompt: str, max_new_tokens: int) -> tuple[Sequence[int], list[int], list[int]]:
     """A prompt without its middle word: its ids, what follows when it is encoded anew, and from a moved cache."""
-    from unspool.cache.api import edit
+    from unspool.decoding.edit import edit
 
     start, stop = middle(prompt)
     outputs: list[list[int]] = []

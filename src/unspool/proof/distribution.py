@@ -11,17 +11,17 @@ from math import erfc, exp, pi, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool import shaping
-from unspool.acceptance import Follow
+from unspool.conformance.enumeration import DRAWS, SHAPES, Walks, joint, total_variation, trees
+from unspool.conformance.pairs import KINDS, pair
+from unspool.engine.autoregressive import MAX_TREE_NODES
 from unspool.engine.contracts import AcceptanceRule, Context, Drafter, LanguageModel, Logits, Session
-from unspool.engine.loop import MAX_TREE_NODES
 from unspool.engine.noise import rule_generator
 from unspool.engine.options import GenerationOptions
 from unspool.engine.target import ShapedTarget
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnsupportedError
-from unspool.proof.enumeration import DRAWS, SHAPES, Walks, joint, total_variation, trees
-from unspool.proof.pairs import KINDS, pair
+from unspool.methods.acceptance import Follow
+from unspool.methods.shaping import built_in as shaping
 from unspool.proof.passes import prefilled, store
 
 TOLERANCE = 1e-12
@@ -53,7 +53,8 @@ def enumerate_rule(name: str, rule: AcceptanceRule, progress: Callable[[int, int
     """
     if not isinstance(rule, Walks):
         raise UnsupportedError(
-            f"{name} cannot be enumerated; give the rule a walk(target, chance), as in unspool.acceptance.lossless"
+            f"{name} cannot be enumerated; give the rule a walk(target, chance), as in "
+            "unspool.methods.acceptance.lossless"
         )
     worst, wrong = 0.0, 0
     combinations = [(kind, draws, shape) for kind in KINDS for draws in DRAWS.values() for shape in SHAPES.values()]

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 
 from unspool.engine.contracts import LanguageModel
 from unspool.proof.case import Case
-from unspool.proof.noise import FEW, NoiseMeter
 from unspool.proof.passes import Row, at_once, one_by_one, runner_up
 from unspool.proof.result import Difference
+from unspool.proof.rounding import FEW, NoiseMeter
 
 Runs = Mapping[str, Sequence[Sequence[int]]]
 

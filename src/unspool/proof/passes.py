@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool import shaping
 from unspool.engine import noise
+from unspool.engine.autoregressive import PREFILL_BLOCK
 from unspool.engine.contracts import LanguageModel, Logits, Session
-from unspool.engine.loop import PREFILL_BLOCK
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree
+from unspool.methods.shaping import built_in as shaping
 
 Row = NDArray[np.float64]
 Rows = Generator[Logits, None, None]

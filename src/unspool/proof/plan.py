@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from unspool import methods
-from unspool.backends.tokenizer import Tokenizer
 from unspool.errors import UnknownNameError, UnsupportedError
 from unspool.methods import Method, Surroundings
+from unspool.models.tokenizer import Tokenizer
 
 TASKS = ("grammar", "monitor", "extract", "edit")
 """Methods that a proof has tasks of their own for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unspool.prompts import Prompt
+from unspool.suites.prompts import Prompt
 
 _CODE = """\
 def mean(values):

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from unspool import methods
-from unspool.about import about
-from unspool.api import Model
+from unspool.bench.about import about
+from unspool.decoding.model import Model
+from unspool.decoding.results import Result
 from unspool.engine.contracts import LanguageModel, Memory
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
@@ -19,11 +20,10 @@ from unspool.methods import Method
 from unspool.proof import distance, distribution, session, validity
 from unspool.proof.case import Case
 from unspool.proof.identity import judge, rescore
-from unspool.proof.noise import FEW, NoiseMeter, points
 from unspool.proof.plan import Run, applies, choose, enumerable, run_of
 from unspool.proof.result import Difference, MethodProof, Proof
+from unspool.proof.rounding import FEW, NoiseMeter, points
 from unspool.proof.runs import Decoded, Runs
-from unspool.results import Result
 
 TEMPERATURES = (0.0, 0.8)
 MAX_NEW_TOKENS = 128
@@ -125,7 +125,7 @@ def _prove(
 
 
 def _enumerated(method: Method, model: LanguageModel, progress: Progress) -> MethodProof:
-    rule = methods.acceptance(method.name, False, methods.Surroundings(model))
+    rule = methods.acceptance_rule(method.name, False, methods.Surroundings(model))
     what = f"{method.name}, enumeration"
     worst, compared, faults = distribution.enumerate_rule(method.name, rule, partial(progress, what))
     details: dict[str, float | int | str] = {
@@ -203,7 +203,7 @@ class _Part:
             self._model.language_model,
             [[*case.prompt, *case.token_ids[: len(case.token_ids) // 2]] for case in cases],
             lambda: methods.drafter(run.drafter, surroundings),
-            methods.acceptance(run.acceptance, False, surroundings),
+            methods.acceptance_rule(run.acceptance, False, surroundings),
             self._temperature,
             self._seed,
             partial(self._progress, f"{method.name}, temperature {self._temperature:g}"),

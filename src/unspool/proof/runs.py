@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unspool.about import versions
-from unspool.api import Model
-from unspool.calibration import processor
-from unspool.journal import Journal
+from unspool.bench.about import versions
+from unspool.decoding.model import Model
+from unspool.models.calibration import processor
 from unspool.proof.plan import Run
+from unspool.storage.journal import Journal
 
 Decoded = tuple[list[int], list[float]]
 """The tokens of a run and their leads over the runners-up."""

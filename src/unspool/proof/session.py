@@ -16,9 +16,9 @@ import numpy as np
 from unspool.engine.contracts import LanguageModel, Logits
 from unspool.engine.tree import TokenTree
 from unspool.proof.case import Case
-from unspool.proof.noise import NoiseMeter
 from unspool.proof.passes import one_by_one, prefilled, store
 from unspool.proof.result import MethodProof
+from unspool.proof.rounding import NoiseMeter
 
 NAME = "session"
 """Name of the row; no method of the registry."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from unspool.api import Model
+from unspool.decoding.model import Model
 from unspool.engine.trace import FinishReason
 from unspool.methods import Method
 from unspool.proof.passes import one_by_one
@@ -199,7 +199,7 @@ def _class_of(name: str) -> str:
 
 
 def _extract(model: Model, allowed: float) -> Iterator[Outcome]:
-    from unspool.spans.api import extract, line_ends
+    from unspool.decoding.extract import extract, line_ends
 
     ends = sorted(model.eos_token_ids | line_ends(model.tokenizer))
     for question in QUESTIONS:

@@ -16,13 +16,13 @@ from unspool.bench.contestants import PLAIN
 from unspool.bench.result import Bench, Spread
 from unspool.errors import UnspoolError
 from unspool.report.bars import Bar, draw_bars
-from unspool.report.benchmark import figures_of, same_text
+from unspool.report.bench import figures_of, same_text
 from unspool.report.drawing import FONT, LINES, MUTED, ROLES, Canvas, drawn
 from unspool.report.figures import Figures
 from unspool.report.looks import looks
-from unspool.report.output import save
 from unspool.report.theme import DARK, LIGHT
 from unspool.report.words import number
+from unspool.storage.output import save
 
 _WIDTH, _ROW, _TOP, _BOTTOM = 800, 38, 104, 56
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"

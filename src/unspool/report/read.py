@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from unspool.bench.result import Bench
-from unspool.diffusion.frontier import Frontier
+from unspool.bench.tradeoff import Frontier
 from unspool.errors import UnspoolError
-from unspool.files import parse_json, read_text
 from unspool.proof.result import Proof
+from unspool.storage.text_files import parse_json, read_text
 
 VERSION = 1
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unspool.backends import store
 from unspool.errors import UnspoolError
+from unspool.storage import cache as store
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,50 @@
+"""Compares a converted canvas model with the one it comes from; what ``conversion_check`` does for texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import numpy as np
+
+from unspool.backends.openvino.canvas import OpenVINODenoiser
+from unspool.backends.openvino.conversion_check import Compared, Runner, spread_ids
+from unspool.backends.openvino.convert import GraphInfo
+from unspool.backends.openvino.model import OpenVINOModel
+from unspool.backends.torch.canvas import TransformersDenoiser
+from unspool.engine.canvas import Fed
+
+_LENGTH = 24
+"""Of the canvas."""
+
+
+class CanvasCheck:
+    """What the model itself makes of a canvas, and of a part of it behind stored keys and values.
+
+    Taken when this is made, before the model is changed.
+    """
+
+    def __init__(self, denoiser: TransformersDenoiser, max_length: int) -> None:
+        length = min(_LENGTH, max_length)
+        tokens = np.array(spread_ids(denoiser.model, length))
+        other = np.roll(tokens, 1)
+        self._denoiser = denoiser
+        self._passes = [Fed(tokens, 0, length), Fed(other, length // 3, max(length // 2, length // 3 + 1))]
+        session = denoiser.open()
+        self._expected = [session.score(fed).logits.astype(np.float32) for fed in self._passes]
+        self.vocab_size = int(self._expected[0].shape[1])
+
+    def compared(self, info: GraphInfo, runner: Callable[[GraphInfo], Runner]) -> Iterator[Compared]:
+        """The same passes by a session of the OpenVINO backend on top of ``runner``."""
+        session = _Unconverted(runner(info), self._denoiser).open()
+        for fed, expected in zip(self._passes, self._expected, strict=True):
+            yield Compared("logits", session.score(fed).logits.astype(np.float32), expected)
+
+
+class _Unconverted(OpenVINODenoiser):
+    """Passes that are not yet those of a graph."""
+
+    def __init__(self, runner: Runner, denoiser: TransformersDenoiser) -> None:
+        self.graph = cast("OpenVINOModel", runner)
+        self.shift, self.max_length = denoiser.shift, runner.max_length
+        self.nothing = self.entries(0)

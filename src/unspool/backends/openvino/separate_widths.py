@@ -1,0 +1,83 @@
+"""Gives each of some widths a copy of the graph's body to itself, so that a change of width costs nothing.
+
+OpenVINO prepares every node of a graph for the shapes that it meets, anew whenever they change: some eight microseconds
+a node, a third of a narrow pass. Copies in branches of one graph keep what was prepared for them, and share the
+weights, which are most of a model. A branch gets its inputs by copy and keeps that of the cache, so behind long texts,
+where copies are large and a change of width is a small part of a pass, all widths take one branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from unspool.backends.openvino.imports import imported
+
+_JOINED = ("hidden", "new_keys", "new_values")
+_AXES = (0, 2, 2)  # along which they have an entry a node
+
+SLOTS = 1024
+"""A cache of so many slots or more takes the branch for all widths."""
+
+
+def separate(graph: Any, widths: Sequence[int]) -> None:
+    """Change a graph of ``openvino_convert`` in place: a branch for each of ``widths``, and one for all others.
+
+    The output layer stays outside, as one node: its result is too large to be copied.
+    """
+    op = imported("openvino.opset13")
+
+    # What is above the selection of rows is the head, which stays; the body ends where the rows are selected.
+    selection = _output(graph, "hidden").get_node().input_value(0).get_node()
+    inputs = {_name(parameter): parameter for parameter in graph.get_parameters()}
+    nodes = op.gather(op.shape_of(inputs["ids"]), op.constant(np.int64(1)), op.constant(np.int64(0)))
+    slots = op.gather(op.shape_of(inputs["past_keys"]), op.constant(np.int64(2)), op.constant(np.int64(0)))
+    short = op.less(slots, op.constant(np.int64(SLOTS)))
+    chosen = [op.logical_and(op.equal(nodes, op.constant(np.int64(width))), short) for width in widths]
+    others = chosen[0]
+    for condition in chosen[1:]:
+        others = op.logical_or(others, condition)
+    parts = [_branch(graph, inputs, condition) for condition in (*chosen, op.logical_not(others))]
+    hidden, keys, values = (
+        op.concat(list(part), axis) for part, axis in zip(zip(*parts, strict=True), _AXES, strict=True)
+    )
+    selection.input(0).replace_source_output(hidden.output(0))
+    for name, joined in (("new_keys", keys), ("new_values", values)):
+        _output(graph, name).get_node().input(0).replace_source_output(joined.output(0))
+    graph.validate_nodes_and_infer_types()
+
+
+def _branch(graph: Any, inputs: dict[str, Any], condition: Any) -> list[Any]:
+    """Outputs of a copy of the body that runs under a condition; empty where it does not hold."""
+    ov = imported("openvino")
+    op = imported("openvino.opset13")
+
+    copy = graph.clone()
+    ends = [_output(copy, name).get_node().input_value(0) for name in _JOINED]
+    ends[0] = ends[0].get_node().input_value(0)
+    used = [parameter for parameter in copy.get_parameters() if _name(parameter) != "rows"]
+    body = ov.Model([op.result(end) for end in ends], used)
+    nothing = ov.Model([op.result(_empty(end, axis)) for end, axis in zip(ends, _AXES, strict=True)], [])
+    branch = op.if_op(condition.output(0))
+    branch.set_then_body(body)
+    branch.set_else_body(nothing)
+    for parameter in used:
+        branch.set_input(inputs[_name(parameter)].output(0), parameter, None)
+    return [branch.set_output(*pair) for pair in zip(body.get_results(), nothing.get_results(), strict=True)]
+
+
+def _empty(output: Any, axis: int) -> Any:
+    op = imported("openvino.opset13")
+
+    shape = [0 if i == axis else size.get_length() for i, size in enumerate(output.partial_shape)]
+    return op.constant(np.zeros(shape, np.float32))
+
+
+def _output(graph: Any, name: str) -> Any:
+    return next(output for output in graph.outputs if name in output.get_names())
+
+
+def _name(parameter: Any) -> str:
+    return str(next(iter(parameter.output(0).get_names())))

@@ -1,1 +1,0 @@
-"""Batch plans, one file a method."""

@@ -1,1 +1,0 @@
-"""Methods that keep, edit or thin out a session's cache."""

@@ -1,0 +1,100 @@
+"""``unspool frontier``: what parallel unmasking costs in quality, on a masked-diffusion model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unspool.cli.common import MOST_THREADS, Status, bars, names_of
+from unspool.errors import UnspoolError
+
+if TYPE_CHECKING:
+    from unspool.bench.tradeoff import Frontier
+
+
+def frontier(
+    model: Annotated[
+        str,
+        typer.Option("-m", "--model", help="A directory that `unspool train diffusion` wrote."),
+    ],
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated; only lines that begin with one of these. Default: all.")
+    ] = "",
+    questions: Annotated[int, typer.Option(min=1, help="Held-out questions of each task.")] = 50,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="File for the report.")] = None,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Threads of torch.")] = 1,
+) -> None:
+    """Measure right answers against passes of the model, for every method at swept settings.
+
+    The tasks are those that the model was trained on, the questions are held out. Tasks with several right answers are
+    reported apart: there, tokens that are committed together may not go together.
+
+    Examples:
+
+      unspool frontier -m tiny-diffusion --html frontier.html
+
+      unspool frontier -m tiny-diffusion --methods threshold,credit --questions 20
+    """
+    from unspool.backends.diffusion import find, task_set
+    from unspool.bench.about import about, command_line
+    from unspool.bench.tradeoff import REFERENCE, Frontier, measure, swept
+    from unspool.decoding.canvas import load_diffusion
+    from unspool.methods.diffusion.learn2pd import FILE
+    from unspool.recipes.tiny_diffusion.train import TASK_SETS
+    from unspool.storage import cache as store
+    from unspool.storage.text_files import check_file
+
+    for file in (json_file, html_file):
+        if file is not None:
+            check_file(file, html_file if file is json_file else None)
+    tasks = TASK_SETS[task_set(find(model))]
+    wanted = names_of(methods, "--methods") if methods else []
+    settings = swept("\n" in tasks.symbols, (find(model) / FILE).is_file())
+    lines = dict.fromkeys(setting.line for setting in settings)
+    for name in wanted:
+        if not any(line.startswith(name) for line in lines):
+            raise UnspoolError(f"no line begins with {name!r}; known: {', '.join(lines)}")
+    if wanted:
+        kept = (*wanted, REFERENCE)
+        settings = [setting for setting in settings if setting.line.startswith(kept)]
+    import torch
+
+    torch.set_num_threads(threads)
+    with Status() as status:
+        decoder = load_diffusion(model, report=status.say)
+    start = about()
+    with bars() as progress:
+        points = measure(decoder, tasks, settings, questions, progress)
+    result = Frontier(start, command_line(sys.argv[1:]), model, tasks.canvas_length, points)
+    if json_file is not None:
+        with store.atomic_file(json_file) as temporary:
+            temporary.write_text(json.dumps(result.to_json()) + "\n", encoding="utf-8")
+    if html_file is not None:
+        from unspool.report import page as html
+
+        html.write([result], html_file)
+    _show(result)
+
+
+def _show(result: Frontier) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from unspool.report.tradeoff import FEWEST, KINDS, LOSS, fewest
+
+    console = Console()
+    for dependent, words in KINDS.items():
+        rows = fewest(result, dependent)
+        if not rows:
+            continue
+        table = Table(title=f"{words}: fewest passes, at most {LOSS:.0%} below one token a step", box=None)
+        for column in FEWEST:
+            table.add_column(column, overflow="fold", justify="left" if column in FEWEST[:2] else "right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)

@@ -1,1 +1,0 @@
-"""Constraints: which tokens may follow, or fill a canvas."""

@@ -1,0 +1,197 @@
+"""A prompt that is edited while its cache is kept. How the cache follows an edit is ``unspool.methods.cache.edit``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+from unspool.decoding.model import Model
+from unspool.decoding.results import Result
+from unspool.engine.autoregressive import decode, extend
+from unspool.engine.contracts import Ability
+from unspool.engine.turns import turn
+from unspool.engine.typed import typed_options
+from unspool.errors import UnspoolError, UnsupportedError
+from unspool.methods.cache import edit as pie
+from unspool.methods.cache.edit import Change, Mode, Origins, PieOptions, Refresh
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What an edit did to the cache.
+
+    Attributes:
+        exact: whether the cache is now what a prefill of the text gives; if not, it is an approximation.
+        encoded: tokens that went through the model.
+        shifted: tokens whose entries were moved to other positions.
+        ms: milliseconds of all of it.
+    """
+
+    exact: bool
+    encoded: int
+    shifted: int
+    ms: float
+
+
+@dataclass(frozen=True)
+class EditedResult(Result):
+    """A result, and whether it is what the model gives for the same text without edits.
+
+    Attributes:
+        exact: False if the cache it was decoded from is an approximation.
+    """
+
+    exact: bool = False
+
+
+class EditableText:
+    """A prompt and its cache. Made by ``edit``; read only but for its methods.
+
+    Attributes:
+        text: the prompt as it is now.
+        tokens: its ids.
+    """
+
+    def __init__(self, model: Model, text: str, options: PieOptions) -> None:
+        if options.mode != "recompute" and Ability.CACHE_EDIT not in model.language_model.abilities:
+            raise UnsupportedError(
+                f"mode {options.mode!r} needs {Ability.CACHE_EDIT.value}, which the "
+                f'{model.language_model.settings["backend"]} backend does not offer; use mode "recompute"'
+            )
+        self._model = model
+        self._options = options
+        self.text = text
+        self.tokens = self._encode(text)
+        self._session = model.language_model.open()
+        with turn(model.language_model):
+            extend(self._session, self.tokens[:-1])
+        self._exact = self._session.length
+
+    @property
+    def exact(self) -> bool:
+        """Whether the cache is what a prefill of the text gives."""
+        return self._exact == self._session.length
+
+    def replace(self, start: int, stop: int, new_text: str) -> Edit:
+        """Put ``new_text`` in the place of characters ``start`` to ``stop``; equal ones insert, an empty text removes.
+
+        Raises:
+            UnspoolError: as ``replace_all``.
+        """
+        return self.replace_all([(start, stop, new_text)])
+
+    def replace_all(self, changes: Sequence[Change]) -> Edit:
+        """Make several changes at once; each stretch between them is moved once.
+
+        Args:
+            changes: (start, stop, new text) in characters of the text as it is now, in order, not overlapping.
+
+        Raises:
+            UnspoolError: if the changes do not fit the text, the new text is empty or outgrows the model's context.
+                The text and its cache then stay as they were.
+            UnsupportedError: if the model's keys cannot be moved; nothing changes then either.
+        """
+        begin = time.perf_counter()
+        _check(changes, len(self.text))
+        text, versions = self.text, [self.tokens]
+        for start, stop, new_text in reversed(changes):
+            text = text[:start] + new_text + text[stop:]
+            versions.append(self._encode(text))
+        made_of = pie.origins(versions)
+        if self._options.mode != "conflict":
+            made_of = pie.renew_first(made_of)
+        first = pie.kept(made_of)
+        if self._options.mode == "recompute":
+            made_of[first:] = [None] * (len(made_of) - first)
+        elif self._options.mode == "hybrid":
+            order = pie.choose(self._options, self.text, text, changes, self._ends(versions[-1]))
+            stale = [t for t in order if first <= t < len(made_of) and made_of[t] is not None]
+            for t in stale[: self._options.refresh_tokens]:
+                made_of[t] = None
+        return self._follow(begin, text, versions[-1], made_of)
+
+    def refresh(self, start: int = 0, stop: int | None = None) -> Edit:
+        """Encode characters ``start`` to ``stop`` (the end by default) again where their entries are approximate.
+
+        From the start of the text to its end this makes the cache exact.
+
+        Raises:
+            UnspoolError: if the range does not lie in the text.
+        """
+        begin = time.perf_counter()
+        stop = len(self.text) if stop is None else stop
+        _check([(start, stop, "")], len(self.text))
+        made_of: Origins = list(range(len(self.tokens) - 1))
+        for t in pie.covering(self._ends(self.tokens), start, stop):
+            if self._exact <= t < len(made_of):
+                made_of[t] = None
+        return self._follow(begin, self.text, self.tokens, made_of)
+
+    def generate(self, **options: Any) -> EditedResult:
+        """Continue the text; takes the options of ``Model.generate``. The text itself stays as it is."""
+        (request,), (stop,) = self._model._requests([self.tokens], **options)
+        request = replace(request, session=self._session.fork())
+        events = list(decode(self._model.language_model, [request]))
+        return EditedResult(**vars(self._model._result(events, request, stop)), exact=self.exact)
+
+    def close(self) -> None:
+        """Give the memory of the cache back."""
+        self._session.close()
+
+    def _follow(self, begin: float, text: str, tokens: list[int], made_of: Origins) -> Edit:
+        with turn(self._model.language_model):
+            session = pie.rebuild(self._session, tokens, made_of, rotate=self._options.mode != "conflict")
+        self._session.close()
+        self.text, self.tokens, self._session = text, tokens, session
+        self._exact = pie.exact_length(made_of, self._exact)
+        return Edit(
+            exact=self.exact,
+            encoded=made_of.count(None),
+            shifted=sum(origin not in (None, t) for t, origin in enumerate(made_of)),
+            ms=(time.perf_counter() - begin) * 1000,
+        )
+
+    def _encode(self, text: str) -> list[int]:
+        tokens, limit = self._model.encode(text, chat=False), self._model.language_model.max_length
+        if len(tokens) >= limit:
+            raise UnspoolError(f"the text has {len(tokens)} tokens, the model's context {limit}; shorten the text")
+        return tokens
+
+    def _ends(self, tokens: Sequence[int]) -> list[int]:
+        """Where each token ends, in characters; a character of several tokens belongs to the last of them."""
+        return list(accumulate(len(piece) for piece in self._model.tokenizer.pieces(tokens)))
+
+
+@typed_options("model", "text")
+def edit(
+    model: Model,
+    text: str,
+    *,
+    mode: Mode = PieOptions.mode,
+    refresh: Refresh = PieOptions.refresh,
+    refresh_tokens: int = PieOptions.refresh_tokens,
+) -> EditableText:
+    """Encode a text that will be edited. It is taken as it is, without a chat template.
+
+    Args:
+        mode, refresh, refresh_tokens: see ``PieOptions``.
+
+    Raises:
+        UnspoolError: if the text is empty or as long as the model's context, or an option is wrong.
+        UnsupportedError: if the backend cannot edit its cache and the mode is not ``recompute``.
+    """
+    return EditableText(model, text, PieOptions(mode, refresh, refresh_tokens))
+
+
+def _check(changes: Sequence[Change], length: int) -> None:
+    at = 0
+    for start, stop, _ in changes:
+        if not at <= start <= stop <= length:
+            raise UnspoolError(
+                f"characters {start} to {stop} are no range of the text's {length} behind the change before it; "
+                "give 0 <= start <= stop <= length, in order, not overlapping"
+            )
+        at = stop

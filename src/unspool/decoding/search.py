@@ -1,0 +1,179 @@
+"""Search behind one prompt by the name of a method: the public entry of the search loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from unspool import methods
+from unspool.engine.autoregressive import Request, check
+from unspool.engine.options import GenerationOptions
+from unspool.engine.search import Candidate, OnEvent, Output, SearchRequest
+from unspool.engine.trace import FinishReason
+from unspool.engine.typed import typed_options
+from unspool.errors import UnspoolError
+from unspool.methods.search.adadec.train import key_of
+from unspool.methods.search.function_body import FunctionBody
+from unspool.methods.search.plan.reward import PublicTests
+
+if TYPE_CHECKING:
+    from unspool.decoding.model import Model, Prompt
+
+StopRule = Literal["end_of_text", "function_body"]
+
+
+@dataclass(frozen=True)
+class SearchStatistics:
+    """Figures of one search.
+
+    Attributes:
+        tokens: of the output.
+        passes: calls of the model.
+        evaluated: tokens that it evaluated, but for those of the prompt; greedy decoding evaluates ``tokens``.
+        seconds: of the whole search, the prompt's prefill included.
+        counts: the method's own figures, see the method.
+    """
+
+    tokens: int
+    passes: int
+    evaluated: int
+    seconds: float
+    counts: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SearchCandidate:
+    """One of the outputs that were found.
+
+    Attributes:
+        text: special tokens left out, cut where the stop rule says.
+        token_ids: emitted ids; the one that ended the text is the last.
+        logprob: log-probability of the ids under the model, in nats.
+        score: what the method ranks by.
+        finish_reason: ``stop`` (end of text), ``length`` or ``stopping_criteria`` (the stop rule).
+    """
+
+    text: str
+    token_ids: list[int]
+    logprob: float
+    score: float
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What one prompt gave.
+
+    Attributes:
+        candidates: what was found, best first, at least one.
+        statistics: counts and time.
+        prompt_token_ids: ids that were searched behind.
+        sandbox: the kernel's guards over programs that were run, which ``unspool.sandbox.run.GUARDS`` explains; None
+            where the reward is not ``PublicTests``.
+    """
+
+    candidates: list[SearchCandidate] = field(repr=False)
+    statistics: SearchStatistics
+    prompt_token_ids: list[int] = field(repr=False)
+    sandbox: tuple[str, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """Of the best candidate."""
+        return self.candidates[0].text
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Of the best candidate."""
+        return self.candidates[0].token_ids
+
+    @property
+    def logprob(self) -> float:
+        """Of the best candidate."""
+        return self.candidates[0].logprob
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Of the best candidate."""
+        return self.candidates[0].finish_reason
+
+
+@typed_options("model", "prompt")
+def search(
+    model: Model,
+    prompt: Prompt,
+    *,
+    method: str = "beam",
+    max_new_tokens: int = 256,
+    method_options: Mapping[str, Any] | None = None,
+    reward: Callable[[str], float] | None = None,
+    stop_rule: StopRule = "end_of_text",
+    chat: bool | None = None,
+    on_event: OnEvent = lambda event: None,
+) -> SearchResult:
+    """Search behind one prompt.
+
+    Args:
+        model: a loaded model.
+        prompt: as ``Model.encode`` takes it.
+        method: ``adadec``, ``beam`` or ``plan``.
+        max_new_tokens: most tokens of an output; the horizon of ``plan``.
+        method_options: the method's own options, by name.
+        reward: of a text, 0 to 1, always the same for the same text; ``plan`` needs one, the others take none.
+        stop_rule: ``function_body`` also ends a text where the body of a Python function ends; the prompt must then be
+            its signature and docstring, as text.
+        chat: whether text is put into the chat template; by default if the model has one.
+        on_event: told what happens, in the thread that searches.
+
+    Raises:
+        UnspoolError: for a request that cannot be served, before any work.
+    """
+    row = methods.find(method, "search")
+    run = row.build(None, methods.make_options(row, method_options or {}))
+    if reward is not None and method != "plan":
+        raise UnspoolError(f"{method} takes no reward; leave it out or use plan")
+    tokens = model.encode(prompt, chat)
+    text, body = partial(model.tokenizer.text, context=model.tokenizer.context(tokens)), None
+    if stop_rule == "function_body":
+        if not isinstance(prompt, str):
+            raise UnspoolError("stop_rule function_body needs the prompt as text")
+        body = FunctionBody(text, prompt)
+
+    def text_of(output: Output) -> str:
+        return body.cut(text(output)) if body else text(output)
+
+    request = SearchRequest(
+        model.language_model,
+        tokens,
+        max_new_tokens,
+        eos=model.eos_token_ids,
+        stopping=body or (lambda output: False),
+        reward=(lambda output: reward(text_of(output))) if reward else None,
+        key=key_of(model),
+        on_event=on_event,
+    )
+    _check(request)
+    start = time.perf_counter()
+    found = run(request)
+    seconds = time.perf_counter() - start
+    candidates = [_candidate(candidate, text_of) for candidate in found.candidates]
+    count = len(candidates[0].token_ids)
+    statistics = SearchStatistics(count, found.passes, found.evaluated, seconds, found.counts)
+    return SearchResult(candidates, statistics, tokens, reward.guards if isinstance(reward, PublicTests) else None)
+
+
+def _candidate(candidate: Candidate, text_of: Callable[[Output], str]) -> SearchCandidate:
+    output = candidate.token_ids
+    return SearchCandidate(text_of(output), list(output), candidate.logprob, candidate.score, candidate.finish_reason)
+
+
+def _check(request: SearchRequest) -> None:
+    """What the autoregressive loop refuses is refused here."""
+    from unspool.methods.acceptance.follow import Follow
+    from unspool.methods.drafters.plain import Plain
+
+    options = GenerationOptions(max_new_tokens=request.max_new_tokens)
+    check(request.model, Request(request.prompt, Plain(), Follow(), options))

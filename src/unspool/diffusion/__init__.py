@@ -1,1 +1,0 @@
-"""Parts of the denoise loop: unmask policies, score transforms, block schedules, stop rules."""

@@ -1,0 +1,161 @@
+"""``grammar``: text that fits a JSON Schema, a regular expression, a Lark grammar or a list of choices.
+
+llguidance (MIT) walks the grammar over tokens; no paper. What it changes about plain decoding: tokens that cannot go on
+to a text of the grammar are left out of every distribution, and the end token is left out until the text is complete.
+What must follow anyway is drafted for nothing. Guarantee: every text that ends by itself is valid; one that the length
+limit cuts is the beginning of a valid one. Leaving tokens out step by step is not the model's distribution given the
+grammar: see ``asap`` and ``cars`` for that.
+
+JSON is written as ``json.dumps`` does, with one space behind commas and colons: white space that is free would leave
+little to draft, and small models get lost in it. Where the rest of a word is determined, its usual tokens are the only
+ones allowed, not every way to spell it. What llguidance reads otherwise than Python and JSON Schema do is written in
+other words or refused (``patterns``, ``schema_check``, ``lark_check``); ``json_guard`` adds what no grammar can say.
+
+Left out: Lark grammars whose terminals leave nothing in common where they follow each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool.errors import UnspoolError
+from unspool.methods.constraints.grammar.guarded import GuardedMatcher
+from unspool.methods.constraints.grammar.json_guard import JsonGuard
+from unspool.methods.constraints.grammar.options import (
+    DeadEndError,
+    GrammarOptions,
+    ParseError,
+    byte_vocabulary,
+    reason,
+)
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+__all__ = ["DeadEndError", "GrammarConstraint", "GrammarOptions", "ParseError", "check"]
+
+_ENDLESS = 10_000
+"""Forced tokens at the beginning of a grammar from which on it is taken to have no end."""
+
+
+def check(options: GrammarOptions) -> None:
+    """Refuse a grammar that cannot be used, on a vocabulary of bytes: no model is needed.
+
+    Raises:
+        UnspoolError: as ``GrammarConstraint`` does.
+    """
+    GrammarConstraint(options, byte_vocabulary(), {256})
+
+
+class GrammarConstraint:
+    """Constraint of one sequence.
+
+    Args:
+        options: the grammar.
+        vocabulary: the tokens, as many as the model has logits.
+        eos: tokens that end a text, at least one. They stand outside of the grammar: allowed where a text is complete.
+
+    Raises:
+        UnspoolError: if the grammar cannot be used, or no text fits it.
+    """
+
+    def __init__(self, options: GrammarOptions, vocabulary: LLTokenizer, eos: Collection[int]) -> None:
+        if not eos:
+            raise UnspoolError("a grammar needs an end token, and this model has none; set eos_token_id")
+        self._parse = options.parse
+        self._vocabulary = vocabulary
+        self._size = vocabulary.vocab_size
+        self._eos = np.array(sorted(eos))
+        # What the tokenizer calls an end need not be one of this text's; llguidance would allow it at the end.
+        self._others = sorted(set(vocabulary.eos_tokens) - set(eos))
+        self._ended = False
+        self._path: list[int] = []  # drafted tokens that the matcher has consumed behind the committed ones
+        self._text: list[int] = []  # committed tokens
+        matcher, schema = options.matcher(vocabulary), options.prepared
+        guard = JsonGuard(vocabulary, schema.names) if schema else None
+        self._matcher = GuardedMatcher(matcher, self._size, guard, schema is not None and schema.scarce)
+        self._check_some_text_fits()
+
+    def allowed(self, path: Sequence[int]) -> NDArray[np.bool_] | None:
+        if self._ended or not self._walk(path):
+            return None
+        mask = self._matcher.mask()
+        if error := self._matcher.get_error():
+            raise self._dead_end(reason(error))
+        mask[self._others] = False
+        mask[self._eos] = self._matcher.is_accepting()
+        if not mask.any():
+            raise self._dead_end("no token can follow")
+        return mask
+
+    def permits(self, path: Sequence[int], token: int) -> bool:
+        if self._ended or not self._walk(path):
+            return True
+        return self._matcher.is_accepting() if token in self._eos else self._follows(token)
+
+    def forced(self) -> Sequence[int]:
+        if self._ended:
+            return ()
+        self._walk(())
+        return self._matcher.compute_ff_tokens()
+
+    def must_end(self) -> bool:
+        if self._ended:
+            return False
+        self._walk(())
+        # Of the text, not of the tokens: no mask is computed. The end of a number of 100 digits is left to a pass.
+        return self._matcher.is_accepting() and self._matcher.is_stopped()
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        if tokens and tokens[-1] in self._eos:
+            self._ended, tokens = True, tokens[:-1]
+        if not self._walk(tokens):
+            raise ValueError(f"{list(tokens)} were committed, which the grammar does not allow")
+        self._text += tokens
+        self._path.clear()
+
+    def parse(self, text: str) -> Any:
+        """What a complete text says, see ``GrammarOptions.parse``."""
+        return self._parse(text)
+
+    def _walk(self, path: Sequence[int]) -> bool:
+        """Move the matcher behind ``path``. False if the path is not allowed or goes on behind the end."""
+        shared = 0
+        while shared < min(len(path), len(self._path)) and path[shared] == self._path[shared]:
+            shared += 1
+        if len(self._path) > shared:
+            self._matcher.rollback(len(self._path) - shared)
+            del self._path[shared:]
+        for token in path[shared:]:
+            # A token that is refused would leave the matcher in an error state for good.
+            if token in self._eos or not self._follows(token):
+                return False
+            self._matcher.consume_token(token)
+            self._path.append(token)
+        return True
+
+    def _follows(self, token: int) -> bool:
+        if token in self._others:
+            return False
+        # The mask holds one token where text is forced; the parser itself would take any spelling.
+        forced = self._matcher.compute_ff_tokens()
+        return token == forced[0] if forced else self._matcher.validate_tokens([token]) == 1
+
+    def _dead_end(self, why: str) -> DeadEndError:
+        return DeadEndError(why, self._vocabulary.decode_str([*self._text, *self._path]))
+
+    def _check_some_text_fits(self) -> None:
+        probe = self._matcher.deep_copy()  # an error stays with a matcher
+        forced = len(probe.compute_ff_tokens())  # required recursion without another way out
+        probe.mask()
+        error = probe.get_error()
+        if forced >= _ENDLESS or "ff_tokens" in error:
+            raise UnspoolError(f"no text of less than {_ENDLESS:,} tokens fits the grammar; shorten what it repeats")
+        if error and not error.startswith("NoExtension"):
+            raise UnspoolError(f"the grammar cannot be used: {reason(error)}")
+        if error or not np.any(self.allowed(())):
+            raise UnspoolError("no text fits the grammar; loosen it")

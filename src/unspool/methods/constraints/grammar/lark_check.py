@@ -1,0 +1,222 @@
+"""What a grammar in llguidance's Lark form may say here. llguidance reads it; this finds what it would not keep.
+
+Refused are special tokens (they are left out of the text, and the end of a text comes by itself), settings that need
+more than a mask (``temperature``, ``max_tokens``, ``stop``, ``capture``), rules that go on for ever, terminals without
+a text, and more alternatives than the parser can hold. A JSON Schema inside of ``%json`` is made ready as a
+``json_schema`` is; names of its objects must be known, because nothing else could tell a second one of a kind.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from unspool.errors import UnspoolError
+from unspool.methods.constraints.grammar.schema_check import prepared
+from unspool.methods.constraints.grammar.schema_walk import schemas, types
+
+JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""JSON as ``json.dumps`` writes it."""
+
+_ALTERNATIVES = 20_000
+_SETTINGS = {"temperature", "max_tokens", "stop", "stop_capture", "capture"}
+_LEXEME = re.compile(
+    r"""(?P<space>\s+|//[^\n]*|\#[^\n]*)
+    |(?P<text>"(?:\\.|[^"\\\n])*"i?|/(?![/*])(?:\\.|[^/\\\n])+/[a-z]*)
+    |(?P<special><\[[^\]\n]*\]>|<[^<>\s]+>)
+    |(?P<directive>%[a-z]+)
+    |(?P<name>[?!]?[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<other>->|::|~|\.\.|[\s\S])""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class _Lexeme:
+    kind: str
+    text: str
+
+
+def prepared_lark(grammar: str) -> tuple[str, list[tuple[str, str]]]:
+    """The grammar for llguidance; and for each terminal and pattern of it, what it is and a grammar of it alone.
+
+    Raises:
+        UnspoolError: if it asks for what cannot be kept.
+    """
+    lexemes = list(_lexemes(grammar))
+    for lexeme in lexemes:
+        if lexeme.kind == "special":
+            raise UnspoolError(
+                f"the grammar holds the special token {lexeme.text}, which is no text; leave it out: a complete text "
+                "ends by itself"
+            )
+    plain = [lexeme for lexeme in lexemes if lexeme.kind != "space"]
+    rules = _rules(plain)
+    for name, body in rules.items():
+        count = sum(lexeme.text == "|" for lexeme in body) + 1
+        if count > _ALTERNATIVES:
+            raise UnspoolError(f"the rule {name} has {count} alternatives, more than {_ALTERNATIVES}; use choices")
+    _check_ends(rules)
+    moved = "".join("_start" if (x.kind, x.text) == ("name", "start") else x.text for x in lexemes)
+    alone = [(f"the terminal {name}", f"start: {name}\n{moved}") for name in rules if name.isupper()]
+    patterns = sorted({lexeme.text for lexeme in plain if lexeme.kind == "text" and lexeme.text.startswith("/")})
+    alone += [(f"the pattern {text}", f"start: {text}") for text in patterns]
+    return "".join(lexeme.text for lexeme in lexemes), alone
+
+
+def _lexemes(grammar: str) -> Iterator[_Lexeme]:
+    at = 0
+    while at < len(grammar):
+        match = _LEXEME.match(grammar, at)
+        assert match is not None and match.lastgroup is not None
+        at, text = match.end(), match[0]
+        if text == "%llguidance":
+            raise UnspoolError("%llguidance changes how a grammar is read; leave it out")
+        if text in ("%json", "%regex", "%lark"):
+            inside, at = (_nested if text == "%lark" else _json)(grammar, at, text)
+            yield _Lexeme("text", f"{text} {inside}")
+        else:
+            yield _Lexeme(match.lastgroup, text)
+
+
+def _json(grammar: str, at: int, directive: str) -> tuple[str, int]:
+    at += len(grammar[at:]) - len(grammar[at:].lstrip())
+    try:
+        value, end = json.JSONDecoder().raw_decode(grammar, at)
+    except json.JSONDecodeError as error:
+        raise UnspoolError(f"what follows {directive} in the grammar is not JSON: {error}") from error
+    if directive == "%json":
+        if not isinstance(value, dict):
+            raise UnspoolError('behind %json comes a JSON Schema, for example {"type": "object"}')
+        ready = prepared(value)
+        value = ready.schema
+        if ready.scarce or any(_is_open(below) for below in schemas(value)):
+            raise UnspoolError(
+                "a JSON Schema in a grammar must name all properties, or a name could come twice; give every schema a "
+                "type, and objects additionalProperties: false, or use json_schema"
+            )
+        value["x-guidance"] = JSON_STYLE
+    return json.dumps(value), end
+
+
+def _is_open(schema: dict[str, Any]) -> bool:
+    if {"$ref", "anyOf", "oneOf", "allOf", "enum", "const"} & schema.keys():
+        return False  # what they refer to is looked at for itself
+    kinds = types(schema)
+    free = "object" in kinds and schema.get("additionalProperties") is not False
+    # A list of anything holds objects as well.
+    return free or (
+        "array" in kinds and not isinstance(schema.get("items"), dict | list) and schema.get("items") is not False
+    )
+
+
+def _nested(grammar: str, at: int, directive: str) -> tuple[str, int]:
+    begin = grammar.index("{", at) if "{" in grammar[at:] else len(grammar)
+    depth, end = 0, begin
+    for lexeme in _LEXEME.finditer(grammar, begin):
+        depth += {"{": 1, "}": -1}.get(lexeme[0], 0)
+        end = lexeme.end()
+        if not depth:
+            break
+    if depth or begin == len(grammar):
+        raise UnspoolError(f"what follows {directive} in the grammar has no end; close its brace")
+    return "{" + prepared_lark(grammar[begin + 1 : end - 1])[0] + "}", end
+
+
+def _rules(lexemes: list[_Lexeme]) -> dict[str, list[_Lexeme]]:
+    """The bodies of all rules and terminals; settings of their heads are looked at on the way."""
+    rules: dict[str, list[_Lexeme]] = {}
+    body: list[_Lexeme] = []
+    at = 0
+    while at < len(lexemes):
+        lexeme = lexemes[at]
+        if lexeme.kind == "name" and (behind := _behind_head(lexemes, at + 1)):
+            body = rules[lexeme.text.lstrip("?!")] = []
+            at = behind
+        else:
+            if lexeme.kind == "directive":
+                body = []  # of no rule
+            body.append(lexeme)
+            at += 1
+    return rules
+
+
+def _behind_head(lexemes: list[_Lexeme], at: int) -> int:
+    """The place behind the colon of a rule's head whose name ends at ``at``; 0 if it is none."""
+    begin = at
+    while at < len(lexemes) and lexemes[at].text == ".":
+        at += 2  # a priority
+    if at < len(lexemes) and lexemes[at].text == "[":
+        while at < len(lexemes) and lexemes[at].text != "]":
+            at += 1
+        at += 1
+    if at >= len(lexemes) or lexemes[at].text != ":":
+        return 0
+    for lexeme in lexemes[begin:at]:
+        if lexeme.text in _SETTINGS:
+            raise UnspoolError(
+                f"the grammar sets {lexeme.text} for {lexemes[begin - 1].text}, which is not kept; leave it out"
+            )
+    return at + 1
+
+
+def _check_ends(rules: dict[str, list[_Lexeme]]) -> None:
+    if any(lexeme.text == "::" for body in rules.values() for lexeme in body):
+        return  # rules with parameters count, which this cannot follow
+    finite: set[str] = set()
+    size = -1
+    while size < (size := len(finite)):
+        finite |= {name for name, body in rules.items() if _Body(body, rules.keys() - finite).ends()}
+    for name in rules:
+        if name not in finite:
+            raise UnspoolError(f"no text fits the rule {name}: each alternative goes on for ever; give it a way to end")
+
+
+class _Body:
+    """Whether the body of a rule has a text, where some names (``endless``) have none."""
+
+    def __init__(self, lexemes: list[_Lexeme], endless: set[str]) -> None:
+        self._lexemes, self._endless, self._at = lexemes, endless, 0
+
+    def ends(self) -> bool:
+        found = self._alternative()
+        while self._peek() == "|":
+            self._at += 1
+            found = self._alternative() or found
+        return found
+
+    def _peek(self) -> str:
+        return self._lexemes[self._at].text if self._at < len(self._lexemes) else ""
+
+    def _alternative(self) -> bool:
+        found = True
+        while self._peek() not in ("", "|", ")", "]"):
+            found = self._item() and found
+        return found
+
+    def _item(self) -> bool:
+        lexeme = self._lexemes[self._at]
+        self._at += 1
+        found = True
+        if lexeme.kind == "name":
+            found = lexeme.text not in self._endless
+        elif lexeme.text in ("(", "["):
+            found = self.ends() or lexeme.text == "["
+            self._at += 1
+        elif lexeme.text == "->":
+            self._at += 1  # an alias
+        if self._peek() in ("?", "*"):
+            self._at += 1
+            return True
+        if self._peek() in ("~", "{"):
+            # Repeats: none at all may be enough.
+            begin = self._at
+            self._at += 2 if self._peek() == "~" else 1
+            none = self._lexemes[begin + 1].text in ("0", ",") if begin + 1 < len(self._lexemes) else False
+            while self._peek() not in ("", "}") and self._lexemes[begin].text == "{":
+                self._at += 1
+            return found or none
+        return found

@@ -1,0 +1,143 @@
+"""Guiding Language Models of Code with Global Context using Monitors (2023): identifiers that a static analyser knows.
+
+Behind ``obj.`` an analyser says which identifiers may stand there; until the identifier ends, tokens that cannot spell
+one of them are left out. Everywhere else decoding is untouched, and so it is where the analyser knows nothing.
+Guarantee: what follows such a dot is one of the analyser's identifiers, and then something that ends it. It is as good
+as the analyser (jedi for Python), which can be wrong about dynamic code, and no more: types are not checked.
+
+Many tokenizers join a dot and the letters behind it to one token (``.append``), for which the paper's trigger, a text
+that ends in a dot, never comes. Here such a token is verified: the analyser is asked about the place behind its inner
+dot. Where the choice alone matters, as in greedy decoding and in sampling without truncation, it is asked only if the
+token that would be chosen holds a dot; where all probabilities are needed, about every place where a dot could follow.
+
+Departs from the paper: the place is read from the text alone, so drafted tokens need no way back, and an identifier
+that the prompt has begun is monitored too. Strings and comments are not, but fields of f-strings are. ``self.`` and
+``cls.`` at the beginning of a statement are not: they may make a new attribute. The text may end where an identifier
+may.
+
+Left out: monitors for classes behind ``new`` and for enumerations, which Python's grammar has no place for; typestate;
+models without logits. The two monitors are ``monitor_dereference`` and, as an option, ``monitor_arguments``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool.errors import UnspoolError
+from unspool.methods.constraints.monitor.analyser import Analyser, Asked
+from unspool.methods.constraints.monitor.arguments import ArgumentCount
+from unspool.methods.constraints.monitor.dereference import Dereference, Identifier
+from unspool.methods.constraints.monitor.masks import Vocabulary
+from unspool.methods.constraints.monitor.scan import Scanner
+
+
+@dataclass(frozen=True)
+class MonitorOptions:
+    """What is monitored, and against what.
+
+    Attributes:
+        project: directory whose packages the text may use; None: only installed ones are known.
+        file: in which the text would stand, where it uses relative imports; it need not exist.
+        arguments: whether calls may not be closed before their required arguments are there.
+        verify: whether dots inside a token are monitored; False is the paper's method, to measure what it misses.
+    """
+
+    project: Path | None = None
+    file: Path | None = None
+    arguments: bool = False
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("project", "file"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(value))
+        if self.project is not None and not self.project.is_dir():
+            raise UnspoolError(f"{self.project} is no directory; name the one that holds the project's packages")
+
+
+class MonitorConstraint:
+    """Constraint of one sequence.
+
+    Args:
+        options: what is monitored.
+        vocabulary: the tokens, as many as the model has logits.
+        analyser: of the text's language.
+        prompt: the text so far, all of it code.
+
+    Attributes:
+        asked: the analyser, with its counts.
+        triggers: identifiers in committed text that were monitored.
+        merged: dots inside committed tokens at which an identifier was to be monitored.
+        leaks: those of them whose identifier the analyser does not know; 0 with ``verify``.
+    """
+
+    def __init__(self, options: MonitorOptions, vocabulary: Vocabulary, analyser: Analyser, prompt: str) -> None:
+        self.asked = Asked(analyser)
+        self.triggers = self.merged = self.leaks = 0
+        self._vocabulary = vocabulary
+        self._dereference = Dereference(vocabulary, self.asked, options.verify)
+        self._monitors: list[Dereference | ArgumentCount] = [self._dereference]
+        if options.arguments:
+            self._monitors.append(ArgumentCount(vocabulary, self.asked))
+        text = prompt.encode()
+        # By drafted path: the text behind it and the place there, None where the path is not allowed itself.
+        self._places: dict[tuple[int, ...], tuple[bytes, Scanner] | None] = {(): (text, Scanner().read(text))}
+        self._masks: dict[tuple[int, ...], NDArray[np.bool_] | None] = {}
+
+    def allowed(self, path: Sequence[int]) -> NDArray[np.bool_] | None:
+        key = tuple(path)
+        if key not in self._masks:
+            here = self._at(key)
+            self._masks[key] = self._mask(*here) if here else None
+        return self._masks[key]
+
+    def permits(self, path: Sequence[int], token: int) -> bool:
+        here = self._at(tuple(path))
+        if here is None:
+            return True
+        return all(monitor.permits(*here, token) for monitor in self._monitors) or self.allowed(path) is None
+
+    def forced(self) -> Sequence[int]:
+        return ()
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        for at, token in enumerate(tokens):
+            here = self._at(tuple(tokens[:at]))
+            if here is not None:
+                self._count(list(self._dereference.identifiers(*here, token)))
+        here = self._at(tuple(tokens))
+        if here is None:
+            raise ValueError(f"{list(tokens)} were committed, which the monitor does not allow")
+        self._places = {(): here}
+        self._masks.clear()
+
+    def _at(self, path: tuple[int, ...]) -> tuple[bytes, Scanner] | None:
+        if path not in self._places:
+            here, token = self._at(path[:-1]), path[-1]
+            if here is None or not self.permits(path[:-1], token):
+                self._places[path] = None
+            else:
+                text, place = here
+                piece = self._vocabulary.texts[token]
+                piece = b"\n" if piece is None else piece  # no code goes on behind what a special token ends
+                self._places[path] = text + piece, place.copy().read(piece)
+        return self._places[path]
+
+    def _count(self, identifiers: list[Identifier]) -> None:
+        self.triggers += len(identifiers)
+        merged = [identifier for identifier in identifiers if identifier.merged]
+        self.merged += len(merged)
+        self.leaks += sum(not identifier.known for identifier in merged)
+
+    def _mask(self, text: bytes, place: Scanner) -> NDArray[np.bool_] | None:
+        masks = [found for monitor in self._monitors if (found := monitor.mask(text, place)) is not None]
+        if not masks:
+            return None
+        mask: NDArray[np.bool_] = np.logical_and.reduce(masks)
+        # A monitor must never leave nothing: the model has to go on.
+        return mask if mask.any() and not mask.all() else None

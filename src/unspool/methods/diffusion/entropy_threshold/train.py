@@ -1,0 +1,222 @@
+"""dParallel: Learnable Parallel Decoding for dLLMs (2025): certainty-forcing distillation of a masked-diffusion model.
+
+Tokens become certain from left to right, which bounds what a threshold can commit at once. The model's own right
+answers, decoded one token a step, become its targets, and on half-masked blocks it is trained to reproduce them and to
+be *certain* of what it already gets right. No second model is needed. The decoder of the result is
+``entropy_threshold``, whose default is the paper's.
+
+One example: a block of the answer is drawn. What lies before it is clean, what lies behind it is masked, and each of
+its tokens is masked with probability 1/2. Over the masked tokens of that block alone, the loss is the mean
+cross-entropy L_cons, plus beta times L_cert, the mean entropy at temperature 1/2 of those that the model predicts
+right. As in the released code a second forward has the other tokens of the block masked, and the losses are added.
+
+Guarantee: the text changes, as for any trained model. Where several answers are right it learns the one that it wrote,
+so speed may be bought with variety; probabilities are no longer calibrated, so thresholds must be chosen anew.
+
+Choices: blocks and masks are drawn for each row of a batch (the released code draws one mask for all). Means are taken
+for each row, then over the rows, as for batches of one with accumulated gradients. All weights are trained: LoRA, which
+the paper needs for models of 8 B, is left out. Blocks as long as the canvas are the paper's variant for Dream.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool.backends.diffusion import task_set
+from unspool.backends.prepare import quiet
+from unspool.backends.torch.checkpoints import CANVAS, load_denoiser
+from unspool.engine.canvas import Flags
+from unspool.engine.noise import SEEDS
+from unspool.errors import UnspoolError
+from unspool.methods.diffusion.entropy_threshold import data as certainty_targets
+from unspool.methods.diffusion.entropy_threshold.data import Targets
+from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
+from unspool.methods.drafters.specdec_pp.data import Progress
+from unspool.recipes.tiny_diffusion import directory as canvas_directory
+from unspool.recipes.tiny_diffusion.train import TASK_SETS
+from unspool.storage import cache as store
+from unspool.training import checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+MASKED = 0.5  # q
+TEMPERATURE = 0.5  # T of L_cert
+
+
+@dataclass(frozen=True)
+class CertaintyOptions:
+    """Loss, weight decay and beta are the paper's for LLaDA; the rest is for small models.
+
+    Attributes:
+        beta: weight of certainty; 0 trains on the targets alone.
+        block_length: slots of a block, of the targets and of the masks; must divide the canvas.
+        questions: of each task, whose right answers are the targets.
+        max_steps: training steps.
+        batch_size: canvases of a step.
+        learning_rate: constant.
+        seed: of questions, order and masks.
+    """
+
+    beta: float = 2.0
+    block_length: int = 8
+    questions: int = 500
+    max_steps: int = 400
+    batch_size: int = 64
+    learning_rate: float = 2e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("block_length", "questions", "max_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.seed not in SEEDS:
+            raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
+        if not 0 <= self.beta < float("inf"):
+            raise UnspoolError(f"beta must be 0 or above, not {self.beta}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise UnspoolError(f"learning_rate must be above 0, not {self.learning_rate}")
+
+
+class Masks(NamedTuple):
+    """One of the two forwards of a step.
+
+    Attributes:
+        hidden: [rows, positions] what the model sees a mask for.
+        counted: [rows, positions] what the loss is taken over.
+    """
+
+    hidden: Flags
+    counted: Flags
+
+
+def mask_plan(rng: np.random.Generator, rows: int, prompt_length: int, length: int, block_length: int) -> list[Masks]:
+    """The masks of both forwards. Each row has a block of its own, the last of which may be shorter."""
+    slots = np.arange(length) - prompt_length
+    blocks = -(-(length - prompt_length) // block_length)
+    active = rng.integers(blocks, size=(rows, 1))
+    own = slots // block_length == active  # prompts have negative blocks
+    ahead = slots // block_length > active
+    drawn = rng.random((rows, length)) < MASKED
+    return [Masks(half | ahead, half) for half in (own & drawn, own & ~drawn)]
+
+
+def losses(logits: torch.Tensor, ids: torch.Tensor, counted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """L_cons and L_cert of one forward.
+
+    Args:
+        logits: [rows, positions, vocabulary].
+        ids: [rows, positions] targets.
+        counted: [rows, positions] what is averaged over; L_cert only over those whose likeliest token is the target. A
+            row without any adds 0.
+    """
+    surprise = -logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+    tempered = (logits / TEMPERATURE).log_softmax(-1)
+    entropy = -(tempered.exp() * tempered).sum(-1)
+    return _mean(surprise, counted), _mean(entropy, counted & (logits.argmax(-1) == ids))
+
+
+def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Mean of the rows' means."""
+    return ((values * where).sum(-1) / where.sum(-1).clamp(min=1)).mean()
+
+
+def step_loss(
+    model: Callable[..., Any], ids: torch.Tensor, plan: list[Masks], mask_id: int, beta: float
+) -> torch.Tensor:
+    """L_cons + beta L_cert of all forwards, added."""
+    import torch
+
+    total = torch.zeros(())
+    for masks in plan:
+        hidden = torch.from_numpy(masks.hidden)
+        logits = model(input_ids=ids.masked_fill(hidden, mask_id), use_cache=False).logits
+        consistency, certainty = losses(logits, ids, torch.from_numpy(masks.counted))
+        total = total + consistency + beta * certainty
+    return total
+
+
+def order(seed: int, count: int, first: int, size: int) -> NDArray[np.int64]:
+    """Which targets come at places ``first`` to ``first + size`` of endless epochs, each in an order of its own."""
+    places = np.arange(first, first + size)
+    epochs = {e: np.random.default_rng([seed, int(e), 3]).permutation(count) for e in np.unique(places // count)}
+    return np.array([epochs[place // count][place % count] for place in places])
+
+
+def train(
+    source: Path,
+    directory: Path,
+    options: CertaintyOptions | None = None,
+    progress: Progress = lambda what, done, of: None,
+) -> Targets:
+    """Distil the model of a directory, or go on where ``directory`` ends, and write a Hugging Face directory into it.
+
+    Args:
+        source: what ``unspool train diffusion`` wrote; it stays as it is.
+
+    Returns:
+        The answers that it was trained on.
+
+    Raises:
+        UnspoolError: if the blocks do not divide the canvas, the model answers nothing right, or ``directory`` is that
+            of the source or of another training.
+        UnsupportedError: if the model was not trained on tasks with checkers.
+    """
+    import torch
+
+    options = options or CertaintyOptions()
+    tasks = TASK_SETS[task_set(source)]
+    FixedBlocks(FixedBlocksOptions(options.block_length)).check(tasks.canvas_length)
+    if directory.resolve() == source.resolve():
+        raise UnspoolError(f"{directory} holds the model to start from; name another directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    asked: dict[str, Any] = {"model": store.sha256_of(source / "model.safetensors")}
+    told = json.dumps(asked | asdict(options))
+    asked |= {"questions": options.questions, "block_length": options.block_length, "seed": options.seed}
+    with quiet():
+        denoiser = load_denoiser(source)
+    student = denoiser.model
+    optimizer = torch.optim.AdamW(student.parameters(), lr=options.learning_rate, weight_decay=0.01)
+    targets = certainty_targets.make(
+        directory / certainty_targets.FILE,
+        json.dumps(asked),
+        denoiser,
+        tasks,
+        options.questions,
+        options.block_length,
+        options.seed,
+        progress,
+    )
+    first, curve = checkpoint.resume(directory / checkpoint.STATE, told, [optimizer], model=student)
+    start = time.perf_counter() - (curve[-1][2] if curve else 0.0)
+    student.train()
+    recent: list[float] = []
+    for step in range(first, options.max_steps):
+        chosen = order(options.seed, len(targets.ids), step * options.batch_size, options.batch_size)
+        rng = np.random.default_rng([options.seed, step, 4])
+        plan = mask_plan(rng, options.batch_size, tasks.prompt_length, tasks.length, options.block_length)
+        optimizer.zero_grad()
+        value = step_loss(student, torch.from_numpy(targets.ids[chosen]), plan, denoiser.mask_id, options.beta)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        recent.append(float(value.detach()))
+        done = step + 1
+        if done % checkpoint.PIECE == 0 or done == options.max_steps:
+            curve.append((done, sum(recent) / len(recent), time.perf_counter() - start))
+            recent = []
+            checkpoint.save(directory / checkpoint.STATE, told, done, curve, [optimizer], model=student)
+        progress("training", done, options.max_steps)
+    student.eval()
+    training = json.loads((source / CANVAS).read_text("utf-8"))["training"]
+    about = {"training": training, "certainty": asdict(options) | {"targets": len(targets.ids)}}
+    canvas_directory.write(directory, student, tasks, about, curve)
+    return targets

@@ -1,0 +1,203 @@
+"""Training of Learn2PD's filter: when is a prediction already the final one?
+
+Each prompt is decoded one token a step; then an empty canvas is filled again, each pass committing exactly those
+predictions that equal the finished text (the paper's extremely greedy parallel decoding), and the confidences of the
+block with these verdicts become one example. If two passes predict the same, the block is filled in from the finished
+text. The base model stays as it is.
+
+Loss: cross-entropy over all slots of the block, masked or not; AdamW, all examples in each step. A tenth of the
+examples is held out; the best filter on them is kept, and measured there against a filter that sees one slot alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool.decoding.canvas import DiffusionModel
+from unspool.engine.canvas import Fed
+from unspool.engine.noise import SEEDS
+from unspool.engine.numeric import softmax
+from unspool.errors import UnspoolError
+from unspool.methods.diffusion.learn2pd import UnmaskFilter
+
+if TYPE_CHECKING:
+    import torch
+
+Progress = Callable[[str, int, int], None]
+_CHECKED = 50  # steps between two looks at what is held out
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Blocks on their way.
+
+    Attributes:
+        confidence: [n, block] probability of each slot's prediction.
+        final: [n, block] whether the prediction is that of the finished text.
+        passes: of the replay, by prompt.
+        alike: by prompt, whether the replay ended in the finished text.
+    """
+
+    confidence: NDArray[np.float32]
+    final: NDArray[np.bool_]
+    passes: list[int]
+    alike: list[bool]
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """Defaults are the paper's, but for the number of steps.
+
+    Attributes:
+        block_length: slots of a block.
+        learning_rate: constant.
+        max_steps: each over all examples.
+        seed: of the start and the split.
+    """
+
+    block_length: int = 8
+    learning_rate: float = 3e-3
+    max_steps: int = 4000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("block_length", "max_steps"):
+            if getattr(self, name) < 1:
+                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.seed not in SEEDS:
+            raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
+
+
+def replay(model: DiffusionModel, prompts: Sequence[Sequence[int]], block_length: int, progress: Progress) -> Examples:
+    """Decode prompts and replay them.
+
+    Raises:
+        UnspoolError: if the blocks do not divide the model's canvas.
+    """
+    finished = model.generate(
+        [list(prompt) for prompt in prompts],
+        method="fixed_blocks+top_k",
+        method_options={"fixed_blocks": {"block_length": block_length}},
+    )
+    confidence: list[NDArray[np.float32]] = []
+    final: list[NDArray[np.bool_]] = []
+    passes, alike = [], []
+    for done, result in enumerate(finished):
+        progress("replay", done, len(finished))
+        # The whole canvas, not the text alone: what stands behind the end is decoded too.
+        slots = next(event.slots for event in reversed(result.trace) if hasattr(event, "slots"))
+        steps, same = _replay(model, result.prompt_token_ids, np.array(slots), block_length)
+        confidence += [c for c, _ in steps]
+        final += [r for _, r in steps]
+        passes.append(len(steps))
+        alike.append(same)
+    progress("replay", len(finished), len(finished))
+    return Examples(np.array(confidence), np.array(final), passes, alike)
+
+
+def _replay(
+    model: DiffusionModel, prompt: Sequence[int], reference: NDArray[np.int64], block_length: int
+) -> tuple[list[tuple[NDArray[np.float32], NDArray[np.bool_]]], bool]:
+    denoiser, first = model.denoiser, len(prompt)
+    tokens = np.array([*prompt, *[denoiser.mask_id] * len(reference)], dtype=np.int64)
+    steps = []
+    with closing(denoiser.open()) as session:
+        for start in range(0, len(reference), block_length):
+            block = slice(first + start, first + start + block_length)
+            wanted = reference[start : start + block_length]
+            before = None
+            while (tokens[block] == denoiser.mask_id).any():
+                logits = session.score(Fed(tokens, 0, len(tokens))).logits[block].astype(np.float64)
+                logits[:, denoiser.mask_id] = -np.inf
+                predicted = logits.argmax(axis=1)
+                right = predicted == wanted
+                chances = np.array([softmax(row) for row in logits])[np.arange(len(wanted)), predicted]
+                steps.append((chances.astype(np.float32), right))
+                if before is not None and (predicted == before).all():
+                    tokens[block] = wanted
+                masked = tokens[block] == denoiser.mask_id
+                tokens[block] = np.where(masked & right, wanted, tokens[block])
+                before = predicted
+    return steps, bool((tokens[first:] == reference).all())
+
+
+def train(
+    examples: Examples, options: FilterOptions, progress: Progress = lambda what, done, of: None
+) -> tuple[UnmaskFilter, dict[str, Any]]:
+    """Fit a filter.
+
+    Returns:
+        The filter; and ``loss`` (cross-entropy on what was held out), ``loss_alone`` (of a logistic filter that sees
+        one slot's confidence), ``precision`` and ``recall`` at 0.9, ``examples``, ``held_out``.
+
+    Raises:
+        UnspoolError: with too few examples to hold some out.
+    """
+    import torch
+
+    count = len(examples.confidence)
+    if count < 20:
+        raise UnspoolError(f"{count} passes are too few to train on; give more prompts")
+    order = np.random.default_rng(options.seed).permutation(count)
+    held_out, kept = order[: count // 10], order[count // 10 :]
+    x, y = torch.from_numpy(examples.confidence), torch.from_numpy(examples.final.astype(np.float32))
+    width = options.block_length
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        network = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, width))
+        # One logistic curve for every slot, a threshold in disguise: what the filter must beat.
+        alone = torch.nn.Sequential(torch.nn.Unflatten(1, (width, 1)), torch.nn.Linear(1, 1), torch.nn.Flatten())
+    data = (x[kept], y[kept], x[held_out], y[held_out])
+    losses = [_fit(network, *data, options, progress), _fit(alone, *data, options, lambda what, done, of: None)]
+    best = _weights(network)
+    said = best(examples.confidence[held_out].astype(np.float64)) > 0.9
+    truth = examples.final[held_out]
+    return best, {
+        "loss": losses[0],
+        "loss_alone": losses[1],
+        "precision": float((said & truth).sum() / max(1, said.sum())),
+        "recall": float((said & truth).sum() / max(1, truth.sum())),
+        "examples": len(kept),
+        "held_out": len(held_out),
+    }
+
+
+def _fit(
+    network: torch.nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    x_held_out: torch.Tensor,
+    y_held_out: torch.Tensor,
+    options: FilterOptions,
+    progress: Progress,
+) -> float:
+    """Train in place, to the weights of the lowest loss on what is held out, which is returned."""
+    import torch
+
+    cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate)
+    lowest, best = float("inf"), network.state_dict()
+    for step in range(1, options.max_steps + 1):
+        optimizer.zero_grad()
+        cross_entropy(network(x), y).backward()
+        optimizer.step()
+        if step % _CHECKED == 0 or step == options.max_steps:
+            with torch.no_grad():
+                value = float(cross_entropy(network(x_held_out), y_held_out))
+            if value < lowest:
+                lowest, best = value, {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        progress("training", step, options.max_steps)
+    network.load_state_dict(best)
+    return lowest
+
+
+def _weights(network: torch.nn.Module) -> UnmaskFilter:
+    first, second = (layer for layer in network.children() if hasattr(layer, "weight"))
+    arrays = (first.weight.T, first.bias, second.weight.T, second.bias)
+    return UnmaskFilter(*(tensor.detach().numpy().copy() for tensor in arrays))

@@ -1,0 +1,189 @@
+"""RASD: "RASD: Retrieval-Augmented Speculative Decoding" (2025). The draft of any drafter and what is retrieved for the
+text, in one tree.
+
+A drafter is short-sighted and weak on text unlike what it knows; retrieval copies far ahead and is often beside the
+point. So each pass: look up the longest suffix of the text that occurred before in it, and the longest one of 16 tokens
+down to 2 that occurs in a datastore (as REST does); let the drafter draft; drop the retrieved continuations whose first
+token is not among the ``prune_top_k`` that the drafter ranks highest; keep the most frequent prefixes of the rest as a
+tree; lay it over the drafter's along their longest common prefixes; have the union scored in one pass. With the drafter
+``plain`` it is retrieval alone.
+
+What it changes about plain decoding: speed only. Guarantee: that of the drafter, since what is retrieved is chosen, not
+drawn, and comes after the drafter's siblings (see ``unspool.engine.fuse``).
+
+Choices where the paper's text was not to be had or leaves one:
+- The first-step ranking is asked of drafters that have one (``RanksFirst``): a draft model's first distribution,
+  whether it writes a chain or a tree; token recycling's row. Where there is none, nothing is pruned. The first level
+  of the draft does not stand in: it is no ranking. A chain holds one token there, and all that differs from the draft
+  would be dropped, which is what retrieval is for.
+- Pruning may drop a perfect copy whose first token the drafter does not expect. So ``trusted_match`` can exempt long
+  matches; the paper exempts none, and neither does the default. ``RASD.branches`` counts what pruning cost.
+- A prefix weighs the share of a match's occurrences that go on with it, times the length of the match. The text itself
+  gives one continuation, after the most recent occurrence.
+- Sizes: 60 nodes are EAGLE-2's, 10 tokens a continuation REST's and prompt lookup's, and 30 nodes hold three of them;
+  the paper's own are not known, nor is its k. On a CPU 8 to 16 nodes are usually enough.
+- The drafter is asked for ``nodes`` less what retrieval may take, so it has the whole tree where nothing is found.
+
+Left out: both sources of a node that both propose (it counts as the drafter's); drafting and retrieving in parallel
+threads (retrieval takes 1 to 3 ms); options of the inner drafter, which has its defaults.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from unspool.engine.contracts import Closing, Context, Drafter, Step
+from unspool.engine.fuse import fuse
+from unspool.engine.tree import TokenTree
+from unspool.errors import UnspoolError
+from unspool.methods.drafters.rasd.datastore import LONGEST_MATCH, SHORTEST_MATCH, Datastore
+from unspool.methods.drafters.rasd.retrieval import Continuations, most_frequent
+from unspool.methods.drafters.suffix import SuffixAutomaton
+
+
+@runtime_checkable
+class RanksFirst(Protocol):
+    """A drafter that ranks the whole vocabulary, or the best of it, before it drafts its first token."""
+
+    def first_ranking(self, k: int) -> Sequence[int] | None:
+        """The at most ``k`` ids ranked highest right behind the committed text, by the last ``propose``; None without.
+
+        A ranking by what the drafter believes, not by what was drawn from it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RASDOptions:
+    """Options of ``rasd``.
+
+    Attributes:
+        drafter: name of the inner drafter. None: ``draft_model`` where one is loaded, as in the paper, else
+            ``token_recycling``.
+        datastore: directory that ``unspool datastore build`` made, searched in place of ``memories["rasd"]``.
+        nodes: most drafted nodes of the tree, at least 1.
+        retrieved_nodes: most of them that retrieval may take, at least 1.
+        continuation: tokens of a retrieved continuation, at least 1.
+        prune_top_k: retrieved continuations must begin with one of so many ids that the drafter ranks highest; 0: no
+            pruning.
+        trusted_match: continuations after a match of at least so many tokens are not pruned; None: all are pruned.
+    """
+
+    drafter: str | None = None
+    datastore: str | None = None
+    nodes: int = 60
+    retrieved_nodes: int = 30
+    continuation: int = 10
+    prune_top_k: int = 10
+    trusted_match: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "retrieved_nodes", "continuation"):
+            if getattr(self, name) < 1:
+                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.prune_top_k < 0:
+            raise UnspoolError(f"prune_top_k must be at least 0, not {self.prune_top_k}")
+        if self.trusted_match is not None and self.trusted_match < SHORTEST_MATCH:
+            raise UnspoolError(f"trusted_match must be at least {SHORTEST_MATCH}, not {self.trusted_match}")
+        if self.drafter == "rasd":
+            raise UnspoolError("rasd cannot be its own drafter; name another one, see `unspool methods --kind drafter`")
+
+
+@dataclass(frozen=True)
+class Branch:
+    """All continuations of one source that begin with the same token.
+
+    Attributes:
+        source: ``"text"`` or ``"datastore"``.
+        matched: tokens of the match, 16 for more.
+        pruned: whether they were dropped.
+        right: whether the model took that token.
+    """
+
+    source: str
+    matched: int
+    pruned: bool
+    right: bool
+
+
+class RASD:
+    """The tree of another drafter, fused with retrieved continuations.
+
+    Args:
+        options: see ``RASDOptions``; the names in it are resolved by who builds the drafter.
+        drafter: the inner drafter, of this sequence.
+        datastore: searched besides the text; may be empty.
+
+    Attributes:
+        branches: how many retrieved branches of each kind there were: how often pruning dropped the right one.
+    """
+
+    name = "rasd"
+
+    def __init__(self, options: RASDOptions, drafter: Drafter, datastore: Datastore) -> None:
+        self.options = options
+        self.branches: Counter[Branch] = Counter()
+        self._drafter = drafter
+        self._datastore = datastore
+        self._automaton = SuffixAutomaton()
+        self._undecided: list[tuple[Continuations, Continuations]] = []  # what was retrieved, what of it was kept
+
+    def start(self, context: Context) -> None:
+        """Read the prompt."""
+        self._automaton = SuffixAutomaton()
+        self._drafter.start(context)
+
+    def propose(self, context: Context, budget: int) -> TokenTree:
+        """A tree of at most ``min(budget, nodes + 1)`` nodes."""
+        budget = min(budget, self.options.nodes + 1)
+        retrieved = self._retrieve(context.tokens)
+        reserved = min(self.options.retrieved_nodes, sum(source.rows.size for source in retrieved))
+        draft = self._drafter.propose(context, max(1, budget - reserved))
+        kept = self._prune(retrieved)
+        return fuse(draft, most_frequent(context.tokens[-1], kept, self.options.retrieved_nodes), budget)
+
+    def _retrieve(self, tokens: Sequence[int]) -> list[Continuations]:
+        for position in range(len(self._automaton), len(tokens)):
+            self._automaton.extend(tokens[position])
+        length, found = self.options.continuation, []
+        matched, end = self._automaton.match()
+        if matched >= SHORTEST_MATCH:
+            period = len(tokens) - end  # a continuation that reaches the end of the text goes on in itself
+            row = [tokens[end + i % period] for i in range(length)]
+            found.append(Continuations.of("text", matched, np.array([row], dtype=np.int32)))
+        matched, rows = self._datastore.retrieve(tokens, length)
+        if matched:
+            found.append(Continuations.of("datastore", matched, rows))
+        return found
+
+    def _prune(self, retrieved: Sequence[Continuations]) -> list[Continuations]:
+        k, trusted = self.options.prune_top_k, self.options.trusted_match
+        ranking = self._drafter.first_ranking(k) if k and isinstance(self._drafter, RanksFirst) else None
+        kept = []
+        for source in retrieved:
+            trust = trusted is not None and source.matched >= trusted
+            kept.append(source if ranking is None or trust else source.only(ranking))
+        self._undecided = list(zip(retrieved, kept, strict=True))
+        return kept
+
+    def close(self) -> None:
+        """Let the inner drafter end, if it works in the background."""
+        if isinstance(self._drafter, Closing):
+            self._drafter.close()
+
+    def observe(self, step: Step) -> None:
+        """Count which branches were right; the inner drafter learns from all scored nodes."""
+        token = step.emitted[0]
+        for source, kept in self._undecided:
+            matched = min(source.matched, LONGEST_MATCH)
+            for pruned, right in itertools.product((False, True), repeat=2):
+                branch = Branch(source.source, matched, pruned, right)
+                firsts = np.setdiff1d(source.firsts, kept.firsts) if pruned else kept.firsts
+                self.branches[branch] += int(np.count_nonzero((firsts == token) == right))
+        self._drafter.observe(step)

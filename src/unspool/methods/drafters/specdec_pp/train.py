@@ -1,0 +1,224 @@
+"""Training of SpecDec++'s acceptance head on data of ``acceptance_data``; both language models stay as they are.
+
+Loss: cross-entropy with soft labels ``a``, ``-(a log P(accept) + w (1 - a) log P(reject))``, divided by the sum of the
+weights ``a + w (1 - a)`` of the batch. Otherwise the defaults of transformers' trainer, which the paper used: AdamW
+without decay, gradients clipped at norm 1, cosine schedule. Blocks start as the identity (weights and biases 0), so
+that training starts at a linear probe.
+
+The same seed gives the same head, interrupted or not: the state is kept after each epoch. Every fifth prompt is held
+out; the measures on it are part of the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool.errors import UnspoolError
+from unspool.methods.drafters.specdec_pp.data import DataOptions, Examples, Progress, generate, pair_of
+from unspool.methods.drafters.specdec_pp.head import FILE_NAME, AcceptanceHead
+from unspool.storage import cache as store
+
+if TYPE_CHECKING:
+    import torch
+
+    from unspool.decoding.model import Model
+
+_HELD_OUT = 5  # every fifth prompt
+_BINS = 10
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Defaults are the paper's.
+
+    Attributes:
+        num_blocks: residual blocks of the head, at least 0.
+        rejection_weight: weight of rejected tokens in the loss, above 0.
+        learning_rate: at its peak, above 0. With a few hundred prompts there are few steps: 1e-3 then does better.
+        num_train_epochs: passes over the data, at least 1.
+        batch_size: prompts of a step, at least 1.
+        warmup_ratio: part of all steps in which the learning rate rises, 0 to 1.
+        seed: of the start and of the order of the data.
+    """
+
+    num_blocks: int = 3
+    rejection_weight: float = 6.0
+    learning_rate: float = 5e-5
+    num_train_epochs: int = 3
+    batch_size: int = 32
+    warmup_ratio: float = 0.03
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_train_epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("rejection_weight", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise UnspoolError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.num_blocks < 0 or not 0 <= self.warmup_ratio <= 1:
+            raise UnspoolError("num_blocks must be at least 0 and warmup_ratio in 0 to 1")
+
+
+def train(
+    target: Model,
+    prompts: Sequence[str],
+    directory: Path,
+    data: DataOptions | None = None,
+    options: TrainingOptions | None = None,
+    progress: Progress = lambda what, done, of: None,
+) -> AcceptanceHead:
+    """Make the data, train a head, measure it on the prompts that were held out, and write it to ``directory``.
+
+    Args:
+        target: with its draft model.
+        prompts: at least two.
+        progress: told after each prompt and each step.
+
+    Raises:
+        UnspoolError: with what to do, such as another directory where this one holds the state of other options.
+    """
+    data, options = data or DataOptions(), options or TrainingOptions()
+    if len(prompts) < 2:
+        raise UnspoolError("an acceptance head needs at least two prompts, one of which is held out")
+    files = generate(target, prompts, directory / "data", data, progress)
+    held_out = files[_HELD_OUT - 1 :: _HELD_OUT] or files[-1:]
+    tensors = fit([file for file in files if file not in held_out], directory / "training.pt", options, progress)
+    about: dict[str, Any] = {**pair_of(target), "data": asdict(data), "training": asdict(options)}
+    head = AcceptanceHead(tensors, about)
+    loaded = [Examples.load(file) for file in held_out]
+    hidden, labels = (np.concatenate(part) for part in zip(*((e.hidden, e.labels) for e in loaded), strict=True))
+    about["held_out"] = measures(head.probabilities(hidden), labels)
+    head.save(directory / FILE_NAME)
+    return head
+
+
+def fit(
+    files: Sequence[Path],
+    state: Path,
+    options: TrainingOptions,
+    progress: Progress = lambda what, done, of: None,
+) -> dict[str, NDArray[np.float32]]:
+    """Train on these files; goes on where ``state`` ends, which is written after each epoch.
+
+    Returns:
+        The tensors of an ``AcceptanceHead``.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        head = _network(Examples.load(files[0]).hidden.shape[1], options.num_blocks)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=options.learning_rate, weight_decay=0.0)
+    per_epoch = math.ceil(len(files) / options.batch_size)
+    steps = per_epoch * options.num_train_epochs
+    first = _resume(state, options, head, optimizer)
+    for epoch in range(first, options.num_train_epochs):
+        order = np.random.default_rng([options.seed, epoch]).permutation(len(files))
+        for i in range(per_epoch):
+            step = epoch * per_epoch + i
+            for group in optimizer.param_groups:
+                group["lr"] = options.learning_rate * _schedule(step, steps, options.warmup_ratio)
+            batch = [Examples.load(files[k]) for k in order[i * options.batch_size : (i + 1) * options.batch_size]]
+            hidden = torch.from_numpy(np.concatenate([e.hidden for e in batch]))
+            labels = torch.from_numpy(np.concatenate([e.labels for e in batch]))
+            optimizer.zero_grad()
+            loss(_forward(head, hidden), labels, options.rejection_weight).backward()
+            torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+            optimizer.step()
+            progress("training", step + 1, steps)
+        saved = {"options": asdict(options), "epochs": epoch + 1}
+        saved |= {"head": head.state_dict(), "optimizer": optimizer.state_dict()}
+        with store.atomic_file(state) as part:
+            torch.save(saved, part)
+    return {name: tensor.detach().numpy().copy() for name, tensor in head.state_dict().items()}
+
+
+def _resume(state: Path, options: TrainingOptions, head: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Load what an earlier run left and say how many epochs it did."""
+    import torch
+
+    if not state.exists():
+        return 0
+    saved = torch.load(state, weights_only=True)
+    if saved["options"] != asdict(options):
+        raise UnspoolError(
+            f"{state} belongs to training with other options; delete it to train anew from the same data"
+        )
+    head.load_state_dict(saved["head"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return int(saved["epochs"])
+
+
+def _network(hidden_size: int, num_blocks: int) -> torch.nn.ModuleDict:
+    from torch import nn
+
+    blocks = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(num_blocks))
+    for parameter in blocks.parameters():
+        nn.init.zeros_(parameter)
+    return nn.ModuleDict({"blocks": blocks, "output": nn.Linear(hidden_size, 2)})
+
+
+def _forward(head: torch.nn.ModuleDict, x: torch.Tensor) -> torch.Tensor:
+    """Logits [n, 2], reject and accept."""
+    from torch.nn.functional import silu
+
+    for block in head["blocks"]:
+        x = x + silu(block(x))
+    logits: torch.Tensor = head["output"](x)
+    return logits
+
+
+def loss(logits: torch.Tensor, labels: torch.Tensor, rejection_weight: float) -> torch.Tensor:
+    """The weighted cross-entropy of logits [n, 2], reject and accept, with soft labels [n]."""
+    reject, accept = logits.log_softmax(dim=1).unbind(dim=1)
+    rejected = rejection_weight * (1 - labels)
+    return -(labels * accept + rejected * reject).sum() / (labels + rejected).sum()
+
+
+def _schedule(step: int, steps: int, warmup_ratio: float) -> float:
+    """Part of the peak learning rate: a linear rise, then a cosine down to 0."""
+    warmup = math.ceil(steps * warmup_ratio)
+    if step < warmup:
+        return step / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def measures(predicted: NDArray[np.floating[Any]], labels: NDArray[np.floating[Any]]) -> dict[str, Any]:
+    """How good predicted probabilities [n] of acceptance are, given the true ones [n].
+
+    Returns:
+        ``tokens``; ``accepted``, the mean label; ``auc``, the chance that an accepted token is predicted to be likelier
+        than a rejected one, None if all or none are accepted; ``kl``, the mean divergence of the prediction from the
+        label in nats; ``reliability``, for each tenth of the predictions' range that holds some: their number, mean
+        prediction and mean label.
+    """
+    p, a = predicted.astype(np.float64), labels.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [np.where(x > 0, x * np.log(x / np.clip(y, 1e-12, None)), 0.0) for x, y in ((a, p), (1 - a, 1 - p))]
+    place = np.minimum((p * _BINS).astype(int), _BINS - 1)
+    bins = [place == i for i in range(_BINS)]
+    return {
+        "tokens": len(p),
+        "accepted": float(a.mean()),
+        "auc": auc(p, a),
+        "kl": float(np.mean(parts[0] + parts[1])),
+        "reliability": [[int(b.sum()), float(p[b].mean()), float(a[b].mean())] for b in bins if b.any()],
+    }
+
+
+def auc(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> float | None:
+    """Area under the ROC curve where each token counts as accepted with weight ``a`` and as rejected with ``1 - a``."""
+    values, place = np.unique(scores, return_inverse=True)
+    accepted = np.bincount(place, labels, len(values))
+    rejected = np.bincount(place, 1 - labels, len(values))
+    below = np.cumsum(rejected) - rejected
+    pairs = accepted.sum() * rejected.sum()
+    return float((accepted * (below + rejected / 2)).sum() / pairs) if pairs else None

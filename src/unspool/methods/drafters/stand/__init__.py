@@ -1,0 +1,239 @@
+"""Accelerated Test-Time Scaling with Model-Free Speculative Sampling (2025): STAND, drafts drawn from n-gram counts.
+
+After each 4-, 3- and 2-gram of committed text STAND remembers the mean of the distributions that the target had there,
+and drafts from the longest n-gram that matches: *drawn* without replacement (Gumbel top-k), along a fixed tree that was
+learned from accepted drafts. Made for many samples of one problem, which share the memory.
+
+What it changes about plain decoding: several of its tokens leave one pass. Guarantee: identical under the greedy rule
+(the likeliest tokens are drafted) and the same-noise rule (drawn with the noise of the position, which plain decoding
+draws with), same distribution under the lossless rule, which is told what the drafts were drawn from.
+
+Choices where the paper leaves one, or where it was not to be had in full:
+- Committed positions are learned from, not rejected nodes; what is learned is the distribution after temperature and
+  truncation, as it is drawn from, and at temperature 0 that at temperature 1.
+- The n-grams are those of 4, 3 and 2; with ``orders=(4, 3, 2, 1)`` it falls back to single tokens too.
+- The published tree of 80 nodes is not public; ``TEMPLATE`` was learned in the same way, see there.
+- Noise is drawn when it is needed. The paper's pool of noise saves launches of a GPU.
+- The memory is bounded; the n-gram that was updated longest ago makes room.
+
+Left out: learning from the prompt, whose logits the loop does not keep.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool.engine.contracts import Context, Step
+from unspool.engine.noise import draft_generator, gumbel_of
+from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree, TreeBuilder
+from unspool.errors import UnspoolError
+from unspool.methods.drafters.stand.memory import KEPT, ORDERS, Entry, NGramMemory, check_orders
+
+_LEVELS = 4
+
+Path = tuple[int, ...]
+"""Where a node stands in a template: the place among their siblings of its ancestors, outermost first, and its own."""
+
+
+class Scored(Protocol):
+    """A pass, as far as templates are learned from it; a ``StepEvent`` is one."""
+
+    @property
+    def parents(self) -> tuple[int, ...]: ...
+
+    @property
+    def accepted(self) -> tuple[int, ...]: ...
+
+
+def learn_template(passes: Iterable[Scored], size: int = 80) -> tuple[Path, ...]:
+    """The positions that were accepted most often, most often first; every prefix is a tree.
+
+    A position counts at least as often as its later siblings, since siblings are drawn in order.
+
+    Args:
+        passes: with a tree that is much larger than ``size``, such as ``broad_template()``.
+        size: nodes of the template.
+    """
+    counts: Counter[Path] = Counter()
+    for one in passes:
+        position: Path = ()
+        for parent, node in zip(one.accepted, one.accepted[1:], strict=False):
+            position = (*position, one.parents[:node].count(parent))
+            counts[position] += 1
+    for position in sorted(counts, key=lambda path: (len(path), path), reverse=True):
+        if position[-1]:
+            before = (*position[:-1], position[-1] - 1)
+            counts[before] = max(counts[before], counts[position])
+    return tuple(sorted(counts, key=lambda path: (-counts[path], len(path), path))[:size])
+
+
+def broad_template(size: int = 625, depth: int = 20) -> tuple[Path, ...]:
+    """A tree to learn a template with, of the paper's size; which 625 nodes the paper took is not public.
+
+    Likeliest first, where the first child is right with chance 0.75 and the r-th other one with 0.15 / (r + 1) ** 1.5.
+    """
+    odds = [0.75, *(0.15 / rank**1.5 for rank in range(1, KEPT))]
+    reached: list[tuple[float, Path]] = [(1.0, ())]
+    nodes: list[tuple[float, Path]] = []
+    for _ in range(depth):
+        below = [(chance * odds[rank], (*path, rank)) for chance, path in reached for rank in range(KEPT)]
+        below.sort(key=lambda node: (-node[0], node[1]))
+        reached = below[:size]
+        nodes += reached
+    nodes.sort(key=lambda node: (-node[0], len(node[1]), node[1]))
+    return tuple(path for _, path in nodes[:size])
+
+
+_LEARNED = (
+    "0 00 1 000 0000 2 3 10 01 00000 4 000000 100 0000000 5 02 001 00000000 6 7 20 1000 30 00001 000000000 11 40 "
+    "002 8 010 200 10000 100000 1000000 10000000 9 300 0001 0000000000 03 04 21 60 003 004 005 006 400 600 0010 "
+    "100000000 00000000000 05 41 70 011 101 102 110 210 0020 0060 1010 2000 2100 3000 4000 00002 00100 20000 "
+    "40000 200000 1000000000 06 12 22 31 80 007 008"
+)
+
+TEMPLATE: tuple[Path, ...] = tuple(tuple(map(int, path)) for path in _LEARNED.split())
+"""80 draft nodes, most often accepted first.
+
+Learned from 51 answers of up to 96 tokens by SmolLM2-135M-Instruct, 13 of them greedy, the others at temperature 0.7,
+to the questions 81, 91, ..., 161, 241, 321, 401 and 481 of Spec-Bench, one of each category; measure with others.
+``benchmarks/ngram_drafters.py --learn-template`` learns another one.
+"""
+
+
+@dataclass(frozen=True)
+class StandOptions:
+    """Defaults are the paper's.
+
+    Attributes:
+        nodes: most drafted nodes of a tree, 1 to 80, the root not counted.
+        orders: lengths of the n-grams that are remembered and looked up, longest first, each at least 1.
+    """
+
+    nodes: int = len(TEMPLATE)
+    orders: tuple[int, ...] = ORDERS
+
+    def __post_init__(self) -> None:
+        # A list is what JSON and notebooks give; the options are frozen and stay hashable.
+        object.__setattr__(self, "orders", tuple(self.orders))
+        check_orders(self.orders)
+        if not 1 <= self.nodes <= len(TEMPLATE):
+            raise UnspoolError(f"nodes must lie in 1 to {len(TEMPLATE)}, not {self.nodes}")
+
+
+class Stand:
+    """A template filled from an ``NGramMemory``.
+
+    Buckets tell the length of the n-gram, whether the node is a first child, and the remembered probability in four
+    steps.
+
+    Args:
+        options: see ``StandOptions``.
+        memory: read and written; shared by the samples of a problem.
+        vocab_size: width of the model's row of logits.
+        template: likeliest node first, every prefix a tree whose siblings come in order, such as ``learn_template``
+            gives; None: the first ``nodes`` of ``TEMPLATE``.
+
+    Raises:
+        UnspoolError: if the memory was learned on another vocabulary.
+    """
+
+    name = "stand"
+
+    def __init__(
+        self, options: StandOptions, memory: NGramMemory, vocab_size: int, template: Sequence[Path] | None = None
+    ) -> None:
+        self.options = options
+        self.memory = memory
+        self._vocab_size = vocab_size
+        memory.fit(vocab_size)
+        template = TEMPLATE[: options.nodes] if template is None else template
+        index = {path: node for node, path in enumerate(template, 1)} | {(): 0}
+        self._links = [(index[path[:-1]], path[-1]) for path in template]  # (parent, place) of the nodes 1, 2, ...
+        self._widths = Counter(parent for parent, _ in self._links)
+
+    def start(self, context: Context) -> None:
+        """Nothing: the memory outlives requests, and nothing is known of the prompt."""
+
+    def propose(self, context: Context, budget: int) -> TokenTree:
+        """The nodes of the template that the memory can fill, as many of the first ones as the budget holds."""
+        builder = TreeBuilder(context.tokens[-1])
+        draws = _Draws(context, self._vocab_size)
+        longest = self.memory.orders[0]
+        place = {0: 0}  # node of the template -> node of the tree
+        ends = [(tuple(context.tokens[-longest:]), 0)]  # of each node of the tree: end of its text, depth
+        groups: dict[int, _Siblings | None] = {}
+        for node, (parent, rank) in enumerate(self._links, 1):
+            if len(builder) >= budget:
+                break
+            at = place.get(parent)
+            if at is None:
+                continue
+            text, depth = ends[at]
+            if at not in groups:
+                entry = self.memory.lookup(text)
+                groups[at] = entry and draws.siblings(entry, depth, self._widths[parent], builder)
+            group = groups[at]
+            if group is not None and rank < len(group.tokens):
+                token = group.tokens[rank]
+                place[node] = builder.add(at, token, self.name, group.buckets[rank], group.draft)
+                ends.append(((*text, token)[-longest:], depth + 1))
+        return builder.build()
+
+    def observe(self, step: Step) -> None:
+        """Learn what the target wanted after each committed node."""
+        tokens, path = step.context.tokens, step.decision.path
+        end = len(tokens) - len(path)  # of the text up to the root, the root included
+        for i, node in enumerate(path):
+            text = tuple(tokens[max(0, end + i - self.memory.orders[0]) : end + i])
+            alternatives = step.alternatives(node, KEPT)
+            self.memory.update(text, {token: math.exp(logprob) for token, logprob in alternatives})
+
+
+class _Siblings(NamedTuple):
+    """What the children of one node are, in draw order, and the handle of what they were drawn from."""
+
+    tokens: list[int]
+    buckets: list[int]
+    draft: int
+
+
+class _Draws:
+    """How the children of a node are drawn: as ``engine.assistant.Draws`` does, but over a handful of tokens."""
+
+    def __init__(self, context: Context, vocab_size: int) -> None:
+        self._context = context
+        self._vocab_size = vocab_size
+        self._rng = draft_generator(context.seed, len(context.tokens))
+
+    def siblings(self, entry: Entry, depth: int, count: int, builder: TreeBuilder) -> _Siblings | None:
+        """At most ``count`` children of a node of this depth, which a lookup found ``entry`` for."""
+        ids, q = np.array(entry.ids), np.array(entry.probabilities)
+        if not len(ids):
+            return None
+        q /= q.sum()
+        draft = POINT_MASS
+        order = np.arange(len(ids))
+        if self._context.temperature > 0:
+            order = np.argsort(-(np.log(q) + self._gumbel(ids, depth)), kind="stable")
+            if self._context.tests_draws:
+                # A copy, so that learning from this very pass does not change what its drafts were drawn from.
+                whole = np.zeros(self._vocab_size)
+                whole[ids] = q
+                draft = builder.drawn_from(DraftDistribution(whole, replacement=False))
+        order = order[:count]
+        levels = np.minimum(np.array(entry.probabilities)[order] * _LEVELS, _LEVELS - 1).astype(int)
+        first = np.arange(len(order)) == 0
+        buckets = (2 * entry.order + first) * _LEVELS + levels
+        return _Siblings(ids[order].tolist(), buckets.tolist(), draft)
+
+    def _gumbel(self, ids: NDArray[np.int64], depth: int) -> NDArray[np.float64]:
+        if self._context.tests_draws:
+            return self._rng.gumbel(size=len(ids))
+        return gumbel_of(self._context.seed, len(self._context.tokens) + depth, ids.tolist())

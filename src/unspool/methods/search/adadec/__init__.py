@@ -1,0 +1,163 @@
+"""Towards Better Code Generation: Adaptive Decoding with Uncertainty Guidance (AdaDec, 2025).
+
+Plain greedy decoding, except where the model is unsure: if the entropy of the next token reaches a threshold tau, the
+top-B tokens are each continued greedily for L tokens, and the one whose continuation is likeliest per token is taken.
+Only that one token is committed; entropy is tested again at the next.
+
+Lossy: another text than greedy decoding's, meant to be a better one. With tau = inf, L = 0 or B = 1 it is greedy
+decoding token for token. tau is learned for each model file (``adadec_threshold``), because other weights have other
+entropies.
+
+Choices: a branch that ends (end of text, or the stopping rule of the request) keeps its sum and its length; the
+reference adds log-probabilities of further tokens there. The length limit does not shorten a look-ahead, so a shorter
+output is a prefix of a longer one; the model's context does. The reference scores every text anew; here what the
+look-ahead said along the branch that was taken is not asked again.
+
+Left out: the outer beam, which is 1 in the paper's experiments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from unspool.engine.frontier import Frontier, roll_out
+from unspool.engine.search import Branch, Candidate, Distribution, Found, Output, SearchEvent, SearchRequest
+from unspool.errors import UnspoolError
+from unspool.methods.search.adadec import train as adadec_threshold
+
+
+@dataclass(frozen=True)
+class AdaDecOptions:
+    """Defaults are the paper's. One of ``threshold`` and ``threshold_file`` is needed.
+
+    Attributes:
+        threshold: tau, in nats; ``inf`` never pauses.
+        threshold_file: file that ``unspool train adadec-threshold`` wrote, with tau of this model.
+        candidates: B, tokens that are compared at a pause; at least 1.
+        lookahead: L, tokens that each of them is continued by; at least 0.
+    """
+
+    threshold: float | None = None
+    threshold_file: Path | str | None = None
+    candidates: int = 3
+    lookahead: int = 5
+
+    def __post_init__(self) -> None:
+        if (self.threshold is None) == (self.threshold_file is None):
+            raise UnspoolError(
+                "adadec needs either threshold, or threshold_file from `unspool train adadec-threshold` for this model"
+            )
+        if self.threshold is not None and self.threshold != self.threshold:  # NaN
+            raise UnspoolError("threshold must be a number, in nats")
+        if self.candidates < 1:
+            raise UnspoolError(f"candidates must be at least 1, not {self.candidates}")
+        if self.lookahead < 0:
+            raise UnspoolError(f"lookahead must be at least 0, not {self.lookahead}")
+
+
+@dataclass(frozen=True)
+class PauseEvent(SearchEvent):
+    """A step at which candidates were compared.
+
+    Attributes:
+        output: the tokens before it.
+        entropy: of the next token, in nats.
+        candidates: the top-B tokens, likeliest first.
+        lengths: m_i, look-ahead tokens of each.
+        scores: S_i of each, log-probability per token of candidate and look-ahead.
+        chosen: index of the candidate that was taken.
+    """
+
+    output: Output
+    entropy: float
+    candidates: tuple[int, ...]
+    lengths: tuple[int, ...]
+    scores: tuple[float, ...]
+    chosen: int
+
+
+Unsure = Callable[[Output, Distribution], bool]
+"""Whether to pause behind an output."""
+Choose = Callable[[Sequence[float]], int]
+"""Index of the candidate that is taken, by the scores."""
+
+
+def adadec(request: SearchRequest, options: AdaDecOptions) -> Found:
+    """Decode one prompt; the only candidate is the text.
+
+    ``counts``: ``pauses``; ``changed``, pauses that took another token than greedy decoding; ``lookahead_tokens``;
+    ``recalled``, distributions that a look-ahead had told before.
+
+    Raises:
+        UnspoolError: if the file of thresholds has none for this model.
+    """
+    threshold = options.threshold
+    if threshold is None:
+        assert options.threshold_file is not None
+        threshold = adadec_threshold.load(Path(options.threshold_file), request.key).threshold
+    return decode(request, options, lambda output, distribution: distribution.entropy >= threshold, best)
+
+
+def best(scores: Sequence[float]) -> int:
+    """The largest score; the likeliest candidate wins a tie."""
+    return scores.index(max(scores))
+
+
+def decode(request: SearchRequest, options: AdaDecOptions, unsure: Unsure, choose: Choose) -> Found:
+    """The method with both of its rules given, so that controls can replace one of them."""
+    # All that one pause reads, twice: the next pause may come within its look-ahead.
+    remembered = 2 * options.candidates * options.lookahead
+    pauses = changed = tokens = 0
+    output: Output = ()
+    logprob = 0.0
+    with closing(
+        Frontier(
+            request.model,
+            request.prompt,
+            sessions=options.candidates,
+            remembered=remembered,
+            on_event=request.on_event,
+        )
+    ) as frontier:
+        while (reason := request.finished(output)) is None:
+            (distribution,) = frontier.read([output])
+            token = distribution.best
+            if unsure(output, distribution):
+                pause = _pause(request, options, frontier, output, distribution, choose)
+                token = pause.candidates[pause.chosen]
+                pauses += 1
+                changed += token != distribution.best
+                tokens += sum(pause.lengths)
+            logprob += distribution.logprob(token)
+            output = (*output, token)
+        counts = {
+            "pauses": pauses,
+            "changed": changed,
+            "lookahead_tokens": tokens,
+            "recalled": frontier.recalled,
+        }
+        candidate = Candidate(output, logprob, logprob, reason)
+        return Found((candidate,), frontier.passes, frontier.evaluated, counts)
+
+
+def _pause(
+    request: SearchRequest,
+    options: AdaDecOptions,
+    frontier: Frontier,
+    output: Output,
+    distribution: Distribution,
+    choose: Choose,
+) -> PauseEvent:
+    top = distribution.top(options.candidates)
+    branches = [Branch((*output, token), logprob) for token, logprob in top]
+    if len(branches) > 1:
+        roll_out(frontier, branches, options.lookahead, request.ended)
+    lengths = tuple(len(branch.output) - len(output) - 1 for branch in branches)
+    scores = tuple(branch.logprob / (m + 1) for branch, m in zip(branches, lengths, strict=True))
+    tokens = tuple(token for token, _ in top)
+    event = PauseEvent(output, distribution.entropy, tokens, lengths, scores, choose(scores))
+    request.on_event(event)
+    return event

@@ -1,0 +1,76 @@
+"""Beam search with the semantics of transformers' ``generate(num_beams=...)``: the usual baseline of a search.
+
+Keeps the ``num_beams`` likeliest unfinished outputs; each pass extends all of them by every token. Finished outputs are
+ranked by log-probability / length ** length_penalty. Lossy: the text is often likelier than greedy decoding's. With one
+beam it is greedy decoding token for token.
+
+As there: an output counts as finished only if it is among the ``num_beams`` best continuations of its step, and the
+search ends once ``num_beams`` are finished and the best running one, at its present length, is no better than the worst
+of them (``early_stopping=False``).
+
+Left out: sampling, groups of beams, and the other values of ``early_stopping``.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+
+from unspool.engine.frontier import Frontier
+from unspool.engine.search import Branch, Candidate, Found, SearchRequest
+from unspool.errors import UnspoolError
+
+
+@dataclass(frozen=True)
+class BeamOptions:
+    """Defaults are transformers', but for ``num_beams``, which is 1 there.
+
+    Attributes:
+        num_beams: running outputs, at least 1; also the most candidates of the result.
+        length_penalty: exponent of the length; above 0 it favours longer outputs.
+    """
+
+    num_beams: int = 3
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_beams < 1:
+            raise UnspoolError(f"num_beams must be at least 1, not {self.num_beams}")
+        if not abs(self.length_penalty) < float("inf"):
+            raise UnspoolError(f"length_penalty must be a finite number, not {self.length_penalty}")
+
+
+def beam(request: SearchRequest, options: BeamOptions) -> Found:
+    """Search behind one prompt; candidates are the finished outputs, scored by log-probability / length ** penalty."""
+    width = options.num_beams
+    # So many continuations hold `width` unfinished ones even if every end of text comes first.
+    kept = max(2, 1 + len(request.eos)) * width
+    running = [Branch(())]
+    finished: list[Candidate] = []
+    length = 0
+    with closing(Frontier(request.model, request.prompt, sessions=width, on_event=request.on_event)) as frontier:
+        while running:
+            length += 1
+            weight = length**options.length_penalty
+            distributions = frontier.read([branch.output for branch in running])
+            ranked = sorted(
+                (
+                    Branch((*branch.output, token), branch.logprob + logprob)
+                    for branch, distribution in zip(running, distributions, strict=True)
+                    for token, logprob in distribution.top(kept)
+                ),
+                key=lambda branch: -branch.logprob,
+            )[:kept]
+            running = []
+            for rank, branch in enumerate(ranked):
+                reason = request.finished(branch.output)
+                if reason is None:
+                    running.append(branch)
+                elif rank < width:
+                    finished.append(Candidate(branch.output, branch.logprob, branch.logprob / weight, reason))
+            del running[width:]
+            finished.sort(key=lambda candidate: -candidate.score)
+            del finished[width:]
+            if len(finished) == width and running and running[0].logprob / weight <= finished[-1].score:
+                break
+        return Found(tuple(finished), frontier.passes, frontier.evaluated, {"steps": length})

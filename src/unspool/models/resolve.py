@@ -1,0 +1,159 @@
+"""What a model name means: a catalogue name, a directory, a GGUF file, or a name on the Hugging Face hub.
+
+Everything that can be wrong with the name or the file is found here, before a loader of several seconds starts.
+Imports neither torch nor transformers: a model that is already converted must start without them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from unspool.backends import diffusion as diffusion_models
+from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.models import catalogue, gguf_header, identity
+from unspool.models.catalogue import CatalogueModel
+from unspool.storage import cache as store
+from unspool.storage.text_files import read_json, reason
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_DATA_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+_NOT_WANTED = ("*/*", "consolidated*")  # other formats of the same weights
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that was named by the user.
+
+    Attributes:
+        kind: what ``path`` is: a GGUF file, a directory in Hugging Face layout, or such a directory that the hub's
+            client downloaded into its own cache.
+        name: for people.
+        path: the file or directory. Of a catalogue model that is not downloaded yet, where it will be; see ``fetch``.
+        key: 64 hex digits of the content: they change when the weights, the configuration or the tokenizer change, and
+            with nothing else. For a GGUF its SHA-256, for a model of the hub that of its name and commit.
+        model: the catalogue's entry, if the name was one.
+    """
+
+    kind: Literal["gguf", "directory", "hub"]
+    name: str
+    path: Path
+    key: str
+    model: CatalogueModel | None = None
+
+    def fetch(self) -> Path:
+        """``path``, after downloading a catalogue model that is not in the cache.
+
+        Kept apart from ``resolve``, because a model that is already converted needs its GGUF no more.
+        """
+        if self.model is None:
+            return self.path
+        from unspool.models import download
+
+        return download.fetch(self.model)
+
+
+def resolve(name: str) -> ModelSource:
+    """What ``name`` means, checked as far as it can be without loading it.
+
+    Tried in this order: a name of the catalogue, a directory, a GGUF file, ``owner/name`` on the Hugging Face hub.
+    A catalogue model is not downloaded here; a hub model is, unless the hub's cache holds it.
+
+    Raises:
+        UnknownNameError: if it is none of these; the message suggests the nearest catalogue name.
+        UnspoolError: for a missing, truncated or unsupported file, or if the hub cannot be reached.
+    """
+    known = catalogue.models()
+    if name in known:
+        from unspool.models import download
+
+        model = known[name]
+        return ModelSource("gguf", name, download.raw_path(model), model.sha256, model)
+    try:
+        path = Path(name).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a null byte, no permission
+        why = getattr(error, "strerror", None) or reason(error)
+        raise UnspoolError(
+            f"{name[:80]!r} names no model: {why}; give a path, or a name of `unspool models`"
+        ) from error
+    if path.is_dir():
+        _check_directory(path)
+        return ModelSource("directory", path.resolve().name, path.resolve(), _directory_key(path))
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise UnspoolError(f"no such file: {name}; give the path of a GGUF file, or a name of `unspool models`")
+        return ModelSource("gguf", path.name, path.resolve(), identity.of_file(path.resolve(), gguf_header.read))
+    if path.is_file():
+        raise UnsupportedError(f"{name} is not a model: give a .gguf file or a directory that holds config.json")
+    if _HUB_NAME.fullmatch(name):
+        snapshot = _hub_snapshot(name)
+        key = hashlib.sha256(f"{name}@{snapshot.name}".encode()).hexdigest()
+        return ModelSource("hub", name, snapshot, key)
+    if "/" in name or "\\" in name:
+        raise UnspoolError(f"no such file or directory: {name}; give a path, or a name of `unspool models`")
+    if name in diffusion_models.shipped():
+        raise UnsupportedError(
+            f"{name} is a diffusion model; use `unspool generate` or `unspool frontier` (unspool.load_diffusion)"
+        )
+    raise UnknownNameError("model", name, [*known, *diffusion_models.shipped()])
+
+
+def _check_directory(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        hint = next((f"; for the GGUF in it give {file}" for file in sorted(path.glob("*.gguf"))), "")
+        raise UnsupportedError(f"{path} holds no config.json, so it is not a model in Hugging Face layout{hint}")
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise UnspoolError(f"{index} is damaged, it names no weight files; fetch it again")
+        missing = sorted({shard for shard in shards.values() if not (path / shard).is_file()})
+        if missing:
+            raise UnspoolError(f"{path} is not complete: {len(missing)} weight files are missing, first {missing[0]}")
+    elif not any(path.glob("*.safetensors")):
+        raise UnsupportedError(
+            f"{path} holds no .safetensors weights; pickled weights are not loaded, since they can run code: convert "
+            "them with transformers' save_pretrained"
+        )
+
+
+def _directory_key(path: Path) -> str:
+    return identity.of_directory(
+        path, {file for pattern in _DATA_FILES for file in path.glob(pattern) if file.is_file()}
+    )
+
+
+def _hub_snapshot(name: str) -> Path:
+    """The directory of a hub model, from the hub's cache if it is there; data files only, never code."""
+    import huggingface_hub as hub
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from unspool.models import download
+
+    patterns: dict[str, Any] = {"allow_patterns": list(_DATA_FILES), "ignore_patterns": list(_NOT_WANTED)}
+    try:
+        snapshot = Path(hub.snapshot_download(name, local_files_only=True, **patterns))
+        _check_directory(snapshot)
+        return snapshot
+    except (LocalEntryNotFoundError, UnspoolError):
+        pass  # not there, or the rest of an interrupted download: the hub's client completes it
+    except ValueError as error:  # a name that the hub cannot have
+        raise UnspoolError(f"{name[:80]!r} names no model: no such directory, and no name of the hub") from error
+    try:
+        download.ask_hub(name, "config.json")
+        snapshot = Path(hub.snapshot_download(name, **patterns))
+    except UnspoolError as error:
+        raise UnspoolError(f"cannot load {name!r}: no such directory, and {error}") from error
+    except Exception as error:  # whatever the hub's client raises, in one line
+        if store.is_full(error, Path(HF_HUB_CACHE)):
+            raise UnspoolError(f"the disk of {HF_HUB_CACHE} is full; free some space") from error
+        raise UnspoolError(f"cannot download {name!r} from the hub: {download.first_line(error)}") from error
+    _check_directory(snapshot)
+    return snapshot

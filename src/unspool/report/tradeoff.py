@@ -1,0 +1,174 @@
+"""The part of a page on a frontier: accuracy against passes, dependent and other tasks apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from statistics import fmean
+
+from unspool.bench.tradeoff import ORACLE, Frontier, Mean, Point, best, means
+from unspool.report.drawing import CARD, MUTED, Canvas, Look, chart
+from unspool.report.looks import coloured, marker_key
+from unspool.report.parts import Part, Section, Table
+from unspool.report.words import counted, facts, number, share
+
+LOSS = 0.01
+"""Accuracy that a setting may lose against one token a step to be compared by its passes."""
+
+KINDS = {False: "Tasks whose prompt determines the answer", True: "Tasks with several right answers"}
+
+FEWEST = ("method", "options", "accuracy", "passes", "times fewer")
+"""Columns of ``fewest``."""
+
+
+def frontier_part(name: str, frontier: Frontier) -> Part:
+    """All sections; ``name`` is unique in the page."""
+    look = coloured(list(dict.fromkeys(point.line for point in frontier.points if point.line != ORACLE)))
+    look[ORACLE] = Look(MUTED, "D")
+    kinds = [kind for kind in KINDS if any(point.dependent == kind for point in frontier.points)]
+    first, more = headline(frontier)
+    return Part(
+        name,
+        f"Frontier: {frontier.model}",
+        first,
+        more,
+        frontier.command,
+        sections=[
+            *(_section(f"{name}-{int(kind)}", frontier, kind, look) for kind in kinds),
+            _commits(frontier),
+            _tasks(frontier.points),
+            Section(
+                "How it was made",
+                tables=[
+                    Table("Machine and versions", ["what", "value"], list(facts(frontier.about)), words=frozenset({1}))
+                ],
+            ),
+        ],
+    )
+
+
+def headline(frontier: Frontier) -> tuple[str, list[str]]:
+    """How many passes the best method saves without a loss of more than a point, for each kind of task."""
+    told = []
+    for kind, words in ((False, "where the prompt determines the answer"), (True, "where several answers are right")):
+        found = means(frontier.points, kind)
+        if not found:
+            continue
+        kept = [mean for line, mean in best(found, LOSS).items() if line != ORACLE]
+        first = min(kept, key=lambda mean: mean.passes)
+        told.append(
+            f"{first.line} needs {number(frontier.slots / first.passes, 1)} times fewer passes than one token a "
+            f"step {words}, at {share(first.accuracy)} accuracy."
+        )
+    questions = len(frontier.points[0].right)
+    return told[0], [*told[1:], f"{counted(questions, 'held-out question')} a task; {frontier.slots} slots."]
+
+
+def fewest(frontier: Frontier, dependent: bool) -> list[list[str]]:
+    """Of every line the fewest passes that lose at most ``LOSS``, by passes; empty without such tasks."""
+    found = means(frontier.points, dependent)
+    kept = best(found, LOSS).values() if found else ()
+    return [
+        [m.line, options_of(m), share(m.accuracy), number(m.passes), number(frontier.slots / m.passes, 1)]
+        for m in sorted(kept, key=lambda m: m.passes)
+    ]
+
+
+def _section(name: str, frontier: Frontier, dependent: bool, look: dict[str, Look]) -> Section:
+    found = means(frontier.points, dependent)
+    plot = chart(
+        f"{name}-frontier",
+        "Accuracy against passes",
+        "Each line is a method at several settings: to the right are more passes of the model for a canvas, upwards "
+        "the share of right answers.",
+        lambda narrow: 360 if narrow else 460,
+        partial(_draw, found=found, look=look),
+    )
+    text = (
+        f"A line further left and higher is better. The oracle takes for each question the fewest passes at which "
+        f"plain threshold decoding is right, which no method knows beforehand. {frontier.slots} passes are one token "
+        "a step."
+    )
+    table = Table(
+        "Every setting",
+        ["method", "options", "accuracy", "passes", "tokens a pass"],
+        [
+            [
+                mean.line,
+                options_of(mean),
+                share(mean.accuracy),
+                number(mean.passes),
+                number(frontier.slots / mean.passes),
+            ]
+            for mean in found
+        ],
+        "Passes are means over questions; every task counts the same.",
+        words=frozenset({1}),
+    )
+    few = Table(
+        f"Fewest passes at most {share(LOSS, 0)} below one token a step",
+        list(FEWEST),
+        fewest(frontier, dependent),
+        words=frozenset({1}),
+        open=True,
+    )
+    keys = [marker_key(line, look[line]) for line in dict.fromkeys(mean.line for mean in found)]
+    return Section(KINDS[dependent], [text], keys, plot, [few, table])
+
+
+def _draw(canvas: Canvas, found: Sequence[Mean], look: dict[str, Look]) -> None:
+    axes = canvas.axes
+    axes.grid(axis="y")
+    axes.set_xscale("log", base=2)
+    for line in dict.fromkeys(mean.line for mean in found):
+        own = sorted((mean for mean in found if mean.line == line), key=lambda mean: mean.passes)
+        one = look[line]
+        axes.plot([m.passes for m in own], [100 * m.accuracy for m in own], color=one.colour, lw=1.2, alpha=0.7)
+        for mean in own:
+            (point,) = axes.plot(
+                mean.passes, 100 * mean.accuracy, marker=one.marker, color=one.colour, ms=7, mec=CARD, mew=0.8
+            )
+            canvas.tip(point, f"{line} {options_of(mean)}: {100 * mean.accuracy:.1f} % in {mean.passes:.2f} passes")
+    most = max(mean.passes for mean in found)
+    ticks = [2**i for i in range(int(most).bit_length() + 1) if 2**i <= most * 1.05]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(-3, 103)
+    axes.set_xlabel("passes for a canvas")
+    axes.set_ylabel("right answers, %")
+
+
+def _commits(frontier: Frontier) -> Section:
+    found = [mean for kind in KINDS for mean in best(means(frontier.points, kind), LOSS).values() if mean.commits]
+    merged: dict[str, dict[int, int]] = {}
+    for mean in found:
+        own = merged.setdefault(f"{mean.line} {options_of(mean)}", {})
+        for tokens, passes in mean.commits.items():
+            own[tokens] = own.get(tokens, 0) + passes
+    groups = (range(1, 2), range(2, 4), range(4, 8), range(8, 16), range(16, 10**6))
+    rows = []
+    for line, commits in merged.items():
+        total = sum(commits.values())
+        rows.append([line, *(share(sum(n for t, n in commits.items() if t in group) / total, 0) for group in groups)])
+    names = ["1 token", "2 to 3", "4 to 7", "8 to 15", "16 and more"]
+    table = Table("Share of passes by the tokens that they commit", ["setting", *names], rows, open=True)
+    text = "A mean hides that most tokens may come in one pass, and the rest one by one."
+    return Section("Tokens of a pass", [text], tables=[table])
+
+
+def _tasks(points: Sequence[Point]) -> Section:
+    tasks = list(dict.fromkeys(point.task for point in points))
+    cells: dict[str, dict[str, Point]] = {}
+    for point in points:
+        cells.setdefault(f"{point.line} {options_of(point)}".strip(), {})[point.task] = point
+    rows = [
+        [setting, *(f"{share(fmean(own[t].right), 0)} in {number(fmean(own[t].passes), 1)}" for t in tasks)]
+        for setting, own in cells.items()
+    ]
+    return Section("By task", tables=[Table("Right answers and mean passes", ["setting", *tasks], rows, open=False)])
+
+
+def options_of(setting: Mean | Point) -> str:
+    """Options of all methods of a setting, in one line."""
+    pairs = [f"{key}={value}" for values in setting.options.values() for key, value in values.items()]
+    return ", ".join(pairs)

@@ -1,1 +1,0 @@
-"""Methods of the search loop: one file a method."""

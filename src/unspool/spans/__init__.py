@@ -1,1 +1,0 @@
-"""Methods that choose among the spans of a given text."""

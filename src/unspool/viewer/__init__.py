@@ -1,1 +1,0 @@
-"""The viewer: traces as one HTML file to look at."""
