@@ -36,6 +36,7 @@ import unspool
 from unspool import methods
 from unspool.bench.about import about
 from unspool.engine.autoregressive import extend
+from unspool.engine.method import CONSTRAINT
 from unspool.engine.numeric import softmax
 from unspool.engine.tree import TokenTree
 from unspool.methods.sampling._trie import AlignedTrie
@@ -97,7 +98,7 @@ class Language:
 
 def enumerate_language(model: unspool.Model, ids: Sequence[int]) -> Language:
     """Walk the grammar without the model, then score the whole tree of prefixes in one pass."""
-    grammar = methods.constraint("grammar", model.surroundings(), {"regex": REGEX})(list(ids))
+    grammar = methods.build("grammar", CONSTRAINT, model.surroundings(), {"regex": REGEX})(list(ids))
     ends = model.eos_token_ids
     legal: dict[Path_, list[int]] = {}
     waiting: list[Path_] = [()]

@@ -32,10 +32,11 @@ from unspool.bench.about import about
 from unspool.decoding.model import Model, load
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.batch import BatchPlan
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import grouping_rate
 from unspool.engine.trace import PrefillEvent, StepEvent
-from unspool.methods.acceptance.follow import Follow
+from unspool.methods.acceptance._follow import Follow
 from unspool.methods.batching.eqspec import EqSpec, EqSpecOptions
 from unspool.methods.batching.exspec import ExSpec, ExSpecOptions
 
@@ -100,7 +101,7 @@ def run(model: Model, prompts: Sequence[list[int]], method: str, plan: BatchPlan
     surroundings = model.surroundings({})
     options = GenerationOptions(max_new_tokens=max_new_tokens)
     requests = [
-        Request(ids, methods.drafter(method, surroundings), Follow(), options, eos=model.eos_token_ids)
+        Request(ids, methods.build(method, DRAFTER, surroundings), Follow(), options, eos=model.eos_token_ids)
         for ids in prompts
     ]
     texts: list[list[int]] = [[] for _ in prompts]

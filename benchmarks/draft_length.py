@@ -45,12 +45,12 @@ from unspool.engine.contracts import Drafter
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance.follow import Follow
+from unspool.methods.acceptance._follow import Follow
 from unspool.methods.drafters.pearl import Pearl, PearlOptions
 from unspool.methods.drafters.specdec_pp import SpecDecPP, SpecDecPPOptions
 from unspool.methods.drafters.specdec_pp.head import AcceptanceHead
 from unspool.methods.drafters.specdec_pp.train import measures
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 from unspool.proof.prompts import PROMPTS
 from unspool.suites.prompts import read_prompts
 

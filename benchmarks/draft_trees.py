@@ -39,7 +39,7 @@ from unspool.methods.drafters.draft_model import DraftModel, DraftModelOptions
 from unspool.methods.drafters.dyspec import DySpec, DySpecOptions
 from unspool.methods.drafters.plain import Plain
 from unspool.methods.drafters.rsd import RSD, RSDOptions
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 from unspool.proof.prompts import PROMPTS
 from unspool.suites.prompts import read_prompts
 

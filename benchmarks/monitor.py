@@ -36,6 +36,7 @@ from unspool import methods
 from unspool.bench.about import about
 from unspool.decoding.model import Model, load
 from unspool.engine.autoregressive import Request, decode
+from unspool.engine.method import CONSTRAINT, DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.methods.constraints.monitor import MonitorConstraint
@@ -179,7 +180,7 @@ def line(model: Model, prompt: str, constraint: MonitorConstraint | None, max_ne
     stop = StopStrings(model.tokenizer, ["\n"])
     request = Request(
         model.tokenizer.encode(prompt),
-        methods.drafter("plain", surroundings),
+        methods.build("plain", DRAFTER, surroundings),
         methods.acceptance_rule(None, True, surroundings),
         GenerationOptions(max_new_tokens=max_new_tokens),
         eos=model.eos_token_ids,
@@ -217,7 +218,7 @@ def measure(model: Model, made: Library, root: Path, site: Site, arm: Arm, max_n
     if arm.monitored:
         ids = model.tokenizer.encode(prompt)
         options = {"project": root, "verify": arm.verify}
-        constraint = methods.constraint("monitor", model.surroundings(), options)(ids)
+        constraint = methods.build("monitor", CONSTRAINT, model.surroundings(), options)(ids)
     rest = line(model, prompt, constraint, max_new_tokens)
     found = re.match(r"\.(\w+)" if arm.cut_before_dot else r"(\w+)", rest)
     name = found[1] if found else ""

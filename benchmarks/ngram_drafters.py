@@ -45,7 +45,7 @@ from unspool.methods.drafters.plain import Plain
 from unspool.methods.drafters.stand import Stand, StandOptions, broad_template, learn_template
 from unspool.methods.drafters.stand.memory import KEPT, ORDERS, NGramMemory
 from unspool.methods.drafters.token_recycling import RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 
 SIZES = (4, 8, 16, 64)
 USUAL = 12  # nodes of the variants that differ in something else

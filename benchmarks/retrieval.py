@@ -33,15 +33,16 @@ from unspool.bench.about import about
 from unspool.decoding.model import Model, load
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Drafter, Memory, Step
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import Statistics, summarise
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance.follow import Follow
+from unspool.methods.acceptance._follow import Follow
+from unspool.methods.drafters._datastore import Datastore
 from unspool.methods.drafters.plain import Plain
 from unspool.methods.drafters.rasd import RASD, Branch, RASDOptions
-from unspool.methods.drafters.rasd.datastore import Datastore
 
 LONG = 5  # tokens of a match that either-or routing takes retrieval for, as SAM-Decoding
 TRUSTED = 8
@@ -91,7 +92,7 @@ class Arm:
     """One way to draft, and what came of it by kind of prompt."""
 
     name: str
-    make: Callable[[methods.Surroundings], Drafter]
+    make: Callable[[methods.Resources], Drafter]
     memories: dict[str, Memory] = field(default_factory=dict)
     statistics: dict[str, list[Statistics]] = field(default_factory=dict)
     forwards: Counter[str] = field(default_factory=Counter)
@@ -120,16 +121,16 @@ def arms(inner: str, datastore: Datastore, nodes: int) -> list[Arm]:
     """Plain decoding first."""
     half = RASDOptions(nodes=nodes, retrieved_nodes=max(1, nodes // 2))
 
-    def drafter(around: methods.Surroundings) -> Drafter:
-        return Limited(methods.drafter(inner, around), nodes)
+    def drafter(around: methods.Resources) -> Drafter:
+        return Limited(methods.build(inner, DRAFTER, around), nodes)
 
-    def rasd(around: methods.Surroundings, options: RASDOptions) -> RASD:
-        return RASD(options, methods.drafter(inner, around), datastore)
+    def rasd(around: methods.Resources, options: RASDOptions) -> RASD:
+        return RASD(options, methods.build(inner, DRAFTER, around), datastore)
 
-    def retrieval(around: methods.Surroundings) -> RASD:
+    def retrieval(around: methods.Resources) -> RASD:
         return RASD(RASDOptions(nodes=nodes, retrieved_nodes=nodes), Plain(), datastore)
 
-    def variant(**values: int) -> Callable[[methods.Surroundings], Drafter]:
+    def variant(**values: int) -> Callable[[methods.Resources], Drafter]:
         return partial(rasd, options=RASDOptions(**{**vars(half), **values}))
 
     return [

@@ -46,11 +46,11 @@ from unspool.engine.noise import draw
 from unspool.engine.search import Candidate, Distribution, Found, Output, SearchRequest
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.methods.search import adadec
+from unspool.methods.search._function_body import FunctionBody
 from unspool.methods.search.adadec import AdaDecOptions
 from unspool.methods.search.adadec import train as adadec_threshold
 from unspool.methods.search.adadec.train import key_of
 from unspool.methods.search.beam import BeamOptions, beam
-from unspool.methods.search.function_body import FunctionBody
 from unspool.methods.search.plan import PlanOptions, plan
 from unspool.methods.search.plan.reward import PublicTests
 from unspool.sandbox import run as sandbox

@@ -27,7 +27,7 @@ from unspool.engine.contracts import Drafter, Step
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import Statistics, summarise
 from unspool.engine.trace import StepEvent
-from unspool.methods.acceptance.follow import Follow
+from unspool.methods.acceptance._follow import Follow
 from unspool.methods.drafters.plain import Plain
 from unspool.methods.drafters.token_recycling import RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
 

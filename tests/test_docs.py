@@ -27,10 +27,11 @@ from unspool.bench.tradeoff import Frontier, Point
 from unspool.cli import app
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import LanguageModel, Scores
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -62,7 +63,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def run(model: LanguageModel, drafter: Any, options: GenerationOptions) -> tuple[list[int], list[StepEvent]]:
-    rule = methods.acceptance_rule(None, options.greedy, methods.Surroundings(model))
+    rule = methods.acceptance_rule(None, options.greedy, methods.Resources(model))
     request = Request(PROMPT, drafter, rule, options, shaping.build(options))
     steps = [event for event in decode(model, [request]) if isinstance(event, StepEvent)]
     return [token for step in steps for token in step.emitted], steps
@@ -83,9 +84,9 @@ def bigram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for file in package["tool"]["hatch"]["build"]["targets"]["wheel"]["include"]:
         (tmp_path / file).write_text((DOCS / "examples" / file).read_text("utf-8"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    methods.methods.cache_clear()
+    methods.forget()
     yield
-    methods.methods.cache_clear()
+    methods.forget()
     sys.modules.pop("unspool_bigram", None)
 
 
@@ -97,9 +98,9 @@ def test_the_page_shows_the_example_and_it_is_short() -> None:
 @pytest.mark.parametrize("setting", [{}, {"temperature": 0.8, "seed": 4}, {"repetition_penalty": 1.3}])
 def test_the_example_method_gives_plain_decoding(bigram: None, setting: dict[str, Any]) -> None:
     options = GenerationOptions(max_new_tokens=50, **setting)
-    surroundings = methods.Surroundings(TABLE)
-    expected, passes = run(TABLE, methods.drafter("plain", surroundings), options)
-    drafter = methods.drafter("bigram", surroundings, {"num_assistant_tokens": 3})
+    surroundings = methods.Resources(TABLE)
+    expected, passes = run(TABLE, methods.build("plain", DRAFTER, surroundings), options)
+    drafter = methods.build("bigram", DRAFTER, surroundings, {"num_assistant_tokens": 3})
     text, steps = run(TABLE, drafter, options)
     assert text == expected
     assert max(len(step.tokens) for step in steps) == 4
@@ -108,7 +109,7 @@ def test_the_example_method_gives_plain_decoding(bigram: None, setting: dict[str
 
 
 def test_the_example_method_learns_the_emitted_tokens(bigram: None) -> None:
-    drafter: Any = methods.drafter("bigram", methods.Surroundings(TABLE))
+    drafter: Any = methods.build("bigram", DRAFTER, methods.Resources(TABLE))
     text, _ = run(TABLE, drafter, GenerationOptions(max_new_tokens=30))
     whole = [*PROMPT, *text]
     assert set(drafter.after.items()) <= set(pairwise(whole))
@@ -117,7 +118,7 @@ def test_the_example_method_learns_the_emitted_tokens(bigram: None) -> None:
 
 def test_the_example_method_refuses_a_wrong_option(bigram: None) -> None:
     with pytest.raises(UnspoolError, match="at least 1"):
-        methods.drafter("bigram", methods.Surroundings(TABLE), {"num_assistant_tokens": 0})
+        methods.build("bigram", DRAFTER, methods.Resources(TABLE), {"num_assistant_tokens": 0})
 
 
 def test_an_installed_method_is_listed_and_has_a_page(bigram: None) -> None:
@@ -208,9 +209,9 @@ def test_the_example_backend_decodes_like_its_table(tmp_path: Path) -> None:
     (tmp_path / "toy.json").write_text('{"seed": 11, "vocab_size": 6, "order": 2}')
     model = recompute.RecomputeBackend().load(tmp_path)
     options = GenerationOptions(max_new_tokens=40, temperature=0.9, seed=2)
-    expected, _ = run(TABLE, methods.drafter("plain", methods.Surroundings(TABLE)), options)
+    expected, _ = run(TABLE, methods.build("plain", DRAFTER, methods.Resources(TABLE)), options)
     for name in ("plain", "suffix", "token_recycling"):
-        text, _ = run(model, methods.drafter(name, methods.Surroundings(model)), options)
+        text, _ = run(model, methods.build(name, DRAFTER, methods.Resources(model)), options)
         assert text == expected
 
 

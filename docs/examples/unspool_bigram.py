@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from unspool.engine.contracts import Context, Step
+from unspool.engine.method import DRAFTER, Method
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods import Method
 
 
 @dataclass(frozen=True)
@@ -55,4 +55,4 @@ class Bigram:
 
 
 SUMMARY = "Drafts the tokens that last followed one another."
-METHOD = Method("bigram", "drafter", "identical", SUMMARY, "none", BigramOptions, lambda _, options: Bigram(options))
+METHOD = Method(DRAFTER, "identical", SUMMARY, "none", BigramOptions, lambda _, options: Bigram(options))

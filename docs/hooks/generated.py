@@ -10,159 +10,174 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from enum import Enum
 from pathlib import Path
 from statistics import geometric_mean
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
+import typer
+
 from unspool import methods
-from unspool.backends.toy import ToyModel
 from unspool.bench.contestants import PLAIN
 from unspool.bench.result import Bench
 from unspool.bench.summary import ALL, ratio_table, summarise
 from unspool.bench.tradeoff import Frontier
-from unspool.cli.bench import bench
-from unspool.cli.calibrate import calibrate
-from unspool.cli.datastore import build as datastore_build
-from unspool.cli.extract import extract
-from unspool.cli.generate import generate
-from unspool.cli.learn_threshold import adadec_threshold
-from unspool.cli.methods import list_methods
-from unspool.cli.models import list_models
-from unspool.cli.models import remove as models_remove
-from unspool.cli.prove import prove
-from unspool.cli.report import report
-from unspool.cli.search import search
-from unspool.cli.tradeoff import frontier
-from unspool.cli.train import acceptance_head, diffusion, unmask_filter
-from unspool.cli.train_certainty import certainty
-from unspool.cli.view import view
-from unspool.engine.cost import CostCurve, PassCosts
-from unspool.report.tradeoff import FEWEST, KINDS, fewest
+from unspool.cli import app
+from unspool.engine.method import (
+    ACCEPTANCE,
+    BATCH,
+    CONSTRAINT,
+    DRAFTER,
+    EDIT,
+    GUARANTEES,
+    KINDS,
+    SAMPLER,
+    SCHEDULE,
+    SEARCH,
+    SHAPER,
+    SPAN,
+    STOP,
+    TRANSFORM,
+    UNMASK,
+    Kind,
+)
+from unspool.report import tradeoff
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "generate": generate,
-    "extract": extract,
-    "search": search,
-    "adadec_threshold": adadec_threshold,
-    "models": list_models,
-    "methods": list_methods,
-    "calibrate": calibrate,
-    "prove": prove,
-    "bench": bench,
-    "frontier": frontier,
-    "report": report,
-    "view": view,
-    "models_remove": models_remove,
-    "datastore": datastore_build,
-    "train": acceptance_head,
-    "diffusion": diffusion,
-    "unmask_filter": unmask_filter,
-    "certainty": certainty,
-}
-
 _BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-_GUARANTEES: dict[methods.Guarantee, str] = {
-    "identical": "token for token the text of plain decoding with the same seed, ties apart",
-    "same distribution": "the distribution of plain decoding, other texts for the same seed",
-    "valid": "the text satisfies a constraint",
-    "lossy": "the text may differ from plain decoding's",
-}
 
-_SEARCHES = {
-    "adadec": (
-        '--threshold 1.3 "Write a haiku about autumn."',
-        '"Write a haiku about autumn.", method="adadec", method_options={"threshold": 1.3}',
-    ),
-    "beam": ('--num-beams 5 "Why is the sky blue?"', '"Why is the sky blue?", method="beam"'),
-    "plan": (
-        "--max-model-tokens 4000 --file function.py",
-        'prompt, chat=False, method="plan", reward=PublicTests(prompt), stop_rule="function_body"',
-    ),
-}
-"""Arguments of the command and of the call."""
+def _shell(*lines: str) -> list[str]:
+    return ["```sh", *lines, "```", ""]
 
-_EXAMPLES = {
-    "edit": [
-        "```python",
+
+def _python(*lines: str) -> list[str]:
+    return ["```python", *lines, "```"]
+
+
+def _generate(method: methods.Row, command: str, arguments: str) -> list[str]:
+    """How a method is used that changes what ``generate`` does."""
+    flags, loading = [], []
+    if method.needs.assistant:
+        flags.append("-m qwen2.5-coder-1.5b --assistant-model qwen2.5-coder-0.5b")
+        loading += ['"qwen2.5-coder-1.5b"', 'assistant_model="qwen2.5-coder-0.5b"']
+    if method.needs.abilities:
+        flags.append("--backend transformers")
+        loading.append('backend="transformers"')
+    return _shell(f'unspool generate {" ".join([*flags, command])} "Why is the sky blue?"') + _python(
         "import unspool",
         "",
-        'model = unspool.load("qwen2.5-coder-0.5b")',
-        'with open("unfinished.py") as file:',
-        "    editor = unspool.edit(model, file.read())",
-        'print(editor.replace(0, 0, "import json\\n"))',
+        f"model = unspool.load({', '.join(loading)})",
+        f'result = model.generate("Why is the sky blue?", {arguments})',
+    )
+
+
+def _of_drafter(method: methods.Row) -> list[str]:
+    arguments = f'method="{method.name}"'
+    values = {f.name: f.default for f in fields(method.options) if f.default is not MISSING}
+    if values:
+        arguments += ", method_options={" + ", ".join(f'"{name}": {value!r}' for name, value in values.items()) + "}"
+    return _generate(method, f"--method {method.name}", arguments)
+
+
+def _of_acceptance(method: methods.Row) -> list[str]:
+    temperature = 0.0 if method.at_temperature == "greedy" else 0.8
+    command = f"--temperature {temperature:g} --acceptance {method.name}"
+    return _generate(method, command, f'temperature={temperature}, acceptance="{method.name}"')
+
+
+def _of_batch(method: methods.Row) -> list[str]:
+    prompts = '["Why is the sky blue?", "Count to twenty."]'
+    return _python(
+        "import unspool",
+        "",
+        'model = unspool.load(backend="transformers")',
+        f'results = model.generate({prompts}, batch="{method.name}")',
+    )
+
+
+def _of_shaper(method: methods.Row) -> list[str]:
+    return _generate(method, f"--shaper {method.name}", f'shapers=["{method.name}"]')
+
+
+def _of_constraint(method: methods.Row) -> list[str]:
+    return _python(
+        "import unspool",
+        "",
+        "model = unspool.load()",
+        f'result = model.generate("Why is the sky blue?", constraint="{method.name}")',
+    )
+
+
+def _of_sampler(method: methods.Row) -> list[str]:
+    return _python(
+        "import unspool",
+        "",
+        "model = unspool.load()",
+        f'samples = model.sample("Roll a die.", 20, sampler="{method.name}", regex="[1-6]", max_new_tokens=4)',
+        "print([result.text for result in samples.results], samples.attempts)",
+    )
+
+
+def _of_search(method: methods.Row) -> list[str]:
+    return _shell(f'unspool search --method {method.name} "Why is the sky blue?"') + _python(
+        "import unspool",
+        "",
+        "model = unspool.load()",
+        f'print(model.search("Why is the sky blue?", method="{method.name}").text)',
+    )
+
+
+def _of_span(method: methods.Row) -> list[str]:
+    return _shell('unspool extract -q "Who found it?" "Caroline Herschel found the comet."') + _python(
+        "import unspool",
+        "",
+        "model = unspool.load()",
+        'print(unspool.extract(model, "Who found it?", "Caroline Herschel found the comet.").text)',
+    )
+
+
+def _of_edit(method: methods.Row) -> list[str]:
+    return _python(
+        "import unspool",
+        "",
+        "model = unspool.load()",
+        'editor = unspool.edit(model, "import os")',
+        'editor.replace(7, 9, "sys")',
         "print(editor.generate(max_new_tokens=32).text)",
-        "```",
-    ],
-    "monitor": [
-        "```sh",
-        "unspool generate -m qwen2.5-coder-0.5b --monitor . --file unfinished.py",
-        "```",
-        "",
-        "```python",
-        "import unspool",
-        "",
-        'model = unspool.load("qwen2.5-coder-0.5b")',
-        'code = open("unfinished.py").read()',
-        'project = {"project": "."}',
-        'print(model.generate(code, chat=False, constraint="monitor", constraint_options=project).text)',
-        "```",
-    ],
-    "extract": [
-        "```sh",
-        'unspool extract -q "Who found it?" "The comet was found by Caroline Herschel in 1786."',
-        "```",
-        "",
-        "```python",
-        "import unspool",
-        "",
-        "model = unspool.load()",
-        'passage = "The comet was found by Caroline Herschel in 1786."',
-        'print(unspool.extract(model, "Who found it?", passage).text)',
-        "```",
-    ],
-    "grammar": [
-        "```sh",
-        'unspool generate --choices yes --choices no "Is the sky blue?"',
-        "```",
-        "",
-        "```python",
-        "import unspool",
-        "from pydantic import BaseModel",
-        "",
-        "",
-        "class Person(BaseModel):",
-        "    name: str",
-        "    age: int",
-        "",
-        "",
-        "model = unspool.load()",
-        'person = model.generate("Make up a person.", json_schema=Person).parsed',
-        "```",
-    ],
-}
+    )
 
-_KINDS: dict[methods.Kind, str] = {
-    "drafter": "Drafters",
-    "acceptance": "Acceptance rules",
-    "batch": "Batch plans",
-    "shaper": "Logits shapers",
-    "constraint": "Constraints",
-    "sampler": "Samplers of a grammar",
-    "search": "Searches",
-    "program": "Programs over the loop",
-    "unmask": "Diffusion: unmask policies",
-    "transform": "Diffusion: score transforms",
-    "schedule": "Diffusion: block schedules",
-    "stop": "Diffusion: stop rules",
+
+def _of_canvas(method: methods.Row) -> list[str]:
+    return _shell(f'unspool generate -m tiny-diffusion --method {method.name} "<reverse> d a c b"') + _python(
+        "import unspool",
+        "",
+        'model = unspool.load_diffusion("tiny-diffusion")',
+        f'result = model.generate("<reverse> d a c b", method="{method.name}")',
+    )
+
+
+EXAMPLES: dict[Kind[Any], Callable[[methods.Row], list[str]]] = {
+    DRAFTER: _of_drafter,
+    ACCEPTANCE: _of_acceptance,
+    BATCH: _of_batch,
+    SHAPER: _of_shaper,
+    CONSTRAINT: _of_constraint,
+    SAMPLER: _of_sampler,
+    SEARCH: _of_search,
+    SPAN: _of_span,
+    EDIT: _of_edit,
+    UNMASK: _of_canvas,
+    TRANSFORM: _of_canvas,
+    SCHEDULE: _of_canvas,
+    STOP: _of_canvas,
 }
+"""How a method of each kind is used, where its row has no example of its own."""
 
 
 def pages() -> dict[str, str]:
@@ -171,126 +186,48 @@ def pages() -> dict[str, str]:
     return {"methods/index.md": _index(table)} | {f"methods/{name}.md": _page(row) for name, row in table.items()}
 
 
-def _index(table: Mapping[str, methods.Method]) -> str:
+def _index(table: Mapping[str, methods.Row]) -> str:
     lines = ["# Methods", "", "What `unspool methods` lists: the registry of this build.", ""]
     lines += ["What the guarantees mean stands in [Concepts](../concepts.md#guarantees).", ""]
-    for kind, title in _KINDS.items():
-        lines += [f"## {title}", "", "| name | guarantee | what it does | paper |", "|---|---|---|---|"]
+    for kind in KINDS.values():
+        rows = [row for row in table.values() if row.kind is kind]
+        if not rows:
+            continue
+        lines += [f"## {kind.title}", "", "| name | guarantee | what it does | paper |", "|---|---|---|---|"]
         lines += [
             f"| [`{row.name}`]({row.name}.md) | {row.guarantee} | {_cell(row.summary)} | {_cell(row.paper)} |"
-            for row in table.values()
-            if row.kind == kind
+            for row in rows
         ]
         lines.append("")
     return "\n".join(lines)
 
 
-def _page(method: methods.Method) -> str:
-    module = _module(method)
-    needs = ", ".join(sorted(ability.value for ability in method.needs))
+def _page(method: methods.Row) -> str:
+    module = methods.module_of(method.name)
+    needs = [ability.value for ability in sorted(method.needs.abilities)]
+    if method.needs.reward:
+        needs.insert(0, "a reward of texts")
+    if method.needs.assistant:
+        needs.insert(0, "a draft model")
+    if method.needs.extra:
+        needs.append(f'`pip install "unspool[{method.needs.extra}]"`')
     lines = [f"# {method.name}", "", method.summary, "", "| | |", "|---|---|"]
-    guarantee = f"[{method.guarantee}](../concepts.md#guarantees): {_GUARANTEES[method.guarantee]}"
-    facts = {"kind": method.kind, "guarantee": guarantee, "paper": method.paper}
-    if method.assisted:
-        needs = ", ".join(filter(None, ["a draft model", needs]))
-    facts |= {"needs": needs or "no optional ability of the backend", "module": f"`{module}`"}
+    guarantee = f"[{method.guarantee}](../concepts.md#guarantees): {GUARANTEES[method.guarantee]}"
+    facts = {"kind": method.kind.name, "guarantee": guarantee, "paper": method.paper}
+    facts |= {"needs": ", ".join(needs) or "no optional ability of the backend", "module": f"`{module}`"}
     lines += [f"| {key} | {_cell(value)} |" for key, value in facts.items()]
     lines += ["", "## Use", "", *_example(method), "", "## Options", "", *_options(method.options)]
     lines += ["", "## How it works", "", _markdown(sys.modules[module].__doc__ or ""), ""]
     return "\n".join(lines)
 
 
-def _module(method: methods.Method) -> str:
-    """The module that holds the method: that of its options, or where it has none, of what it builds."""
-    if method.options is not methods.NoOptions:
-        return str(method.options.__module__)
-    curve = CostCurve((1, 64), (32,), ((1.0, 2.0),))
-    surroundings = methods.Surroundings(ToyModel.random(), costs=lambda: PassCosts(curve))
-    return type(method.build(surroundings, method.options())).__module__
-
-
-def _example(method: methods.Method) -> list[str]:
+def _example(method: methods.Row) -> list[str]:
     """The method on the command line and in Python."""
-    if method.on_canvas:
-        return [
-            "```sh",
-            f'unspool generate -m tiny-diffusion --method {method.name} "<reverse> d a c b"',
-            "```",
-            "",
-            "```python",
-            "import unspool",
-            "",
-            'model = unspool.load_diffusion("tiny-diffusion")',
-            f'result = model.generate("<reverse> d a c b", method="{method.name}")',
-            "```",
-        ]
-    if method.kind == "drafter":
-        command, arguments = f"--method {method.name}", f'method="{method.name}"'
-        values = {f.name: f.default for f in fields(method.options) if f.default is not MISSING}
-        if values:
-            arguments += (
-                ", method_options={" + ", ".join(f'"{name}": {value!r}' for name, value in values.items()) + "}"
-            )
-    elif method.kind == "batch":
-        return [
-            "```python",
-            "import unspool",
-            "",
-            'model = unspool.load(backend="transformers")',
-            f'results = model.generate(["Why is the sky blue?", "Count to twenty."], batch="{method.name}")',
-            "```",
-        ]
-    elif method.kind == "shaper":
-        command, arguments = f"--shaper {method.name}", f'shapers=["{method.name}"]'
-    elif method.kind == "search":
-        flags, options = _SEARCHES[method.name]
-        return [
-            "```sh",
-            f"unspool search -m qwen2.5-coder-0.5b --method {method.name} {flags}",
-            "```",
-            "",
-            "```python",
-            "import unspool",
-            "",
-            'model = unspool.load("qwen2.5-coder-0.5b")',
-            f"print(model.search({options}).text)",
-            "```",
-        ]
-    elif method.name in _EXAMPLES:
-        return _EXAMPLES[method.name]
-    elif method.kind == "sampler":
-        return [
-            "```python",
-            "import unspool",
-            "",
-            "model = unspool.load()",
-            f'samples = model.sample("Roll a die.", 20, sampler="{method.name}", regex="[1-6]", max_new_tokens=4)',
-            "print([result.text for result in samples.results], samples.attempts)",
-            "```",
-        ]
-    else:
-        temperature = 0.0 if method.name == "greedy" else 0.8
-        command = f"--temperature {temperature:g} --acceptance {method.name}"
-        arguments = f'temperature={temperature}, acceptance="{method.name}"'
-    flags, loading = [], []
-    if method.assisted:
-        flags.append("-m qwen2.5-coder-1.5b --assistant-model qwen2.5-coder-0.5b")
-        loading += ['"qwen2.5-coder-1.5b"', 'assistant_model="qwen2.5-coder-0.5b"']
-    if method.needs:
-        flags.append("--backend transformers")
-        loading.append('backend="transformers"')
-    return [
-        "```sh",
-        f'unspool generate {" ".join([*flags, command])} "Why is the sky blue?"',
-        "```",
-        "",
-        "```python",
-        "import unspool",
-        "",
-        f"model = unspool.load({', '.join(loading)})",
-        f'result = model.generate("Why is the sky blue?", {arguments})',
-        "```",
-    ]
+    own = method.example
+    if own is None:
+        return EXAMPLES[method.kind](method)
+    shell = _shell(own.shell) if own.shell else []
+    return shell + _python(*inspect.cleandoc(own.python).splitlines())
 
 
 def _options(options: type[Any]) -> list[str]:
@@ -323,6 +260,22 @@ def _markdown(docstring: str) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def _commands() -> dict[str, Callable[..., Any]]:
+    """The function behind each command, by what is typed: ``train diffusion``; of a group, what it does by itself."""
+
+    def walk(group: typer.Typer, before: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+        if before and group.registered_callback and group.registered_callback.callback:
+            yield before.strip(), group.registered_callback.callback
+        for command in group.registered_commands:
+            assert command.callback is not None
+            yield before + (command.name or command.callback.__name__.replace("_", "-")), command.callback
+        for inner in group.registered_groups:
+            assert inner.typer_instance is not None
+            yield from walk(inner.typer_instance, f"{before}{inner.name} ")
+
+    return dict(walk(app, ""))
 
 
 def command_table(function: Callable[..., None]) -> str:
@@ -400,8 +353,8 @@ def _bench_file(name: str) -> str:
 def frontier_table(result: Frontier) -> str:
     """Of every line the fewest passes that lose at most one point, as Markdown tables, one for each kind of task."""
     lines: list[str] = []
-    for dependent, words in KINDS.items():
-        rows = [FEWEST, ("---", "---", "---:", "---:", "---:"), *fewest(result, dependent)]
+    for dependent, words in tradeoff.KINDS.items():
+        rows = [tradeoff.FEWEST, ("---", "---", "---:", "---:", "---:"), *tradeoff.fewest(result, dependent)]
         lines += [f"{words}:", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
     host = result.about["machine"]
     questions = len(result.points[0].right)
@@ -438,6 +391,6 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in ``<!-- options: COMMAND -->``, and ``<!-- bench: FILE -->`` and ``<!-- frontier: FILE -->``, results in
     ``benchmarks``."""
-    markdown = re.sub(r"<!-- options: (\w+) -->", lambda match: command_table(_COMMANDS[match[1]]), markdown)
+    markdown = re.sub(r"<!-- options: ([\w -]+?) -->", lambda match: command_table(_commands()[match[1]]), markdown)
     markdown = re.sub(r"<!-- bench: (\S+) -->", lambda match: _bench_file(match[1]), markdown)
     return re.sub(r"<!-- frontier: (\S+) -->", lambda match: _frontier_file(match[1]), markdown)

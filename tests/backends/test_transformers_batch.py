@@ -23,11 +23,11 @@ from unspool.engine.contracts import Context
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance.follow import Follow
+from unspool.methods.acceptance._follow import Follow
 from unspool.methods.batching.eqspec import EqSpec, EqSpecOptions
 from unspool.methods.batching.exspec import ExSpec, ExSpecOptions
 from unspool.methods.drafters.plain import Plain
-from unspool.methods.shaping.built_in import build as build_shapers
+from unspool.methods.shaping._built_in import build as build_shapers
 
 PAD = SIZES["pad_token_id"]
 NAMES = ["llama", "qwen2", "gemma3"]

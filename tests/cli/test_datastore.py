@@ -15,10 +15,11 @@ from unspool.engine.autoregressive import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnknownNameError, UnspoolError
-from unspool.methods.acceptance import Follow
-from unspool.methods.drafters.rasd.datastore import Datastore, vocabulary_fingerprint
+from unspool.methods.acceptance._follow import Follow
+from unspool.methods.drafters._datastore import Datastore
 from unspool.methods.drafters.suffix import Suffix
 from unspool.models import tokenizer as unspool_tokenizer
+from unspool.models.tokenizer import vocabulary_fingerprint
 from unspool.trace import file as trace_file
 
 WORDS = {word: i for i, word in enumerate(["?", "one", "two", "three", "four"])}

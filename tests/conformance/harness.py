@@ -19,7 +19,7 @@ from unspool.engine import noise
 from unspool.engine.contracts import AcceptanceRule, Context, Drafter, Step
 from unspool.engine.numeric import softmax
 from unspool.engine.tree import DraftDistribution, TokenTree
-from unspool.methods.acceptance import Follow
+from unspool.methods.acceptance._follow import Follow
 
 
 class ScoredTarget:

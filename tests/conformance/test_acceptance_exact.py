@@ -34,7 +34,7 @@ from unspool.conformance.enumeration import (
 from unspool.conformance.pairs import KINDS, pair
 from unspool.engine.contracts import Decision
 from unspool.engine.tree import DraftDistribution, TokenTree
-from unspool.methods.acceptance import Lossless
+from unspool.methods.acceptance.lossless import Lossless
 
 TOLERANCE = 1e-12
 LEAF: Shape = ()

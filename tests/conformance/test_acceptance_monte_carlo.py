@@ -25,7 +25,8 @@ from tests.conformance.harness import (
 )
 from unspool.backends.toy import ToyModel
 from unspool.engine.contracts import AcceptanceRule, Drafter
-from unspool.methods.acceptance import Follow, Lossless
+from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance.lossless import Lossless
 
 Pair = tuple[ToyModel, ToyModel]
 

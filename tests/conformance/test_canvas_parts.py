@@ -14,12 +14,12 @@ from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 from unspool.errors import UnspoolError
-from unspool.methods import CanvasSurroundings
+from unspool.methods import Resources
 from unspool.methods._compose import chosen, composed
 from unspool.methods.diffusion.learn2pd import FILE, UnmaskFilter
 
-PARTS = {name: method for name, method in methods.methods().items() if method.on_canvas}
-AROUND = CanvasSurroundings(lambda: [0, 1])
+PARTS = {name: method for name, method in methods.methods().items() if method.kind.on_canvas}
+AROUND = Resources(delimiters=lambda: [0, 1])
 GIVEN = [None, None, 2, None, None, 4, 4, None, None, None, 1, None]
 
 
@@ -29,7 +29,7 @@ def filter_beside_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     rng = np.random.default_rng(0)
     shapes = ((12, 12), 12, (12, 12), 12)
     UnmaskFilter(*(rng.normal(size=shape).astype(np.float32) for shape in shapes)).save(tmp_path / FILE)
-    monkeypatch.setitem(globals(), "AROUND", CanvasSurroundings(lambda: [0, 1], tmp_path))
+    monkeypatch.setitem(globals(), "AROUND", Resources(lambda: [0, 1], tmp_path))
 
 
 def every_combination() -> list[str]:
@@ -103,13 +103,13 @@ def test_mistakes_are_told_before_any_work(names: str, values: dict[str, dict[st
 
 def test_a_model_without_newlines_has_no_adaptive_blocks() -> None:
     with pytest.raises(UnspoolError, match="no token of this model holds a newline"):
-        composed("adablock", CanvasSurroundings(list))
-    composed("adablock", CanvasSurroundings(list), {"adablock": {"delimiter_ids": [2]}})
+        composed("adablock", Resources(list))
+    composed("adablock", Resources(list), {"adablock": {"delimiter_ids": [2]}})
 
 
 def test_a_method_that_is_trained_says_what_to_do_without() -> None:
     with pytest.raises(UnspoolError, match="unspool train unmask-filter"):
-        composed("learn2pd", CanvasSurroundings(list))
+        composed("learn2pd", Resources(list))
 
 
 def test_transforms_alone_may_be_several() -> None:

@@ -12,6 +12,7 @@ from tests.conformance.cases import case, rows, shared_answers
 from tests.conformance.small_model import EOS, load
 from unspool import methods
 from unspool.engine.contracts import Constraint, Permitting
+from unspool.engine.method import CONSTRAINT
 from unspool.methods import Method
 
 parametrize_constraints = pytest.mark.parametrize("row", rows("constraint"))
@@ -55,7 +56,7 @@ def committed(begin: Callable[[], Constraint], path: Sequence[int]) -> NDArray[n
 def begins(row: Method, which: int = 0) -> tuple[Callable[[], Constraint], Callable[[Sequence[int]], str]]:
     model = load()
     prompt = model.encode(case(row).prompts[which])
-    factory = methods.constraint(row.name, model.surroundings(), case(row).options)
+    factory = methods.build(row.name, CONSTRAINT, model.surroundings(), case(row).options)
     return lambda: factory(prompt), model.tokenizer.decode
 
 

@@ -38,7 +38,8 @@ from unspool.conformance.enumeration import joint, outcomes, total_variation, tr
 from unspool.engine.contracts import Drafter
 from unspool.engine.noise import rule_generator
 from unspool.engine.tree import DraftDistribution, TokenTree
-from unspool.methods.acceptance import Follow, Lossless
+from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance.lossless import Lossless
 
 Pair = tuple[ToyModel, ToyModel]
 CHAIN: Sampler = partial(sample_tree, siblings=draw_no_replacement, widths=(1,))

@@ -23,7 +23,7 @@ from unspool.backends.toy import ToyModel
 from unspool.conformance.enumeration import TextTarget
 from unspool.engine.contracts import Drafter
 from unspool.engine.tree import TokenTree
-from unspool.methods.acceptance import Follow
+from unspool.methods.acceptance._follow import Follow
 
 LENGTH = 48
 

@@ -20,25 +20,26 @@ from unspool.backends.toy import ToyModel
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Memory
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
+from unspool.methods.drafters._datastore import Datastore
 from unspool.methods.drafters.auto.rates import AcceptanceRates
-from unspool.methods.drafters.rasd.datastore import Datastore
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 
 TOY = ToyModel.random(vocab_size=6, order=2, seed=11)
 PROMPTS = [[0, 1, 2, 0, 1, 2, 0], [5, 4], [2, 4, 2, 4, 2, 4, 2], [1, 1, 3]]
 CURVE = CostCurve((1, 4, 64), (32,), ((1.0, 1.0, 4.0),))
 
 
-def surroundings(toy: ToyModel = TOY) -> methods.Surroundings:
-    return methods.Surroundings(toy, costs=lambda: PassCosts(CURVE), assistant=toy.related(0.7, seed=2))
+def surroundings(toy: ToyModel = TOY) -> methods.Resources:
+    return methods.Resources(toy, costs=lambda: PassCosts(CURVE), assistant=toy.related(0.7, seed=2))
 
 
 def texts(
-    around: methods.Surroundings,
+    around: methods.Resources,
     name: str,
     prompts: list[list[int]],
     acceptance: str,
@@ -51,7 +52,7 @@ def texts(
         temperature = 0.0 if acceptance == "greedy" else 0.9
         options = GenerationOptions(max_new_tokens=25, temperature=temperature, seed=first_seed + row)
         rule = methods.acceptance_rule(acceptance, options.greedy, around)
-        made = methods.drafter(name, around, given)
+        made = methods.build(name, DRAFTER, around, given)
         requests.append(Request(prompt, made, rule, options, shaping.build(options)))
     emitted: list[list[int]] = [[] for _ in prompts]
     for event in decode(around.model, requests):
@@ -60,8 +61,8 @@ def texts(
     return emitted
 
 
-def filled(name: str) -> methods.Surroundings:
-    """Surroundings whose memories have learned from four requests; a datastore, which learns nothing, is given."""
+def filled(name: str) -> methods.Resources:
+    """Resources whose memories have learned from four requests; a datastore, which learns nothing, is given."""
     around = surroundings()
     texts(around, name, PROMPTS, "same_noise")
     for key, memory in around.memories.items():
@@ -70,14 +71,14 @@ def filled(name: str) -> methods.Surroundings:
     return around
 
 
-def draft(around: methods.Surroundings, name: str) -> TokenTree:
+def draft(around: methods.Resources, name: str) -> TokenTree:
     context = Context([0, 1, 2, 0, 1, 2, 0], 3, seed=1, temperature=0.0)
-    made = methods.drafter(name, around)
+    made = methods.build(name, DRAFTER, around)
     made.start(context)
     return made.propose(context, 64)
 
 
-DRAFTERS = {name: row for name, row in methods.methods().items() if row.kind == "drafter"}
+DRAFTERS = {name: row for name, row in methods.methods().items() if row.kind is DRAFTER}
 LEARNING = [name for name in DRAFTERS if filled(name).memories]
 RULES = [
     pytest.param(name, acceptance, id=f"{name}-{acceptance}")
@@ -107,7 +108,7 @@ def test_other_requests_change_no_text(name: str, acceptance: str) -> None:
 
 
 def test_under_lossless_retrieval_is_plain_sampling_where_the_inner_drafter_draws_nothing() -> None:
-    around = methods.Surroundings(TOY)
+    around = methods.Resources(TOY)
     plain = texts(around, "plain", PROMPTS, "same_noise")
     assert texts(around, "rasd", PROMPTS, "lossless") == plain
     assert texts(around, "rasd", PROMPTS, "lossless") == plain
@@ -118,7 +119,7 @@ def test_the_registry_says_truly_who_draws_nothing(name: str) -> None:
     around = filled(name)
     for temperature in (0.0, 0.9):
         context = Context([0, 1, 2, 0, 1, 2, 0], 3, seed=1, temperature=temperature, tests_draws=True)
-        made = methods.drafter(name, around)
+        made = methods.build(name, DRAFTER, around)
         made.start(context)
         assert not made.propose(context, 64).distributions
 
@@ -138,7 +139,7 @@ def test_no_drafter_looks_at_the_noise_of_positions_where_draws_are_tested(
     for module, function in ((assistant, "gumbel"), (stand, "gumbel_of"), (noise, "exponential")):
         monkeypatch.setattr(module, function, refuse)
     context = Context([0, 1, 2, 0, 1, 2, 0], 3, seed=1, temperature=0.9, tests_draws=True)
-    made = methods.drafter(name, around, {"overlap": False} if name == "pearl" else {})
+    made = methods.build(name, DRAFTER, around, {"overlap": False} if name == "pearl" else {})
     made.start(context)
     made.propose(context, 64)
 
@@ -166,13 +167,13 @@ def test_options_of_one_call_leave_the_others_alone(
 def test_a_memory_is_kept_by_the_options_that_shape_it() -> None:
     around = surroundings()
     for given in ({}, {"nodes": 3}, {"k": 4}, {"k": 4, "nodes": 5}):
-        methods.drafter("token_recycling", around, given)
+        methods.build("token_recycling", DRAFTER, around, given)
     assert {key: memory.k for key, memory in around.memories.items()} == {  # type: ignore[attr-defined]
         "token_recycling": 8,
         "token_recycling:k=4": 4,
     }
-    methods.drafter("stand", around, {"orders": [4, 3, 2]})
-    methods.drafter("stand", around, {"orders": [2]})
+    methods.build("stand", DRAFTER, around, {"orders": [4, 3, 2]})
+    methods.build("stand", DRAFTER, around, {"orders": [2]})
     assert {"stand", "stand:orders=(2,)"} <= set(around.memories)
 
 
@@ -185,10 +186,10 @@ def test_a_memory_of_the_users_own_is_used_or_refused() -> None:
     texts(around, "token_recycling", PROMPTS, "greedy", {"k": 4})
     assert own.vocab_size == 6 and set(around.memories) == {"token_recycling"}
     with pytest.raises(UnspoolError, match=r'memories\["token_recycling"\] was not made with k=8'):
-        methods.drafter("auto", around)
+        methods.build("auto", DRAFTER, around)
     around.memories["stand"] = own
     with pytest.raises(UnspoolError, match=r'memories\["stand"\] must be a NGramMemory, not a RecyclingMatrix'):
-        methods.drafter("stand", around)
+        methods.build("stand", DRAFTER, around)
 
 
 def test_auto_reads_and_writes_its_memory_as_the_options_of_the_call_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,15 +230,13 @@ def test_auto_reads_and_writes_its_memory_as_the_options_of_the_call_say(monkeyp
 )
 def test_options_of_auto_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UnspoolError, match=next(iter(options))):
-        methods.drafter("auto", surroundings(), options)
+        methods.build("auto", DRAFTER, surroundings(), options)
 
 
 # Files.
 
 
-def each_memory(
-    name: str, tmp_path: Path, around: methods.Surroundings | None = None
-) -> list[tuple[str, Memory, Path]]:
+def each_memory(name: str, tmp_path: Path, around: methods.Resources | None = None) -> list[tuple[str, Memory, Path]]:
     """Key, filled memory and file of each memory of a method."""
     found = []
     for number, (key, memory) in enumerate((around or filled(name)).memories.items()):
@@ -332,7 +331,7 @@ def test_memories_of_another_vocabulary_are_refused(name: str, tmp_path: Path) -
         around.memories[key] = type(memory)()
         around.memories[key].load(file)
         with pytest.raises(UnspoolError):
-            methods.drafter(name, around)
+            methods.build(name, DRAFTER, around)
 
 
 @pytest.mark.parametrize(

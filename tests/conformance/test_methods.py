@@ -16,11 +16,12 @@ from unspool.backends.toy import ToyModel
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Drafter
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, StepEvent
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 
-DRAFTERS = [name for name, method in methods.methods().items() if method.kind == "drafter"]
+DRAFTERS = [name for name, method in methods.methods().items() if method.kind is DRAFTER]
 # Flat up to four nodes, then a node costs a twentieth of a pass: auto buys some and not all.
 CURVE = CostCurve((1, 4, 64), (32,), ((1.0, 1.0, 4.0),))
 EOS = 3
@@ -31,8 +32,8 @@ def model(eos: bool = False) -> ToyModel:
     return ToyModel.random(vocab_size=6, order=2, seed=11, eos_token_id=EOS if eos else None)
 
 
-def surroundings(toy: ToyModel) -> methods.Surroundings:
-    return methods.Surroundings(toy, costs=lambda: PassCosts(CURVE), assistant=toy.related(0.7, seed=2))
+def surroundings(toy: ToyModel) -> methods.Resources:
+    return methods.Resources(toy, costs=lambda: PassCosts(CURVE), assistant=toy.related(0.7, seed=2))
 
 
 def drafters(toy: ToyModel, text: list[int], name: str) -> Drafter:
@@ -42,7 +43,7 @@ def drafters(toy: ToyModel, text: list[int], name: str) -> Drafter:
         "empty": EmptyDrafter,
         "eos": lambda: EosDrafter(EOS, text),
     }
-    return stubs[name]() if name in stubs else methods.drafter(name, surroundings(toy))
+    return stubs[name]() if name in stubs else methods.build(name, DRAFTER, surroundings(toy))
 
 
 ALL = [*DRAFTERS, "random", "perfect", "empty", "eos"]
@@ -169,7 +170,7 @@ def test_lossless_keeps_the_distribution(name: str) -> None:
     counts: Counter[tuple[int, ...]] = Counter()
     around = surroundings(toy)
     for seed in range(draws):
-        drafter = RandomDrafter(toy.vocab_size, seed) if name == "random" else methods.drafter(name, around)
+        drafter = RandomDrafter(toy.vocab_size, seed) if name == "random" else methods.build(name, DRAFTER, around)
         options = GenerationOptions(max_new_tokens=3, temperature=1.0, seed=seed)
         counts[tuple(run(toy, [prompt], [drafter], options, "lossless")[0][0])] += 1
     cells = [(counts[text], draws * p) for text, p in exact.items() if draws * p >= 10]
@@ -189,8 +190,8 @@ def test_memory_changes_speed_and_not_text(name: str) -> None:
     around = surroundings(toy)
     expected = plain(toy, prompt, options)
     # Another request first, whose text must not leak into this one's.
-    run(toy, [[5, 5, 4, 5, 5]], [methods.drafter(name, around)], GenerationOptions(max_new_tokens=40, seed=8))
-    assert run(toy, [prompt], [methods.drafter(name, around)], options)[0][0] == expected
+    run(toy, [[5, 5, 4, 5, 5]], [methods.build(name, DRAFTER, around)], GenerationOptions(max_new_tokens=40, seed=8))
+    assert run(toy, [prompt], [methods.build(name, DRAFTER, around)], options)[0][0] == expected
     for memory in around.memories.values():
         memory.reset()
-    assert run(toy, [prompt], [methods.drafter(name, around)], options)[0][0] == expected
+    assert run(toy, [prompt], [methods.build(name, DRAFTER, around)], options)[0][0] == expected

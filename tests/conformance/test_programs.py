@@ -18,12 +18,13 @@ from unspool.backends.toy import ToyModel
 from unspool.decoding.model import Model
 from unspool.decoding.sample import Samples
 from unspool.decoding.search import SearchResult
+from unspool.engine.method import DRAFTER, SAMPLER, SEARCH
 from unspool.engine.search import PassEvent, SearchEvent
 from unspool.errors import UnknownNameError, UnsupportedError
 from unspool.methods import Method
 from unspool.methods.sampling._trie import AlignedTrie
 
-DRAFTERS = [name for name, row in methods.methods().items() if row.kind == "drafter" and not row.assisted]
+DRAFTERS = [name for name, row in methods.methods().items() if row.kind is DRAFTER and not row.needs.assistant]
 
 parametrize_samplers = pytest.mark.parametrize("row", rows("sampler"))
 parametrize_searches = pytest.mark.parametrize("row", rows("search"))
@@ -54,11 +55,11 @@ def texts(samples: Samples) -> list[list[int]]:
 
 def value(model: Model, row: Method, which: int) -> object:
     """All that a call gives, but for times."""
-    if row.kind == "sampler":
+    if row.kind is SAMPLER:
         drawn = sample(model, row, which)
         counts = (drawn.attempts, drawn.rejected, drawn.cut, drawn.passes)
         return texts(drawn), [result.parsed for result in drawn.results], counts, drawn.trie.bound
-    if row.kind == "search":
+    if row.kind is SEARCH:
         found = search(model, row, which)
         return found.candidates, found.statistics.passes, found.statistics.evaluated, found.statistics.counts
     outcome = program(model, row, which)
@@ -79,7 +80,7 @@ def test_an_unknown_option_is_refused_before_any_work(row: Method) -> None:
     for name in row.options.__dataclass_fields__:
         wrong = {f"{name}_": 1}
         with pytest.raises(UnknownNameError, match=f"did you mean '{name}'"):
-            if row.kind == "sampler":
+            if row.kind is SAMPLER:
                 sample(load(0, language_model), row, **wrong)
             else:
                 search(load(0, language_model), row, method_options=wrong)

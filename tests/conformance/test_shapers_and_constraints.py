@@ -14,10 +14,11 @@ from unspool import methods
 from unspool.decoding.model import Model
 from unspool.decoding.results import Result
 from unspool.engine.contracts import Shaper
+from unspool.engine.method import CONSTRAINT, DRAFTER, SHAPER
 from unspool.errors import UnknownNameError
 from unspool.methods import Method
 
-DRAFTERS = [name for name, row in methods.methods().items() if row.kind == "drafter" and not row.assisted]
+DRAFTERS = [name for name, row in methods.methods().items() if row.kind is DRAFTER and not row.needs.assistant]
 SETTINGS: dict[str, dict[str, Any]] = {"greedy": {}, "same noise": {"temperature": 0.8, "seed": 4}}
 LENGTH = 24
 
@@ -32,7 +33,7 @@ def quick_analyser() -> Iterator[None]:
 
 
 def named(row: Method, options: Any) -> dict[str, Any]:
-    if row.kind == "shaper":
+    if row.kind is SHAPER:
         return {"shapers": [row.name], "shaper_options": {row.name: options}}
     return {"constraint": row.name, "constraint_options": options}
 
@@ -80,7 +81,7 @@ def test_figures_add_up_and_texts_end_for_the_stated_reason(row: Method, setting
         assert 0 < figures.passes <= figures.tokens <= LENGTH
         assert EOS not in result.token_ids[:-1]
         # Where nothing but an end token may follow, a text under a constraint ends without one.
-        complete = row.kind == "constraint" and result.finish_reason == "stop"
+        complete = row.kind is CONSTRAINT and result.finish_reason == "stop"
         assert result.finish_reason == ("stop" if result.token_ids[-1] == EOS or complete else "length")
         assert result.finish_reason == "stop" or figures.tokens == LENGTH
         if result.finish_reason == "stop":
@@ -103,7 +104,7 @@ def test_a_shaper_is_a_function_of_the_text(row: Method) -> None:
     around, options = model.surroundings(), case(row).options
 
     def made() -> Shaper:
-        return methods.shaper(row.name, around, options)
+        return methods.build(row.name, SHAPER, around, options)
 
     prompt = model.encode(case(row).prompts[0])
     # Beginnings, branches of two symbols that may repeat, and longer texts before shorter ones.

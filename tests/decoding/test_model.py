@@ -11,6 +11,7 @@ import pytest
 import unspool
 from unspool import Model, UnspoolError
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.method import DRAFTER
 from unspool.engine.trace import EndEvent, StartEvent, StepEvent, to_json
 from unspool.engine.tree import TokenTree
 from unspool.methods import methods
@@ -22,7 +23,9 @@ PROMPT = "List three colours, then list the same three colours again."
 # Of those with a draft model two, since all of them draft through the same assistant; the toy model runs all.
 ASSISTED = ("draft_model", "pearl")
 DRAFTERS = [
-    name for name, method in methods().items() if method.kind == "drafter" and (not method.assisted or name in ASSISTED)
+    name
+    for name, method in methods().items()
+    if method.kind is DRAFTER and (not method.needs.assistant or name in ASSISTED)
 ]
 
 

@@ -23,9 +23,10 @@ from unspool.engine.contracts import Decision, Ending
 from unspool.engine.noise import gumbel, row_seed
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, StepEvent
-from unspool.methods.acceptance import Follow, Lossless
+from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance.lossless import Lossless
 from unspool.methods.constraints.grammar import GrammarConstraint, GrammarOptions
-from unspool.methods.shaping.built_in import build
+from unspool.methods.shaping._built_in import build
 
 P = "ab=1, x(ab=1"
 OPTIONS: dict[str, Any] = {"chat": False, "max_new_tokens": 10, "method": "plain"}

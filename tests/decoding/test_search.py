@@ -14,7 +14,7 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.decoding.model import Model
 from unspool.decoding.search import search
 from unspool.errors import UnknownNameError, UnspoolError
-from unspool.methods.search.function_body import FunctionBody
+from unspool.methods.search._function_body import FunctionBody
 from unspool.methods.search.plan.reward import PublicTests
 from unspool.sandbox import run as sandbox
 

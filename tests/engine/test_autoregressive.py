@@ -14,7 +14,7 @@ from unspool.engine.statistics import summarise
 from unspool.engine.trace import EndEvent, StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance.follow import Follow
+from unspool.methods.acceptance._follow import Follow
 from unspool.methods.drafters.plain import Plain
 
 

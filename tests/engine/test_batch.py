@@ -16,7 +16,7 @@ from unspool.engine.contracts import Drafter
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import grouping_rate
 from unspool.engine.trace import StartEvent, StepEvent
-from unspool.methods.acceptance.follow import Follow
+from unspool.methods.acceptance._follow import Follow
 from unspool.methods.drafters.plain import Plain
 
 EOS = 3

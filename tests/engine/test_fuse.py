@@ -24,7 +24,7 @@ from unspool.conformance.enumeration import (
 from unspool.conformance.pairs import KINDS, pair
 from unspool.engine.fuse import fuse
 from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree, TreeBuilder
-from unspool.methods.acceptance import Lossless
+from unspool.methods.acceptance.lossless import Lossless
 
 VOCAB = 4
 

@@ -10,7 +10,7 @@ from unspool.engine.options import GenerationOptions
 from unspool.engine.target import ShapedTarget
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.shaping.built_in import build
+from unspool.methods.shaping._built_in import build
 
 CONTEXT = [3, 1, 4, 1, 5]
 TREE = TokenTree((5, 1, 2, 4, 4), (-1, 0, 0, 1, 2))

@@ -10,8 +10,9 @@ from transformers.generation import logits_process as theirs
 
 from tests.fuzz.tables import SIZE
 from unspool import methods
+from unspool.engine.method import DRAFTER
 
-DRAFTERS = [name for name, row in methods.methods().items() if row.kind == "drafter"]
+DRAFTERS = [name for name, row in methods.methods().items() if row.kind is DRAFTER]
 
 _INNER = ("plain", "draft_model", "stand", "aded", "token_recycling", "suffix", "prompt_lookup", "rsd", "dyspec")
 _STOPS = ("a", "b", "co", "a=", "x(", "é", "€", "a=1", "\n", "ab", "éa", "zzz", "=(", "(", "aab", "1€")

@@ -24,7 +24,7 @@ from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
-from unspool.methods import CanvasSurroundings
+from unspool.methods import Resources
 from unspool.methods._compose import composed
 from unspool.methods.diffusion.learn2pd import FILE, UnmaskFilter
 from unspool.recipes.tiny_diffusion.tasks import held_out
@@ -96,7 +96,7 @@ def one(case: int, models: dict[str, list[Denoiser]], directories: dict[str, Pat
     if len({len(slots) for _, slots, _ in canvases}) > 1:
         values.pop("fixed_blocks", None)  # a length that divides one does not divide the other
         method = "+".join(part for part in method.split("+") if part != "fixed_blocks") or "threshold"
-    parts = composed(method, CanvasSurroundings(lambda: [3, 5, 7], directories[name]), values)
+    parts = composed(method, Resources(lambda: [3, 5, 7], directories[name]), values)
 
     def filled(model: Denoiser, which: Sequence[int]) -> tuple[list[list[int]], list[Event]]:
         events: list[Event] = []

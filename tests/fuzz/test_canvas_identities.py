@@ -14,7 +14,7 @@ from unspool.engine.canvas import Denoiser, View
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
-from unspool.methods import CanvasSurroundings
+from unspool.methods import Resources
 from unspool.methods._compose import composed
 from unspool.methods.diffusion.learn2pd import FILE, UnmaskFilter
 from unspool.recipes.tiny_diffusion.tasks import held_out
@@ -79,7 +79,7 @@ def passes(model: Denoiser, prompt: list[int], parts: Parts, **options: Any) -> 
 
 
 def same(model: Denoiser, prompts: list[list[int]], directory: Path) -> None:
-    around = CanvasSurroundings(lambda: [3, 5], directory)
+    around = Resources(lambda: [3, 5], directory)
     for name, pair in PAIRS.items():
         one, other = (composed(method, around, values) for method, values in pair)
         for prompt in prompts:
@@ -112,7 +112,7 @@ def test_identities_on_any_logits(seed: int, directory: Path) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_an_oracle_gives_its_reference(seed: int) -> None:
     """What it agrees with is committed; the loop commits one slot where it agrees with none."""
-    blocks = composed("fixed_blocks+top_k", CanvasSurroundings(list), EIGHT)
+    blocks = composed("fixed_blocks+top_k", Resources(list), EIGHT)
     reference, steps = passes(Whatever(9, sharpness=6.0), [seed, 1], blocks())
     parts = blocks()
     out, fewer = passes(Whatever(9, sharpness=6.0), [seed, 1], Parts(Oracle(reference, 2), parts.schedule))

@@ -17,9 +17,10 @@ from unspool import methods
 from unspool.backends.toy import ToyModel
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 
 TOY = ToyModel.random(vocab_size=5, order=2, seed=8)
 PROMPT = [0, 1, 2, 3, 0, 1]
@@ -60,14 +61,14 @@ def exact(options: dict[str, Any]) -> dict[tuple[int, ...], float]:
 def z(name: str, own: dict[str, Any], options: dict[str, Any], noise: float, draws: int) -> float:
     """How far ``draws`` outputs are from the exact distribution, in standard deviations."""
     draft = TOY.related(noise, seed=2)
-    around = methods.Surroundings(TOY, costs=lambda: PassCosts(CURVE), assistant=draft)
+    around = methods.Resources(TOY, costs=lambda: PassCosts(CURVE), assistant=draft)
     rule = methods.acceptance_rule("lossless", False, around)
     counts: Counter[tuple[int, ...]] = Counter()
     for first in range(0, draws, ROWS):
         requests = []
         for seed in range(first, first + ROWS):
             given = GenerationOptions(max_new_tokens=LENGTH, seed=seed, **options)
-            made = methods.drafter(name, around, own)
+            made = methods.build(name, DRAFTER, around, own)
             requests.append(Request(PROMPT, made, rule, given, shaping.build(given)))
         texts: list[tuple[int, ...]] = [()] * ROWS
         for event in decode(TOY, requests):
@@ -83,7 +84,7 @@ ALL = [
     for name in DRAFTERS
     for number, own in enumerate(OPTIONS.get(name, [{}]))
     for shape in SHAPINGS
-    if noise < 1 or methods.find(name, "drafter").draws  # a far draft is another one only where there is a draft model
+    if noise < 1 or methods.find(name, DRAFTER).draws  # a far draft is another one only where there is a draft model
 ]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.fuzz.reference import Processors
 from unspool.engine.options import GenerationOptions
-from unspool.methods.shaping.built_in import build
+from unspool.methods.shaping._built_in import build
 
 QUICK, NIGHTLY = 200, 2000
 SIZES = (8, 8, 9, 50, 50, 1000, 1000, 5000, 49152, 151936)

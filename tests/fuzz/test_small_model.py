@@ -19,6 +19,7 @@ from unspool import methods
 from unspool.decoding.model import Model
 from unspool.decoding.results import Result
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.method import DRAFTER
 from unspool.engine.trace import StartEvent, StepEvent
 from unspool.engine.tree import TokenTree
 
@@ -159,7 +160,7 @@ def problems(model: Model, case: int) -> list[str]:
         call |= {"batch": "eqspec", "batch_options": {"batch_size": rng.randint(1, 2)}}
     made = model.generate(prompts if rows else prompts[0], **call)
     results = made if rows else [made]
-    drawn = methods.find(call["method_options"].get("drafter", name), "drafter").draws
+    drawn = methods.find(call["method_options"].get("drafter", name), DRAFTER).draws
     if lossless and drawn and options["temperature"] > 0:
         return []  # a distribution, which tables are for
     found = []

@@ -21,6 +21,7 @@ from tests.fuzz.tables import EOS, SIZE, Table
 from unspool import methods
 from unspool.decoding.model import Model
 from unspool.decoding.results import Result
+from unspool.engine.method import DRAFTER
 from unspool.engine.trace import StartEvent, StepEvent
 from unspool.errors import UnspoolError
 from unspool.methods.drafters.specdec_pp.head import FILE_NAME, AcceptanceHead
@@ -58,9 +59,9 @@ def loaded(rng: Random, max_length: int) -> tuple[Model, Table]:
 
 def follows_plain(case: Case) -> bool:
     """Whether the case promises plain decoding's text, and not its distribution alone."""
-    row = methods.find(case.method, "drafter")
+    row = methods.find(case.method, DRAFTER)
     inner = case.options.get("drafter")
-    draws = methods.find(inner, "drafter").draws if inner else row.draws
+    draws = methods.find(inner, DRAFTER).draws if inner else row.draws
     return case.call.get("acceptance") != "lossless" or case.shaping["temperature"] == 0 or not draws
 
 

@@ -14,6 +14,7 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.decoding.model import Model
 from unspool.engine.contracts import Scores
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.method import NoOptions
 from unspool.engine.tree import TokenTree
 from unspool.methods import Method
 
@@ -82,10 +83,12 @@ def toy(session: type[ToySession] = ToySession, near_ties: bool = False, eos: in
 class _Entry:
     """What ``importlib.metadata`` gives for an installed package's method."""
 
-    method: Method
+    name: str
+    method: Method[Any, Any]
     value: str = "plugin:METHOD"
+    module: str = __name__
 
-    def load(self) -> Method:
+    def load(self) -> Method[Any, Any]:
         return self.method
 
 
@@ -96,15 +99,15 @@ Install = Callable[..., None]
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Registers methods as an installed package would."""
 
-    def do(*rows: Method) -> None:
-        monkeypatch.setattr(methods, "entry_points", lambda group: [_Entry(row) for row in rows])
-        methods.methods.cache_clear()
+    def do(*rows: Method[Any, Any]) -> None:
+        monkeypatch.setattr(methods, "entry_points", lambda group: [_Entry(row.name, row) for row in rows])
+        methods.forget()
 
     yield do
     monkeypatch.undo()
-    methods.methods.cache_clear()
+    methods.forget()
 
 
-def method(name: str, kind: Any, guarantee: Any, build: Callable[[], Any]) -> Method:
+def method(name: str, kind: Any, guarantee: Any, build: Callable[[], Any]) -> Method[Any, Any]:
     """A row of the registry without options."""
-    return Method(name, kind, guarantee, "planted", "none", methods.NoOptions, lambda *_: build())
+    return Method(kind, guarantee, "planted", "none", NoOptions, lambda *_: build(), name=name)

@@ -10,7 +10,8 @@ from tests.conformance.faults import OffByOne, PositionByIndex, RejectedKept
 from unspool.backends.toy import ToySession
 from unspool.engine.contracts import Decision, Scores, Target
 from unspool.engine.tree import TokenTree
-from unspool.methods.acceptance import Follow, Lossless
+from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance.lossless import Lossless
 
 
 class Shifted(ToySession):

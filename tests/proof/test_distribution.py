@@ -9,7 +9,8 @@ from tests.conformance.faults import LastTokenFromTarget, MismatchedSampleDiscar
 from tests.conformance.harness import RandomDrafter
 from tests.proof.conftest import toy
 from tests.proof.faults import KeepsRejectedDraws
-from unspool.methods.acceptance import Follow, Lossless
+from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance.lossless import Lossless
 from unspool.proof.distribution import TOLERANCE, Prefix, chi_squared, contingency, enumerate_rule, p_value, two_samples
 from unspool.proof.passes import prefilled
 

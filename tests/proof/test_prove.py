@@ -15,8 +15,10 @@ from tests.proof.conftest import PROMPTS, Install, Rounding, method, toy
 from tests.proof.faults import ONLY_SESSIONS_SHOW, SESSIONS, KeepsRejected, KeepsRejectedDraws, TokenOfTheParent
 from unspool import methods
 from unspool.decoding.model import Model
+from unspool.engine.method import ACCEPTANCE, DRAFTER
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance import Follow, Lossless
+from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance.lossless import Lossless
 from unspool.proof.plan import choose
 from unspool.proof.prove import prove
 from unspool.proof.result import MethodProof, Proof
@@ -39,7 +41,7 @@ def test_every_method_of_the_registry_passes_on_the_toy_model() -> None:
         "session",
         *(method.label for method in choose(None, [0, 0.8], toy().surroundings())[0]),
     }
-    drafters = {method.label for method in methods.methods().values() if method.kind in ("drafter", "acceptance")}
+    drafters = {method.label for method in methods.methods().values() if method.kind in (DRAFTER, ACCEPTANCE)}
     assert {"specdec_pp (no head)", "aded (no corpus)"} <= drafters
     assert drafters | {"adadec", "beam"} <= {row.method for row in proof.rows}, "what needs no text must be proven"
     assert all(point.max == 0 for point in proof.noise)

@@ -12,12 +12,13 @@ from jsonschema import Draft202012Validator
 from tests.trace.traces import PROMPT, canvas, lines, put, recorded, run, save, toy
 from unspool import Model, UnspoolError, methods
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.method import DRAFTER
 from unspool.engine.trace import EndEvent, StartEvent, StepEvent
 from unspool.trace import file as trace_file
 from unspool.trace.schema import schema
 from unspool.trace.viewer.page import _data
 
-DRAFTERS = [name for name, method in methods.methods().items() if method.kind == "drafter"]
+DRAFTERS = [name for name, method in methods.methods().items() if method.kind is DRAFTER]
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"alternatives": 0},

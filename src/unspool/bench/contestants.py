@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from unspool.engine.method import DRAFTER
 from unspool.errors import UnknownNameError, UnspoolError
 
 PLAIN = "plain"
@@ -93,12 +94,13 @@ def contestants(
         UnsupportedError: for a method that needs a draft model where there is none.
     """
     from unspool.backends.openvino.convert import WEIGHTS
-    from unspool.methods import check_assisted, find
+    from unspool.engine.method import check_assisted
+    from unspool.methods import find
 
     chosen: dict[str, Contestant] = {}
     for text in (PLAIN, *names):
         method, at, own = text.partition("@")
-        row = find(method, "drafter")
+        row = find(method, DRAFTER)
         check_assisted(row, assistant)
         used = own if at else weights
         if used not in WEIGHTS:

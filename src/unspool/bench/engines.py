@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from unspool.engine.contracts import Ability
+from unspool.engine.method import DRAFTER
 
 if TYPE_CHECKING:
     from unspool.engine.contracts import SeparableModel
@@ -104,7 +105,7 @@ class Unspool:
 
         self.model = unspool.load(
             settings.model,
-            assistant_model=settings.assistant if find(method, "drafter").assisted else None,
+            assistant_model=settings.assistant if find(method, DRAFTER).needs.assistant else None,
             weights=weights,
             threads=settings.threads,
         )
@@ -128,7 +129,7 @@ class Unspool:
         options = GenerationOptions(
             max_new_tokens=task.max_new_tokens, temperature=task.temperature, seed=task.seed, eos_token_id=task.eos
         )
-        drafter = methods.drafter(self.method, around)
+        drafter = methods.build(self.method, DRAFTER, around)
         request = Request(
             tokens=task.ids,
             drafter=drafter,

@@ -46,8 +46,9 @@ def build(
 
       unspool datastore build -m qwen2.5-coder-0.5b -o answers runs/*.jsonl
     """
-    from unspool.methods.drafters.rasd.datastore import Datastore, vocabulary_fingerprint
-    from unspool.methods.drafters.rasd.datastore_files import check_new
+    from unspool.methods.drafters._datastore import Datastore
+    from unspool.methods.drafters._datastore.files import check_new
+    from unspool.models.tokenizer import vocabulary_fingerprint
 
     check_new(output)
     files = list(_files(paths))
@@ -74,7 +75,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
     """Say what a datastore holds and which model it is for."""
-    from unspool.methods.drafters.rasd.datastore import Datastore
+    from unspool.methods.drafters._datastore import Datastore
     from unspool.storage import cache as store
 
     opened = Datastore.open(path)

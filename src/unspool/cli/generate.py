@@ -22,6 +22,7 @@ from unspool.cli.common import (
     print_json,
     read_prompt,
 )
+from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, SHAPER
 from unspool.errors import UnspoolError, UnsupportedError
 from unspool.storage.text_files import check_file, parse_json, read_text
 
@@ -234,15 +235,16 @@ def generate(
         MonitorOptions(monitor)
         options |= {"constraint": "monitor", "constraint_options": {"project": monitor}}
         chat = chat or False
-    from unspool.methods import check_acceptance, check_assisted, check_installed, find
+    from unspool.engine.method import check_assisted, check_installed
+    from unspool.methods import check_acceptance, find
 
-    check_assisted(find(method, "drafter"), assistant_model)
+    check_assisted(find(method, DRAFTER), assistant_model)
     if acceptance is not None:
-        check_acceptance(find(acceptance, "acceptance"), temperature == 0)
+        check_acceptance(find(acceptance, ACCEPTANCE), temperature == 0)
     for name in shaper or ():
-        check_installed(find(name, "shaper"))
+        check_installed(find(name, SHAPER))
     if monitor is not None:
-        check_installed(find("monitor", "constraint"))
+        check_installed(find("monitor", CONSTRAINT))
     _check_trace(trace, view, file, json_schema, grammar)
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
     with loaded(
@@ -284,7 +286,7 @@ def _fill(
     from unspool.cli.generate_canvas import fill
     from unspool.decoding.canvas import METHOD, check_canvas
     from unspool.engine.canvas_request import CanvasOptions
-    from unspool.methods.constraints.cfg_canvas.cfg import Grammar
+    from unspool.methods.constraints._cfg_canvas.cfg import Grammar
 
     # Mistakes are told before a model is loaded.
     check_canvas(options.get("canvas"), options["max_new_tokens"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +15,7 @@ def list_methods(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="Only this kind: drafter, acceptance, batch, shaper, constraint, sampler, search, program; for "
+            help="Only this kind: drafter, acceptance, batch, shaper, constraint, sampler, search, span, edit; for "
             "diffusion: unmask, transform, schedule, stop."
         ),
     ] = None,
@@ -25,24 +25,27 @@ def list_methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
     """List the decoding methods, what each one guarantees against plain decoding, and its options."""
-    from unspool.methods import Guarantee, Kind, methods
+    from unspool.engine.method import GUARANTEES, KINDS
+    from unspool.methods import methods
 
-    for value, choices, what in ((kind, get_args(Kind), "kind"), (guarantee, get_args(Guarantee), "guarantee")):
+    for value, choices, what in ((kind, KINDS, "kind"), (guarantee, GUARANTEES, "guarantee")):
         if value is not None and value not in choices:
             raise UnknownNameError(what, value, choices)
     rows = [
-        method for method in methods().values() if kind in (None, method.kind) and guarantee in (None, method.guarantee)
+        method
+        for method in methods().values()
+        if kind in (None, method.kind.name) and guarantee in (None, method.guarantee)
     ]
     if as_json:
         data = [
             {
                 "name": m.name,
-                "kind": m.kind,
+                "kind": m.kind.name,
                 "guarantee": m.guarantee,
                 "summary": m.summary,
                 "paper": m.paper,
-                "needs": sorted(ability.value for ability in m.needs),
-                "needs_assistant_model": m.assisted,
+                "needs": sorted(ability.value for ability in m.needs.abilities),
+                "needs_assistant_model": m.needs.assistant,
                 "options": _options(m.options),
             }
             for m in rows
@@ -57,7 +60,7 @@ def list_methods(
         table.add_column(column, overflow="fold")
     for m in rows:
         options = ", ".join(f"{k}={v}" for k, v in _options(m.options).items())
-        table.add_row(m.name, m.kind, m.guarantee, m.summary, options)
+        table.add_row(m.name, m.kind.name, m.guarantee, m.summary, options)
     Console().print(table)
 
 

@@ -20,6 +20,7 @@ from unspool.cli.common import (
     print_json,
     read_prompt,
 )
+from unspool.engine.method import SEARCH
 
 
 def search(
@@ -85,16 +86,16 @@ def search(
     given = {name: value for name, value in given.items() if value is not None}
     if method is None:
         method = "adadec" if threshold is not None or threshold_file is not None else "beam"
-    row = methods.find(method, "search")
+    row = methods.find(method, SEARCH)
     options: dict[str, Any] = {"method": method, "max_new_tokens": max_new_tokens, "method_options": given}
     # Mistakes are told before a model is loaded or downloaded.
     methods.make_options(row, given)
     GenerationOptions(max_new_tokens=max_new_tokens)
     if threshold_file is not None:
         adadec_threshold.read(threshold_file)
-    if method == "plan":
+    if row.needs.reward:
         options |= {"reward": PublicTests(text), "chat": chat or False}
-    if method == "plan" or function_body:
+    if row.needs.reward or function_body:
         options |= {"stop_rule": "function_body"}
     with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder, Status() as status:
         status.say(f"searching with {method}")

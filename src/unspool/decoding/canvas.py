@@ -14,10 +14,10 @@ from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, EndEvent, Event, FinishReason
 from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
-from unspool.methods import CanvasSurroundings
+from unspool.methods import Resources
 from unspool.methods._compose import Values, composed
-from unspool.methods.constraints.cfg_canvas import CFGCanvas
-from unspool.methods.constraints.cfg_canvas.cfg import Grammar
+from unspool.methods.constraints._cfg_canvas import CFGCanvas
+from unspool.methods.constraints._cfg_canvas.cfg import Grammar
 from unspool.models.tokenizer import Tokenizer
 
 METHOD = "threshold"
@@ -192,7 +192,9 @@ class DiffusionModel:
             if self.denoiser.eos_token_id is None:
                 raise UnspoolError(f"a grammar needs an end token, and {self.name} has none")
             constraint = CFGCanvas(Grammar(grammar), self._texts, self.denoiser.eos_token_id)
-        parts = composed(method, CanvasSurroundings(self._newlines, self.directory), method_options, constraint)
+        parts = composed(
+            method, Resources(delimiters=self._newlines, directory=self.directory), method_options, constraint
+        )
         requests = [CanvasRequest(self.encode(prompt), slots, parts(), options, method) for prompt in prompts]
         traces: list[list[Event]] = [[] for _ in requests]
 

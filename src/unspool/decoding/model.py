@@ -18,6 +18,7 @@ from unspool.decoding.search import SearchResult, search
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Ability, Constraint, LanguageModel, Memory, SeparableModel
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.method import BATCH, CONSTRAINT, DRAFTER, SHAPER
 from unspool.engine.noise import row_seed
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import summarise
@@ -26,12 +27,11 @@ from unspool.engine.turns import turn
 from unspool.engine.typed import typed_options
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.methods.constraints.grammar import GrammarConstraint
-from unspool.methods.drafters.rasd.datastore import vocabulary_fingerprint
-from unspool.methods.shaping.built_in import build as build_shapers
+from unspool.methods.shaping._built_in import build as build_shapers
 from unspool.models import calibration, prompt_check
 from unspool.models.catalogue import default_model
 from unspool.models.resolve import resolve
-from unspool.models.tokenizer import Message, StopStrings, Tokenizer
+from unspool.models.tokenizer import Message, StopStrings, Tokenizer, vocabulary_fingerprint
 
 Prompt = str | Sequence[Message] | Sequence[int]
 Report = Callable[[str], None]
@@ -82,14 +82,14 @@ class Model:
 
     def surroundings(
         self, memories: dict[str, Memory] | None = None, eos: frozenset[int] | None = None
-    ) -> methods.Surroundings:
+    ) -> methods.Resources:
         """What methods are built from.
 
         Args:
             memories: what methods have learned; the model's own if None.
             eos: ids that end a text; the model's own if None.
         """
-        return methods.Surroundings(
+        return methods.Resources(
             self.language_model,
             self.memories if memories is None else memories,
             self._pass_costs,
@@ -165,7 +165,7 @@ class Model:
             raise UnspoolError(f"the batch plan {batch} needs a batch; give a list of texts")
         if batch_options and batch is None:
             raise UnspoolError('batch_options belong to a batch plan; name one, such as batch="eqspec"')
-        plan = None if batch is None else methods.batch_plan(batch, batch_options)
+        plan = None if batch is None else methods.build(batch, BATCH, methods.Resources(), batch_options)
         requests, stops = self._requests([prompt] if rows is None else rows, **options)
         events = list(decode(self.language_model, requests, plan))
         results = [
@@ -258,7 +258,7 @@ class Model:
             if name not in settings.shapers:
                 raise UnspoolError(f'there are options for the shaper {name}; name it as well: shapers=["{name}"]')
         named = [
-            methods.shaper(shaper, surroundings, own.get(shaper)) if isinstance(shaper, str) else shaper
+            methods.build(shaper, SHAPER, surroundings, own.get(shaper)) if isinstance(shaper, str) else shaper
             for shaper in settings.shapers
         ]
         shapers = build_shapers(replace(settings, shapers=named))
@@ -267,7 +267,7 @@ class Model:
         for prompt, own_seed in zip(prompts, seeds, strict=True):
             tokens = self.encode(prompt, chat)
             with self._building:
-                drafter = methods.drafter(method, surroundings, method_options)
+                drafter = methods.build(method, DRAFTER, surroundings, method_options)
             request = Request(
                 tokens=tokens,
                 drafter=drafter,
@@ -355,19 +355,19 @@ def load(
 
 
 def _constraint(
-    name: str | None, options: Mapping[str, Any] | None, texts: Mapping[str, Any], surroundings: methods.Surroundings
+    name: str | None, options: Mapping[str, Any] | None, texts: Mapping[str, Any], surroundings: methods.Resources
 ) -> Callable[[Sequence[int]], Constraint] | None:
     """What makes the constraint of a prompt; ``texts`` are the options of ``grammar``, None where not given."""
     given = {key: value for key, value in texts.items() if value is not None}
     if given and name is not None:
         raise UnspoolError(f"{name} and {next(iter(given))} cannot be combined; leave one of them out")
     if given:
-        return methods.constraint("grammar", surroundings, given)
+        return methods.build("grammar", CONSTRAINT, surroundings, given)
     if name is None:
         if options:
             raise UnspoolError('constraint_options belong to a constraint; name it: constraint="..."')
         return None
-    return methods.constraint(name, surroundings, options)
+    return methods.build(name, CONSTRAINT, surroundings, options)
 
 
 def split_weights(name: str) -> tuple[str, str | None]:

@@ -13,6 +13,7 @@ import numpy as np
 from unspool import methods
 from unspool.decoding.parsing import read
 from unspool.engine.autoregressive import decode
+from unspool.engine.method import CONSTRAINT, SAMPLER
 from unspool.engine.trace import FinishReason
 from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
@@ -87,7 +88,7 @@ def sample(
         raise UnspoolError(f"num_samples must be at least 1, not {num_samples}")
     if temperature <= 0:
         raise UnspoolError("a sampler needs a temperature above 0; for the likeliest text use generate()")
-    row = methods.find(sampler, "sampler")
+    row = methods.find(sampler, SAMPLER)
     surroundings = model.surroundings()
     options = methods.make_options(row, grammar)
     ids = model.encode(prompt, chat)
@@ -95,7 +96,7 @@ def sample(
     trie = AlignedTrie(about) if trie is None else trie
     if trie.about != about:
         raise UnspoolError("this trie belongs to another model, prompt, grammar or temperature; begin with a new one")
-    checker = methods.constraint("grammar", surroundings, grammar)(ids)
+    checker = methods.build("grammar", CONSTRAINT, surroundings, grammar)(ids)
     limit = _ATTEMPTS * num_samples if max_attempts is None else max_attempts
     results: list[Result] = []
     attempts = rejected = cut = passes = 0

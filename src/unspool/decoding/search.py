@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unspool import methods
 from unspool.engine.autoregressive import Request, check
+from unspool.engine.method import SEARCH, check_reward
 from unspool.engine.options import GenerationOptions
 from unspool.engine.search import Candidate, OnEvent, Output, SearchRequest
 from unspool.engine.trace import FinishReason
 from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
+from unspool.methods.search._function_body import FunctionBody
 from unspool.methods.search.adadec.train import key_of
-from unspool.methods.search.function_body import FunctionBody
 from unspool.methods.search.plan.reward import PublicTests
 
 if TYPE_CHECKING:
@@ -131,10 +132,9 @@ def search(
     Raises:
         UnspoolError: for a request that cannot be served, before any work.
     """
-    row = methods.find(method, "search")
-    run = row.build(None, methods.make_options(row, method_options or {}))
-    if reward is not None and method != "plan":
-        raise UnspoolError(f"{method} takes no reward; leave it out or use plan")
+    row = methods.find(method, SEARCH)
+    run = row.build(methods.Resources(model.language_model), methods.make_options(row, method_options or {}))
+    check_reward(row, reward)
     tokens = model.encode(prompt, chat)
     text, body = partial(model.tokenizer.text, context=model.tokenizer.context(tokens)), None
     if stop_rule == "function_body":
@@ -172,7 +172,7 @@ def _candidate(candidate: Candidate, text_of: Callable[[Output], str]) -> Search
 
 def _check(request: SearchRequest) -> None:
     """What the autoregressive loop refuses is refused here."""
-    from unspool.methods.acceptance.follow import Follow
+    from unspool.methods.acceptance._follow import Follow
     from unspool.methods.drafters.plain import Plain
 
     options = GenerationOptions(max_new_tokens=request.max_new_tokens)

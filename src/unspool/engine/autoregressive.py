@@ -60,7 +60,7 @@ class Request:
         drafter: proposes the trees; must not be shared by the rows of a batch (its memory may be).
         rule: acceptance rule.
         options: of the request; ``options.shapers`` is replaced by ``shapers``.
-        shapers: the whole pipeline in order, as ``unspool.methods.shaping.built_in.build`` makes it.
+        shapers: the whole pipeline in order, as ``unspool.methods.shaping._built_in.build`` makes it.
         eos: ids that end the text; the ending id is part of the output, where one was asked for.
         method: name for the trace.
         constraint: advanced along the output. Tokens that it forces are drafted in place of the drafter's, which is

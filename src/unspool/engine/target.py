@@ -34,7 +34,7 @@ class ShapedTarget:
         tree: the scored tree.
         logits: [nodes, vocabulary] raw logits, one row per node; read only, and only until the session's next pass.
         context_tokens: all committed ids, the root included; read only.
-        shapers: in the order of ``unspool.methods.shaping.built_in.build``. A constraint acts before the first one
+        shapers: in the order of ``unspool.methods.shaping._built_in.build``. A constraint acts before the first one
             whose ``is_warper`` is true, so that truncation counts only what the constraint allows.
         options: ``temperature`` (0 is greedy) and ``seed``; temperature itself is one of the shapers.
         constraint: which tokens may follow. One that is ``Permitting`` is asked for its mask only where the token that

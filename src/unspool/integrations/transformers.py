@@ -33,10 +33,11 @@ from unspool.backends.torch.model import TransformersModel
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import LanguageModel, Logits, Memory
 from unspool.engine.cost import PassCosts
+from unspool.engine.method import DRAFTER, check_assisted
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, Event, FinishReason, StepEvent
 from unspool.errors import UnspoolError, UnsupportedError
-from unspool.methods.shaping.built_in import adapt
+from unspool.methods.shaping._built_in import adapt
 from unspool.models import calibration
 
 _CACHES = {"cache", "past_key_values"}
@@ -84,9 +85,9 @@ def transformers_method(
         UnknownNameError: for an unknown method or option.
         UnsupportedError: for a method that needs a draft model where there is none.
     """
-    found = methods.find(method, "drafter")
+    found = methods.find(method, DRAFTER)
     methods.make_options(found, options)
-    methods.check_assisted(found, assistant_model)
+    check_assisted(found, assistant_model)
     return TransformersMethod(method, acceptance, seed, streamer, memories, assistant_model, options)
 
 
@@ -116,7 +117,7 @@ class TransformersMethod:
         self._assistant = TransformersModel.from_pretrained_model(assistant) if assistant is not None else None
         self._options = options
         self._model: PreTrainedModel | None = None
-        self._surroundings: methods.Surroundings | None = None
+        self._surroundings: methods.Resources | None = None
 
     def __call__(
         self,
@@ -166,7 +167,7 @@ class TransformersMethod:
         requests = [
             Request(
                 tokens=row.padded[row.start :],
-                drafter=(drafter := methods.drafter(self._method, surroundings, self._options)),
+                drafter=(drafter := methods.build(self._method, DRAFTER, surroundings, self._options)),
                 rule=rule,
                 options=GenerationOptions(
                     max_new_tokens=(stopping_criteria.max_length or generation_config.max_length) - len(row.padded),
@@ -184,13 +185,11 @@ class TransformersMethod:
         self._run(surroundings.model, requests, rows, pad, input_ids)
         return _output(rows, pad, input_ids, generation_config)
 
-    def _on(self, model: PreTrainedModel) -> methods.Surroundings:
+    def _on(self, model: PreTrainedModel) -> methods.Resources:
         if self._surroundings is None or self._model is not model:
             wrapped = TransformersModel.from_pretrained_model(model)
             memories = self._memories if self._memories is not None else {}
-            self._surroundings = methods.Surroundings(
-                wrapped, memories, cache(lambda: _costs(wrapped)), self._assistant
-            )
+            self._surroundings = methods.Resources(wrapped, memories, cache(lambda: _costs(wrapped)), self._assistant)
             self._model = model
         return self._surroundings
 

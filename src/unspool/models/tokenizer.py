@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from unspool.models.chat import Chat
 from unspool.models.text_stream import Forms, StopStrings, TextStream, cleaned, shared
 from unspool.models.tokenizer_files import Settings
 
-__all__ = ["Message", "Settings", "StopStrings", "TextStream", "Tokenizer"]
+__all__ = ["Message", "Settings", "StopStrings", "TextStream", "Tokenizer", "vocabulary_fingerprint"]
 
 Message = dict[str, Any]
 
@@ -183,3 +184,9 @@ class Tokenizer:
     @cached_property
     def _solid(self) -> int | None:
         return next((i for i in sorted(self.vocabulary.values()) if self.is_solid(i)), None)
+
+
+def vocabulary_fingerprint(vocabulary: Mapping[str, int]) -> str:
+    """64 hex digits that tell vocabularies apart: of every piece and its id."""
+    pieces = json.dumps(sorted(vocabulary.items()), separators=(",", ":"))
+    return hashlib.sha256(pieces.encode()).hexdigest()

@@ -14,7 +14,8 @@ import numpy as np
 
 from unspool.decoding.model import Model
 from unspool.engine.contracts import LanguageModel
-from unspool.methods import Method
+from unspool.engine.method import SEARCH
+from unspool.methods import Row
 from unspool.proof.identity import first_difference
 from unspool.proof.passes import at_once
 from unspool.proof.result import MethodProof
@@ -26,14 +27,14 @@ EDITED_TOKENS = 32
 """Most tokens of a text behind an edit: longer ones part somewhere, and say no more."""
 
 
-def decode(method: Method, model: Model, prompt: Sequence[int], options: dict[str, Any]) -> list[int]:
+def decode(method: Row, model: Model, prompt: Sequence[int], options: dict[str, Any]) -> list[int]:
     """What the method makes of a prompt.
 
     Args:
         method: a shaper or a search.
         options: ``temperature``, ``seed`` and ``max_new_tokens``.
     """
-    if method.kind == "search":
+    if method.kind is SEARCH:
         return model.search(
             prompt,
             method=method.name,
@@ -71,7 +72,7 @@ def middle(prompt: str) -> tuple[int, int]:
 
 
 def row(
-    method: Method,
+    method: Row,
     model: LanguageModel,
     temperature: float,
     prompts: Sequence[Sequence[int]],

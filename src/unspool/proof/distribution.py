@@ -20,8 +20,8 @@ from unspool.engine.options import GenerationOptions
 from unspool.engine.target import ShapedTarget
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnsupportedError
-from unspool.methods.acceptance import Follow
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.acceptance._follow import Follow
+from unspool.methods.shaping import _built_in as shaping
 from unspool.proof.passes import prefilled, store
 
 TOLERANCE = 1e-12

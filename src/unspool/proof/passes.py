@@ -14,7 +14,7 @@ from unspool.engine.autoregressive import PREFILL_BLOCK
 from unspool.engine.contracts import LanguageModel, Logits, Session
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 
 Row = NDArray[np.float64]
 Rows = Generator[Logits, None, None]

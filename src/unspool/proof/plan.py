@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unspool import methods
+from unspool.engine.method import (
+    ACCEPTANCE,
+    BATCH,
+    CONSTRAINT,
+    DRAFTER,
+    EDIT,
+    SAMPLER,
+    SEARCH,
+    SHAPER,
+    SPAN,
+    Guarantee,
+    Kind,
+    check_assisted,
+    check_installed,
+)
 from unspool.errors import UnknownNameError, UnsupportedError
-from unspool.methods import Method, Surroundings
+from unspool.methods import Resources, Row
 from unspool.models.tokenizer import Tokenizer
 
-TASKS = ("grammar", "monitor", "extract", "edit")
-"""Methods that a proof has tasks of their own for."""
+TESTS: dict[Guarantee, tuple[Kind[Any], ...]] = {
+    "identical": (DRAFTER, ACCEPTANCE),
+    "same distribution": (DRAFTER, ACCEPTANCE),
+    "valid": (SAMPLER, CONSTRAINT, SPAN),
+    "lossy": (SHAPER, SEARCH, EDIT),
+}
+"""The kinds that there is a test for, by what is guaranteed."""
 
-DRAFTER = "token_recycling"
+BESIDE = "token_recycling"
 """Drafts for acceptance rules: wide trees of likely tokens, so that siblings are accepted and rejected."""
 
 
@@ -27,9 +47,9 @@ class Run(NamedTuple):
 def choose(
     names: Sequence[str] | None,
     temperatures: Sequence[float],
-    surroundings: Surroundings | None = None,
+    surroundings: Resources | None = None,
     assistant: object | None = None,
-) -> tuple[list[Method], dict[str, str]]:
+) -> tuple[list[Row], dict[str, str]]:
     """The methods of these names, of either kind; for None all that can be proven.
 
     Args:
@@ -44,7 +64,7 @@ def choose(
         UnknownNameError: for a name that no method has.
         UnsupportedError: for a named method that cannot be proven so.
     """
-    known = {name: method for name, method in methods.methods().items() if not method.on_canvas}
+    known = {name: method for name, method in methods.methods().items() if not method.kind.on_canvas}
     left_out = {}
     chosen = []
     for name in known if names is None else dict.fromkeys(names):
@@ -63,60 +83,54 @@ def choose(
 
 
 def _check(
-    method: Method, temperatures: Sequence[float], surroundings: Surroundings | None, assistant: object | None
+    method: Row, temperatures: Sequence[float], surroundings: Resources | None, assistant: object | None
 ) -> None:
     if reason := _untested(method):
         raise UnsupportedError(f"{method.name} {reason}; leave it out")
     if not enumerable(method) and not any(applies(method, temperature) for temperature in temperatures):
         suited = "temperature 0" if applies(method, 0) else "temperatures above 0"
         raise UnsupportedError(f"{method.name} is for {suited}; add one, or leave the method out")
-    methods.check_installed(method)
+    check_installed(method)
     if surroundings is None:
-        methods.check_assisted(method, assistant)
+        check_assisted(method, assistant)
     else:
-        methods.check_needs(method, surroundings)
+        methods.check(method, surroundings)
         if method.kind not in _TOKENS_ALONE and not isinstance(surroundings.tokenizer, Tokenizer):
             raise UnsupportedError(f"{method.name} needs the model's tokenizer, which this model has not; leave it out")
 
 
-_TOKENS_ALONE = ("drafter", "acceptance", "search")
+_TOKENS_ALONE = (DRAFTER, ACCEPTANCE, SEARCH)
 
 
-def _untested(method: Method) -> str:
+def _untested(method: Row) -> str:
     """Why there is no test for the method; empty if there is one."""
-    if method.kind == "batch":
+    if method.kind is BATCH:
         return "is a batch plan, and a proof decodes prompt by prompt"
-    if method.name == "plan":
+    if method.needs.reward:
         return "needs a reward of its output, which prompts alone do not give"
-    tests = {
-        "identical": ("drafter", "acceptance"),
-        "same distribution": ("drafter", "acceptance"),
-        "valid": ("sampler",),
-        "lossy": ("shaper", "search"),
-    }
-    if method.kind in tests[method.guarantee] or (method.name in TASKS and method.guarantee in ("valid", "lossy")):
+    if method.kind in TESTS.get(method.guarantee, ()):
         return ""
     return f"is {method.guarantee!r} of kind {method.kind}, for which there is no test"
 
 
-def applies(method: Method, temperature: float) -> bool:
+def applies(method: Row, temperature: float) -> bool:
     """Whether runs of this temperature test the method."""
-    if method.guarantee == "same distribution" or method.kind == "sampler":
+    if method.guarantee == "same distribution" or method.kind is SAMPLER:
         return temperature > 0
-    if method.kind in ("search", "program"):
+    if method.kind in (SEARCH, SPAN, EDIT):
         return temperature == 0
-    if method.kind in ("shaper", "constraint"):
+    if method.kind in (SHAPER, CONSTRAINT):
         return True
-    return method.kind == "drafter" or (temperature == 0) == (method.name == "greedy")
+    return method.kind is DRAFTER or method.at_temperature in ("any", "greedy" if temperature == 0 else "sampled")
 
 
-def enumerable(method: Method) -> bool:
+def enumerable(method: Row) -> bool:
     """Whether the method's distribution can be listed on tiny models."""
-    return method.kind == "acceptance" and method.guarantee == "same distribution"
+    return method.kind is ACCEPTANCE and method.guarantee == "same distribution"
 
 
-def run_of(method: Method) -> Run:
+def run_of(method: Row) -> Run:
     """What is run to test the method; without an acceptance rule it is the one that suits the temperature."""
-    if method.kind == "acceptance":
-        return Run(DRAFTER, method.name)
+    if method.kind is ACCEPTANCE:
+        return Run(BESIDE, method.name)
     return Run(method.name, None if method.guarantee == "identical" else "lossless")

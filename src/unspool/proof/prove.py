@@ -13,10 +13,11 @@ from unspool.bench.about import about
 from unspool.decoding.model import Model
 from unspool.decoding.results import Result
 from unspool.engine.contracts import LanguageModel, Memory
+from unspool.engine.method import DRAFTER, EDIT
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
-from unspool.methods import Method
+from unspool.methods import Row
 from unspool.proof import distance, distribution, session, validity
 from unspool.proof.case import Case
 from unspool.proof.identity import judge, rescore
@@ -91,7 +92,7 @@ def prove(
 
 def _prove(
     model: Model,
-    chosen: Sequence[Method],
+    chosen: Sequence[Row],
     prompts: Sequence[str],
     ids: Sequence[Sequence[int]],
     temperatures: Sequence[float],
@@ -124,8 +125,8 @@ def _prove(
     )
 
 
-def _enumerated(method: Method, model: LanguageModel, progress: Progress) -> MethodProof:
-    rule = methods.acceptance_rule(method.name, False, methods.Surroundings(model))
+def _enumerated(method: Row, model: LanguageModel, progress: Progress) -> MethodProof:
+    rule = methods.acceptance_rule(method.name, False, methods.Resources(model))
     what = f"{method.name}, enumeration"
     worst, compared, faults = distribution.enumerate_rule(method.name, rule, partial(progress, what))
     details: dict[str, float | int | str] = {
@@ -170,9 +171,9 @@ class _Part:
     def plain(self) -> MethodProof:
         """Plain decoding, re-scored in one pass."""
         found = [rescore(self.meter, case) for case in self._counted("plain, re-scored", self.cases)]
-        return self._row(methods.find("plain", "drafter"), found, "one pass over its own output")
+        return self._row(methods.find("plain", DRAFTER), found, "one pass over its own output")
 
-    def identity(self, chosen: Sequence[Method]) -> list[MethodProof]:
+    def identity(self, chosen: Sequence[Row]) -> list[MethodProof]:
         """One row for each method: its runs against plain decoding."""
         runs = {method.name: [ids for ids, _ in self._decoded(method.name, run_of(method))] for method in chosen}
         found = judge(
@@ -186,7 +187,7 @@ class _Part:
         )
         return [self._row(method, found[method.name], "plain decoding") for method in chosen]
 
-    def distribution(self, method: Method, limit: float) -> MethodProof:
+    def distribution(self, method: Row, limit: float) -> MethodProof:
         """Draws after fixed prefixes against plain sampling.
 
         Args:
@@ -202,7 +203,7 @@ class _Part:
         figures = distribution.two_samples(
             self._model.language_model,
             [[*case.prompt, *case.token_ids[: len(case.token_ids) // 2]] for case in cases],
-            lambda: methods.drafter(run.drafter, surroundings),
+            lambda: methods.build(run.drafter, DRAFTER, surroundings),
             methods.acceptance_rule(run.acceptance, False, surroundings),
             self._temperature,
             self._seed,
@@ -221,7 +222,7 @@ class _Part:
             details={**figures, "p_limit": limit, "drafter": run.drafter, "acceptance": run.acceptance or "same_noise"},
         )
 
-    def validity(self, method: Method) -> MethodProof:
+    def validity(self, method: Row) -> MethodProof:
         """Outputs of fixed tasks under an independent parser."""
         return validity.check(
             method,
@@ -234,10 +235,10 @@ class _Part:
             progress=partial(self._progress, f"{method.name}, temperature {self._temperature:g}"),
         )
 
-    def distance(self, method: Method, prompts: Sequence[str]) -> MethodProof:
+    def distance(self, method: Row, prompts: Sequence[str]) -> MethodProof:
         """How far the method's outputs are from plain decoding's."""
         model = self._model.language_model
-        if method.kind == "program":
+        if method.kind is EDIT:
             found = [
                 distance.edited(self._model, prompt, self._max_new_tokens)
                 for prompt in self._counted(method.name, prompts)
@@ -256,7 +257,7 @@ class _Part:
         plain = [case.token_ids for case in self.cases]
         return distance.row(method, model, self._temperature, self._prompts, plain, outputs, "plain decoding")
 
-    def _row(self, method: Method, found: Sequence[Sequence[Difference]], reference: str) -> MethodProof:
+    def _row(self, method: Row, found: Sequence[Sequence[Difference]], reference: str) -> MethodProof:
         pairs = list(zip(self.cases, found, strict=True))
         flat = [difference for differences in found for difference in differences]
         return MethodProof(

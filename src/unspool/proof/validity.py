@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from unspool.decoding.model import Model
+from unspool.engine.method import SAMPLER
 from unspool.engine.trace import FinishReason
-from unspool.methods import Method
+from unspool.methods import Row
 from unspool.proof.passes import one_by_one
 from unspool.proof.prompts import TEXT
 from unspool.proof.result import MethodProof
@@ -30,7 +31,7 @@ Progress = Callable[[int, int], None]
 Outcome = tuple[bool | None, int]
 """Whether an output is valid, None if it was cut; and its tokens."""
 
-DRAFTER = "suffix"
+BESIDE = "suffix"
 """Drafts beside the constraints, whose masks must hold for drafted tokens too."""
 
 SAMPLES = 2
@@ -112,7 +113,7 @@ CLASSES = {
 
 
 def check(
-    method: Method,
+    method: Row,
     model: Model,
     *,
     temperature: float,
@@ -126,8 +127,8 @@ def check(
     Args:
         allowed: how far a log-probability may be from that of plain passes.
     """
-    options = {"temperature": temperature, "max_new_tokens": max_new_tokens, "method": DRAFTER}
-    if method.kind == "sampler":
+    options = {"temperature": temperature, "max_new_tokens": max_new_tokens, "method": BESIDE}
+    if method.kind is SAMPLER:
         outcomes, judge = _samples(model, {**options, "sampler": method.name, "seed": seed}), _JUDGES
     elif method.name == "grammar":
         outcomes, judge = _grammar(model, {**options, "seed": seed}), _JUDGES

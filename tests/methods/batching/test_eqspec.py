@@ -14,7 +14,7 @@ from unspool.engine.options import GenerationOptions
 from unspool.errors import UnspoolError
 from unspool.methods.batching.eqspec import EqSpec, EqSpecOptions
 from unspool.methods.batching.exspec import ExSpec, ExSpecOptions
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 
 EOS = 3
 PROMPTS = [[0, 1, 2, 0, 1], [5], [2, 4, 2, 4, 2, 4, 2], [1, 1], [4], [0, 3, 0], [2, 2, 2, 5], [0, 1, 2, 0, 1]]

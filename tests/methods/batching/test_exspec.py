@@ -14,7 +14,7 @@ from unspool.engine.batch import OpenRow
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import grouping_rate
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance.follow import Follow
+from unspool.methods.acceptance._follow import Follow
 from unspool.methods.batching.exspec import ExSpec, ExSpecOptions
 from unspool.methods.drafters.plain import Plain
 

@@ -11,8 +11,8 @@ from itertools import product
 import pytest
 
 from unspool.errors import UnspoolError
-from unspool.methods.constraints.cfg_canvas import CFGCanvas
-from unspool.methods.constraints.cfg_canvas.cfg import Grammar
+from unspool.methods.constraints._cfg_canvas import CFGCanvas
+from unspool.methods.constraints._cfg_canvas.cfg import Grammar
 
 JSON = r"""
 start: value

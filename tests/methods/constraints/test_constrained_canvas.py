@@ -12,8 +12,8 @@ from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, P
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 from unspool.errors import UnspoolError
-from unspool.methods.constraints.cfg_canvas import CFGCanvas, Slots
-from unspool.methods.constraints.cfg_canvas.cfg import Grammar
+from unspool.methods.constraints._cfg_canvas import CFGCanvas, Slots
+from unspool.methods.constraints._cfg_canvas.cfg import Grammar
 from unspool.methods.diffusion.prophet import Prophet, ProphetOptions
 from unspool.methods.diffusion.top_k import TopK
 

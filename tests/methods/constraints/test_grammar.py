@@ -22,12 +22,13 @@ from unspool.backends.toy import ToyModel
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Permitting
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, StepEvent
 from unspool.errors import UnspoolError
 from unspool.methods.constraints.grammar import DeadEndError, GrammarConstraint, GrammarOptions, ParseError, check
 from unspool.methods.constraints.grammar.options import byte_vocabulary
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 from unspool.models.texts import spelled
 
 PIECES = ["a", "b", "ab", "ba", "c", "aa", "bb"]
@@ -135,8 +136,8 @@ def test_what_must_follow_is_forced_and_is_all_that_is_allowed(vocabulary):
 
 
 def run(model, options, text, drafter, rule=None):
-    surroundings = methods.Surroundings(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
-    made = drafter if not isinstance(drafter, str) else methods.drafter(drafter, surroundings)
+    surroundings = methods.Resources(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
+    made = drafter if not isinstance(drafter, str) else methods.build(drafter, DRAFTER, surroundings)
     request = Request(
         [1],
         made,
@@ -153,7 +154,7 @@ def run(model, options, text, drafter, rule=None):
 
 
 GRAMMARS = [{"regex": REGEX}, {"regex": "abab(c|aa)+bb"}, {"grammar": 'start: "a" start "b" | "c"'}]
-DRAFTERS = [name for name, method in methods.methods().items() if method.kind == "drafter"]
+DRAFTERS = [name for name, method in methods.methods().items() if method.kind is DRAFTER]
 
 
 @pytest.mark.parametrize("name", [*DRAFTERS, "random", "perfect"])

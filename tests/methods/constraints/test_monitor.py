@@ -23,6 +23,7 @@ from unspool.backends.toy import ToyModel
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Constraint, Permitting
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.method import CONSTRAINT, DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
@@ -32,7 +33,7 @@ from unspool.methods.constraints.monitor.arguments import complete
 from unspool.methods.constraints.monitor.jedi import JediAnalyser
 from unspool.methods.constraints.monitor.masks import Vocabulary
 from unspool.methods.constraints.monitor.scan import Scanner
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 from unspool.models.texts import token_texts
 
 END = None  # the text of a special token
@@ -391,8 +392,8 @@ def names_of_toys(text):
 
 def run(options, constraint, drafter, rule=None):
     model = ToyModel.random(vocab_size=8, order=2, seed=3, eos_token_id=EOS)
-    surroundings = methods.Surroundings(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
-    drafting = drafter if not isinstance(drafter, str) else methods.drafter(drafter, surroundings)
+    surroundings = methods.Resources(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
+    drafting = drafter if not isinstance(drafter, str) else methods.build(drafter, DRAFTER, surroundings)
     request = Request(
         [0],
         drafting,
@@ -625,11 +626,11 @@ def test_texts_of_a_real_vocabulary_are_those_of_its_tokenizer(smollm2):
 def test_a_real_model_writes_names_that_exist(smollm2, project):
     prompt = HEAD + "r."
     ids, model = smollm2.tokenizer.encode(prompt), smollm2.language_model
-    constraint = methods.constraint("monitor", smollm2.surroundings(), {"project": project})(ids)
+    constraint = methods.build("monitor", CONSTRAINT, smollm2.surroundings(), {"project": project})(ids)
     options = GenerationOptions(max_new_tokens=12)
     surroundings = smollm2.surroundings()
     request = Request(
-        ids, methods.drafter("plain", surroundings), methods.acceptance_rule(None, True, surroundings), options,
+        ids, methods.build("plain", DRAFTER, surroundings), methods.acceptance_rule(None, True, surroundings), options,
         eos=smollm2.eos_token_ids, constraint=constraint,
     )  # fmt: skip
     out = [token for event in decode(model, [request]) if isinstance(event, StepEvent) for token in event.emitted]

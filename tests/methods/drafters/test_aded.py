@@ -16,15 +16,16 @@ from unspool.backends.toy import ToyModel
 from unspool.engine import noise
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Memory
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance import Follow
+from unspool.methods.acceptance._follow import Follow
 from unspool.methods.drafters import aded
+from unspool.methods.drafters._datastore import Datastore
 from unspool.methods.drafters.aded import Aded, AdedOptions
 from unspool.methods.drafters.aded.table import CAP, SUCCESSORS, TrigramTable
 from unspool.methods.drafters.plain import Plain
-from unspool.methods.drafters.rasd.datastore import Datastore
 
 VOCAB = 60
 FROZEN = AdedOptions(increment=0.0)
@@ -385,13 +386,13 @@ def test_options_out_of_range_are_refused() -> None:
 # The corpus that options name.
 
 
-def around_toy(vocab_size: int = 6) -> methods.Surroundings:
-    return methods.Surroundings(ToyModel.random(vocab_size=vocab_size, order=2, seed=11))
+def around_toy(vocab_size: int = 6) -> methods.Resources:
+    return methods.Resources(ToyModel.random(vocab_size=vocab_size, order=2, seed=11))
 
 
-def passes(around: methods.Surroundings, options: dict[str, object]) -> tuple[list[int], int, str]:
+def passes(around: methods.Resources, options: dict[str, object]) -> tuple[list[int], int, str]:
     """Text, passes, and what the trace calls the drafts."""
-    made = methods.drafter("aded", around, options)
+    made = methods.build("aded", DRAFTER, around, options)
     request = Request([0, 1, 2], made, Follow(), GenerationOptions(max_new_tokens=40))
     steps = [event for event in decode(around.model, [request]) if isinstance(event, StepEvent)]
     names = {source for step in steps for source in step.sources} - {"root"}
@@ -419,12 +420,12 @@ def test_a_corpus_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
     Datastore.from_sequences([[0, 1, 7]], vocabulary="one").save(tmp_path / "corpus")
     options = {"corpus": str(tmp_path / "corpus")}
     with pytest.raises(UnspoolError, match="was built with the tokenizer"):
-        methods.drafter("aded", around_toy(), options)
+        methods.build("aded", DRAFTER, around_toy(), options)
     other = replace(around_toy(8), vocabulary=lambda: "other")
     with pytest.raises(UnspoolError, match="was built with the tokenizer"):
-        methods.drafter("aded", other, options)
+        methods.build("aded", DRAFTER, other, options)
     with pytest.raises(UnspoolError, match="no datastore"):
-        methods.drafter("aded", around_toy(), {"corpus": str(tmp_path)})
+        methods.build("aded", DRAFTER, around_toy(), {"corpus": str(tmp_path)})
 
 
 def test_a_table_of_the_users_own_says_whether_it_has_a_corpus() -> None:

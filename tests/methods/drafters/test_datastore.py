@@ -10,10 +10,11 @@ import pytest
 
 from unspool.engine.contracts import Memory
 from unspool.errors import UnspoolError
-from unspool.methods.drafters.rasd import datastore as module
-from unspool.methods.drafters.rasd import datastore_files
-from unspool.methods.drafters.rasd.datastore import Datastore, vocabulary_fingerprint
-from unspool.methods.drafters.rasd.suffix_array import SEPARATOR, occurrences, sort_suffixes
+from unspool.methods.drafters import _datastore as module
+from unspool.methods.drafters._datastore import Datastore
+from unspool.methods.drafters._datastore import files as datastore_files
+from unspool.methods.drafters._datastore.suffix_array import SEPARATOR, occurrences, sort_suffixes
+from unspool.models.tokenizer import vocabulary_fingerprint
 from unspool.storage import cache as store
 
 

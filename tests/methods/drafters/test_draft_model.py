@@ -12,19 +12,20 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Scores
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import POINT_MASS, TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
-from unspool.methods.acceptance import Lossless
+from unspool.methods.acceptance.lossless import Lossless
 from unspool.methods.drafters.draft_model import DraftModel, DraftModelOptions
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 
 TARGET = ToyModel.random(vocab_size=6, order=2, seed=11)
 
 
 def steps(drafter: DraftModel, options: GenerationOptions, lossless: bool = False) -> list[StepEvent]:
-    rule = Lossless() if lossless else methods.acceptance_rule(None, options.greedy, methods.Surroundings(TARGET))
+    rule = Lossless() if lossless else methods.acceptance_rule(None, options.greedy, methods.Resources(TARGET))
     events = decode(TARGET, [Request([0, 1, 2], drafter, rule, options, shaping.build(options))])
     return [event for event in events if isinstance(event, StepEvent)]
 
@@ -134,6 +135,6 @@ def test_a_full_context_of_the_draft_model_ends_drafting() -> None:
 
 def test_without_a_draft_model_it_says_what_to_do() -> None:
     with pytest.raises(UnsupportedError, match="--assistant-model"):
-        methods.drafter("draft_model", methods.Surroundings(TARGET))
+        methods.build("draft_model", DRAFTER, methods.Resources(TARGET))
     with pytest.raises(UnspoolError, match="num_assistant_tokens"):
         DraftModelOptions(0)

@@ -18,7 +18,7 @@ from unspool.engine.noise import gumbel
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import POINT_MASS, TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance import Lossless
+from unspool.methods.acceptance.lossless import Lossless
 from unspool.methods.drafters.dyspec import DySpec, DySpecOptions
 
 DRAFT = ToyModel.random(seed=5, vocab_size=6, order=2)

@@ -20,7 +20,7 @@ from unspool.engine.trace import StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
 from unspool.methods.drafters.pearl import Pearl, PearlOptions, after
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 
 TARGET = ToyModel.random(vocab_size=6, order=2, seed=11)
 DRAFT = TARGET.related(0.9, seed=4)
@@ -122,7 +122,7 @@ def engine(
     drafter: Pearl, target: ToyModel, temperature: float, acceptance: str | None, tokens: int, seed: int = 0
 ) -> tuple[list[int], list[StepEvent]]:
     options = GenerationOptions(max_new_tokens=tokens, temperature=temperature, seed=seed)
-    rule = methods.acceptance_rule(acceptance, options.greedy, methods.Surroundings(target))
+    rule = methods.acceptance_rule(acceptance, options.greedy, methods.Resources(target))
     try:
         events = [
             e
@@ -271,7 +271,7 @@ def test_rows_of_a_batch_share_one_thread() -> None:
 
     draft: Any = Busy(DRAFT)
     options = GenerationOptions(max_new_tokens=8)
-    rule = methods.acceptance_rule(None, True, methods.Surroundings(TARGET))
+    rule = methods.acceptance_rule(None, True, methods.Resources(TARGET))
     drafters = [Pearl(PearlOptions(2), draft, 6) for _ in range(3)]
     for _ in decode(TARGET, [Request(PROMPT, drafter, rule, options, shaping.build(options)) for drafter in drafters]):
         pass

@@ -10,6 +10,7 @@ import pytest
 from tests.methods.drafters.test_pearl import DRAFT, PROMPT, TARGET, Recording
 from unspool import methods
 from unspool.engine.autoregressive import Request, decode
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnsupportedError
@@ -20,7 +21,7 @@ from unspool.methods.drafters.pearl import Pearl, PearlOptions
 def test_when_the_text_ends_the_draft_model_is_idle(ending: str) -> None:
     slow = threading.Event()
     drafter = Pearl(PearlOptions(6), Recording(DRAFT, before=lambda: slow.wait(0.01)), 6)
-    rule = methods.acceptance_rule(None, True, methods.Surroundings(TARGET))
+    rule = methods.acceptance_rule(None, True, methods.Resources(TARGET))
 
     def stopping(token: int) -> None:
         if ending == "error" and drafter.mode == "post":
@@ -43,4 +44,4 @@ def test_when_the_text_ends_the_draft_model_is_idle(ending: str) -> None:
 def test_the_target_itself_is_refused_as_its_draft_model() -> None:
     """The two run at the same time, and a model runs one pass at a time."""
     with pytest.raises(UnsupportedError, match="apart from the target"):
-        methods.drafter("pearl", methods.Surroundings(TARGET, assistant=TARGET))
+        methods.build("pearl", DRAFTER, methods.Resources(TARGET, assistant=TARGET))

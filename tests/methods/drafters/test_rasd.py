@@ -14,18 +14,20 @@ from unspool import methods
 from unspool.backends.toy import ToyModel
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Decision, Drafter, Step
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance import Follow, Lossless
+from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance.lossless import Lossless
 from unspool.methods.drafters import rasd as module
+from unspool.methods.drafters._datastore import Datastore
+from unspool.methods.drafters._datastore.suffix_array import SEPARATOR
 from unspool.methods.drafters.draft_model import DraftModel, DraftModelOptions
 from unspool.methods.drafters.plain import Plain
 from unspool.methods.drafters.rasd import RASD, Branch, RASDOptions
-from unspool.methods.drafters.rasd.datastore import Datastore
 from unspool.methods.drafters.rasd.retrieval import Continuations, most_frequent
-from unspool.methods.drafters.rasd.suffix_array import SEPARATOR
 
 TARGET = ToyModel.random(vocab_size=6, order=2, seed=11)
 
@@ -179,17 +181,19 @@ def test_first_tokens_that_the_drafter_does_not_rank_high_are_pruned(
     assert len(tree) == 1 + len(firsts) + len(firsts - {9})
 
 
-@pytest.mark.parametrize("name", [name for name, row in methods.methods().items() if row.assisted and name != "pearl"])
+@pytest.mark.parametrize(
+    "name", [name for name, row in methods.methods().items() if row.needs.assistant and name != "pearl"]
+)
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_a_draft_models_tree_prunes_by_its_first_distribution(name: str, temperature: float) -> None:
     """Whatever shape the draft has, and by what the draft model believes, not by what was drawn."""
-    around = methods.Surroundings(TARGET, assistant=TARGET.related(0.7, seed=2))
+    around = methods.Resources(TARGET, assistant=TARGET.related(0.7, seed=2))
     assert around.assistant is not None
     text = [0, 1, 2, 0, 1]
     store = Datastore.from_sequences([[0, 1, token, token] for token in range(6)])
     best = np.argsort(-around.assistant.probabilities(text), kind="stable").tolist()  # type: ignore[attr-defined]
     for k in (1, 2, 5):
-        drafter = RASD(RASDOptions(prune_top_k=k), methods.drafter(name, around), store)
+        drafter = RASD(RASDOptions(prune_top_k=k), methods.build(name, DRAFTER, around), store)
         seen = Context(text, 5, seed=3, temperature=temperature, tests_draws=True)
         drafter.start(seen)
         tree = drafter.propose(seen, 60)
@@ -336,11 +340,11 @@ def test_options_out_of_range_are_refused(options: dict[str, int]) -> None:
 
 def test_a_datastore_that_the_options_name_is_opened_again_after_a_reset(tmp_path: Path) -> None:
     Datastore.from_sequences([[0, 1, 2, 3, 0, 1, 2, 3]]).save(tmp_path / "store")
-    around = methods.Surroundings(ToyModel.random(vocab_size=6, seed=1))
+    around = methods.Resources(ToyModel.random(vocab_size=6, seed=1))
     options = {"datastore": str(tmp_path / "store")}
-    methods.drafter("rasd", around, options)
+    methods.build("rasd", DRAFTER, around, options)
     (store,) = (memory for memory in around.memories.values() if isinstance(memory, Datastore))
     store.reset()
     assert len(store) == 0
-    methods.drafter("rasd", around, options)
+    methods.build("rasd", DRAFTER, around, options)
     assert len(store) == 8

@@ -35,11 +35,12 @@ from unspool.engine.stochastic_beam import Beam, conditioned
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance import Follow, Lossless
+from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance.lossless import Lossless
 from unspool.methods.drafters import dyspec
 from unspool.methods.drafters.plain import Plain
 from unspool.methods.drafters.rsd import RSD, RSDOptions
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 
 TOLERANCE = 1e-12
 Make = Callable[[ToyModel], Drafter]

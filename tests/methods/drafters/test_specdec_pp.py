@@ -15,6 +15,7 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.bench.contestants import contestants
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Ability, Context, Drafter, Scores
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import summarise
 from unspool.engine.trace import StepEvent
@@ -23,7 +24,7 @@ from unspool.errors import UnspoolError, UnsupportedError
 from unspool.methods.drafters.draft_model import DraftModel, DraftModelOptions
 from unspool.methods.drafters.specdec_pp import SpecDecPP, SpecDecPPOptions
 from unspool.methods.drafters.specdec_pp.head import FILE_NAME, AcceptanceHead
-from unspool.methods.shaping import built_in as shaping
+from unspool.methods.shaping import _built_in as shaping
 
 TARGET = ToyModel.random(vocab_size=6, order=2, seed=11)
 PROMPT = [0, 1, 2]
@@ -68,7 +69,7 @@ def saved(tmp_path: Path) -> str:
 def steps(drafter: Drafter, rule_name: str, seed: int = 3) -> list[StepEvent]:
     temperature, acceptance = RULES[rule_name]
     options = GenerationOptions(max_new_tokens=50, temperature=temperature, seed=seed)
-    rule = methods.acceptance_rule(acceptance, options.greedy, methods.Surroundings(TARGET))
+    rule = methods.acceptance_rule(acceptance, options.greedy, methods.Resources(TARGET))
     return [
         e
         for e in decode(TARGET, [Request(PROMPT, drafter, rule, options, shaping.build(options))])
@@ -209,7 +210,7 @@ def test_results_say_that_the_stand_in_is_no_head(saved: str) -> None:
     for head, name in ((None, "specdec_pp (no head)"), (saved, "specdec_pp")):
         events = steps(SpecDecPP(SpecDecPPOptions(head), DRAFT, 6), "greedy")
         assert set(summarise(events).by_source) == {"model", name}
-    row = methods.find("specdec_pp", "drafter")
+    row = methods.find("specdec_pp", DRAFTER)
     assert row.label == "specdec_pp (no head)"
     assert {method.label for method in methods.methods().values() if method.label != method.name} == {
         "specdec_pp (no head)",

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unspool.engine.contracts import Context, Drafter
+from unspool.engine.suffix_automaton import SuffixAutomaton
 from unspool.errors import UnspoolError
-from unspool.methods.drafters.suffix import MAX_BUCKET, Suffix, SuffixAutomaton, SuffixOptions
+from unspool.methods.drafters.suffix import MAX_BUCKET, Suffix, SuffixOptions
 
 TEXTS = st.sampled_from([0, 1, 2, 5]).flatmap(lambda most: st.lists(st.integers(0, most), min_size=1, max_size=30))
 

@@ -14,7 +14,7 @@ from unspool.backends.toy import ToyModel
 from unspool.decoding.model import Model
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.errors import UnspoolError
-from unspool.methods import _shipped_constraints as shipped_constraints
+from unspool.methods.constraints import grammar as grammar_method
 from unspool.methods.sampling._aligned import AlignedShaper
 from unspool.methods.sampling._trie import AlignedTrie
 
@@ -43,14 +43,14 @@ def model(monkeypatch):
     made.assistant = Model("draft", "draft", made.language_model.related(0.7, seed=2), Tokenizer(), [EOS])
     made._costs = PassCosts(CostCurve((1, 4, 64), (32,), ((1.0, 1.0, 4.0),)))
     vocabulary = LLTokenizer(TokenizerWrapper(Vocabulary()), n_vocab=8)
-    monkeypatch.setattr(shipped_constraints, "_vocabulary", lambda *_: vocabulary)
+    monkeypatch.setattr(grammar_method, "llguidance_vocabulary", lambda *_: vocabulary)
     return made
 
 
 def distributions(model, regex=REGEX, temperature=1.0, limit=LIMIT):
     """Exact probabilities of all texts of the grammar: given the grammar, and under step-by-step masking."""
-    vocabulary = shipped_constraints._vocabulary()
-    grammar = shipped_constraints.GrammarConstraint(shipped_constraints.GrammarOptions(regex=regex), vocabulary, {EOS})
+    vocabulary = grammar_method.llguidance_vocabulary()
+    grammar = grammar_method.GrammarConstraint(grammar_method.GrammarOptions(regex=regex), vocabulary, {EOS})
     exact, masked = {}, {}
 
     def follow(path, p, q):
@@ -218,8 +218,8 @@ def test_nearly_all_of_the_mass_may_be_followed(model):
 
 def test_what_is_kept_of_a_sample_is_bounded(model):
     """Distributions of eight prefixes, and one of the trie for each token; a child of a forgotten one is left out."""
-    grammar = shipped_constraints.GrammarConstraint(
-        shipped_constraints.GrammarOptions(regex="a*"), shipped_constraints._vocabulary(), {EOS}
+    grammar = grammar_method.GrammarConstraint(
+        grammar_method.GrammarOptions(regex="a*"), grammar_method.llguidance_vocabulary(), {EOS}
     )
     trie, logits = AlignedTrie(), np.zeros(8)
     shaper = AlignedShaper("asap", trie, grammar, 0, 1.0)

@@ -8,7 +8,7 @@ import torch
 from transformers.generation.logits_process import NoBadWordsLogitsProcessor, SequenceBiasLogitsProcessor
 
 from unspool.errors import UnspoolError
-from unspool.methods.shaping.built_in.bias import SequenceBias, bad_words
+from unspool.methods.shaping._built_in.bias import SequenceBias, bad_words
 
 
 def reference(processor, tokens, logits):

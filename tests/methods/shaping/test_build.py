@@ -11,9 +11,9 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers.generation import logits_process as hf
 
 from unspool.engine.options import GenerationOptions
-from unspool.methods.shaping.built_in import build
-from unspool.methods.shaping.built_in.repetition import RepetitionPenalty
-from unspool.methods.shaping.built_in.truncation import Temperature
+from unspool.methods.shaping._built_in import build
+from unspool.methods.shaping._built_in.repetition import RepetitionPenalty
+from unspool.methods.shaping._built_in.truncation import Temperature
 
 EOS = 5
 PENALTIES = {

@@ -17,8 +17,8 @@ from unspool.engine.options import GenerationOptions
 from unspool.engine.target import ShapedTarget
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance import Lossless
-from unspool.methods.shaping.built_in import build
+from unspool.methods.acceptance.lossless import Lossless
+from unspool.methods.shaping._built_in import build
 
 CONTEXT = [3, 1, 4]
 SMALL = [1e-18, 1e-30, 1e-37, 1e-38, 1e-39, 1e-45, 1e-46, 1e-300, 5e-324]

@@ -13,8 +13,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process as hf
 
 from unspool.errors import UnspoolError, UnsupportedError
-from unspool.methods.shaping.built_in import adapt
-from unspool.methods.shaping.built_in.processors import TorchProcessor
+from unspool.methods.shaping._built_in import adapt
+from unspool.methods.shaping._built_in.processors import TorchProcessor
 
 TOKENS = np.array([1, 2, 3, 1, 2])
 LOGITS = np.linspace(-2, 2, 8, dtype=np.float32)
@@ -92,7 +92,7 @@ def test_object_that_cannot_be_called():
 
 def test_shaping_loads_neither_torch_nor_transformers():
     code = (
-        "import sys; from unspool.methods.shaping.built_in import build;"
+        "import sys; from unspool.methods.shaping._built_in import build;"
         "from unspool.engine.options import GenerationOptions as O;"
         "build(O(temperature=0.5, top_k=3, shapers=[lambda tokens, logits: logits]));"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
-from unspool.methods.shaping.built_in.repetition import NoRepeatNGram, RepetitionPenalty
+from unspool.methods.shaping._built_in.repetition import NoRepeatNGram, RepetitionPenalty
 
 
 def check(shaper, processor, tokens, logits):

@@ -19,9 +19,9 @@ from unspool.engine.numeric import softmax
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance.follow import Follow
+from unspool.methods.acceptance._follow import Follow
 from unspool.methods.drafters.plain import Plain
-from unspool.methods.shaping.built_in import build
+from unspool.methods.shaping._built_in import build
 from unspool.methods.shaping.rpg import RPG, RPGOptions, structure
 from unspool.methods.shaping.rpg import build as build_rpg
 

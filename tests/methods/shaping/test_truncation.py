@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.generation import logits_process as hf
 
-from unspool.methods.shaping.built_in.truncation import MinP, Temperature, TopK, TopP, TypicalP
+from unspool.methods.shaping._built_in.truncation import MinP, Temperature, TopK, TopP, TypicalP
 
 PAIRS = {
     "temperature": [(Temperature(t), hf.TemperatureLogitsWarper(t)) for t in (0.3, 0.8, 1.7)],

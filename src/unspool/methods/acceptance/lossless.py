@@ -31,8 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import Decision, Target
+from unspool.engine.method import ACCEPTANCE, Method, NoOptions
 from unspool.engine.tree import POINT_MASS, TokenTree
-from unspool.methods.acceptance.follow import choose_child
+from unspool.methods.acceptance._follow import choose_child
 
 
 class Chance(Protocol):
@@ -138,3 +139,15 @@ def _without(p: NDArray[np.float64], token: int) -> NDArray[np.float64] | None:
     weights = p.copy()
     weights[token] = 0.0
     return _normalised(weights)
+
+
+METHOD = Method(
+    kind=ACCEPTANCE,
+    guarantee="same distribution",
+    summary=(
+        "Tests drawn drafts so that the output keeps the model's distribution; chosen ones give plain sampling's text."
+    ),
+    paper="Speculative Sampling (2023), SpecInfer (2024), Recursive Speculative Decoding (2024)",
+    options=NoOptions,
+    build=lambda *_: Lossless(),
+)

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unspool.engine.batch import OpenRow
+from unspool.engine.method import BATCH, Method
 from unspool.errors import UnspoolError
 
 
@@ -53,3 +54,13 @@ class EqSpec:
     def choose(self, rows: Sequence[OpenRow]) -> Sequence[int]:
         """All of them."""
         return [row.index for row in rows]
+
+
+METHOD = Method(
+    kind=BATCH,
+    guarantee="identical",
+    summary="The same number of rows in every pass; a row that ends is replaced at once.",
+    paper="Batch Speculative Decoding Done Right (2025)",
+    options=EqSpecOptions,
+    build=lambda _, options: EqSpec(options),
+)

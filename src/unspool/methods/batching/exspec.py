@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unspool.engine.batch import OpenRow
+from unspool.engine.method import BATCH, Method
 from unspool.errors import UnspoolError
 
 
@@ -76,3 +77,13 @@ class ExSpec:
         candidates = list(groups.values())[: 1 if late else None]  # only the longest waiting row's, if there is one
         chosen = next((group for group in candidates if len(group) >= size), order)
         return [row.index for row in chosen[:size]]
+
+
+METHOD = Method(
+    kind=BATCH,
+    guarantee="identical",
+    summary="Keeps more rows open than a pass holds and lets those of equal length run together.",
+    paper="Batch Speculative Decoding Done Right (2025)",
+    options=ExSpecOptions,
+    build=lambda _, options: ExSpec(options),
+)

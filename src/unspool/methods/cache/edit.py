@@ -32,7 +32,8 @@ from typing import Literal, cast, get_args
 
 from unspool.engine.autoregressive import extend
 from unspool.engine.cache_edit import EditableSession
-from unspool.engine.contracts import Session
+from unspool.engine.contracts import Ability, Session
+from unspool.engine.method import EDIT, Example, Method, Needs
 from unspool.errors import UnspoolError
 
 Mode = Literal["pie", "hybrid", "recompute", "conflict"]
@@ -169,3 +170,26 @@ def naming(text: str, names: set[str]) -> list[tuple[int, int]]:
 def covering(ends: Sequence[int], start: int, stop: int) -> range:
     """Tokens that hold characters ``start`` to ``stop``, given where each token ends; at a seam the one before too."""
     return range(bisect_left(ends, start), min(bisect_left(ends, stop) + 1, len(ends)))
+
+
+METHOD = Method(
+    kind=EDIT,
+    guarantee="lossy",
+    summary="Changes a prompt in its middle and keeps the cache of what follows, moved to its new place.",
+    paper="Let the Code LLM Edit Itself When You Edit the Code (2024)",
+    options=PieOptions,
+    build=lambda _, options: options,
+    needs=Needs(abilities=frozenset({Ability.CACHE_EDIT})),
+    example=Example(
+        "",
+        """
+        import unspool
+
+        model = unspool.load("qwen2.5-coder-0.5b")
+        with open("unfinished.py") as file:
+            editor = unspool.edit(model, file.read())
+        print(editor.replace(0, 0, "import json\\n"))
+        print(editor.generate(max_new_tokens=32).text)
+        """,
+    ),
+)

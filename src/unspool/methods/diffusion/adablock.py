@@ -19,8 +19,10 @@ from typing import Literal
 import numpy as np
 
 from unspool.engine.canvas import Sight
+from unspool.engine.method import SCHEDULE, Method
 from unspool.engine.numeric import softmax
 from unspool.errors import UnspoolError
+from unspool.methods.resources import Resources
 
 
 @dataclass(frozen=True)
@@ -82,3 +84,17 @@ class AdaBlock:
                 if confidence >= options.delimiter_threshold and confidence > best:
                     best, length = confidence, i + 1
         return int(np.clip(length, 1, left))
+
+
+def _build(resources: Resources, options: AdaBlockOptions) -> AdaBlock:
+    return AdaBlock(options, resources.delimiters() if options.delimiter_ids is None else ())
+
+
+METHOD = Method(
+    kind=SCHEDULE,
+    guarantee="lossy",
+    summary="Ends a block where the model predicts the end of a line.",
+    paper="AdaBlock-dLLM: Semantic-Aware Diffusion LLM Inference via Adaptive Block Size (2025)",
+    options=AdaBlockOptions,
+    build=_build,
+)

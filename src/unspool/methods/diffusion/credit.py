@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.canvas import View
+from unspool.engine.method import TRANSFORM, Method
 from unspool.errors import UnspoolError
 
 
@@ -84,3 +85,13 @@ class Credit:
             return self.options.alpha, self.options.beta, self.options.gamma
         unmasked = 1.0 - float(view.masked.mean())
         return unmasked, unmasked, 1.0
+
+
+METHOD = Method(
+    kind=TRANSFORM,
+    guarantee="lossy",
+    summary="Raises tokens that were a slot's likeliest for several steps.",
+    paper="CreditDecoding: Accelerating Parallel Decoding in Diffusion LLMs with Trace Credit (2025)",
+    options=CreditOptions,
+    build=lambda _, options: Credit(options),
+)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unspool.engine.canvas import Flags, View
+from unspool.engine.method import UNMASK, Method
 from unspool.errors import UnspoolError
 
 
@@ -53,3 +54,13 @@ class EBSampler:
         before = np.concatenate([[0.0], np.cumsum(view.entropy[order])[:-1]])
         chosen[order[before <= self.options.gamma]] = True
         return chosen
+
+
+METHOD = Method(
+    kind=UNMASK,
+    guarantee="lossy",
+    summary="Commits the most certain tokens within a budget of entropy that bounds what they depend on one another.",
+    paper="Accelerated Sampling from Masked Diffusion Models via Entropy Bounded Unmasking (2025)",
+    options=EBSamplerOptions,
+    build=lambda _, options: EBSampler(options),
+)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unspool.engine.canvas import Flags, View
+from unspool.engine.method import UNMASK, Method
 from unspool.errors import UnspoolError
 
 
@@ -49,3 +50,13 @@ class Factor:
         passing = np.flatnonzero((n + 1) * (1 - view.confidence[order]) < self.options.factor)
         chosen[order[: passing[-1] + 1 if len(passing) else 1]] = True
         return chosen
+
+
+METHOD = Method(
+    kind=UNMASK,
+    guarantee="lossy",
+    summary="Commits the more tokens at once, the more certain all of them are.",
+    paper="Fast-dLLM: Training-free Acceleration of Diffusion LLM (2025)",
+    options=FactorOptions,
+    build=lambda _, options: Factor(options),
+)

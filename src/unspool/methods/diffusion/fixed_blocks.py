@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unspool.engine.canvas import Sight
+from unspool.engine.method import SCHEDULE, Method
 from unspool.errors import UnspoolError
 
 
@@ -43,3 +44,13 @@ class FixedBlocks:
         if self._length is None:
             return len(sight.tokens) - start
         return self._length - (start - sight.prompt_length) % self._length
+
+
+METHOD = Method(
+    kind=SCHEDULE,
+    guarantee="lossy",
+    summary="Finishes blocks of one length from left to right; by default the whole canvas is one.",
+    paper="Large Language Diffusion Models (2025)",
+    options=FixedBlocksOptions,
+    build=lambda _, options: FixedBlocks(options),
+)

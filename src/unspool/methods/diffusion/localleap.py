@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unspool.engine.canvas import Flags, View
+from unspool.engine.method import UNMASK, Method
 from unspool.errors import UnspoolError
 
 
@@ -58,3 +59,13 @@ class LocalLeap:
         near = near[options.radius : options.radius + len(anchors)] > 0.5
         chosen: Flags = view.confidence >= np.where(near, options.relaxed_threshold, options.threshold)
         return chosen
+
+
+METHOD = Method(
+    kind=UNMASK,
+    guarantee="lossy",
+    summary="Commits at a relaxed threshold next to very confident tokens.",
+    paper="LocalLeap: Accelerating Diffusion LLM Inference via Local Determinism Propagation (2025)",
+    options=LocalLeapOptions,
+    build=lambda _, options: LocalLeap(options),
+)

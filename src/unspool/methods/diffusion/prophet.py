@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unspool.engine.canvas import Sight
+from unspool.engine.method import STOP, Method
 from unspool.errors import UnspoolError
 
 
@@ -62,3 +63,13 @@ class Prophet:
         if progress < 0.33:
             return self.options.high
         return self.options.middle if progress < 0.67 else self.options.low
+
+
+METHOD = Method(
+    kind=STOP,
+    guarantee="lossy",
+    summary="Fills all remaining masks at once when the answer is certain.",
+    paper="Diffusion Language Models Know the Answer Before Decoding (2025)",
+    options=ProphetOptions,
+    build=lambda _, options: Prophet(options),
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unspool.engine.canvas import Sight
+from unspool.engine.method import STOP, Method
 from unspool.errors import UnspoolError
 
 
@@ -37,3 +38,13 @@ class StaticStop:
 
     def stop(self, sight: Sight) -> bool:
         return sight.step + 1 >= self._passes
+
+
+METHOD = Method(
+    kind=STOP,
+    guarantee="lossy",
+    summary="Fills all remaining masks after a fixed number of passes: what prophet must beat.",
+    paper="the control of prophet's paper",
+    options=StaticStopOptions,
+    build=lambda _, options: StaticStop(options),
+)

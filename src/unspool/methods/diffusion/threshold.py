@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unspool.engine.canvas import Flags, View
+from unspool.engine.method import UNMASK, Method
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,13 @@ class Threshold:
     def select(self, view: View) -> Flags:
         chosen: Flags = view.confidence >= self.options.threshold
         return chosen
+
+
+METHOD = Method(
+    kind=UNMASK,
+    guarantee="lossy",
+    summary="Commits every token whose probability is high enough.",
+    paper="Fast-dLLM: Training-free Acceleration of Diffusion LLM (2025)",
+    options=ThresholdOptions,
+    build=lambda _, options: Threshold(options),
+)

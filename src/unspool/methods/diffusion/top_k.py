@@ -15,6 +15,7 @@ import numpy as np
 
 from unspool.engine import noise
 from unspool.engine.canvas import Flags, View
+from unspool.engine.method import UNMASK, Method
 from unspool.errors import UnspoolError
 
 Order = Literal["confidence", "margin", "entropy", "random", "left_to_right"]
@@ -76,3 +77,13 @@ class TopK:
                 return uniform[view.start :]
             case "left_to_right":
                 return -np.arange(slots, dtype=np.float64)
+
+
+METHOD = Method(
+    kind=UNMASK,
+    guarantee="lossy",
+    summary="Commits a fixed number of tokens a step; with one, what all others are compared with.",
+    paper="Large Language Diffusion Models (2025)",
+    options=TopKOptions,
+    build=lambda _, options: TopK(options),
+)

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context, LanguageModel, Step
+from unspool.engine.method import DRAFTER, Method, Needs
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
+from unspool.methods.drafters._assisted import assisted
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,15 @@ class DraftModel:
 
     def observe(self, step: Step) -> None:
         """Nothing: the next draft begins with what the committed text shares with the last one."""
+
+
+METHOD = Method(
+    kind=DRAFTER,
+    guarantee="identical",
+    summary="Drafts a chain with a smaller model of the same tokenizer.",
+    paper="Fast Inference from Transformers via Speculative Decoding (2022)",
+    options=DraftModelOptions,
+    build=assisted(DraftModel),
+    needs=Needs(assistant=True),
+    draws=True,
+)

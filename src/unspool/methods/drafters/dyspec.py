@@ -37,9 +37,11 @@ import numpy as np
 
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context, LanguageModel, Logits, Step
+from unspool.engine.method import DRAFTER, Method, Needs
 from unspool.engine.numeric import log_softmax, top_k
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
+from unspool.methods.drafters._assisted import assisted
 
 
 @dataclass(frozen=True)
@@ -215,3 +217,15 @@ def _above(growth: _Growth, threshold: float) -> None:
                     below.append((child, value * share))
                 value *= 1 - share
         layer = below
+
+
+METHOD = Method(
+    kind=DRAFTER,
+    guarantee="identical",
+    summary="Draws a tree from a draft model, always where the next draw is likeliest to be reached.",
+    paper="DySpec: Faster Speculative Decoding with Dynamic Token Tree Structure (2024)",
+    options=DySpecOptions,
+    build=assisted(DySpec),
+    needs=Needs(assistant=True),
+    draws=True,
+)

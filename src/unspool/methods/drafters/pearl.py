@@ -33,8 +33,10 @@ from weakref import WeakKeyDictionary
 
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context, LanguageModel, Step
+from unspool.engine.method import DRAFTER, Method, Needs
 from unspool.engine.tree import TokenTree
-from unspool.errors import UnspoolError
+from unspool.errors import UnspoolError, UnsupportedError
+from unspool.methods.resources import Resources
 
 # One thread a draft model, since a model runs one pass at a time: blocks are written in the order they were asked for.
 _workers: WeakKeyDictionary[LanguageModel, ThreadPoolExecutor] = WeakKeyDictionary()
@@ -138,3 +140,21 @@ def _worker(model: LanguageModel) -> ThreadPoolExecutor:
     if model not in _workers:
         _workers[model] = ThreadPoolExecutor(1, thread_name_prefix="pearl")
     return _workers[model]
+
+
+def _build(resources: Resources, options: PearlOptions) -> Pearl:
+    assert resources.assistant is not None  # see Needs
+    if resources.assistant is resources.language_model:
+        raise UnsupportedError("pearl runs both models at once; load the draft model apart from the target")
+    return Pearl(options, resources.assistant, resources.model.vocab_size)
+
+
+METHOD = Method(
+    kind=DRAFTER,
+    guarantee="identical",
+    summary="Lets a draft model write the next block while the target scores the last one.",
+    paper="PEARL: Parallel Speculative Decoding with Adaptive Draft Length (2024)",
+    options=PearlOptions,
+    build=_build,
+    needs=Needs(assistant=True),
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unspool.engine.contracts import Context, Step
+from unspool.engine.method import DRAFTER, Method
 from unspool.engine.tree import TokenTree
 
 
@@ -33,3 +34,13 @@ class Plain:
 
     def observe(self, step: Step) -> None:
         """Nothing to learn."""
+
+
+METHOD = Method(
+    kind=DRAFTER,
+    guarantee="identical",
+    summary="One token a pass, no drafts: what every other method is compared with.",
+    paper="textbook autoregressive decoding",
+    options=PlainOptions,
+    build=lambda _, options: Plain(options),
+)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unspool.engine.contracts import Context, Step
+from unspool.engine.method import DRAFTER, Method
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
 
@@ -82,3 +83,13 @@ class PromptLookup:
 
     def observe(self, step: Step) -> None:
         """Nothing: committed tokens are read in ``propose``."""
+
+
+METHOD = Method(
+    kind=DRAFTER,
+    guarantee="identical",
+    summary="Drafts what followed the last n-gram where it occurred before.",
+    paper="Prompt Lookup Decoding (2023), as in transformers",
+    options=PromptLookupOptions,
+    build=lambda _, options: PromptLookup(options),
+)

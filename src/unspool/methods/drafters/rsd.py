@@ -26,9 +26,11 @@ from typing import Literal
 
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context, LanguageModel, Step
+from unspool.engine.method import DRAFTER, Method, Needs
 from unspool.engine.stochastic_beam import Beam
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
+from unspool.methods.drafters._assisted import assisted
 
 
 @dataclass(frozen=True)
@@ -126,3 +128,15 @@ class RSD:
 
     def observe(self, step: Step) -> None:
         """Nothing: the next draft begins with what the committed text shares with the last one."""
+
+
+METHOD = Method(
+    kind=DRAFTER,
+    guarantee="identical",
+    summary="Draws siblings that all differ from a draft model, by stochastic beam search or with constant branching.",
+    paper="Recursive Speculative Decoding: Accelerating LLM Inference via Sampling Without Replacement (2024)",
+    options=RSDOptions,
+    build=assisted(RSD),
+    needs=Needs(assistant=True),
+    draws=True,
+)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from unspool.engine import arrays
 from unspool.engine.contracts import Context, Step
+from unspool.engine.method import DRAFTER, Method
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
 
@@ -237,3 +238,15 @@ class TokenRecycling:
         order = np.argsort(step.tree.depths, kind="stable")
         ids, _ = step.top_k(self.options.k)
         self.memory.update(np.array(step.tree.tokens)[order], ids[order], step.logits.shape[1])
+
+
+METHOD = Method(
+    kind=DRAFTER,
+    guarantee="identical",
+    summary="Unrolls a tree from a table of the tokens that the model last ranked highest after each token.",
+    paper="Turning Trash into Treasure: Accelerating Inference of LLMs with Token Recycling (2024)",
+    options=TokenRecyclingOptions,
+    build=lambda resources, options: TokenRecycling(
+        options, resources.memory("token_recycling", RecyclingMatrix, k=options.k), resources.model.vocab_size
+    ),
+)

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 from unspool.engine.frontier import Frontier
+from unspool.engine.method import SEARCH, Example, Method
 from unspool.engine.search import Branch, Candidate, Found, SearchRequest
 from unspool.errors import UnspoolError
 
@@ -74,3 +76,22 @@ def beam(request: SearchRequest, options: BeamOptions) -> Found:
             if len(finished) == width and running and running[0].logprob / weight <= finished[-1].score:
                 break
         return Found(tuple(finished), frontier.passes, frontier.evaluated, {"steps": length})
+
+
+METHOD = Method(
+    kind=SEARCH,
+    guarantee="lossy",
+    summary="Keeps the likeliest few unfinished texts.",
+    paper="beam search, as in transformers",
+    options=BeamOptions,
+    build=lambda _, options: partial(beam, options=options),
+    example=Example(
+        'unspool search -m qwen2.5-coder-0.5b --method beam --num-beams 5 "Why is the sky blue?"',
+        """
+        import unspool
+
+        model = unspool.load("qwen2.5-coder-0.5b")
+        print(model.search("Why is the sky blue?", method="beam").text)
+        """,
+    ),
+)

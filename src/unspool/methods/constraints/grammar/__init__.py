@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine.method import CONSTRAINT, BeginConstraint, Example, Method, Needs
 from unspool.errors import UnspoolError
 from unspool.methods.constraints.grammar.guarded import GuardedMatcher
 from unspool.methods.constraints.grammar.json_guard import JsonGuard
@@ -32,6 +33,9 @@ from unspool.methods.constraints.grammar.options import (
     byte_vocabulary,
     reason,
 )
+from unspool.methods.resources import Resources
+from unspool.models.llguidance import llguidance_vocabulary
+from unspool.models.texts import spelled
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -159,3 +163,37 @@ class GrammarConstraint:
             raise UnspoolError(f"the grammar cannot be used: {reason(error)}")
         if error or not np.any(self.allowed(())):
             raise UnspoolError("no text fits the grammar; loosen it")
+
+
+def _build(resources: Resources, options: GrammarOptions) -> BeginConstraint:
+    assert resources.tokenizer is not None  # see Needs
+    vocabulary = spelled(llguidance_vocabulary(resources.tokenizer, resources.model.vocab_size))
+    GrammarConstraint(options, vocabulary, resources.eos)  # mistakes come up before any work
+    return lambda prompt: GrammarConstraint(options, vocabulary, resources.eos)
+
+
+METHOD = Method(
+    kind=CONSTRAINT,
+    guarantee="valid",
+    summary="Text that fits a JSON Schema, a regular expression, a Lark grammar or a list of choices.",
+    paper="llguidance (Microsoft), a library; no paper",
+    options=GrammarOptions,
+    build=_build,
+    needs=Needs(tokenizer=True),
+    example=Example(
+        'unspool generate --choices yes --choices no "Is the sky blue?"',
+        """
+        import unspool
+        from pydantic import BaseModel
+
+
+        class Person(BaseModel):
+            name: str
+            age: int
+
+
+        model = unspool.load()
+        person = model.generate("Make up a person.", json_schema=Person).parsed
+        """,
+    ),
+)

@@ -28,12 +28,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine.contracts import Constraint
+from unspool.engine.method import CONSTRAINT, BeginConstraint, Example, Method, Needs
 from unspool.errors import UnspoolError
 from unspool.methods.constraints.monitor.analyser import Analyser, Asked
 from unspool.methods.constraints.monitor.arguments import ArgumentCount
 from unspool.methods.constraints.monitor.dereference import Dereference, Identifier
-from unspool.methods.constraints.monitor.masks import Vocabulary
+from unspool.methods.constraints.monitor.jedi import JediAnalyser
+from unspool.methods.constraints.monitor.masks import Vocabulary, monitor_vocabulary
 from unspool.methods.constraints.monitor.scan import Scanner
+from unspool.methods.resources import Resources
 
 
 @dataclass(frozen=True)
@@ -141,3 +145,43 @@ class MonitorConstraint:
         mask: NDArray[np.bool_] = np.logical_and.reduce(masks)
         # A monitor must never leave nothing: the model has to go on.
         return mask if mask.any() and not mask.all() else None
+
+
+def _build(resources: Resources, options: MonitorOptions) -> BeginConstraint:
+    assert resources.tokenizer is not None  # see Needs
+    tokenizer = resources.tokenizer
+    analyser = JediAnalyser(options.project, options.file)
+    vocabulary = monitor_vocabulary(tokenizer, resources.model.vocab_size)
+
+    def begin(prompt: Sequence[int]) -> Constraint:
+        code = tokenizer.decode(prompt)
+        # A token that begins every text may be there, but none of a conversation.
+        if tokenizer.decode(prompt[1:], skip_special_tokens=False) != tokenizer.decode(prompt[1:]):
+            raise UnspoolError(
+                "a monitor reads the prompt as code; leave the chat template out: --no-chat (chat=False)"
+            )
+        return MonitorConstraint(options, vocabulary, analyser, code)
+
+    return begin
+
+
+METHOD = Method(
+    kind=CONSTRAINT,
+    guarantee="valid",
+    summary="Identifiers behind a dot that a static analyser of Python (jedi) knows.",
+    paper="Guiding Language Models of Code with Global Context using Monitors (2023)",
+    options=MonitorOptions,
+    build=_build,
+    needs=Needs(tokenizer=True, extra="monitor"),
+    example=Example(
+        "unspool generate -m qwen2.5-coder-0.5b --monitor . --file unfinished.py",
+        """
+        import unspool
+
+        model = unspool.load("qwen2.5-coder-0.5b")
+        code = open("unfinished.py").read()
+        project = {"project": "."}
+        print(model.generate(code, chat=False, constraint="monitor", constraint_options=project).text)
+        """,
+    ),
+)

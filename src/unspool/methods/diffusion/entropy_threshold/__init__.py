@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unspool.engine.canvas import Flags, View
+from unspool.engine.method import UNMASK, Method
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,13 @@ class EntropyThreshold:
         chosen: Flags = view.entropy <= self.options.threshold
         chosen[np.argmin(np.where(view.masked, view.entropy, np.inf))] = True
         return chosen
+
+
+METHOD = Method(
+    kind=UNMASK,
+    guarantee="lossy",
+    summary="Commits every token whose entropy is low enough; `unspool train certainty` trains models for it.",
+    paper="dParallel: Learnable Parallel Decoding for dLLMs (2025)",
+    options=EntropyThresholdOptions,
+    build=lambda _, options: EntropyThreshold(options),
+)

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from unspool.engine import arrays
 from unspool.engine.canvas import Flags, View
+from unspool.engine.method import UNMASK, Method
 from unspool.errors import UnspoolError
+from unspool.methods.resources import Resources
 
 FILE = "unmask_filter.npz"
 """Name of a filter beside the model that it was trained for."""
@@ -108,3 +110,22 @@ class Learn2PD:
         chosen: Flags = self._filter(view.confidence) > self.options.threshold
         chosen[np.argmax(np.where(view.masked, view.confidence, -np.inf))] = True
         return chosen
+
+
+def _build(resources: Resources, options: Learn2PDOptions) -> Learn2PD:
+    if options.filter is not None:
+        return Learn2PD(options, UnmaskFilter.load(Path(options.filter)))
+    beside = None if resources.directory is None else resources.directory / FILE
+    if beside is None or not beside.is_file():
+        raise UnspoolError("learn2pd needs a filter for this model; make one with `unspool train unmask-filter`")
+    return Learn2PD(options, UnmaskFilter.load(beside))
+
+
+METHOD = Method(
+    kind=UNMASK,
+    guarantee="lossy",
+    summary="Commits what a small trained filter takes for final, from the confidences of the whole block.",
+    paper="Learning to Parallel: Accelerating Diffusion Large Language Models via Learnable Parallel Decoding (2025)",
+    options=Learn2PDOptions,
+    build=_build,
+)

@@ -30,10 +30,13 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from unspool.engine.contracts import Context, Step
+from unspool.engine.method import DRAFTER, Method
 from unspool.engine.noise import draft_generator
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
+from unspool.methods.drafters._datastore import Datastore
 from unspool.methods.drafters.aded.table import TrigramTable
+from unspool.methods.resources import Resources
 
 _WINDOW = 16  # tokens whose trigrams are raised before each pass
 _LEVELS = 3  # of the search: a path holds four pairs of tokens, the root's included
@@ -275,3 +278,28 @@ class Aded:
 
     def observe(self, step: Step) -> None:
         """Nothing: the text is learned in ``propose``, as in the paper's code."""
+
+
+def _build(resources: Resources, options: AdedOptions) -> Aded:
+    table: TrigramTable
+    if options.corpus is None:
+        table = resources.memory("aded", TrigramTable)
+    else:
+        table = resources.memory(f"aded:corpus={options.corpus}", TrigramTable)
+        if not table.has_corpus:  # it is new, or all memories were reset; the option still names it
+            store = Datastore.open(options.corpus)
+            store.check(resources.model.vocab_size, resources.vocabulary())
+            table.count(store.documents())
+    return Aded(options, table, resources.model.vocab_size)
+
+
+METHOD = Method(
+    kind=DRAFTER,
+    guarantee="identical",
+    summary=(
+        "Searches a table of trigrams, of a corpus or empty at first and raised by the newest text, for what to draft."
+    ),
+    paper="Adaptive Draft-Verification for Efficient Large Language Model Decoding (2025)",
+    options=AdedOptions,
+    build=_build,
+)

@@ -20,9 +20,14 @@ from numpy.typing import NDArray
 
 from unspool.engine.contracts import Context, Drafter, Step
 from unspool.engine.cost import PassCosts
+from unspool.engine.method import DRAFTER, Method, Needs
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
 from unspool.methods.drafters.auto.rates import FORGET, PRIOR_WEIGHT, AcceptanceRates
+from unspool.methods.resources import Resources
+
+SOURCES = ("suffix", "token_recycling")
+"""The drafters that compete."""
 
 _MARGIN = 1.06
 """How much better than the bare token drafts must promise to be. Choosing the best of many estimates overrates it, and
@@ -211,3 +216,20 @@ def _merge(root: _Candidate, name: str, tree: TokenTree) -> None:
             child = parent.children[tree.tokens[node]] = _Candidate(parent.depth + 1)
         child.claims.append((name, tree.buckets[node]))
         places.append(child)
+
+
+def _build(resources: Resources, options: AutoOptions) -> Auto:
+    assert resources.costs is not None  # see Needs
+    drafters = {name: resources.build(name, DRAFTER) for name in SOURCES}
+    return Auto(drafters, resources.costs(), resources.memory("auto", AcceptanceRates), options)
+
+
+METHOD = Method(
+    kind=DRAFTER,
+    guarantee="identical",
+    summary="Lets suffix drafts and token recycling compete for the nodes of one tree under this machine's cost curve.",
+    paper="unspool's own",
+    options=AutoOptions,
+    build=_build,
+    needs=Needs(costs=True),
+)

@@ -34,17 +34,20 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from unspool.engine.contracts import Closing, Context, Drafter, Step
 from unspool.engine.fuse import fuse
+from unspool.engine.method import DRAFTER, Method
+from unspool.engine.suffix_automaton import SuffixAutomaton
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.drafters.rasd.datastore import LONGEST_MATCH, SHORTEST_MATCH, Datastore
+from unspool.methods.drafters._datastore import LONGEST_MATCH, SHORTEST_MATCH, Datastore
 from unspool.methods.drafters.rasd.retrieval import Continuations, most_frequent
-from unspool.methods.drafters.suffix import SuffixAutomaton
+from unspool.methods.resources import Resources
 
 
 @runtime_checkable
@@ -187,3 +190,28 @@ class RASD:
                 firsts = np.setdiff1d(source.firsts, kept.firsts) if pruned else kept.firsts
                 self.branches[branch] += int(np.count_nonzero((firsts == token) == right))
         self._drafter.observe(step)
+
+
+def _build(resources: Resources, options: RASDOptions) -> RASD:
+    inner = options.drafter or ("draft_model" if resources.assistant is not None else "token_recycling")
+    # One object for all sequences: the files are mapped once.
+    store: Datastore
+    if options.datastore is None:
+        store = resources.memory("rasd", Datastore)
+    else:
+        store = resources.memory(f"rasd:datastore={options.datastore}", Datastore)
+        if store.path is None:  # it is new, or all memories were reset; the option still names it
+            store.load(Path(options.datastore))
+    store.check(resources.model.vocab_size, resources.vocabulary() if len(store) else "")
+    return RASD(options, resources.build(inner, DRAFTER), store)
+
+
+METHOD = Method(
+    kind=DRAFTER,
+    guarantee="identical",
+    summary="Lays what is retrieved from the text and from a datastore over the tree of another drafter.",
+    paper="RASD: Retrieval-Augmented Speculative Decoding (2025)",
+    options=RASDOptions,
+    build=_build,
+    draws=True,
+)

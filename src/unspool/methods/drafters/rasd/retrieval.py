@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.tree import TokenTree, TreeBuilder
-from unspool.methods.drafters.rasd.suffix_array import SEPARATOR
+from unspool.methods.drafters._datastore.suffix_array import SEPARATOR
 
 MAX_BUCKET = 15
 """Longer matches share this bucket."""

@@ -29,8 +29,10 @@ import numpy as np
 
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Ability, Context, LanguageModel, Step
+from unspool.engine.method import DRAFTER, Method, Needs
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.methods.drafters._assisted import assisted
 from unspool.methods.drafters.specdec_pp.head import AcceptanceHead
 
 
@@ -130,3 +132,17 @@ class SpecDecPP:
 
     def observe(self, step: Step) -> None:
         """Nothing: the next draft begins with what the committed text shares with the last one."""
+
+
+METHOD = Method(
+    kind=DRAFTER,
+    guarantee="identical",
+    summary=(
+        "Ends a draft model's chain when some token of it will likely be rejected; (no head): an untrained stand-in."
+    ),
+    paper="SpecDec++: Boosting Speculative Decoding via Adaptive Candidate Lengths (2024)",
+    options=SpecDecPPOptions,
+    build=assisted(SpecDecPP),
+    needs=Needs(assistant=True),
+    draws=True,
+)

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import Context, Step
+from unspool.engine.method import DRAFTER, Method
 from unspool.engine.noise import draft_generator, gumbel_of
 from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
@@ -237,3 +238,16 @@ class _Draws:
         if self._context.tests_draws:
             return self._rng.gumbel(size=len(ids))
         return gumbel_of(self._context.seed, len(self._context.tokens) + depth, ids.tolist())
+
+
+METHOD = Method(
+    kind=DRAFTER,
+    guarantee="identical",
+    summary="Draws drafts from the mean distributions that the target had after the same n-grams.",
+    paper="Accelerated Test-Time Scaling with Model-Free Speculative Sampling (2025)",
+    options=StandOptions,
+    build=lambda resources, options: Stand(
+        options, resources.memory("stand", NGramMemory, orders=options.orders), resources.model.vocab_size
+    ),
+    draws=True,
+)

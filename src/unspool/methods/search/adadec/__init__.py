@@ -21,9 +21,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from unspool.engine.frontier import Frontier, roll_out
+from unspool.engine.method import SEARCH, Example, Method
 from unspool.engine.search import Branch, Candidate, Distribution, Found, Output, SearchEvent, SearchRequest
 from unspool.errors import UnspoolError
 from unspool.methods.search.adadec import train as adadec_threshold
@@ -161,3 +163,23 @@ def _pause(
     event = PauseEvent(output, distribution.entropy, tokens, lengths, scores, choose(scores))
     request.on_event(event)
     return event
+
+
+METHOD = Method(
+    kind=SEARCH,
+    guarantee="lossy",
+    summary="Greedy decoding that pauses where the model is unsure and looks a few tokens ahead.",
+    paper="Towards Better Code Generation: Adaptive Decoding with Uncertainty Guidance (2025)",
+    options=AdaDecOptions,
+    build=lambda _, options: partial(adadec, options=options),
+    example=Example(
+        'unspool search -m qwen2.5-coder-0.5b --method adadec --threshold 1.3 "Write a haiku about autumn."',
+        """
+        import unspool
+
+        model = unspool.load("qwen2.5-coder-0.5b")
+        options = {"threshold": 1.3}
+        print(model.search("Write a haiku about autumn.", method="adadec", method_options=options).text)
+        """,
+    ),
+)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 from unspool.engine import numeric
 from unspool.engine.autoregressive import MAX_TREE_NODES, extend
 from unspool.engine.contracts import LanguageModel, Logits
+from unspool.engine.method import SPAN, Example, Method
 from unspool.engine.tree import TreeBuilder
 from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
@@ -161,3 +163,23 @@ class _Search:
             # At most 0: two sums that round differently could say more.
             end = min(0.0, numeric.log_sum_exp(ends) - norm) if ends.max() > -np.inf else -math.inf
             self._best.offer(node, end)
+
+
+METHOD = Method(
+    kind=SPAN,
+    guarantee="valid",
+    summary="Answers with the most probable span of a passage, found exactly.",
+    paper="How Optimal is Greedy Decoding for Extractive Question Answering? (2022)",
+    options=ExtractOptions,
+    build=lambda _, options: partial(search, options=options),
+    example=Example(
+        'unspool extract -q "Who found it?" "The comet was found by Caroline Herschel in 1786."',
+        """
+        import unspool
+
+        model = unspool.load()
+        passage = "The comet was found by Caroline Herschel in 1786."
+        print(unspool.extract(model, "Who found it?", passage).text)
+        """,
+    ),
+)

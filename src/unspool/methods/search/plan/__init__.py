@@ -21,9 +21,11 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from unspool.engine.frontier import BudgetSpentError, Frontier, roll_out
+from unspool.engine.method import SEARCH, Example, Method, Needs
 from unspool.engine.search import Branch, Candidate, Distribution, Found, Output, SearchEvent, SearchRequest
 from unspool.errors import UnspoolError
 from unspool.methods.search.plan.cache import Alternatives, PlanCache, Program
@@ -239,3 +241,26 @@ def plan(request: SearchRequest, options: PlanOptions) -> Found:
         UnspoolError: without a reward, if the budget is smaller than one program, or for a reward outside [0, 1].
     """
     return Planner(request, options).run()
+
+
+METHOD = Method(
+    kind=SEARCH,
+    guarantee="lossy",
+    summary="Monte-Carlo tree search for a program of the highest reward, such as the tests that it passes.",
+    paper="Planning with Large Language Models for Code Generation (2023)",
+    options=PlanOptions,
+    build=lambda _, options: partial(plan, options=options),
+    needs=Needs(reward=True),
+    example=Example(
+        "unspool search -m qwen2.5-coder-0.5b --method plan --max-model-tokens 4000 --file function.py",
+        """
+        import unspool
+        from unspool.methods.search.plan.reward import PublicTests
+
+        model = unspool.load("qwen2.5-coder-0.5b")
+        prompt = open("function.py").read()
+        reward = PublicTests(prompt)
+        print(model.search(prompt, chat=False, method="plan", reward=reward, stop_rule="function_body").text)
+        """,
+    ),
+)

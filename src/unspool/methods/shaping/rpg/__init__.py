@@ -32,9 +32,12 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.contracts import Logits
+from unspool.engine.contracts import Logits, Shaper
+from unspool.engine.method import SHAPER, Method, Needs
 from unspool.errors import UnspoolError
+from unspool.methods.resources import Resources
 from unspool.methods.shaping.rpg import structure
+from unspool.models.llguidance import llguidance_vocabulary
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -147,3 +150,19 @@ def _gap(space: bytes) -> tuple[bytes, bytes]:
     """Whether a new line begins, and the space before the next symbol on its line; empty lines are no grammar."""
     _, line, indentation = space.rpartition(b"\n")
     return line, indentation
+
+
+def _build(resources: Resources, options: RPGOptions) -> Shaper:
+    assert resources.tokenizer is not None  # see Needs
+    return build(options, llguidance_vocabulary(resources.tokenizer, resources.model.vocab_size), resources.eos)
+
+
+METHOD = Method(
+    kind=SHAPER,
+    guarantee="lossy",
+    summary="Makes the next copy of a repeated grammar structure of Python less likely, the more copies there were.",
+    paper="Rethinking Repetition Problems of LLMs in Code Generation (2025)",
+    options=RPGOptions,
+    build=_build,
+    needs=Needs(tokenizer=True, extra="code"),
+)

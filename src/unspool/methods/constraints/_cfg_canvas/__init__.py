@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from unspool.errors import UnspoolError
-from unspool.methods.constraints.cfg_canvas.cfg import Grammar, Row, Terminal, members
+from unspool.methods.constraints._cfg_canvas.cfg import Grammar, Row, Terminal, members
 
 Slots = Sequence[int | None]
 

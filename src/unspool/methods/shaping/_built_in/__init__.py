@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from unspool.engine.contracts import Shaper
 from unspool.engine.options import GenerationOptions
-from unspool.methods.shaping.built_in.bias import SequenceBias, bad_words
-from unspool.methods.shaping.built_in.processors import TorchProcessor, adapt
-from unspool.methods.shaping.built_in.repetition import NoRepeatNGram, RepetitionPenalty
-from unspool.methods.shaping.built_in.truncation import MinP, Temperature, TopK, TopP, TypicalP
+from unspool.methods.shaping._built_in.bias import SequenceBias, bad_words
+from unspool.methods.shaping._built_in.processors import TorchProcessor, adapt
+from unspool.methods.shaping._built_in.repetition import NoRepeatNGram, RepetitionPenalty
+from unspool.methods.shaping._built_in.truncation import MinP, Temperature, TopK, TopP, TypicalP
 
 __all__ = ["adapt", "build"]
 

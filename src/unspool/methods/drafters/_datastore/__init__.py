@@ -6,10 +6,8 @@ once, costs the pages that are looked at, and is shared by processes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.errors import UnspoolError
-from unspool.methods.drafters.rasd import datastore_files
-from unspool.methods.drafters.rasd.datastore_files import Arrays
-from unspool.methods.drafters.rasd.suffix_array import SEPARATOR, occurrences, sort_suffixes
+from unspool.methods.drafters._datastore import files as datastore_files
+from unspool.methods.drafters._datastore.files import Arrays
+from unspool.methods.drafters._datastore.suffix_array import SEPARATOR, occurrences, sort_suffixes
 
 LONGEST_MATCH, SHORTEST_MATCH = 16, 2
 """Tokens of the text that are looked up, from the most to the least, as in REST."""
 
 SAMPLED = 256
 """Occurrences of a match that are looked at; of more, this many at even distances in the order of the suffix array."""
-
-
-def vocabulary_fingerprint(vocabulary: Mapping[str, int]) -> str:
-    """64 hex digits that tell vocabularies apart: of every piece and its id."""
-    pieces = json.dumps(sorted(vocabulary.items()), separators=(",", ":"))
-    return hashlib.sha256(pieces.encode()).hexdigest()
 
 
 class Datastore:

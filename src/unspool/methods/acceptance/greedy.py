@@ -1,0 +1,16 @@
+"""``greedy``: keeps drafts that equal the argmax. The rule at temperature 0; see ``_follow``."""
+
+from __future__ import annotations
+
+from unspool.engine.method import ACCEPTANCE, Method, NoOptions
+from unspool.methods.acceptance._follow import Follow
+
+METHOD = Method(
+    kind=ACCEPTANCE,
+    guarantee="identical",
+    summary="Keeps drafts that equal the argmax. The rule at temperature 0.",
+    paper="textbook greedy verification of a tree",
+    options=NoOptions,
+    build=lambda *_: Follow(),
+    at_temperature="greedy",
+)

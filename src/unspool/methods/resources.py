@@ -1,0 +1,86 @@
+"""What methods are built from: the model of a request and what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from unspool.engine.contracts import LanguageModel, Memory
+from unspool.engine.cost import PassCosts
+from unspool.engine.method import Kind, Product
+from unspool.errors import UnspoolError
+from unspool.models.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a method may be built from, in either loop.
+
+    Attributes:
+        language_model: the loaded model; None for a masked-diffusion model. See ``model``.
+        memories: what methods keep between requests, by method name, see ``memory``; made on first use.
+        costs: gives the model's cost curve as decoding corrects it, measuring it if need be.
+        assistant: the draft model, if there is one.
+        vocabulary: gives the fingerprint of the tokenizer's vocabulary; ``""`` where it is not known.
+        tokenizer: of the model, where text matters.
+        eos: ids that end a text of this request.
+        delimiters: gives the ids of the tokens that contain a newline.
+        directory: of the model, where what was trained for it may lie; None: it has none.
+    """
+
+    language_model: LanguageModel | None = None
+    memories: dict[str, Memory] = field(default_factory=dict)
+    costs: Callable[[], PassCosts] | None = None
+    assistant: LanguageModel | None = None
+    vocabulary: Callable[[], str] = str
+    tokenizer: Tokenizer | None = None
+    eos: frozenset[int] = frozenset()
+    delimiters: Callable[[], Sequence[int]] = tuple
+    directory: Path | None = None
+
+    @property
+    def model(self) -> LanguageModel:
+        """The language model.
+
+        Raises:
+            UnspoolError: if there is none.
+        """
+        if self.language_model is None:
+            raise UnspoolError("this method needs a language model, and a masked-diffusion model is none")
+        return self.language_model
+
+    def build(self, name: str, kind: Kind[Product]) -> Product:
+        """Another method of its default options, so that methods contain one another without an import."""
+        from unspool import methods
+
+        return methods.build(name, kind, self)
+
+    def memory(self, name: str, make: Callable[..., Memory], **shape: Any) -> Any:
+        """The memory of a method; ``make(**shape)`` is called if there is none yet.
+
+        Args:
+            shape: options that say what the memory keeps, and its attributes of the same names. Where they are not the
+                defaults of ``make``, the key is such as ``"token_recycling:k=4"``, unless what is held by the method's
+                name has this shape.
+
+        Raises:
+            UnspoolError: if what is held is a memory of another kind or shape.
+        """
+
+        def shaped(memory: Memory | None) -> bool:
+            return all(getattr(memory, option, None) == value for option, value in shape.items())
+
+        wanted = ",".join(f"{option}={value}" for option, value in shape.items())
+        defaults = {option: signature(make).parameters[option].default for option in shape}
+        key = name if shape == defaults or shaped(self.memories.get(name)) else f"{name}:{wanted}"
+        if key not in self.memories:
+            self.memories[key] = make(**shape)
+        held = self.memories[key]
+        if isinstance(make, type) and not isinstance(held, make):
+            raise UnspoolError(f'memories["{key}"] must be a {make.__name__}, not a {type(held).__name__}')
+        if not shaped(held):
+            raise UnspoolError(f'memories["{key}"] was not made with {wanted}; ask for what it was made with')
+        return held
