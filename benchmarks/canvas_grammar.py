@@ -28,10 +28,10 @@ import common
 import torch
 from rich.progress import track
 
-from unspool.backends.diffusion import find, task_set
 from unspool.bench.about import about
 from unspool.decoding.canvas import DiffusionModel, load_diffusion
 from unspool.errors import UnspoolError
+from unspool.models.diffusion import find, task_set
 from unspool.recipes.tiny_diffusion.long_tasks import LONG
 from unspool.recipes.tiny_diffusion.tasks import Symbols, Task, held_out
 

@@ -87,7 +87,7 @@ class FixedCosts(PassCosts):
 
 
 def names(kind: str) -> list[str]:
-    return [name for name, row in methods.methods().items() if row.kind == kind]
+    return [name for name, row in methods.methods().items() if row.kind.name == kind]
 
 
 def assisted(name: str) -> bool:
@@ -163,7 +163,7 @@ def on_small() -> Iterator[tuple[str, Run]]:
                     small(), p, method=n, method_options=c.options, max_new_tokens=16, **r
                 ),
             )
-    for name in names("program"):
+    for name in (*names("span"), *names("edit")):
         for which in (0, 1):
             yield f"small/{name}/{which}", lambda n=name, w=which: plain_data(CASES[n].run(small(), w))
 

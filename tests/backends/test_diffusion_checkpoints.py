@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from unspool.backends.diffusion import is_diffusion
 from unspool.backends.torch.checkpoints import load_denoiser
 from unspool.engine.canvas import Fed
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.models.diffusion import is_diffusion
 
 D, LAYERS, HEADS, KV, MLP, VOCAB, THETA, EPS = 16, 2, 4, 2, 24, 20, 500.0, 1e-5
 

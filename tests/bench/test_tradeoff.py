@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from unspool.backends.torch.checkpoints import CANVAS
 from unspool.bench.tradeoff import ORACLE, Frontier, Point, Setting, best, means, measure, oracle, swept
 from unspool.cli import app
 from unspool.decoding.canvas import DiffusionModel, load_diffusion
 from unspool.errors import UnspoolError
+from unspool.models.diffusion import CANVAS
 from unspool.recipes.tiny_diffusion.short_tasks import SHORT
 from unspool.recipes.tiny_diffusion.train import CanvasTrainingOptions, train
 from unspool.report.page import render

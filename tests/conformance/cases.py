@@ -16,10 +16,11 @@ import pytest
 
 from unspool import methods
 from unspool.decoding.model import Model
+from unspool.engine.method import CONSTRAINT, EDIT, SAMPLER, SEARCH, SHAPER, SPAN
 from unspool.methods import Kind, Method
 from unspool.methods.constraints.monitor.jedi import JediAnalyser
 
-KINDS: tuple[Kind, ...] = ("shaper", "constraint", "sampler", "search", "program")
+KINDS: tuple[Kind[Any], ...] = (SHAPER, CONSTRAINT, SAMPLER, SEARCH, SPAN, EDIT)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ CASES: dict[str, Case] = {
 }
 
 
-def rows(*kinds: Kind) -> list[Any]:
+def rows(*kinds: Kind[Any]) -> list[Any]:
     """The registered rows of these kinds, one test each."""
     return [pytest.param(row, id=name) for name, row in methods.methods().items() if row.kind in kinds]
 

@@ -15,7 +15,7 @@ from unspool.engine.contracts import Constraint, Permitting
 from unspool.engine.method import CONSTRAINT
 from unspool.methods import Method
 
-parametrize_constraints = pytest.mark.parametrize("row", rows("constraint"))
+parametrize_constraints = pytest.mark.parametrize("row", rows(CONSTRAINT))
 
 
 @pytest.fixture(scope="module", autouse=True)

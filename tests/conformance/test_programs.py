@@ -18,7 +18,7 @@ from unspool.backends.toy import ToyModel
 from unspool.decoding.model import Model
 from unspool.decoding.sample import Samples
 from unspool.decoding.search import SearchResult
-from unspool.engine.method import DRAFTER, SAMPLER, SEARCH
+from unspool.engine.method import DRAFTER, EDIT, SAMPLER, SEARCH, SPAN
 from unspool.engine.search import PassEvent, SearchEvent
 from unspool.errors import UnknownNameError, UnsupportedError
 from unspool.methods import Method
@@ -26,9 +26,9 @@ from unspool.methods.sampling._trie import AlignedTrie
 
 DRAFTERS = [name for name, row in methods.methods().items() if row.kind is DRAFTER and not row.needs.assistant]
 
-parametrize_samplers = pytest.mark.parametrize("row", rows("sampler"))
-parametrize_searches = pytest.mark.parametrize("row", rows("search"))
-parametrize_programs = pytest.mark.parametrize("row", rows("program"))
+parametrize_samplers = pytest.mark.parametrize("row", rows(SAMPLER))
+parametrize_searches = pytest.mark.parametrize("row", rows(SEARCH))
+parametrize_programs = pytest.mark.parametrize("row", rows(SPAN, EDIT))
 
 
 def sample(model: Model, row: Method, which: int = 0, count: int = 4, **options: Any) -> Samples:
@@ -66,7 +66,7 @@ def value(model: Model, row: Method, which: int) -> object:
     return outcome.value, outcome.claimed
 
 
-@pytest.mark.parametrize("row", rows("sampler", "search", "program"))
+@pytest.mark.parametrize("row", rows(SAMPLER, SEARCH, SPAN, EDIT))
 def test_the_same_call_gives_the_same_whatever_came_before(row: Method) -> None:
     first, second = (value(load(), row, which) for which in (0, 1))
     assert first != second
@@ -74,7 +74,7 @@ def test_the_same_call_gives_the_same_whatever_came_before(row: Method) -> None:
     assert [value(model, row, which) for which in (0, 1, 1, 0)] == [first, second, second, first]
 
 
-@pytest.mark.parametrize("row", rows("sampler", "search"))
+@pytest.mark.parametrize("row", rows(SAMPLER, SEARCH))
 def test_an_unknown_option_is_refused_before_any_work(row: Method) -> None:
     language_model = CountedModel()
     for name in row.options.__dataclass_fields__:
@@ -192,7 +192,7 @@ def test_a_program_takes_its_options_by_name_with_their_defaults(row: Method) ->
         assert parameters[option.name].default == option.default
 
 
-@pytest.mark.parametrize("row", [row for row in rows("program") if row.values[0].needs])
+@pytest.mark.parametrize("row", [row for row in rows(SPAN, EDIT) if row.values[0].needs.abilities])
 def test_a_model_that_lacks_an_ability_is_refused_before_any_work(row: Method) -> None:
     language_model = CountedModel()
     language_model.abilities = frozenset()

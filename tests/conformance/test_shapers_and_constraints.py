@@ -22,7 +22,7 @@ DRAFTERS = [name for name, row in methods.methods().items() if row.kind is DRAFT
 SETTINGS: dict[str, dict[str, Any]] = {"greedy": {}, "same noise": {"temperature": 0.8, "seed": 4}}
 LENGTH = 24
 
-parametrize_rows = pytest.mark.parametrize("row", rows("shaper", "constraint"))
+parametrize_rows = pytest.mark.parametrize("row", rows(SHAPER, CONSTRAINT))
 parametrize_settings = pytest.mark.parametrize("setting", SETTINGS)
 
 
@@ -97,7 +97,7 @@ def test_an_unknown_option_is_refused_before_any_work(row: Method) -> None:
     assert not language_model.passes and not language_model.filled
 
 
-@pytest.mark.parametrize("row", rows("shaper"))
+@pytest.mark.parametrize("row", rows(SHAPER))
 def test_a_shaper_is_a_function_of_the_text(row: Method) -> None:
     """Nodes of a tree are asked for in any order, and their logits belong to the session."""
     model, rng = load(), np.random.default_rng(0)

@@ -13,12 +13,12 @@ from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 import unspool
-from unspool.backends import diffusion as diffusion_models
 from unspool.cli import app
 from unspool.cli.generate_canvas import drawn, fill
 from unspool.decoding.canvas import DiffusionModel
 from unspool.engine.trace import CanvasEvent
 from unspool.errors import UnspoolError
+from unspool.models import diffusion as diffusion_files
 from unspool.recipes.tiny_diffusion.short_tasks import SHORT
 from unspool.recipes.tiny_diffusion.tasks import END, MASK, held_out
 from unspool.recipes.tiny_diffusion.train import TASK_SETS, CanvasTrainingOptions, train
@@ -271,12 +271,12 @@ def test_the_drawn_canvas_shows_masks_news_and_no_filling() -> None:
     assert [span.style for span in text.spans] == ["dim", "bold green"]
 
 
-@pytest.mark.parametrize("name", diffusion_models.shipped())
+@pytest.mark.parametrize("name", diffusion_files.shipped())
 def test_shipped_models_answer_questions_they_were_not_trained_on(name: str) -> None:
     """Those whose answer is determined, as well as their card says or nearly so."""
     model = unspool.load_diffusion(name)
-    tasks = TASK_SETS[diffusion_models.task_set(diffusion_models.find(name))]
-    card = (diffusion_models.SHIPPED / name / "README.md").read_text("utf-8")
+    tasks = TASK_SETS[diffusion_files.task_set(diffusion_files.find(name))]
+    card = (diffusion_files.SHIPPED / name / "README.md").read_text("utf-8")
     for task in tasks.tasks:
         told = float(re.findall(rf"^\| {task.name} \| \w+ \| (\S+) \|$", card, re.MULTILINE)[0])
         if task.dependent or told < 0.9:
@@ -285,10 +285,10 @@ def test_shipped_models_answer_questions_they_were_not_trained_on(name: str) -> 
         results = model.generate([tasks.prompt_ids(example.prompt) for example in examples])
         right = [task.right(e, tasks.answer_of(r.token_ids)) for e, r in zip(examples, results, strict=True)]
         assert sum(right) >= 8, task.name
-    assert diffusion_models.is_diffusion(name)
+    assert diffusion_files.is_diffusion(name)
 
 
 def test_the_weights_that_ship_are_small() -> None:
-    weights = [path.stat().st_size for path in diffusion_models.SHIPPED.glob("*/model.safetensors")]
-    assert len(weights) == len(diffusion_models.shipped()) >= 1
+    weights = [path.stat().st_size for path in diffusion_files.SHIPPED.glob("*/model.safetensors")]
+    assert len(weights) == len(diffusion_files.shipped()) >= 1
     assert sum(weights) <= 12e6

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from unspool.backends import diffusion as diffusion_models
-from unspool.backends.torch.checkpoints import CANVAS
 from unspool.cli import app
 from unspool.errors import UnspoolError
+from unspool.models.diffusion import CANVAS
 from unspool.models.tokenizer import Tokenizer
 from unspool.recipes.tiny_diffusion import train as canvas_model
 from unspool.recipes.tiny_diffusion.directory import CURVE, tokenizer

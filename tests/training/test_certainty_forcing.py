@@ -16,7 +16,6 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from tests.methods.diffusion.mocks import MockModel
-from unspool.backends.torch.checkpoints import CANVAS
 from unspool.cli import app
 from unspool.decoding.canvas import load_diffusion
 from unspool.errors import UnspoolError
@@ -29,6 +28,7 @@ from unspool.methods.diffusion.entropy_threshold.train import (
     step_loss,
     train,
 )
+from unspool.models.diffusion import CANVAS
 from unspool.recipes.tiny_diffusion import train as canvas_model
 from unspool.recipes.tiny_diffusion.directory import CURVE
 from unspool.recipes.tiny_diffusion.short_tasks import SHORT

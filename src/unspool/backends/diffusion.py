@@ -1,4 +1,4 @@
-"""Which directories are masked-diffusion models, what is known of them, and how each backend loads one."""
+"""How each backend loads a masked-diffusion model. Which directories are one is ``models.diffusion``."""
 
 from __future__ import annotations
 
@@ -9,63 +9,12 @@ from typing import Any
 
 from tokenizers import Tokenizer as Fast
 
-from unspool.backends.torch.checkpoints import CANVAS
 from unspool.engine.canvas import Denoiser
-from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.errors import UnknownNameError, UnspoolError
+from unspool.models.diffusion import CANVAS
 from unspool.models.tokenizer import Tokenizer
-from unspool.storage.text_files import parse_json, read_text
 
 Report = Callable[[str], None]
-
-_CHECKPOINTS = ("llada", "dream", "diffusion_gemma")  # the last one is refused with its reason
-
-SHIPPED = Path(__file__).parents[1] / "recipes" / "tiny_diffusion" / "models"
-"""Directories of the models that come with unspool, by name."""
-
-
-def shipped() -> list[str]:
-    """Names of the models that come with unspool."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CANVAS}"))
-
-
-def is_diffusion(name: str | None) -> bool:
-    """Whether ``name`` is a shipped masked-diffusion model, or a directory that holds one."""
-    if name is None:
-        return False
-    if (Path(name) / CANVAS).is_file() or name in shipped():
-        return True
-    config = Path(name) / "config.json"
-    if not config.is_file():
-        return False
-    try:
-        return str(_object(config).get("model_type", "")).lower() in _CHECKPOINTS
-    except UnspoolError:
-        return False  # said by who loads it
-
-
-def find(name: str) -> Path:
-    """The directory that ``name`` means: one on this disk, or that of a shipped model.
-
-    Raises:
-        UnspoolError: if there is none.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if name in shipped():
-        return SHIPPED / name
-    known = ", ".join(shipped()) or "none ships"
-    raise UnspoolError(
-        f"no such diffusion model: {name} (known: {known}); name one, a directory that holds one, or make one with "
-        "`unspool train diffusion`"
-    )
-
-
-def layout(directory: Path) -> dict[str, Any]:
-    """Lengths that a model of ``unspool train diffusion`` was trained on; empty for others."""
-    file = directory / CANVAS
-    about = _object(file) if file.is_file() else {}
-    return {key: about[key] for key in ("prompt_length", "canvas_length", "pad_token_id") if key in about}
 
 
 def tokenizer(directory: Path) -> Tokenizer:
@@ -83,31 +32,6 @@ def tokenizer(directory: Path) -> Tokenizer:
         return Tokenizer.of(Fast.from_file(str(directory / "tokenizer.json")))
     except Exception as error:  # the library has no kinds of errors
         raise UnspoolError(f"cannot read {directory / 'tokenizer.json'}: {error}; train the model again") from error
-
-
-def task_set(directory: Path) -> str:
-    """Name of the tasks that a model was trained on.
-
-    Raises:
-        UnsupportedError: if ``unspool train diffusion`` did not write it.
-    """
-    file = directory / CANVAS
-    training = _object(file).get("training") if file.is_file() else None
-    if not isinstance(training, dict) or "task_set" not in training:
-        raise UnsupportedError(
-            f"{directory.name} was not trained on tasks with checkers; name a model of `unspool train`"
-        )
-    return str(training["task_set"])
-
-
-def _object(file: Path) -> dict[str, Any]:
-    try:
-        found = parse_json(read_text(file))
-    except ValueError as error:
-        raise UnspoolError(f"{file} is damaged: {error}; make it anew, or fetch it again") from error
-    if not isinstance(found, dict):
-        raise UnspoolError(f"{file} is damaged: it holds no JSON object; make it anew, or fetch it again")
-    return found
 
 
 def load(directory: Path, backend: str, report: Report, options: Mapping[str, Any]) -> Denoiser:

@@ -169,8 +169,8 @@ def generate(
 
       unspool generate -m tiny-diffusion --canvas '["d,", 3, "e", 10]' "<sort> f d b e"
     """
-    from unspool.backends.diffusion import is_diffusion
     from unspool.engine.options import GenerationOptions
+    from unspool.models.diffusion import is_diffusion
 
     text = read_prompt(prompt, file)
     pieces = None if canvas is None else _pieces(canvas)

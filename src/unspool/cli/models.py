@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from unspool.backends import conversions
-from unspool.backends import diffusion as diffusion_models
 from unspool.backends.conversions import Conversion
 from unspool.backends.openvino.convert import FORMAT_VERSION
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.models import catalogue, download, tokenizer_files
+from unspool.models import diffusion as diffusion_files
 from unspool.models.catalogue import CatalogueModel
 from unspool.storage import cache as store
 
@@ -194,5 +194,5 @@ def _print_table() -> None:
     Console().print(table)
     if any(not _is_current(conversion) for conversion in conversions.every()):
         typer.echo("What is unused or unfinished goes with `unspool models remove --old`.")
-    if names := diffusion_models.shipped():
+    if names := diffusion_files.shipped():
         typer.echo(f"Diffusion models that come with unspool: {', '.join(names)}")

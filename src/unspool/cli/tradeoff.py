@@ -40,11 +40,11 @@ def frontier(
 
       unspool frontier -m tiny-diffusion --methods threshold,credit --questions 20
     """
-    from unspool.backends.diffusion import find, task_set
     from unspool.bench.about import about, command_line
     from unspool.bench.tradeoff import REFERENCE, Frontier, measure, swept
     from unspool.decoding.canvas import load_diffusion
     from unspool.methods.diffusion.learn2pd import FILE
+    from unspool.models.diffusion import find, task_set
     from unspool.recipes.tiny_diffusion.train import TASK_SETS
     from unspool.storage import cache as store
     from unspool.storage.text_files import check_file

@@ -213,10 +213,10 @@ def unmask_filter(
     """
     import numpy as np
 
-    from unspool.backends.diffusion import find, task_set
     from unspool.decoding.canvas import load_diffusion
     from unspool.methods.diffusion.learn2pd import FILE
     from unspool.methods.diffusion.learn2pd.train import FilterOptions, replay, train
+    from unspool.models.diffusion import find, task_set
     from unspool.recipes.tiny_diffusion.train import TASK_SETS
 
     options = FilterOptions(block_length=block_length, max_steps=max_steps, seed=seed)

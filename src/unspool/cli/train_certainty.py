@@ -37,10 +37,10 @@ def certainty(
 
       unspool train certainty -m tiny-diffusion -o tiny-parallel
     """
-    from unspool.backends.diffusion import find, task_set
     from unspool.bench.tradeoff import Setting, measure
     from unspool.decoding.canvas import load_diffusion
     from unspool.methods.diffusion.entropy_threshold.train import CertaintyOptions, train
+    from unspool.models.diffusion import find, task_set
     from unspool.recipes.tiny_diffusion.train import QUESTIONS, TASK_SETS
 
     options = CertaintyOptions(beta, block_length, questions, max_steps, batch_size, learning_rate, seed)

@@ -273,9 +273,10 @@ def load_diffusion(
         UnspoolError: if there is no such directory, it holds no diffusion model, or an option does not fit.
     """
     from unspool.backends import diffusion as diffusion_models
+    from unspool.models import diffusion as diffusion_files
 
-    directory = diffusion_models.find(name)
+    directory = diffusion_files.find(name)
     denoiser = diffusion_models.load(directory, backend, report, options)
-    layout = diffusion_models.layout(directory)
+    layout = diffusion_files.layout(directory)
     tokenizer = diffusion_models.tokenizer(directory)
     return DiffusionModel(denoiser, tokenizer, name, directory=directory, **layout)

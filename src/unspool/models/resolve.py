@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unspool.backends import diffusion as diffusion_models
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.models import catalogue, gguf_header, identity
+from unspool.models import diffusion as diffusion_files
 from unspool.models.catalogue import CatalogueModel
 from unspool.storage import cache as store
 from unspool.storage.text_files import read_json, reason
@@ -97,11 +97,11 @@ def resolve(name: str) -> ModelSource:
         return ModelSource("hub", name, snapshot, key)
     if "/" in name or "\\" in name:
         raise UnspoolError(f"no such file or directory: {name}; give a path, or a name of `unspool models`")
-    if name in diffusion_models.shipped():
+    if name in diffusion_files.shipped():
         raise UnsupportedError(
             f"{name} is a diffusion model; use `unspool generate` or `unspool frontier` (unspool.load_diffusion)"
         )
-    raise UnknownNameError("model", name, [*known, *diffusion_models.shipped()])
+    raise UnknownNameError("model", name, [*known, *diffusion_files.shipped()])
 
 
 def _check_directory(path: Path) -> None:

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from unspool.backends.openvino.model import Entries, OpenVINOModel
-from unspool.backends.torch.checkpoints import CANVAS
 from unspool.engine.canvas import CanvasScores, CanvasSession, Fed
 from unspool.errors import UnspoolError
+from unspool.models.diffusion import CANVAS
 
 _MASKED = np.float32(-1e9)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from unspool.backends import conversions, memory
 from unspool.backends.branching import SLIDING, windows
 from unspool.backends.openvino.convert import FORMAT_VERSION, Weights, convert
-from unspool.backends.torch.checkpoints import CANVAS, load_denoiser
+from unspool.backends.torch.checkpoints import load_denoiser
 from unspool.errors import UnknownNameError, UnsupportedError
+from unspool.models.diffusion import CANVAS
 from unspool.models.resolve import resolve
 from unspool.storage import cache as store
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.models.diffusion import CANVAS
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from unspool.backends.torch.canvas import TransformersDenoiser
 
-CANVAS = "canvas.json"
 
 _LLADA_NAMES = {
     "model.transformer.wte.weight": "model.embed_tokens.weight",

@@ -13,8 +13,8 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 
 from unspool.backends.prepare import quiet
-from unspool.backends.torch.checkpoints import CANVAS
 from unspool.errors import UnspoolError
+from unspool.models.diffusion import CANVAS
 from unspool.recipes.tiny_diffusion.tasks import END, MASK, PAD, TaskSet
 from unspool.storage import cache as store
 from unspool.storage.text_files import parse_json, read_text

@@ -30,9 +30,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.backends.diffusion import task_set
 from unspool.backends.prepare import quiet
-from unspool.backends.torch.checkpoints import CANVAS, load_denoiser
+from unspool.backends.torch.checkpoints import load_denoiser
 from unspool.engine.canvas import Flags
 from unspool.engine.noise import SEEDS
 from unspool.errors import UnspoolError
@@ -40,6 +39,7 @@ from unspool.methods.diffusion.entropy_threshold import data as certainty_target
 from unspool.methods.diffusion.entropy_threshold.data import Targets
 from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
 from unspool.methods.drafters.specdec_pp.data import Progress
+from unspool.models.diffusion import CANVAS, task_set
 from unspool.recipes.tiny_diffusion import directory as canvas_directory
 from unspool.recipes.tiny_diffusion.train import TASK_SETS
 from unspool.storage import cache as store

@@ -1,0 +1,169 @@
+"""The rules of the house: imports run downwards, methods do not know each other, names are files, files are small."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from unspool import methods
+
+ROOT = Path(__file__).parents[1] / "src" / "unspool"
+
+LAYERS = (
+    {"errors"},
+    {"engine", "storage", "sandbox"},
+    {"models"},
+    {"backends", "training"},
+    {"methods"},
+    {"decoding"},
+    {"recipes", "suites", "trace", "conformance"},
+    {"proof", "bench", "experiments"},
+    {"report"},
+    {"cli", "server", "integrations"},
+)
+"""From the ground up: a room may import itself, its layer and what is below."""
+
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+TRAINERS = {"train", "data"}
+"""Leaves that only ``unspool train`` loads, by name."""
+
+METHOD_LINES, CORE_LINES = 250, 400
+
+
+def sources() -> list[Path]:
+    return sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT)
+
+
+def place(path: Path) -> tuple[str, ...]:
+    return path.relative_to(ROOT).with_suffix("").parts
+
+
+def imports(text: str) -> Iterator[list[str]]:
+    """What a file of ours imports of us, in functions too; what it imports for annotations alone is left out."""
+
+    def visit(node: ast.AST) -> Iterator[list[str]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if isinstance(child, ast.ImportFrom) and (child.module or "").split(".")[0] == "unspool":
+                parts = (child.module or "").split(".")[1:]
+                for name in child.names:
+                    deeper = [*parts, name.name]
+                    known = (ROOT.joinpath(*deeper).with_suffix(".py").exists(), ROOT.joinpath(*deeper).is_dir())
+                    yield deeper if any(known) else parts
+            yield from visit(child)
+
+    return visit(ast.parse(text))
+
+
+def upwards(here: tuple[str, ...], text: str) -> Iterator[str]:
+    if here[-1] in TRAINERS:
+        return
+    for there in imports(text):
+        if there and there[0] in LEVEL and LEVEL[there[0]] > LEVEL[here[0]]:
+            yield f"{'/'.join(here)} imports {'.'.join(there)}, which is above it"
+
+
+def strangers(here: tuple[str, ...], text: str) -> Iterator[str]:
+    """Methods that a method imports; what begins with an underscore is shared."""
+    if here[0] != "methods" or len(here) < 3 or here[2].startswith("_") or here[-1] in TRAINERS:
+        return
+    for there in imports(text):
+        if there[0] == "methods" and len(there) > 2 and tuple(there[1:3]) != here[1:3] and there[2][0] != "_":
+            yield f"{'/'.join(here)} imports another method, {'.'.join(there)}; use resources.build"
+
+
+def named(text: str) -> Iterator[str]:
+    """Methods' names in quotes, docstrings left out."""
+    tree = ast.parse(text)
+    quiet = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    known = set(methods.names())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in quiet:
+            yield from known & {node.value}
+
+
+def test_every_room_has_a_layer() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in sources()} <= set(LEVEL)
+
+
+@pytest.mark.parametrize("rule", [upwards, strangers])
+def test_imports(rule: object) -> None:
+    assert callable(rule)
+    assert [fault for path in sources() for fault in rule(place(path), path.read_text("utf-8"))] == []
+
+
+def test_the_rules_of_imports_see_faults() -> None:
+    """Each rule is seen failing."""
+    up = "def late():\n    from unspool.decoding.model import Model\n"
+    assert list(upwards(("engine", "tree"), up)) and not list(upwards(("cli", "bench"), up))
+    other = "from unspool.methods.drafters.suffix import Suffix\n"
+    assert list(strangers(("methods", "drafters", "rasd"), other))
+    assert not list(strangers(("methods", "drafters", "suffix"), other))
+    assert not list(strangers(("methods", "drafters", "rasd"), other.replace("suffix", "_datastore", 1)))
+    assert list(named('x = "suffix"')) == ["suffix"] and not list(named('"""suffix"""'))
+    annotation = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from unspool.decoding.model import Model\n"
+    assert not list(upwards(("engine", "tree"), annotation))
+
+
+def test_a_method_is_named_like_its_file() -> None:
+    for name in methods.names():
+        module = methods.module_of(name)
+        if not module.startswith("unspool."):
+            continue
+        assert module.split(".")[-1] == name
+        spec = importlib.util.find_spec(module)
+        assert spec is not None and spec.origin is not None
+        assert "\nMETHOD = Method(" in Path(spec.origin).read_text("utf-8"), name
+
+
+def test_files_are_small() -> None:
+    long = {
+        "/".join(place(path)): lines
+        for path in sources()
+        if (lines := len(path.read_text("utf-8").splitlines()))
+        > (METHOD_LINES if place(path)[0] == "methods" and place(path)[-1] not in TRAINERS else CORE_LINES)
+    }
+    assert long == {}
+
+
+INSTRUMENTS = ("proof", "bench", "report", "conformance", "trace", "cli", "integrations", "decoding")
+
+
+def test_no_instrument_names_a_method() -> None:
+    found = {
+        "/".join(place(path)): sorted(names)
+        for path in sources()
+        if place(path)[0] in INSTRUMENTS and (names := set(named(path.read_text("utf-8"))))
+    }
+    assert found == {}
+
+
+def test_a_look_up_loads_little() -> None:
+    code = (
+        "import sys, unspool\n"
+        "def ours(): return [m for m in sys.modules if m.startswith('unspool.')]\n"
+        "assert not [m for m in ours() if m.startswith('unspool.methods')], ours()\n"
+        "before = len(ours())\n"
+        "from unspool import methods\n"
+        "methods.names()\n"
+        "assert not [m for m in ours() if m.count('.') > 2], ours()\n"
+        "from unspool.engine.method import DRAFTER\n"
+        "methods.find('token_recycling', DRAFTER)\n"
+        "print(len(ours()))\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(re.findall(r"\d+", shown)[-1]) < 40
