@@ -54,6 +54,7 @@ def converted(directory: Path, weights: str, report: Callable[[str], None]) -> P
 
 def _convert(directory: Path, final: Path, weights: Weights, report: Callable[[str], None]) -> None:
     from unspool.backends.canvas_check import CanvasCheck  # imports torch, which a start of a converted model spares
+    from unspool.backends import mapped
     from unspool.backends.prepare import quiet
 
     report("reading the weights")
@@ -64,6 +65,7 @@ def _convert(directory: Path, final: Path, weights: Weights, report: Callable[[s
             raise UnsupportedError(
                 f"layers of {directory} see only {window} positions, not a whole canvas; use another model"
             )
+        mapped.move(denoiser.model, final)
         denoiser.model.float()
         convert(denoiser.model, final, weights, report, lambda _, length, __: CanvasCheck(denoiser, length))
     about = {"mask_id": denoiser.mask_id, "eos_token_id": denoiser.eos_token_id, "shift": denoiser.shift}
