@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from unspool.backends.memory import weight_files
+
 IN_FILES = os.name != "nt"
 
 _SMALL = 1 << 16  # elements of tensors that stay in memory
@@ -73,24 +75,19 @@ def widened(path: Path, directory: Path) -> Iterator[tuple[Path, set[str]]]:
     target.mkdir()
     names: set[str] = set()
     chosen = weight_files(path)
-    for file in path.iterdir():
-        if file in chosen:
-            with safe_open(file, "pt") as tensors:
-                kinds = {name: tensors.get_slice(name).get_dtype() for name in tensors.offset_keys()}
-                names |= {name for name, kind in kinds.items() if kind in ("F32", *_WIDENED)}
-                if any(kind in _WIDENED for kind in kinds.values()):
-                    _widen(tensors, kinds, target / file.name)
-                    continue
-        (target / file.name).symlink_to(file.absolute())
     try:
+        for file in path.iterdir():
+            if file in chosen:
+                with safe_open(file, "pt") as tensors:
+                    kinds = {name: tensors.get_slice(name).get_dtype() for name in tensors.offset_keys()}
+                    names |= {name for name, kind in kinds.items() if kind in ("F32", *_WIDENED)}
+                    if any(kind in _WIDENED for kind in kinds.values()):
+                        _widen(tensors, kinds, target / file.name)
+                        continue
+            (target / file.name).symlink_to(file.absolute())
         yield target, names
     finally:
         shutil.rmtree(target)
-
-
-def weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a directory in Hugging Face layout that hold the model."""
-    return sorted(path.glob("model*.safetensors")) or sorted(path.glob("*.safetensors"))
 
 
 def _widen(tensors: Any, kinds: dict[str, str], target: Path) -> None:

@@ -44,7 +44,7 @@ def converted(directory: Path, weights: str, report: Callable[[str], None]) -> P
     def make(temporary: Path) -> None:
         size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
         name = f"{source.name} ({weights})"
-        store.require_space(temporary.parent, int(size * _GROWTH[weights]))
+        store.require_space(temporary.parent, int(size * _GROWTH[weights]) + memory.disk_to_convert(directory))
         memory.require_to_convert(directory, name)
         report(f"converting {name} for OpenVINO, once")
         _convert(directory, temporary, weights, report)
@@ -53,8 +53,8 @@ def converted(directory: Path, weights: str, report: Callable[[str], None]) -> P
 
 
 def _convert(directory: Path, final: Path, weights: Weights, report: Callable[[str], None]) -> None:
-    from unspool.backends.canvas_check import CanvasCheck  # imports torch, which a start of a converted model spares
     from unspool.backends import mapped
+    from unspool.backends.canvas_check import CanvasCheck  # imports torch, which a start of a converted model spares
     from unspool.backends.prepare import quiet
 
     report("reading the weights")

@@ -45,7 +45,7 @@ def converted(source: ModelSource, weights: str, report: Report) -> Path:
     def make(directory: Path) -> None:
         path = source.fetch()
         name = f"{source.name} ({weights})"
-        store.require_space(directory.parent, int(_size(path) * _GROWTH[weights]))
+        store.require_space(directory.parent, int(_size(path) * _GROWTH[weights]) + memory.disk_to_convert(path))
         memory.require_to_convert(path, name)
         report(f"converting {name} for OpenVINO, once")
         _convert(source, directory, weights, report)
