@@ -55,7 +55,7 @@ def _needed(path: Path, monkeypatch: pytest.MonkeyPatch, name: str, in_files: bo
 
 
 def test_too_little_memory_is_one_line_with_both_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 5 < _needed(tmp_path, monkeypatch, "up_proj") < 8  # the result, and copies of the largest
+    assert 4.5 < _needed(tmp_path, monkeypatch, "up_proj") < 6  # the result, and copies of the largest
 
 
 def test_what_is_read_into_memory_first_counts_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
