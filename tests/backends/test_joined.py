@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2Config
@@ -24,7 +26,7 @@ class Cross(nn.Module):
         return [self.q_proj(a), self.k_proj(b), self.v_proj(b), self.k_proj(a)]
 
 
-def test_a_model_computes_the_same_with_fewer_products() -> None:
+def test_a_model_computes_the_same_with_fewer_products(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = Qwen2Config(
         hidden_size=32,
@@ -38,20 +40,20 @@ def test_a_model_computes_the_same_with_fewer_products() -> None:
     ids = torch.tensor([[3, 17, 42, 9]])
     with torch.no_grad():
         before = model(input_ids=ids).logits
-        join_projections(model)
+        join_projections(model, tmp_path)
         after = model(input_ids=ids).logits
     torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)
     # A layer has 4: of the attention's input and output, and of the MLP's.
     assert sum(type(module) is nn.Linear for module in model.modules()) == 2 * 4 + 1
 
 
-def test_layers_that_read_different_inputs_stay_right() -> None:
+def test_layers_that_read_different_inputs_stay_right(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = Cross()
     a, b = torch.randn(3, 4), torch.randn(5, 4)
     with torch.no_grad():
         before = module(a, b)
-        join_projections(module)
+        join_projections(module, tmp_path)
         after = module(a, b)
     for one, other in zip(before, after, strict=True):
         torch.testing.assert_close(one, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import gguf
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unspool.backends import memory
+from unspool.backends import mapped, memory
 from unspool.errors import UnspoolError
 
 GB = 10**9
@@ -20,9 +21,9 @@ def test_sizes_come_from_headers(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, tmp_path / "model-00001-of-00002.safetensors")
     save_file({"c": torch.zeros(2, dtype=torch.bfloat16)}, tmp_path / "model-00002-of-00002.safetensors")
     save_file({"a": torch.zeros(3, 5)}, tmp_path / "consolidated.safetensors")  # the same weights in another layout
-    assert sorted(memory.tensor_sizes(tmp_path)) == [2, 7, 15]
+    assert memory.tensor_sizes(tmp_path) == {"a": 15, "b": 7, "c": 2}
     (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"\x05")
-    assert memory.tensor_sizes(tmp_path) == [], "loading refuses it"
+    assert memory.tensor_sizes(tmp_path) == {}, "loading refuses it"
 
 
 def test_sizes_of_a_gguf_count_elements_not_bytes(tmp_path: Path) -> None:
@@ -32,16 +33,44 @@ def test_sizes_of_a_gguf_count_elements_not_bytes(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert memory.tensor_sizes(tmp_path / "m.gguf") == [128]
+    assert memory.tensor_sizes(tmp_path / "m.gguf") == {"a": 128}
+
+
+def _needed(path: Path, monkeypatch: pytest.MonkeyPatch, name: str, in_files: bool = True) -> float:
+    """GB that a model of 3.09 billion weights takes, as the refusal says."""
+    sizes = {"embedding": 300_000_000, **{f"layers.{i}.{name}": 10_000_000 for i in range(279)}}
+    monkeypatch.setattr(memory, "tensor_sizes", lambda path: sizes)
+    monkeypatch.setattr(memory, "available", lambda: 3 * GB)
+    monkeypatch.setattr(mapped, "IN_FILES", in_files)
+    with pytest.raises(UnspoolError) as told:
+        memory.require_to_convert(path, "m")
+    found = re.fullmatch(
+        r"converting m takes (\d+\.\d) GB of memory, 3\.0 GB are available; end other .*", str(told.value)
+    )
+    assert found
+    needed = float(found[1])
+    monkeypatch.setattr(memory, "available", lambda: int((needed + 0.1) * GB))
+    memory.require_to_convert(path, "m")
+    return needed
 
 
 def test_too_little_memory_is_one_line_with_both_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "tensor_sizes", lambda path: [300_000_000, *[10_000_000] * 279])  # 3.09 G
-    monkeypatch.setattr(memory, "available", lambda: 18 * GB)
-    memory.require_to_convert(tmp_path, "m")  # 3.09 billion weights
-    monkeypatch.setattr(memory, "available", lambda: 12 * GB)
-    with pytest.raises(UnspoolError, match=r"^converting m takes 17\.\d GB of memory, 12\.0 GB are available; .*$"):
-        memory.require_to_convert(tmp_path, "m")
+    assert 4.5 < _needed(tmp_path, monkeypatch, "up_proj") < 6  # the result, and copies of the largest
+
+
+def test_what_is_read_into_memory_first_counts_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m.gguf").touch()
+    assert 12.4 < _needed(tmp_path / "m.gguf", monkeypatch, "ffn_up") < 16
+    assert 11.2 < _needed(tmp_path, monkeypatch, "experts.3.up_proj") < 15
+    assert _needed(tmp_path, monkeypatch, "up_proj", in_files=False) > 16
+
+
+def test_the_disk_has_room_for_the_files_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file({"a": torch.zeros(300, 50), "b": torch.zeros(70)}, tmp_path / "model.safetensors")
+    assert memory.disk_to_convert(tmp_path) == 2 * 4 * 15070
+    monkeypatch.setattr(memory, "tensor_sizes", lambda path: {"a": 15000, "b": 70})
+    (tmp_path / "m.gguf").touch()
+    assert memory.disk_to_convert(tmp_path / "m.gguf") == 4 * (15070 + 15000)
 
 
 def _group(directory: Path, limit: str, used: int, files: int) -> None:

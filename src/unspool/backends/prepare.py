@@ -47,7 +47,7 @@ def converted(source: ModelSource, weights: str, report: Report) -> Path:
     def make(directory: Path) -> None:
         path = source.fetch()
         name = f"{source.name} ({weights})"
-        store.require_space(directory.parent, int(_size(path) * _GROWTH[weights]))
+        store.require_space(directory.parent, int(_size(path) * _GROWTH[weights]) + memory.disk_to_convert(path))
         memory.require_to_convert(path, name)
         report(f"converting {name} for OpenVINO, once")
         _convert(source, directory, weights, report)
@@ -59,19 +59,20 @@ def _convert(source: ModelSource, directory: Path, weights: Weights, report: Rep
     from unspool.backends.openvino.convert import convert
 
     report("reading the weights")
-    model = load_torch(source)
+    model = load_torch(source, scratch=directory)
     with quiet():
         save_tokenizer(source, directory)
         convert(model, directory, weights, report)
 
 
-def load_torch(source: ModelSource, dtype: str = "float32") -> Any:
+def load_torch(source: ModelSource, dtype: str = "float32", scratch: Path | None = None) -> Any:
     """The model on the CPU, from a directory or a GGUF file (de-quantised by transformers). No remote code is run.
 
     Its ``generation_config.eos_token_id`` are the ends that the model's files name.
 
     Args:
         dtype: of weights, cache and arithmetic, see ``DTYPES``.
+        scratch: directory for files in which the weights are then kept, in float32; see ``mapped``.
 
     Raises:
         UnspoolError: if the model cannot be loaded, lacks a weight, or holds something that transformers leaves out.
@@ -80,13 +81,17 @@ def load_torch(source: ModelSource, dtype: str = "float32") -> Any:
         raise UnknownNameError("dtype", dtype, DTYPES)
     import torch
 
+    from unspool.backends import mapped
+
     path = source.fetch()
     with quiet() as told:
         try:
             if source.kind == "gguf":
                 model = gguf.load(gguf_header.read(path), source.name, getattr(torch, dtype))
+                if scratch:
+                    mapped.move(model, scratch)
             else:
-                model = load_directory(path, source.name, getattr(torch, dtype))
+                model = load_directory(path, source.name, getattr(torch, dtype), scratch)
         except UnspoolError:
             raise
         except Exception as error:  # transformers' loader raises whatever the libraries below it raise
@@ -94,20 +99,32 @@ def load_torch(source: ModelSource, dtype: str = "float32") -> Any:
     return model.eval()
 
 
-def load_directory(path: Path, name: str, dtype: Any) -> Any:
+def load_directory(path: Path, name: str, dtype: Any, scratch: Path | None = None) -> Any:
     """A torch model from a directory in Hugging Face layout, with every weight from its files and none left over.
 
     Args:
         name: for people.
         dtype: of torch, or ``"auto"``.
+        scratch: see ``load_torch``.
 
     Raises:
         UnspoolError: if files are damaged, quantised, or do not belong to the configuration.
         Exception: whatever else transformers raises.
     """
-    from transformers import AutoModelForCausalLM
+    from unspool.backends import mapped
 
     _check_files(path, name)
+    if scratch:
+        with mapped.widened(path, scratch) as (wide, names):
+            model = _loaded(wide, name, dtype)
+        mapped.move(model, scratch, names)
+        return model
+    return _loaded(path, name, dtype)
+
+
+def _loaded(path: Path, name: str, dtype: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
     model, told = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=dtype,

@@ -46,7 +46,7 @@ def converted(directory: Path, weights: str, report: Callable[[str], None]) -> P
     def make(temporary: Path) -> None:
         size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
         name = f"{source.name} ({weights})"
-        store.require_space(temporary.parent, int(size * _GROWTH[weights]))
+        store.require_space(temporary.parent, int(size * _GROWTH[weights]) + memory.disk_to_convert(directory))
         memory.require_to_convert(directory, name)
         report(f"converting {name} for OpenVINO, once")
         _convert(directory, temporary, weights, report)
@@ -55,9 +55,10 @@ def converted(directory: Path, weights: str, report: Callable[[str], None]) -> P
 
 
 def _convert(directory: Path, final: Path, weights: Weights, report: Callable[[str], None]) -> None:
-    from unspool.backends.openvino.canvas_check import (
-        CanvasCheck,  # imports torch, which a start of a converted model spares
-    )
+    from unspool.backends import mapped
+
+    # Imports torch, which the start of a converted model spares.
+    from unspool.backends.openvino.canvas_check import CanvasCheck
     from unspool.backends.prepare import quiet
 
     report("reading the weights")
@@ -68,6 +69,7 @@ def _convert(directory: Path, final: Path, weights: Weights, report: Callable[[s
             raise UnsupportedError(
                 f"layers of {directory} see only {window} positions, not a whole canvas; use another model"
             )
+        mapped.move(denoiser.model, final)
         denoiser.model.float()
         convert(denoiser.model, final, weights, report, lambda _, length, __: CanvasCheck(denoiser, length))
     about = {"mask_id": denoiser.mask_id, "eos_token_id": denoiser.eos_token_id, "shift": denoiser.shift}

@@ -114,7 +114,7 @@ def _convert(
     report("asking the model itself")
     expected = (reference or TextCheck)(model, max_length, window)
     report("tracing the graph")
-    join_projections(model)
+    join_projections(model, directory)
     scorer = TreeScorer(model, ("mask", "mask_sliding") if window else ("mask",))
     try:
         kv_heads, groups, head_dim, value_dim = scorer.shapes()

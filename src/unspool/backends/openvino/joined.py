@@ -7,10 +7,13 @@ little between. The numbers stay what they were: each output is still its own su
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from unspool.backends import mapped
 
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names that transformers gives to layers of one module that it calls on one input."""
@@ -19,16 +22,16 @@ _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 class _Joined(nn.Module):  # type: ignore[misc]
     """The layers as one. Keeps its outputs, since it is asked for each of them in turn."""
 
-    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+    def __init__(self, layers: Sequence[nn.Linear], directory: Path) -> None:
         super().__init__()
         self.sizes = [layer.out_features for layer in layers]
-        self.linear = nn.Linear(layers[0].in_features, sum(self.sizes), bias=any(x.bias is not None for x in layers))
-        with torch.no_grad():
-            self.linear.weight.copy_(torch.cat([layer.weight for layer in layers]))
-            if self.linear.bias is not None:
-                zeros = [torch.zeros(size) for size in self.sizes]
-                biases = [zero if layer.bias is None else layer.bias for layer, zero in zip(layers, zeros, strict=True)]
-                self.linear.bias.copy_(torch.cat(biases))
+        biased = any(layer.bias is not None for layer in layers)
+        self.linear = nn.Linear(layers[0].in_features, sum(self.sizes), bias=biased, device="meta")
+        self.linear.weight = nn.Parameter(mapped.joined([layer.weight for layer in layers], directory))
+        if biased:
+            zeros = [torch.zeros(size) for size in self.sizes]
+            biases = [zero if layer.bias is None else layer.bias for layer, zero in zip(layers, zeros, strict=True)]
+            self.linear.bias = nn.Parameter(torch.cat(biases))
         self.input: Any = None
         self.outputs: Sequence[Any] = ()
 
@@ -49,15 +52,18 @@ class _Part(nn.Module):  # type: ignore[misc]
         return self.joined(inputs)[self.index]
 
 
-def join_projections(model: nn.Module) -> None:
+def join_projections(model: nn.Module, directory: Path) -> None:
     """Join the query, key and value layers, and the two that feed the gate of an MLP, in place, wherever they are.
 
     One after the other, and each replaced before the next is made: at no time are there two of all.
+
+    Args:
+        directory: of the files with the joined weights, see ``mapped``.
     """
     for module, names in [
         (module, names) for module in model.modules() for names in _TOGETHER if _apart(module, names)
     ]:
-        joined = _Joined([getattr(module, name) for name in names])
+        joined = _Joined([getattr(module, name) for name in names], directory)
         for i, name in enumerate(names):
             setattr(module, name, _Part(joined, i))
 
