@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 import typer
 
 from unspool import methods
-from unspool.bench.contestants import PLAIN
 from unspool.bench.result import Bench
 from unspool.bench.summary import ALL, ratio_table, summarise
 from unspool.bench.tradeoff import Frontier
@@ -43,6 +42,7 @@ from unspool.engine.method import (
     UNMASK,
     Kind,
 )
+from unspool.methods import PLAIN
 from unspool.report import tradeoff
 
 if TYPE_CHECKING:

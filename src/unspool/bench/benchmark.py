@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 from unspool import suites
 from unspool.bench import verdicts
 from unspool.bench.about import about, versions
-from unspool.bench.contestants import PEERS, PLAIN, Contestant, contestants
+from unspool.bench.contestants import PEERS, Contestant, contestants
 from unspool.bench.engines import Settings
 from unspool.bench.partial import Partial
 from unspool.bench.process import ContestantError, Worker
 from unspool.bench.result import Bench
 from unspool.bench.runner import WARM_UP, Plan, Progress, measure
 from unspool.engine.cpu import usable_cores
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.errors import UnspoolError
+from unspool.methods import DEFAULTS, PLAIN
 from unspool.storage import cache as store
 from unspool.storage.text_files import check_file
 from unspool.suites import quality
@@ -50,7 +52,7 @@ class Options:
     """
 
     model: str | None = None
-    methods: Sequence[str] = ("auto",)
+    methods: Sequence[str] = (DEFAULTS[DRAFTER],)
     peers: Sequence[str] = ()
     weights: str = "int8"
     suite: str = "mixed"

@@ -9,9 +9,6 @@ from importlib.util import find_spec
 from unspool.engine.method import DRAFTER
 from unspool.errors import UnknownNameError, UnspoolError
 
-PLAIN = "plain"
-"""What all others are compared with: plain decoding with the default weights."""
-
 
 @dataclass(frozen=True)
 class Peer:
@@ -84,7 +81,7 @@ def contestants(
     """Plain decoding first, then the methods, then the peers, each once.
 
     Args:
-        names: of drafters, each with ``@weights`` if it is not to have the default ones.
+        names: specs of drafters, each with ``@weights`` if it is not to have the default ones.
         weights: the default ones.
         assistant: name of the draft model, if there is one.
 
@@ -95,18 +92,19 @@ def contestants(
     """
     from unspool.backends.openvino.convert import WEIGHTS
     from unspool.engine.method import check_assisted
-    from unspool.methods import find
+    from unspool.methods import PLAIN, choose
 
     chosen: dict[str, Contestant] = {}
     for text in (PLAIN, *names):
-        method, at, own = text.partition("@")
-        row = find(method, DRAFTER)
-        check_assisted(row, assistant)
+        before, at, own = text.rpartition("@")
+        chosen_method = choose(before if at else text, DRAFTER)
+        check_assisted(chosen_method.row, assistant)
         used = own if at else weights
         if used not in WEIGHTS:
             raise UnknownNameError("weight format", used, WEIGHTS)
-        name = row.label if used == weights else f"{row.label}@{used}"
-        chosen[name] = Contestant(name, method, used)
+        label = chosen_method.label
+        name = label if used == weights else f"{label}@{used}"
+        chosen[name] = Contestant(name, chosen_method.spec, used)
     for name in peers:
         peer, at, number = name.partition("@")
         if peer not in PEERS:

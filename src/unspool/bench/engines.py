@@ -101,11 +101,11 @@ class Unspool:
 
     def __init__(self, settings: Settings, method: str, weights: str) -> None:
         import unspool
-        from unspool.methods import find
+        from unspool.methods import choose
 
         self.model = unspool.load(
             settings.model,
-            assistant_model=settings.assistant if find(method, DRAFTER).needs.assistant else None,
+            assistant_model=settings.assistant if choose(method, DRAFTER).row.needs.assistant else None,
             weights=weights,
             threads=settings.threads,
         )

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from unspool.bench.contestants import PLAIN
 from unspool.bench.result import Run, Summary
 from unspool.bench.summary import ALL, figures
+from unspool.methods import PLAIN
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import mean, median, quantiles
 
-from unspool.bench.contestants import PLAIN
 from unspool.bench.result import Bench, Run, Spread, Summary
+from unspool.methods import PLAIN
 
 ALL = "all"
 """The category of all prompts together."""

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, Protocol
 
-from unspool.bench.contestants import PLAIN
 from unspool.bench.process import ContestantError
 from unspool.bench.result import Run
 from unspool.bench.runner import Plan, Progress
 from unspool.errors import UnspoolError
+from unspool.methods import PLAIN
 
 
 class Judge(Protocol):

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from unspool.cli.common import AssistantOption, ModelOption, ThreadsOption, names_of
+from unspool.engine.method import DRAFTER
+from unspool.methods import DEFAULTS
 
 
 def bench(
@@ -17,9 +19,10 @@ def bench(
     methods: Annotated[
         str,
         typer.Option(
-            help="Methods, comma-separated; plain always takes part. One may have weights of its own: plain@int4."
+            help="Methods, comma-separated, each with its options: token_recycling:nodes=8; plain always takes part. One "
+            "may have weights of its own: plain@int4."
         ),
-    ] = "auto",
+    ] = DEFAULTS[DRAFTER],
     weights: Annotated[str, typer.Option(help="Weight format: int8, int4 or fp32.")] = "int8",
     suite: Annotated[
         str,

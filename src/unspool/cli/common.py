@@ -150,12 +150,14 @@ def print_json(data: Any) -> None:
 
 
 def names_of(text: str, option: str) -> list[str]:
-    """The names in a list that commas separate.
+    """The names, or specs of methods, in a list that commas separate.
 
     Raises:
         UnspoolError: for an empty one.
     """
-    names = [name.strip() for name in text.split(",")]
+    from unspool.methods.spec import split
+
+    names = split(text, ",")
     if not all(names):
         raise UnspoolError(f"{option} holds an empty name in {text!r}; separate names by single commas")
     return names

@@ -22,7 +22,7 @@ from unspool.cli.common import (
     print_json,
     read_prompt,
 )
-from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, SHAPER
+from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, SHAPER, UNMASK
 from unspool.errors import UnspoolError, UnsupportedError
 from unspool.storage.text_files import check_file, parse_json, read_text
 
@@ -87,11 +87,11 @@ def generate(
     choices: Annotated[
         list[str] | None, typer.Option(help="The text is this one or another that is given so.", show_default=False)
     ] = None,
-    monitor: Annotated[
-        Path | None,
+    constraint: Annotated[
+        str | None,
         typer.Option(
-            help="The text is Python that uses the packages of this directory: behind a dot, only names that exist. "
-            "The prompt must be code.",
+            help="Another constraint of `unspool methods`: with monitor:project=DIR the text is Python that uses the "
+            "packages of that directory, and only names that exist follow a dot.",
             show_default=False,
         ),
     ] = None,
@@ -161,7 +161,7 @@ def generate(
 
       unspool generate --choices yes --choices no "Is the sky blue?"
 
-      unspool generate -m qwen2.5-coder-0.5b --monitor . --file unfinished.py
+      unspool generate -m qwen2.5-coder-0.5b --constraint monitor:project=. --file unfinished.py
 
       unspool generate --trace run.jsonl --view "Count to twenty."
 
@@ -169,7 +169,9 @@ def generate(
 
       unspool generate -m tiny-diffusion --canvas '["d,", 3, "e", 10]' "<sort> f d b e"
     """
+    from unspool.engine.method import check_assisted, check_installed
     from unspool.engine.options import GenerationOptions
+    from unspool.methods import DEFAULTS, check_acceptance, choose
     from unspool.models.diffusion import is_diffusion
 
     text = read_prompt(prompt, file)
@@ -190,7 +192,7 @@ def generate(
             "--json-schema": json_schema,
             "--regex": regex,
             "--choices": choices,
-            "--monitor": monitor,
+            "--constraint": constraint,
             "--shaper": shaper,
         }
         given |= {"--chat": chat}
@@ -212,7 +214,7 @@ def generate(
     if on_canvas:
         wrong_one = "--" + next(iter(on_canvas)).replace("_", "-")
         raise UnsupportedError(f"{wrong_one} is for diffusion models; leave it out, or use one, such as tiny-diffusion")
-    method = method or "auto"
+    method = method or DEFAULTS[DRAFTER]
     options: dict[str, Any] = {
         "max_new_tokens": _LENGTH if max_new_tokens is None else max_new_tokens,
         "temperature": temperature,
@@ -227,30 +229,22 @@ def generate(
     GenerationOptions(**options)
     constrained = _constraint(json_schema, regex, grammar, choices)
     options |= constrained
-    if monitor is not None:
-        from unspool.methods.constraints.monitor import MonitorOptions
-
-        if constrained:
-            raise UnsupportedError(f"--monitor and {next(iter(constrained))} cannot be combined; leave one of them out")
-        MonitorOptions(monitor)
-        options |= {"constraint": "monitor", "constraint_options": {"project": monitor}}
-        chat = chat or False
-    from unspool.engine.method import check_assisted, check_installed
-    from unspool.methods import check_acceptance, find
-
-    check_assisted(find(method, DRAFTER), assistant_model)
+    if constrained and constraint:
+        raise UnsupportedError(f"--constraint and {next(iter(constrained))} cannot be combined; leave one of them out")
+    check_assisted(choose(method, DRAFTER).row, assistant_model)
     if acceptance is not None:
-        check_acceptance(find(acceptance, ACCEPTANCE), temperature == 0)
-    for name in shaper or ():
-        check_installed(find(name, SHAPER))
-    if monitor is not None:
-        check_installed(find("monitor", CONSTRAINT))
+        check_acceptance(choose(acceptance, ACCEPTANCE).row, temperature == 0)
+    for spec in shaper or ():
+        check_installed(choose(spec, SHAPER).row)
+    if constraint is not None:
+        options["constraint"] = constraint
+        check_installed(choose(constraint, CONSTRAINT).row)
     _check_trace(trace, view, file, json_schema, grammar)
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
     with loaded(
         model, backend or "openvino", assistant_model=assistant_model, weights=weights, threads=threads, device=device
     ) as decoder:
-        if method == "auto":
+        if choose(method, DRAFTER).row.needs.costs:
             with Status() as status:
                 decoder.report = status.say
                 decoder.cost_curve()
@@ -284,8 +278,9 @@ def _fill(
     read: tuple[Path | None, ...],
 ) -> None:
     from unspool.cli.generate_canvas import fill
-    from unspool.decoding.canvas import METHOD, check_canvas
+    from unspool.decoding.canvas import check_canvas
     from unspool.engine.canvas_request import CanvasOptions
+    from unspool.methods import DEFAULTS
     from unspool.methods.constraints._cfg_canvas.cfg import Grammar
 
     # Mistakes are told before a model is loaded.
@@ -296,7 +291,7 @@ def _fill(
     _check_trace(trace, view, *read)
     if view and trace is None:
         trace = _temporary()
-    options["method"] = options["method"] or METHOD
+    options["method"] = options["method"] or DEFAULTS[UNMASK]
     fill(model, text, options, as_json=as_json, trace=trace, **loading)
     _show(trace, view)
 

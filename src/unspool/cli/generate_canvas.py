@@ -42,9 +42,9 @@ def fill(
         UnspoolError: for a backend or an option of it that does not exist.
     """
     from unspool.decoding.canvas import BACKEND, load_diffusion
-    from unspool.methods._compose import chosen
+    from unspool.methods._compose import written
 
-    chosen(options["method"])
+    options = {**options, "method": written(options["method"])}
     given = {"device": device, "weights": weights, "threads": threads}
     with Status() as status:
         loading = {name: value for name, value in given.items() if value is not None}

@@ -115,14 +115,14 @@ def prove(
             raise UnsupportedError("none of the methods can be proven; see `unspool methods`")
         for name, why in left_out.items():
             print(f"left out: {name} ({why})", file=sys.stderr)
-        if any(method.name == "auto" for method in chosen):
+        if any(method.row.needs.costs for method in chosen):
             with Status() as status:
                 decoder.report = status.say
                 decoder.cost_curve()
         with bars() as progress:
             proof = run(
                 decoder,
-                [method.name for method in chosen],
+                [method.spec for method in chosen],
                 texts,
                 temperatures=temperatures,
                 max_new_tokens=max_new_tokens,

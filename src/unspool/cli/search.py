@@ -31,23 +31,10 @@ def search(
     method: Annotated[
         str | None,
         typer.Option(
-            help="adadec, beam or plan. Default: beam, or adadec where it is given a threshold.", show_default=False
+            help="A search of `unspool methods` with its options: beam:num_beams=5. Default: beam.", show_default=False
         ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens of a text.")] = 256,
-    threshold: Annotated[
-        float | None, typer.Option(help="adadec: pause from this entropy on, in nats.", show_default=False)
-    ] = None,
-    threshold_file: Annotated[
-        Path | None,
-        typer.Option(help="adadec: what `unspool train adadec-threshold` learned.", show_default=False),
-    ] = None,
-    num_beams: Annotated[
-        int | None, typer.Option(help="beam: unfinished texts that are kept. Default: 3.", show_default=False)
-    ] = None,
-    max_model_tokens: Annotated[
-        int | None, typer.Option(help="plan: most tokens that the model may evaluate.", show_default=False)
-    ] = None,
     function_body: Annotated[
         bool, typer.Option("--function-body", help="End where the body of a Python function ends. plan always does.")
     ] = False,
@@ -71,34 +58,26 @@ def search(
 
       unspool search "Why is the sky blue?"
 
-      unspool search -m qwen2.5-coder-0.5b --threshold 1.3 "Write a haiku about autumn."
+      unspool search -m qwen2.5-coder-0.5b --method adadec:threshold=1.3 "Write a haiku about autumn."
 
-      unspool search -m qwen2.5-coder-0.5b --method plan --max-model-tokens 4000 --file function.py
+      unspool search -m qwen2.5-coder-0.5b --method plan:max_model_tokens=4000 --file function.py
     """
     from unspool import methods
     from unspool.engine.options import GenerationOptions
-    from unspool.methods.search.adadec import train as adadec_threshold
     from unspool.methods.search.plan.reward import PublicTests
 
     text = read_prompt(prompt, file)
-    given: dict[str, Any] = {"threshold": threshold, "threshold_file": threshold_file}
-    given |= {"num_beams": num_beams, "max_model_tokens": max_model_tokens}
-    given = {name: value for name, value in given.items() if value is not None}
-    if method is None:
-        method = "adadec" if threshold is not None or threshold_file is not None else "beam"
-    row = methods.find(method, SEARCH)
-    options: dict[str, Any] = {"method": method, "max_new_tokens": max_new_tokens, "method_options": given}
-    # Mistakes are told before a model is loaded or downloaded.
-    methods.make_options(row, given)
+    chosen = methods.choose(method or methods.DEFAULTS[SEARCH], SEARCH)
+    row = chosen.row
+    options: dict[str, Any] = {"method": chosen.spec, "max_new_tokens": max_new_tokens}
+    # Fail before a model is loaded or downloaded.
     GenerationOptions(max_new_tokens=max_new_tokens)
-    if threshold_file is not None:
-        adadec_threshold.read(threshold_file)
     if row.needs.reward:
-        options |= {"reward": PublicTests(text), "chat": chat or False}
+        options["reward"] = PublicTests(text)
     if row.needs.reward or function_body:
         options |= {"stop_rule": "function_body"}
     with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder, Status() as status:
-        status.say(f"searching with {method}")
+        status.say(f"searching with {chosen.spec}")
         result = decoder.search(text, **{"chat": chat} | options)
     if as_json:
         print_json(asdict(result))

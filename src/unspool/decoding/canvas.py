@@ -8,19 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
+from unspool import methods
 from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest
 from unspool.engine.denoise import denoise
+from unspool.engine.method import UNMASK
 from unspool.engine.trace import CanvasEvent, EndEvent, Event, FinishReason
 from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
 from unspool.methods import Resources
-from unspool.methods._compose import Values, composed
+from unspool.methods._compose import composed, written
 from unspool.methods.constraints._cfg_canvas import CFGCanvas
 from unspool.methods.constraints._cfg_canvas.cfg import Grammar
 from unspool.models.tokenizer import Tokenizer
 
-METHOD = "threshold"
 BACKEND = "transformers"
 """The reference: it runs the checkpoint as it is, without a second copy of the weights on the disk."""
 CANVAS_LENGTH = 128
@@ -151,8 +152,8 @@ class DiffusionModel:
 
         Args:
             prompt: a text, token ids, or a list of either: one batch, whose rows decode as they would alone.
-            method: names joined by ``+``, such as ``credit+threshold+adablock``: at most one a kind but transforms.
-            method_options: by method name, its options: ``{"threshold": {"threshold": 0.8}}``.
+            method: specs joined by ``+``, such as ``credit:alpha=0.5+threshold+adablock``: at most one a kind, but
+                several transforms.
             max_new_tokens: slots of the canvas.
             canvas: instead, what stands on it: texts, which stay, and numbers, which are holes of so many slots:
                 ``["def f0(", 3, "):", 20]``.
@@ -172,8 +173,7 @@ class DiffusionModel:
         self,
         prompts: Sequence[str | Sequence[int]],
         *,
-        method: str = METHOD,
-        method_options: Values | None = None,
+        method: str = methods.DEFAULTS[UNMASK],
         max_new_tokens: int | None = None,
         canvas: Sequence[Any] | None = None,
         temperature: float = 0.0,
@@ -192,10 +192,9 @@ class DiffusionModel:
             if self.denoiser.eos_token_id is None:
                 raise UnspoolError(f"a grammar needs an end token, and {self.name} has none")
             constraint = CFGCanvas(Grammar(grammar), self._texts, self.denoiser.eos_token_id)
-        parts = composed(
-            method, Resources(delimiters=self._newlines, directory=self.directory), method_options, constraint
-        )
-        requests = [CanvasRequest(self.encode(prompt), slots, parts(), options, method) for prompt in prompts]
+        parts = composed(method, Resources(delimiters=self._newlines, directory=self.directory), constraint)
+        name = written(method)
+        requests = [CanvasRequest(self.encode(prompt), slots, parts(), options, name) for prompt in prompts]
         traces: list[list[Event]] = [[] for _ in requests]
 
         def record(event: Event) -> None:

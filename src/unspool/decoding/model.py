@@ -134,25 +134,20 @@ class Model:
     def generate(self, prompt: list[str] | list[list[int]], **options: Any) -> list[Result]: ...
 
     @typed_options("self", "prompt")
-    def generate(
-        self, prompt: Any, *, batch: str | None = None, batch_options: Mapping[str, Any] | None = None, **options: Any
-    ) -> Any:
+    def generate(self, prompt: Any, *, batch: Any = None, **options: Any) -> Any:
         """Decode one prompt, or a list of prompts as one batch whose rows equal the rows alone.
 
         Args:
             prompt: see ``encode``; a list of texts, or of lists of ids, is a batch.
-            batch: name of a batch plan (``"eqspec"``, ``"exspec"``): which rows share a pass; by default all.
-            batch_options: the plan's own options, by name.
-            method: name of a drafter of the registry, ``"auto"`` by default.
-            method_options: the method's own options, by name.
-            acceptance: name of an acceptance rule; by default ``greedy`` or, above temperature 0, ``same_noise``.
+            batch: a batch plan (``"eqspec"``, ``"exspec:window=8"``): which rows share a pass; by default all.
+            method: a drafter, ``"auto"`` by default. This and the other methods are named by specs, such as
+                ``"token_recycling:nodes=8"``, or by an object of their options, see ``methods.spec``.
+            acceptance: an acceptance rule; by default ``greedy`` or, above temperature 0, ``same_noise``.
             chat: see ``encode``.
             memories: what methods learn, by method name; by default the model's own, kept across requests.
             json_schema, regex, grammar, choices: what the text must fit, see ``GrammarOptions``; at most one of them.
-            shapers: more logits shapers, or names of the registry's.
-            shaper_options: options of the named ones, by name.
-            constraint: name of a constraint of the registry, where it is not ``grammar``.
-            constraint_options: the constraint's own options, by name.
+            shapers: more logits shapers, or specs of the registry's.
+            constraint: a constraint, where it is not ``grammar``.
             seed: of the noise. Row 0 of a batch has it, the others seeds that are derived from it, so that rows of one
                 prompt differ; a list gives each row its own. ``Result.seed`` tells them.
             **options: fields of ``GenerationOptions`` (``max_new_tokens``, ``temperature``, ...).
@@ -163,9 +158,7 @@ class Model:
         rows = prompt_check.batch(prompt)
         if batch is not None and rows is None:
             raise UnspoolError(f"the batch plan {batch} needs a batch; give a list of texts")
-        if batch_options and batch is None:
-            raise UnspoolError('batch_options belong to a batch plan; name one, such as batch="eqspec"')
-        plan = None if batch is None else methods.build(batch, BATCH, methods.Resources(), batch_options)
+        plan = None if batch is None else methods.build(batch, BATCH, methods.Resources())
         requests, stops = self._requests([prompt] if rows is None else rows, **options)
         events = list(decode(self.language_model, requests, plan))
         results = [
@@ -206,11 +199,11 @@ class Model:
         return Stream(pieces(), finish)
 
     def search(self, prompt: Prompt, **options: Any) -> SearchResult:
-        """Search behind one prompt for a better text than greedy decoding's, see ``search.api.search``."""
+        """Search behind one prompt for a better text than greedy decoding's, see ``decoding.search``."""
         return search(self, prompt, **options)
 
     def sample(self, prompt: Prompt, num_samples: int, **options: Any) -> Samples:
-        """Draw texts of a grammar with the probabilities that the model itself gives them, see ``sampling.sample``."""
+        """Draw texts of a grammar with the probabilities that the model itself gives them, see ``decoding.sample``."""
         return sample(self, prompt, num_samples, **options)
 
     @typed_options("self", "prompts")
@@ -219,18 +212,15 @@ class Model:
         prompts: Sequence[Prompt],
         *,
         seed: int | Sequence[int] = 0,
-        method: str = "auto",
-        method_options: Mapping[str, Any] | None = None,
-        acceptance: str | None = None,
+        method: Any = methods.DEFAULTS[DRAFTER],
+        acceptance: Any = None,
         chat: bool | None = None,
         memories: dict[str, Memory] | None = None,
         json_schema: Any = None,
         regex: str | None = None,
         grammar: str | None = None,
         choices: Sequence[str] | None = None,
-        constraint: str | None = None,
-        constraint_options: Mapping[str, Any] | None = None,
-        shaper_options: Mapping[str, Mapping[str, Any]] | None = None,
+        constraint: Any = None,
         **options: Any,
     ) -> tuple[list[Request], list[StopStrings | None]]:
         known = GenerationOptions.__dataclass_fields__
@@ -251,23 +241,21 @@ class Model:
         settings = replace(settings, eos_token_id=sorted(eos))
         surroundings = self.surroundings(memories, eos)
         texts = {"json_schema": json_schema, "regex": regex, "grammar": grammar, "choices": choices}
-        constrain = _constraint(constraint, constraint_options, texts, surroundings)
+        constrain = _constraint(constraint, texts, surroundings)
+        chosen = methods.choose(method, DRAFTER)
         rule = methods.acceptance_rule(acceptance, settings.greedy, surroundings)
-        own = shaper_options or {}
-        for name in own:
-            if name not in settings.shapers:
-                raise UnspoolError(f'there are options for the shaper {name}; name it as well: shapers=["{name}"]')
         named = [
-            methods.build(shaper, SHAPER, surroundings, own.get(shaper)) if isinstance(shaper, str) else shaper
-            for shaper in settings.shapers
+            shaper if callable(shaper) else methods.build(shaper, SHAPER, surroundings) for shaper in settings.shapers
         ]
         shapers = build_shapers(replace(settings, shapers=named))
         assistants = (self.assistant.language_model,) if self.assistant else ()
         requests, stops = [], []
+        if chat is None and constraint is not None and methods.choose(constraint, CONSTRAINT).row.raw_prompt:
+            chat = False
         for prompt, own_seed in zip(prompts, seeds, strict=True):
             tokens = self.encode(prompt, chat)
             with self._building:
-                drafter = methods.build(method, DRAFTER, surroundings, method_options)
+                drafter = chosen.build(surroundings)
             request = Request(
                 tokens=tokens,
                 drafter=drafter,
@@ -275,7 +263,8 @@ class Model:
                 options=replace(settings, seed=own_seed),
                 shapers=shapers,
                 eos=eos,
-                method=getattr(drafter, "name", method),  # it says what it lacks, as ``specdec_pp (no head)``
+                # The drafter says what it lacks: ``specdec_pp (no head)``.
+                method=str(getattr(drafter, "name", chosen.row.name)).replace(chosen.row.name, chosen.spec, 1),
                 constraint=constrain(tokens) if constrain else None,
                 assistants=assistants,
             )
@@ -355,19 +344,15 @@ def load(
 
 
 def _constraint(
-    name: str | None, options: Mapping[str, Any] | None, texts: Mapping[str, Any], surroundings: methods.Resources
+    spec: Any, texts: Mapping[str, Any], resources: methods.Resources
 ) -> Callable[[Sequence[int]], Constraint] | None:
-    """What makes the constraint of a prompt; ``texts`` are the options of ``grammar``, None where not given."""
+    """What makes the constraint of a prompt; ``texts`` are the options of a grammar, None where not given."""
     given = {key: value for key, value in texts.items() if value is not None}
-    if given and name is not None:
-        raise UnspoolError(f"{name} and {next(iter(given))} cannot be combined; leave one of them out")
+    if given and spec is not None:
+        raise UnspoolError(f"{spec} and {next(iter(given))} cannot be combined; leave one of them out")
     if given:
-        return methods.build("grammar", CONSTRAINT, surroundings, given)
-    if name is None:
-        if options:
-            raise UnspoolError('constraint_options belong to a constraint; name it: constraint="..."')
-        return None
-    return methods.build(name, CONSTRAINT, surroundings, options)
+        return methods.build(methods.DEFAULTS[CONSTRAINT], CONSTRAINT, resources, given)
+    return None if spec is None else methods.build(spec, CONSTRAINT, resources)
 
 
 def split_weights(name: str) -> tuple[str, str | None]:

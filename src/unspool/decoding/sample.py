@@ -13,7 +13,7 @@ import numpy as np
 from unspool import methods
 from unspool.decoding.parsing import read
 from unspool.engine.autoregressive import decode
-from unspool.engine.method import CONSTRAINT, SAMPLER
+from unspool.engine.method import CONSTRAINT, DRAFTER, SAMPLER
 from unspool.engine.trace import FinishReason
 from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
@@ -57,11 +57,11 @@ def sample(
     prompt: Prompt,
     num_samples: int,
     *,
-    sampler: str = "cars",
+    sampler: str = methods.DEFAULTS[SAMPLER],
     temperature: float = 1.0,
     max_new_tokens: int = 256,
     seed: int = 0,
-    method: str = "auto",
+    method: Any = methods.DEFAULTS[DRAFTER],
     chat: bool | None = None,
     trie: AlignedTrie | None = None,
     max_attempts: int | None = None,
@@ -96,7 +96,7 @@ def sample(
     trie = AlignedTrie(about) if trie is None else trie
     if trie.about != about:
         raise UnspoolError("this trie belongs to another model, prompt, grammar or temperature; begin with a new one")
-    checker = methods.build("grammar", CONSTRAINT, surroundings, grammar)(ids)
+    checker = methods.build(methods.DEFAULTS[CONSTRAINT], CONSTRAINT, surroundings, grammar)(ids)
     limit = _ATTEMPTS * num_samples if max_attempts is None else max_attempts
     results: list[Result] = []
     attempts = rejected = cut = passes = 0

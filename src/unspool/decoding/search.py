@@ -107,9 +107,8 @@ def search(
     model: Model,
     prompt: Prompt,
     *,
-    method: str = "beam",
+    method: Any = methods.DEFAULTS[SEARCH],
     max_new_tokens: int = 256,
-    method_options: Mapping[str, Any] | None = None,
     reward: Callable[[str], float] | None = None,
     stop_rule: StopRule = "end_of_text",
     chat: bool | None = None,
@@ -120,9 +119,8 @@ def search(
     Args:
         model: a loaded model.
         prompt: as ``Model.encode`` takes it.
-        method: ``adadec``, ``beam`` or ``plan``.
+        method: a search, such as ``"beam:num_beams=5"``, see ``methods.spec``.
         max_new_tokens: most tokens of an output; the horizon of ``plan``.
-        method_options: the method's own options, by name.
         reward: of a text, 0 to 1, always the same for the same text; ``plan`` needs one, the others take none.
         stop_rule: ``function_body`` also ends a text where the body of a Python function ends; the prompt must then be
             its signature and docstring, as text.
@@ -132,10 +130,10 @@ def search(
     Raises:
         UnspoolError: for a request that cannot be served, before any work.
     """
-    row = methods.find(method, SEARCH)
-    run = row.build(methods.Resources(model.language_model), methods.make_options(row, method_options or {}))
-    check_reward(row, reward)
-    tokens = model.encode(prompt, chat)
+    chosen = methods.choose(method, SEARCH)
+    check_reward(chosen.row, reward)
+    run = chosen.build(model.surroundings())
+    tokens = model.encode(prompt, False if chat is None and chosen.row.raw_prompt else chat)
     text, body = partial(model.tokenizer.text, context=model.tokenizer.context(tokens)), None
     if stop_rule == "function_body":
         if not isinstance(prompt, str):

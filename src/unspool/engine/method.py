@@ -7,7 +7,7 @@ in its row; instruments (docs, proof, benchmark, conformance) ask rows and kinds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
@@ -153,8 +153,11 @@ class Method(Generic[Options, Product]):
         needs: what must be there.
         draws: of a drafter: whether it draws drafts under an acceptance rule that tests draws. If not, ``lossless``
             gives the text of plain sampling, token for token.
-        at_temperature: of an acceptance rule: whether it is for temperature 0 (``greedy``), for temperatures above 0
-            (``sampled``), or for both.
+        at_temperature: of an acceptance rule: whether it is for temperature 0 (``zero``), for temperatures above 0
+            (``above zero``), or for both.
+        raw_prompt: of a constraint or a search: it reads the prompt as code, which no chat template is put around.
+        validity: of a constraint: the module beside it that says whether its texts are valid (``outcomes``, ``JUDGE``).
+        trial: options with which tests and proofs run it, where the defaults do nothing or are incomplete.
         example: how it is used, where the kind's own example does not fit.
         name: what the user types: the name of its file, which the registry fills in.
     """
@@ -167,19 +170,12 @@ class Method(Generic[Options, Product]):
     build: Callable[[Resources, Options], Product]
     needs: Needs = field(default_factory=Needs)
     draws: bool = False
-    at_temperature: Literal["any", "greedy", "sampled"] = "any"
+    at_temperature: Literal["any", "zero", "above zero"] = "any"
+    raw_prompt: bool = False
+    validity: str = ""
+    trial: Mapping[str, Any] = field(default_factory=dict)
     example: Example | None = None
     name: str = ""
-
-    @property
-    def label(self) -> str:
-        """How results name it where its options are the defaults: with what it then lacks, ``specdec_pp (no head)``.
-
-        A class of options may say what is missing with its values, in a property ``lacks``.
-        """
-        options: Any = self.options()
-        lacks = options.lacks if hasattr(self.options, "lacks") else ""
-        return f"{self.name} ({lacks})" if lacks else self.name
 
 
 def check_installed(method: Method[Any, Any]) -> None:

@@ -6,6 +6,7 @@ is refused in one line that names the option: an option that is given counts, so
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
 import operator
@@ -74,6 +75,30 @@ def values_of(options: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         UnspoolError: as ``typed``.
     """
     return {name: typed(name, _hints(options)[name], value) for name, value in given.items()}
+
+
+def texts_of(options: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that were written as text, each as its field's declared type reads it; unknown names stay as they are."""
+    hints = _hints(options)
+    return {name: _from_text(hints[name], text) if name in hints else text for name, text in given.items()}
+
+
+def _from_text(declared: Any, text: str) -> Any:
+    kinds = get_args(declared) if get_origin(declared) in (Union, types.UnionType) else (declared,)
+    if types.NoneType in kinds and text in ("None", "none"):
+        return None
+    if any(kind in (str, Path) or (get_origin(kind) is Literal and text in get_args(kind)) for kind in kinds):
+        return text
+    if bool in kinds and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        pass
+    try:
+        return float(text)  # inf
+    except ValueError:
+        return text  # refused by its type
 
 
 def arguments_of(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:

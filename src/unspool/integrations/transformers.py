@@ -31,12 +31,13 @@ from transformers.generation import (
 from unspool import methods
 from unspool.backends.torch.model import TransformersModel
 from unspool.engine.autoregressive import Request, decode
-from unspool.engine.contracts import LanguageModel, Logits, Memory
+from unspool.engine.contracts import Drafter, LanguageModel, Logits, Memory
 from unspool.engine.cost import PassCosts
 from unspool.engine.method import DRAFTER, check_assisted
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, Event, FinishReason, StepEvent
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.methods import Chosen
 from unspool.methods.shaping._built_in import adapt
 from unspool.models import calibration
 
@@ -56,14 +57,13 @@ _ROW_DEPENDENT = (
 
 
 def transformers_method(
-    method: str = "auto",
+    method: Any = methods.DEFAULTS[DRAFTER],
     *,
-    acceptance: str | None = None,
+    acceptance: Any = None,
     seed: int | None = None,
     streamer: Any = None,
     memories: dict[str, Memory] | None = None,
     assistant_model: PreTrainedModel | None = None,
-    **options: Any,
 ) -> TransformersMethod:
     """A callable for the ``custom_generate`` argument of transformers' ``generate``.
 
@@ -71,24 +71,23 @@ def transformers_method(
     there, and replace ``stop_strings`` by ``stopping_criteria=[StopStringCriteria(tokenizer, strings)]``.
 
     Args:
-        method: name of a drafter of the registry; ``"auto"`` measures the cost curve on first use (10 s, cached).
-        acceptance: name of an acceptance rule; by default ``greedy``, or ``same_noise`` with ``do_sample=True``.
+        method: a drafter with its options, such as ``"token_recycling:nodes=8"``; ``"auto"`` measures the cost curve on
+            first use (10 s, cached).
+        acceptance: an acceptance rule; by default ``greedy``, or ``same_noise`` with ``do_sample=True``.
         seed: of the noise with ``do_sample=True``; row ``i`` of a batch has ``seed + i``. None: drawn from torch's
             generator, so that ``torch.manual_seed`` rules it.
         streamer: object with ``put`` and ``end``; is given the prompt, then each token, as by ``generate``.
         memories: what methods learn, by method name, kept between calls; by default the callable's own.
         assistant_model: draft model for the methods that need one; of the same tokenizer. Bound here, because given to
             ``generate`` it asks for transformers' own assisted generation.
-        **options: the method's own options.
 
     Raises:
         UnknownNameError: for an unknown method or option.
         UnsupportedError: for a method that needs a draft model where there is none.
     """
-    found = methods.find(method, DRAFTER)
-    methods.make_options(found, options)
-    check_assisted(found, assistant_model)
-    return TransformersMethod(method, acceptance, seed, streamer, memories, assistant_model, options)
+    chosen = methods.choose(method, DRAFTER)
+    check_assisted(chosen.row, assistant_model)
+    return TransformersMethod(chosen, acceptance, seed, streamer, memories, assistant_model)
 
 
 class TransformersMethod:
@@ -100,13 +99,12 @@ class TransformersMethod:
 
     def __init__(
         self,
-        method: str,
+        method: Chosen[Drafter],
         acceptance: str | None,
         seed: int | None,
         streamer: Any,
         memories: dict[str, Memory] | None,
         assistant: PreTrainedModel | None,
-        options: dict[str, Any],
     ) -> None:
         self.trace: list[Event] = []
         self._method = method
@@ -115,7 +113,6 @@ class TransformersMethod:
         self._streamer = streamer
         self._memories = memories
         self._assistant = TransformersModel.from_pretrained_model(assistant) if assistant is not None else None
-        self._options = options
         self._model: PreTrainedModel | None = None
         self._surroundings: methods.Resources | None = None
 
@@ -167,7 +164,7 @@ class TransformersMethod:
         requests = [
             Request(
                 tokens=row.padded[row.start :],
-                drafter=(drafter := methods.build(self._method, DRAFTER, surroundings, self._options)),
+                drafter=(drafter := self._method.build(surroundings)),
                 rule=rule,
                 options=GenerationOptions(
                     max_new_tokens=(stopping_criteria.max_length or generation_config.max_length) - len(row.padded),
@@ -176,7 +173,7 @@ class TransformersMethod:
                 ),
                 shapers=[row.shape] if logits_processor or record else [],
                 eos=frozenset(eos),
-                method=getattr(drafter, "name", self._method),
+                method=getattr(drafter, "name", self._method.spec),
                 stopping=row.stop if others else None,
                 assistants=(surroundings.assistant,) if surroundings.assistant else (),
             )

@@ -8,21 +8,54 @@ loaded stands in the way of nothing but itself: it is named when it is asked for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, Generic
 
 from unspool.engine.contracts import AcceptanceRule
-from unspool.engine.method import ACCEPTANCE, KINDS, Kind, Method, Product, check
-from unspool.engine.typed import values_of
+from unspool.engine.method import (
+    ACCEPTANCE,
+    CONSTRAINT,
+    DRAFTER,
+    KINDS,
+    SAMPLER,
+    SCHEDULE,
+    SEARCH,
+    UNMASK,
+    Kind,
+    Method,
+    Product,
+    check,
+)
+from unspool.engine.typed import shown, texts_of, values_of
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.methods.resources import Resources
+from unspool.methods.spec import canonical, parse
 
 ROOMS = ("drafters", "acceptance", "batching", "shaping", "constraints", "sampling", "search", "cache", "diffusion")
 """Folders of methods, in the order in which they are listed."""
+
+DEFAULTS: dict[Kind[Any], str] = {
+    DRAFTER: "auto",
+    CONSTRAINT: "grammar",
+    SAMPLER: "cars",
+    SEARCH: "beam",
+    UNMASK: "threshold",
+    SCHEDULE: "fixed_blocks",
+}
+"""What fills a slot where no method is named; of constraints, what ``json_schema``, ``regex`` and the like mean."""
+
+PLAIN = "plain"
+"""The drafter that all others are compared with."""
+
+WIDE = "token_recycling"
+"""A drafter of wide trees of likely tokens, so that siblings are accepted and rejected: other slots are tried with it."""
+
+TESTED = "lossless"
+"""The acceptance rule that tests drawn drafts."""
 
 Row = Method[Any, Any]
 
@@ -135,32 +168,87 @@ def make_options(method: Row, values: Mapping[str, Any]) -> Any:
     return method.options(**values_of(method.options, values))
 
 
-def build(name: str, kind: Kind[Product], resources: Resources, values: Mapping[str, Any] | None = None) -> Product:
-    """What a method makes for a request.
+@dataclass(frozen=True)
+class Chosen(Generic[Product]):
+    """A method and its options, as a user chose them.
+
+    Attributes:
+        row: of the registry.
+        options: of the method's own class.
+    """
+
+    row: Method[Any, Product]
+    options: Any
+
+    @property
+    def spec(self) -> str:
+        """How it is written: the name, and the options that are not the defaults."""
+        return canonical(self.row.name, self.options)
+
+    @property
+    def label(self) -> str:
+        """How results name it: the spec, and what the method lacks with these options, ``specdec_pp (no head)``.
+
+        A class of options may say what is missing with its values, in a property ``lacks``.
+        """
+        lacks = getattr(self.options, "lacks", "")
+        return f"{self.spec} ({lacks})" if lacks else self.spec
+
+    def build(self, resources: Resources) -> Product:
+        """What the method makes for a request.
+
+        Raises:
+            UnspoolError: if something that it needs is missing.
+        """
+        check(self.row, resources)
+        return self.row.build(resources, self.options)
+
+
+def choose(spec: Any, kind: Kind[Product], values: Mapping[str, Any] | None = None) -> Chosen[Product]:
+    """The method that a spec names, see ``spec``.
+
+    Args:
+        spec: a text such as ``token_recycling:nodes=8``, or an object of a method's options.
+        values: more options, by name.
 
     Raises:
-        UnspoolError: if there is no such method or option, or something that it needs is missing.
+        UnspoolError: if there is no such method or option, or a value is not of the option's type or range.
     """
-    method = find(name, kind)
-    options = make_options(method, values or {})
-    check(method, resources)
-    return method.build(resources, options)
+    if not isinstance(spec, str):
+        rows = [row for row in of_kind(kind) if type(spec) is row.options]
+        if not rows:
+            raise UnspoolError(f"{shown(spec)} is neither the name of a {kind.noun} nor its options")
+        return Chosen(rows[0], spec)
+    read = parse(spec)
+    row = find(read.name, kind)
+    given = {**(texts_of(row.options, read.values) if read.written else read.values), **(values or {})}
+    return Chosen(row, make_options(row, given))
 
 
-def acceptance_rule(name: str | None, greedy: bool, resources: Resources) -> AcceptanceRule:
-    """Build an acceptance rule; by default ``greedy`` at temperature 0 and ``same_noise`` above.
+def build(spec: Any, kind: Kind[Product], resources: Resources, values: Mapping[str, Any] | None = None) -> Product:
+    """What the method that a spec names makes for a request, see ``choose`` and ``Chosen.build``."""
+    return choose(spec, kind, values).build(resources)
+
+
+def default_acceptance(greedy: bool) -> str:
+    """The rule where none is named: the one that gives plain decoding's text at the temperature."""
+    return "greedy" if greedy else "same_noise"
+
+
+def acceptance_rule(spec: Any, greedy: bool, resources: Resources) -> AcceptanceRule:
+    """Build an acceptance rule; for None the default one.
 
     Raises:
         UnsupportedError: if the rule and the temperature do not go together.
     """
-    name = name or ("greedy" if greedy else "same_noise")
-    check_acceptance(find(name, ACCEPTANCE), greedy)
-    return build(name, ACCEPTANCE, resources)
+    chosen = choose(spec or default_acceptance(greedy), ACCEPTANCE)
+    check_acceptance(chosen.row, greedy)
+    return chosen.build(resources)
 
 
 def check_acceptance(method: Row, greedy: bool) -> None:
     """Raise an ``UnsupportedError`` if an acceptance rule and the temperature do not go together."""
-    if method.at_temperature not in ("any", "greedy" if greedy else "sampled"):
+    if method.at_temperature not in ("any", "zero" if greedy else "above zero"):
         raise UnsupportedError(
             f"acceptance {method.name!r} is for temperature {'above 0' if greedy else '0'}; leave it out or change "
             "temperature"
@@ -168,8 +256,11 @@ def check_acceptance(method: Row, greedy: bool) -> None:
 
 
 __all__ = [
+    "DEFAULTS",
     "KINDS",
+    "PLAIN",
     "ROOMS",
+    "Chosen",
     "Kind",
     "Method",
     "Resources",
@@ -178,6 +269,8 @@ __all__ = [
     "build",
     "check",
     "check_acceptance",
+    "choose",
+    "default_acceptance",
     "find",
     "forget",
     "make_options",

@@ -1,8 +1,8 @@
-"""Parts of the denoise loop by name: ``credit+threshold+adablock``."""
+"""Parts of the denoise loop by their specs: ``credit:alpha=0.5+threshold+adablock``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from unspool import methods
@@ -10,60 +10,53 @@ from unspool.engine.canvas import CanvasConstraint
 from unspool.engine.canvas_request import Parts
 from unspool.engine.method import SCHEDULE, STOP, TRANSFORM, UNMASK, Kind
 from unspool.errors import UnknownNameError, UnspoolError
-from unspool.methods import Resources, Row
-
-DEFAULTS: dict[Kind[Any], str] = {UNMASK: "threshold", SCHEDULE: "fixed_blocks"}
-"""What fills a slot of the loop for which no method is named."""
-
-Values = Mapping[str, Mapping[str, Any]]
+from unspool.methods import Chosen, Resources
+from unspool.methods.spec import parse, split
 
 
-def chosen(names: str) -> list[Row]:
-    """The rows of the registry that ``names``, joined by ``+``, mean.
+def chosen(specs: str) -> list[Chosen[Any]]:
+    """What specs joined by ``+`` mean: ``credit:alpha=0.5+threshold``.
 
     Raises:
         UnknownNameError: for a name that no part of the denoise loop has.
         UnspoolError: if two of them fill the same slot; only transforms can be several.
     """
-    known = {name: method for name, method in methods.methods().items() if method.kind.on_canvas}
-    rows: dict[str, Row] = {}
-    for name in (part.strip() for part in names.split("+")):
+    known = {row.name: row for row in methods.of_kind() if row.kind.on_canvas}
+    found: list[Chosen[Any]] = []
+    for text in split(specs, "+"):
+        name = parse(text).name
         if name not in known:
             raise UnknownNameError("method for canvases", name, known)
-        for other in rows.values():
-            if name == other.name or (known[name].kind == other.kind is not TRANSFORM):
+        row = known[name]
+        for other in (part.row for part in found):
+            if name == other.name or row.kind is other.kind is not TRANSFORM:
                 raise UnspoolError(f"{name} and {other.name} both fill the slot {other.kind.name!r}; take one of them")
-        rows[name] = known[name]
-    return list(rows.values())
+        found.append(methods.choose(text, row.kind))
+    return found
 
 
-def composed(
-    names: str,
-    surroundings: Resources,
-    values: Values | None = None,
-    constraint: CanvasConstraint | None = None,
-) -> Callable[[], Parts]:
+def written(specs: str) -> str:
+    """The canonical form of specs joined by ``+``."""
+    return "+".join(part.spec for part in chosen(specs))
+
+
+def composed(specs: str, resources: Resources, constraint: CanvasConstraint | None = None) -> Callable[[], Parts]:
     """Makes new parts for each canvas.
 
     Args:
-        names: of methods, joined by ``+``; see ``DEFAULTS`` for the slots that they leave open.
-        values: options of each method, by its name.
+        specs: of methods, joined by ``+``; slots that they leave open are filled by ``methods.DEFAULTS``.
 
     Raises:
         UnspoolError: for names or options that do not exist or do not go together.
     """
-    rows = chosen(names)
-    taken = {row.kind for row in rows}
-    rows += [methods.find(name, kind) for kind, name in DEFAULTS.items() if kind not in taken]
-    for name in values or {}:
-        if name not in {row.name for row in rows}:
-            raise UnknownNameError("method with options", name, [row.name for row in rows])
-    made = [(row, methods.make_options(row, (values or {}).get(row.name, {}))) for row in rows]
+    made = chosen(specs)
+    taken = {part.row.kind for part in made}
+    made += [methods.choose(methods.DEFAULTS[kind], kind) for kind in (UNMASK, SCHEDULE) if kind not in taken]
 
     def parts() -> Parts:
         by_kind: dict[Kind[Any], list[Any]] = {}
-        for row, options in made:
-            by_kind.setdefault(row.kind, []).append(row.build(surroundings, options))
+        for part in made:
+            by_kind.setdefault(part.row.kind, []).append(part.build(resources))
         return Parts(
             policy=by_kind[UNMASK][0],
             schedule=by_kind[SCHEDULE][0],
@@ -72,5 +65,5 @@ def composed(
             constraint=constraint,
         )
 
-    parts()  # what does not fit the model is told now
+    parts()  # what does not fit the model comes up now
     return parts

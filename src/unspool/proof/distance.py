@@ -12,36 +12,33 @@ from typing import Any
 
 import numpy as np
 
+from unspool import methods
 from unspool.decoding.model import Model
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.method import SEARCH
-from unspool.methods import Row
+from unspool.methods import Chosen
 from unspool.proof.identity import first_difference
 from unspool.proof.passes import at_once
 from unspool.proof.result import MethodProof
-
-SEARCH_OPTIONS = {"adadec": {"threshold": 1.0}}
-"""adadec's threshold is learned for each model; among the published ones 1 nat is the middle."""
 
 EDITED_TOKENS = 32
 """Most tokens of a text behind an edit: longer ones part somewhere, and say no more."""
 
 
-def decode(method: Row, model: Model, prompt: Sequence[int], options: dict[str, Any]) -> list[int]:
+def decode(method: Chosen[Any], model: Model, prompt: Sequence[int], options: dict[str, Any]) -> list[int]:
     """What the method makes of a prompt.
 
     Args:
         method: a shaper or a search.
         options: ``temperature``, ``seed`` and ``max_new_tokens``.
     """
-    if method.kind is SEARCH:
+    if method.row.kind is SEARCH:
         return model.search(
             prompt,
-            method=method.name,
+            method=method.spec,
             max_new_tokens=options["max_new_tokens"],
-            method_options=SEARCH_OPTIONS.get(method.name),
         ).token_ids
-    return model.generate(prompt, method="plain", shapers=[method.name], **options).token_ids
+    return model.generate(prompt, method=methods.PLAIN, shapers=[method.spec], **options).token_ids
 
 
 def edited(model: Model, prompt: str, max_new_tokens: int) -> tuple[Sequence[int], list[int], list[int]]:
@@ -56,7 +53,9 @@ def edited(model: Model, prompt: str, max_new_tokens: int) -> tuple[Sequence[int
         try:
             text.replace(start, stop, "")
             tokens = text.tokens
-            outputs.append(text.generate(method="plain", max_new_tokens=min(max_new_tokens, EDITED_TOKENS)).token_ids)
+            outputs.append(
+                text.generate(method=methods.PLAIN, max_new_tokens=min(max_new_tokens, EDITED_TOKENS)).token_ids
+            )
         finally:
             text.close()
     return tokens, outputs[0], outputs[1]
@@ -72,7 +71,7 @@ def middle(prompt: str) -> tuple[int, int]:
 
 
 def row(
-    method: Row,
+    method: Chosen[Any],
     model: LanguageModel,
     temperature: float,
     prompts: Sequence[Sequence[int]],
@@ -83,14 +82,14 @@ def row(
     """Compare outputs, and what the model itself thinks of both: its log-probability a token, in nats."""
     places = [first_difference(a, b) for a, b in zip(plain, other, strict=True)]
     parted = [place for place in places if place is not None]
-    details: dict[str, float | int | str] = {"compared_with": reference, **SEARCH_OPTIONS.get(method.name, {})}
+    details: dict[str, float | int | str] = {"compared_with": reference}
     if parted:
         details["first_difference_median"] = float(median(parted))
     for name, outputs in (("logprob", other), ("logprob_reference", plain)):
         details[name] = mean(_logprob(model, prompt, ids) for prompt, ids in zip(prompts, outputs, strict=True))
     return MethodProof(
-        method.name,
-        method.guarantee,
+        method.spec,
+        method.row.guarantee,
         "distance",
         temperature,
         len(places),

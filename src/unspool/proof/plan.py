@@ -22,7 +22,8 @@ from unspool.engine.method import (
     check_installed,
 )
 from unspool.errors import UnknownNameError, UnsupportedError
-from unspool.methods import Resources, Row
+from unspool.methods import Chosen, Resources
+from unspool.methods.spec import parse
 from unspool.models.tokenizer import Tokenizer
 
 TESTS: dict[Guarantee, tuple[Kind[Any], ...]] = {
@@ -32,9 +33,6 @@ TESTS: dict[Guarantee, tuple[Kind[Any], ...]] = {
     "lossy": (SHAPER, SEARCH, EDIT),
 }
 """The kinds that there is a test for, by what is guaranteed."""
-
-BESIDE = "token_recycling"
-"""Drafts for acceptance rules: wide trees of likely tokens, so that siblings are accepted and rejected."""
 
 
 class Run(NamedTuple):
@@ -49,7 +47,7 @@ def choose(
     temperatures: Sequence[float],
     surroundings: Resources | None = None,
     assistant: object | None = None,
-) -> tuple[list[Row], dict[str, str]]:
+) -> tuple[list[Chosen[Any]], dict[str, str]]:
     """The methods of these names, of either kind; for None all that can be proven.
 
     Args:
@@ -67,70 +65,78 @@ def choose(
     known = {name: method for name, method in methods.methods().items() if not method.kind.on_canvas}
     left_out = {}
     chosen = []
-    for name in known if names is None else dict.fromkeys(names):
+    for spec in known if names is None else dict.fromkeys(names):
+        name = parse(spec).name
         if name not in known:
             raise UnknownNameError("method", name, known)
-        method = known[name]
+        row = known[name]
         try:
+            # Where the defaults are incomplete, what the row says that it is tried with.
+            method = methods.choose(spec, row.kind, row.trial if spec == name else None)
             _check(method, temperatures, surroundings, assistant)
         except UnsupportedError as error:
             if names is not None:
                 raise
-            left_out[name] = str(error)
+            left_out[spec] = str(error)
         else:
             chosen.append(method)
     return chosen, left_out
 
 
 def _check(
-    method: Row, temperatures: Sequence[float], surroundings: Resources | None, assistant: object | None
+    method: Chosen[Any], temperatures: Sequence[float], surroundings: Resources | None, assistant: object | None
 ) -> None:
     if reason := _untested(method):
-        raise UnsupportedError(f"{method.name} {reason}; leave it out")
+        raise UnsupportedError(f"{method.spec} {reason}; leave it out")
     if not enumerable(method) and not any(applies(method, temperature) for temperature in temperatures):
         suited = "temperature 0" if applies(method, 0) else "temperatures above 0"
-        raise UnsupportedError(f"{method.name} is for {suited}; add one, or leave the method out")
-    check_installed(method)
+        raise UnsupportedError(f"{method.spec} is for {suited}; add one, or leave the method out")
+    check_installed(method.row)
     if surroundings is None:
-        check_assisted(method, assistant)
+        check_assisted(method.row, assistant)
     else:
-        methods.check(method, surroundings)
-        if method.kind not in _TOKENS_ALONE and not isinstance(surroundings.tokenizer, Tokenizer):
-            raise UnsupportedError(f"{method.name} needs the model's tokenizer, which this model has not; leave it out")
+        methods.check(method.row, surroundings)
+        if method.row.kind not in _TOKENS_ALONE and not isinstance(surroundings.tokenizer, Tokenizer):
+            raise UnsupportedError(f"{method.spec} needs the model's tokenizer, which this model has not; leave it out")
 
 
 _TOKENS_ALONE = (DRAFTER, ACCEPTANCE, SEARCH)
 
 
-def _untested(method: Row) -> str:
+def _untested(method: Chosen[Any]) -> str:
     """Why there is no test for the method; empty if there is one."""
-    if method.kind is BATCH:
+    if method.row.kind is BATCH:
         return "is a batch plan, and a proof decodes prompt by prompt"
-    if method.needs.reward:
+    if method.row.needs.reward:
         return "needs a reward of its output, which prompts alone do not give"
-    if method.kind in TESTS.get(method.guarantee, ()):
+    if method.row.kind is CONSTRAINT and not method.row.validity:
+        return "has no tasks of its own that say whether its texts are valid (METHOD.validity)"
+    if method.row.kind in TESTS.get(method.row.guarantee, ()):
         return ""
-    return f"is {method.guarantee!r} of kind {method.kind}, for which there is no test"
+    return f"is {method.row.guarantee!r} of kind {method.row.kind}, for which there is no test"
 
 
-def applies(method: Row, temperature: float) -> bool:
+def applies(method: Chosen[Any], temperature: float) -> bool:
     """Whether runs of this temperature test the method."""
-    if method.guarantee == "same distribution" or method.kind is SAMPLER:
+    if method.row.guarantee == "same distribution" or method.row.kind is SAMPLER:
         return temperature > 0
-    if method.kind in (SEARCH, SPAN, EDIT):
+    if method.row.kind in (SEARCH, SPAN, EDIT):
         return temperature == 0
-    if method.kind in (SHAPER, CONSTRAINT):
+    if method.row.kind in (SHAPER, CONSTRAINT):
         return True
-    return method.kind is DRAFTER or method.at_temperature in ("any", "greedy" if temperature == 0 else "sampled")
+    return method.row.kind is DRAFTER or method.row.at_temperature in (
+        "any",
+        "zero" if temperature == 0 else "above zero",
+    )
 
 
-def enumerable(method: Row) -> bool:
+def enumerable(method: Chosen[Any]) -> bool:
     """Whether the method's distribution can be listed on tiny models."""
-    return method.kind is ACCEPTANCE and method.guarantee == "same distribution"
+    return method.row.kind is ACCEPTANCE and method.row.guarantee == "same distribution"
 
 
-def run_of(method: Row) -> Run:
+def run_of(method: Chosen[Any]) -> Run:
     """What is run to test the method; without an acceptance rule it is the one that suits the temperature."""
-    if method.kind is ACCEPTANCE:
-        return Run(BESIDE, method.name)
-    return Run(method.name, None if method.guarantee == "identical" else "lossless")
+    if method.row.kind is ACCEPTANCE:
+        return Run(methods.WIDE, method.spec)
+    return Run(method.spec, None if method.row.guarantee == "identical" else methods.TESTED)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from unspool import methods
 from unspool.bench.about import about
@@ -17,7 +17,7 @@ from unspool.engine.method import DRAFTER, EDIT
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
-from unspool.methods import Row
+from unspool.methods import Chosen
 from unspool.proof import distance, distribution, session, validity
 from unspool.proof.case import Case
 from unspool.proof.identity import judge, rescore
@@ -92,7 +92,7 @@ def prove(
 
 def _prove(
     model: Model,
-    chosen: Sequence[Row],
+    chosen: Sequence[Chosen[Any]],
     prompts: Sequence[str],
     ids: Sequence[Sequence[int]],
     temperatures: Sequence[float],
@@ -104,7 +104,7 @@ def _prove(
 ) -> Proof:
     rows = [_enumerated(method, model.language_model, progress) for method in chosen if enumerable(method)]
     tests = sum(
-        method.guarantee == "same distribution" and applies(method, t) for method in chosen for t in temperatures
+        method.row.guarantee == "same distribution" and applies(method, t) for method in chosen for t in temperatures
     )
     parts = []
     for temperature in temperatures:
@@ -115,27 +115,36 @@ def _prove(
             rows.insert(0, session.check(part.meter, part.cases[:FEW]))
             progress("sessions", 1, 1)
         rows.append(part.plain())
-        applied = [method for method in chosen if method.name != "plain" and applies(method, temperature)]
-        rows += part.identity([method for method in applied if method.guarantee == "identical"])
-        rows += [part.distribution(m, P_LIMIT / tests) for m in applied if m.guarantee == "same distribution"]
-        rows += [part.validity(method) for method in applied if method.guarantee == "valid"]
-        rows += [part.distance(method, prompts) for method in applied if method.guarantee == "lossy"]
+        applied = [method for method in chosen if method.spec != methods.PLAIN and applies(method, temperature)]
+        rows += part.identity([method for method in applied if method.row.guarantee == "identical"])
+        rows += [part.distribution(m, P_LIMIT / tests) for m in applied if m.row.guarantee == "same distribution"]
+        rows += [part.validity(method) for method in applied if method.row.guarantee == "valid"]
+        rows += [part.distance(method, prompts) for method in applied if method.row.guarantee == "lossy"]
     return Proof(
         about(), command, model.name, model.language_model.settings, points(part.meter for part in parts), rows
     )
 
 
-def _enumerated(method: Row, model: LanguageModel, progress: Progress) -> MethodProof:
-    rule = methods.acceptance_rule(method.name, False, methods.Resources(model))
-    what = f"{method.name}, enumeration"
-    worst, compared, faults = distribution.enumerate_rule(method.name, rule, partial(progress, what))
+def _enumerated(method: Chosen[Any], model: LanguageModel, progress: Progress) -> MethodProof:
+    rule = methods.acceptance_rule(method.spec, False, methods.Resources(model))
+    what = f"{method.spec}, enumeration"
+    worst, compared, faults = distribution.enumerate_rule(method.spec, rule, partial(progress, what))
     details: dict[str, float | int | str] = {
         "model": "toy",
         "total_variation": worst,
         "allowed": distribution.TOLERANCE,
     }
     return MethodProof(
-        method.name, method.guarantee, "distribution", 1.0, compared, compared - faults, 0, 0, faults, details=details
+        method.spec,
+        method.row.guarantee,
+        "distribution",
+        1.0,
+        compared,
+        compared - faults,
+        0,
+        0,
+        faults,
+        details=details,
     )
 
 
@@ -159,7 +168,7 @@ class _Part:
         self._progress = progress
         self._kept = kept
         self._prompts = prompts
-        outputs = self._decoded("plain", Run("plain", None))
+        outputs = self._decoded(methods.PLAIN, Run(methods.PLAIN, None))
         self.cases = [
             Case(number, prompt, seed + number, ids, margins)
             for number, (prompt, (ids, margins)) in enumerate(zip(prompts, outputs, strict=True))
@@ -171,11 +180,11 @@ class _Part:
     def plain(self) -> MethodProof:
         """Plain decoding, re-scored in one pass."""
         found = [rescore(self.meter, case) for case in self._counted("plain, re-scored", self.cases)]
-        return self._row(methods.find("plain", DRAFTER), found, "one pass over its own output")
+        return self._row(methods.choose(methods.PLAIN, DRAFTER), found, "one pass over its own output")
 
-    def identity(self, chosen: Sequence[Row]) -> list[MethodProof]:
+    def identity(self, chosen: Sequence[Chosen[Any]]) -> list[MethodProof]:
         """One row for each method: its runs against plain decoding."""
-        runs = {method.name: [ids for ids, _ in self._decoded(method.name, run_of(method))] for method in chosen}
+        runs = {method.spec: [ids for ids, _ in self._decoded(method.spec, run_of(method))] for method in chosen}
         found = judge(
             self._model.language_model,
             self.cases,
@@ -185,9 +194,9 @@ class _Part:
             eos=self._model.eos_token_ids,
             meter=self.meter,
         )
-        return [self._row(method, found[method.name], "plain decoding") for method in chosen]
+        return [self._row(method, found[method.spec], "plain decoding") for method in chosen]
 
-    def distribution(self, method: Row, limit: float) -> MethodProof:
+    def distribution(self, method: Chosen[Any], limit: float) -> MethodProof:
         """Draws after fixed prefixes against plain sampling.
 
         Args:
@@ -207,11 +216,11 @@ class _Part:
             methods.acceptance_rule(run.acceptance, False, surroundings),
             self._temperature,
             self._seed,
-            partial(self._progress, f"{method.name}, temperature {self._temperature:g}"),
+            partial(self._progress, f"{method.spec}, temperature {self._temperature:g}"),
         )
         return MethodProof(
             method.label,
-            method.guarantee,
+            method.row.guarantee,
             "distribution",
             self._temperature,
             len(cases),
@@ -219,10 +228,15 @@ class _Part:
             distribution.LENGTH * int(figures["draws"]),
             0,
             int(float(figures["p_value"]) < limit),
-            details={**figures, "p_limit": limit, "drafter": run.drafter, "acceptance": run.acceptance or "same_noise"},
+            details={
+                **figures,
+                "p_limit": limit,
+                "drafter": run.drafter,
+                "acceptance": run.acceptance or methods.default_acceptance(False),
+            },
         )
 
-    def validity(self, method: Row) -> MethodProof:
+    def validity(self, method: Chosen[Any]) -> MethodProof:
         """Outputs of fixed tasks under an independent parser."""
         return validity.check(
             method,
@@ -232,16 +246,16 @@ class _Part:
             seed=self._seed,
             # Every logit of a row may be off, and so the normaliser; float32 sums have their own last digits.
             allowed=2 * self.meter.limit + 1e-4,
-            progress=partial(self._progress, f"{method.name}, temperature {self._temperature:g}"),
+            progress=partial(self._progress, f"{method.spec}, temperature {self._temperature:g}"),
         )
 
-    def distance(self, method: Row, prompts: Sequence[str]) -> MethodProof:
+    def distance(self, method: Chosen[Any], prompts: Sequence[str]) -> MethodProof:
         """How far the method's outputs are from plain decoding's."""
         model = self._model.language_model
-        if method.kind is EDIT:
+        if method.row.kind is EDIT:
             found = [
                 distance.edited(self._model, prompt, self._max_new_tokens)
-                for prompt in self._counted(method.name, prompts)
+                for prompt in self._counted(method.spec, prompts)
             ]
             texts, anew, moved = zip(*found, strict=True)
             return distance.row(method, model, self._temperature, texts, anew, moved, "the edited text, encoded anew")
@@ -250,19 +264,19 @@ class _Part:
             options = {"temperature": self._temperature, "max_new_tokens": self._max_new_tokens}
             return [
                 (distance.decode(method, self._model, case.prompt, {**options, "seed": case.seed}), [])
-                for case in self._counted(method.name, self.cases)
+                for case in self._counted(method.spec, self.cases)
             ]
 
-        outputs = [ids for ids, _ in self._kept.get(self._temperature, Run(method.name, None), decode)]
+        outputs = [ids for ids, _ in self._kept.get(self._temperature, Run(method.spec, None), decode)]
         plain = [case.token_ids for case in self.cases]
         return distance.row(method, model, self._temperature, self._prompts, plain, outputs, "plain decoding")
 
-    def _row(self, method: Row, found: Sequence[Sequence[Difference]], reference: str) -> MethodProof:
+    def _row(self, method: Chosen[Any], found: Sequence[Sequence[Difference]], reference: str) -> MethodProof:
         pairs = list(zip(self.cases, found, strict=True))
         flat = [difference for differences in found for difference in differences]
         return MethodProof(
             method.label,
-            method.guarantee,
+            method.row.guarantee,
             "identity",
             self._temperature,
             len(pairs),
@@ -278,7 +292,7 @@ class _Part:
     def _decoded(self, name: str, run: Run) -> list[Decoded]:
         """The runs of all prompts; memories start empty and stay from prompt to prompt."""
         # Without a name the rule is the one that suits the temperature, so `greedy` is what drafters run under anyway.
-        rule = run.acceptance or ("same_noise" if self._temperature else "greedy")
+        rule = run.acceptance or methods.default_acceptance(not self._temperature)
 
         def decode() -> list[Decoded]:
             memories: dict[str, Memory] = {}

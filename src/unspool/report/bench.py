@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from unspool.bench.contestants import PLAIN
 from unspool.bench.result import Bench, Summary
 from unspool.bench.summary import METHOD, summarise
+from unspool.methods import PLAIN
 from unspool.report.cost import accepted_section, curve_section
 from unspool.report.drafts import depth_section, source_section
 from unspool.report.figures import Figures

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from unspool.bench.contestants import PLAIN
 from unspool.bench.summary import ALL
+from unspool.methods import PLAIN
 from unspool.report.drawing import CARD, GRID, HUES, MARKERS, MUTED, TEXT, Canvas, Look, chart
 from unspool.report.figures import Figures
 from unspool.report.looks import marker_key

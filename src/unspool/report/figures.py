@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median
 
-from unspool.bench.contestants import PLAIN
 from unspool.bench.result import Bench, Spread, Summary
 from unspool.bench.summary import ALL, spread, total_speed
+from unspool.methods import PLAIN
 
 
 class Figures:

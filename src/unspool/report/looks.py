@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unspool.bench.contestants import PLAIN as PLAIN_NAME
+from unspool.methods import PLAIN as PLAIN_NAME
 from unspool.report.drawing import HUES, MARKERS, PEER, PLAIN, ROLES, SQUARE, Look
 from unspool.report.figures import Figures
 from unspool.report.parts import Key

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from markupsafe import escape
 
-from unspool.bench.contestants import PLAIN
 from unspool.bench.result import Bench, Spread
 from unspool.errors import UnspoolError
+from unspool.methods import PLAIN
 from unspool.report.bars import Bar, draw_bars
 from unspool.report.bench import figures_of, same_text
 from unspool.report.drawing import FONT, LINES, MUTED, ROLES, Canvas, drawn

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from unspool.bench.contestants import PLAIN
 from unspool.bench.result import Spread, Summary
 from unspool.bench.summary import ALL
+from unspool.methods import PLAIN
 from unspool.report.bars import Bar, bars_height, draw_bars, wrapped
 from unspool.report.drawing import CARD, GRID, MUTED, TEXT, Canvas, Look, chart
 from unspool.report.figures import Figures

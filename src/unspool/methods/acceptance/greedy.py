@@ -12,5 +12,5 @@ METHOD = Method(
     paper="textbook greedy verification of a tree",
     options=NoOptions,
     build=lambda *_: Follow(),
-    at_temperature="greedy",
+    at_temperature="zero",
 )

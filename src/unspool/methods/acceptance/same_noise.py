@@ -17,5 +17,5 @@ METHOD = Method(
     paper="Gumbel coupling (unspool's reference rule for sampling)",
     options=NoOptions,
     build=lambda *_: Follow(),
-    at_temperature="sampled",
+    at_temperature="above zero",
 )

@@ -86,12 +86,12 @@ METHOD = Method(
     options=BeamOptions,
     build=lambda _, options: partial(beam, options=options),
     example=Example(
-        'unspool search -m qwen2.5-coder-0.5b --method beam --num-beams 5 "Why is the sky blue?"',
+        'unspool search -m qwen2.5-coder-0.5b --method beam:num_beams=5 "Why is the sky blue?"',
         """
         import unspool
 
         model = unspool.load("qwen2.5-coder-0.5b")
-        print(model.search("Why is the sky blue?", method="beam").text)
+        print(model.search("Why is the sky blue?", method="beam:num_beams=5").text)
         """,
     ),
 )

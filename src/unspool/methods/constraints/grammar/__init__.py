@@ -180,6 +180,7 @@ METHOD = Method(
     options=GrammarOptions,
     build=_build,
     needs=Needs(tokenizer=True),
+    validity="unspool.methods.constraints.grammar.validity",
     example=Example(
         'unspool generate --choices yes --choices no "Is the sky blue?"',
         """

@@ -173,15 +173,16 @@ METHOD = Method(
     options=MonitorOptions,
     build=_build,
     needs=Needs(tokenizer=True, extra="monitor"),
+    raw_prompt=True,
+    validity="unspool.methods.constraints.monitor.validity",
     example=Example(
-        "unspool generate -m qwen2.5-coder-0.5b --monitor . --file unfinished.py",
+        "unspool generate -m qwen2.5-coder-0.5b --constraint monitor:project=. --file unfinished.py",
         """
         import unspool
 
         model = unspool.load("qwen2.5-coder-0.5b")
         code = open("unfinished.py").read()
-        project = {"project": "."}
-        print(model.generate(code, chat=False, constraint="monitor", constraint_options=project).text)
+        print(model.generate(code, constraint="monitor:project=.").text)
         """,
     ),
 )

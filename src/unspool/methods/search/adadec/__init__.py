@@ -172,14 +172,14 @@ METHOD = Method(
     paper="Towards Better Code Generation: Adaptive Decoding with Uncertainty Guidance (2025)",
     options=AdaDecOptions,
     build=lambda _, options: partial(adadec, options=options),
+    trial={"threshold": 1.0},  # learned for each model; among the published ones 1 nat is the middle
     example=Example(
-        'unspool search -m qwen2.5-coder-0.5b --method adadec --threshold 1.3 "Write a haiku about autumn."',
+        'unspool search -m qwen2.5-coder-0.5b --method adadec:threshold=1.3 "Write a haiku about autumn."',
         """
         import unspool
 
         model = unspool.load("qwen2.5-coder-0.5b")
-        options = {"threshold": 1.3}
-        print(model.search("Write a haiku about autumn.", method="adadec", method_options=options).text)
+        print(model.search("Write a haiku about autumn.", method="adadec:threshold=1.3").text)
         """,
     ),
 )

@@ -251,8 +251,9 @@ METHOD = Method(
     options=PlanOptions,
     build=lambda _, options: partial(plan, options=options),
     needs=Needs(reward=True),
+    raw_prompt=True,
     example=Example(
-        "unspool search -m qwen2.5-coder-0.5b --method plan --max-model-tokens 4000 --file function.py",
+        "unspool search -m qwen2.5-coder-0.5b --method plan:max_model_tokens=4000 --file function.py",
         """
         import unspool
         from unspool.methods.search.plan.reward import PublicTests
@@ -260,7 +261,7 @@ METHOD = Method(
         model = unspool.load("qwen2.5-coder-0.5b")
         prompt = open("function.py").read()
         reward = PublicTests(prompt)
-        print(model.search(prompt, chat=False, method="plan", reward=reward, stop_rule="function_body").text)
+        print(model.search(prompt, method="plan", reward=reward, stop_rule="function_body").text)
         """,
     ),
 )
