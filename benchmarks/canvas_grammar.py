@@ -52,20 +52,20 @@ term: NAME | NUMBER
 NAME: /[a-z][a-z0-9]*/
 NUMBER: /0|[1-9][0-9]*/
 """
-POLICIES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("top_k", {"top_k": {"tokens_per_step": 1}}),
-    ("top_k", {"top_k": {"tokens_per_step": 8}}),
-    ("top_k", {"top_k": {"tokens_per_step": 8, "order": "random"}}),
-    ("threshold", {"threshold": {"threshold": 0.5}}),
-    ("factor", {"factor": {"factor": 1.0}}),
-    ("entropy_threshold", {"entropy_threshold": {"threshold": 0.5}}),
-    ("eb_sampler", {"eb_sampler": {"gamma": 0.5}}),
-    ("localleap", {"localleap": {"threshold": 0.9, "relaxed_threshold": 0.5}}),
-    ("credit+threshold", {"threshold": {"threshold": 0.5}}),
-    ("adablock+threshold", {"threshold": {"threshold": 0.5}}),
-    ("static_stop+top_k", {"static_stop": {"passes": 4}}),
-    ("prophet+top_k", {"prophet": {"high": 7.5}}),
-    ("fixed_blocks+learn2pd", {"fixed_blocks": {"block_length": 8}, "learn2pd": {"threshold": 0.9}}),
+POLICIES = (
+    "top_k:tokens_per_step=1",
+    "top_k:tokens_per_step=8",
+    "top_k:tokens_per_step=8,order=random",
+    "threshold:threshold=0.5",
+    "factor:factor=1.0",
+    "entropy_threshold:threshold=0.5",
+    "eb_sampler:gamma=0.5",
+    "localleap:threshold=0.9,relaxed_threshold=0.5",
+    "credit+threshold:threshold=0.5",
+    "adablock+threshold:threshold=0.5",
+    "static_stop:passes=4+top_k",
+    "prophet:high=7.5+top_k",
+    "fixed_blocks:block_length=8+learn2pd:threshold=0.9",
 )
 
 
@@ -129,7 +129,7 @@ class Line:
 
 def measure(model: DiffusionModel, case: Case, policy: int, grammar: bool, questions: int) -> Line:
     """Decode every question alone, so that a pass is that of one canvas."""
-    method, options = POLICIES[policy]
+    method = POLICIES[policy]
     task: Task = next(task for task in LONG.tasks if task.name == case.task)
     valid, right, passes, seconds = [], [], 0, 0.0
     for example in held_out(task, questions):
@@ -137,7 +137,6 @@ def measure(model: DiffusionModel, case: Case, policy: int, grammar: bool, quest
         result = model.generate(
             LONG.prompt_ids(example.prompt),
             method=method,
-            method_options=options,
             grammar=case.grammar if grammar else None,
             canvas=case.canvas(example.answer) if case.canvas else None,
         )

@@ -59,8 +59,7 @@ def prompt_of(model: DiffusionModel, length: int) -> list[int]:
 def fill(model: DiffusionModel, line: Line, prompt_length: int, block_length: int, step: int) -> CanvasResult:
     return model.generate(
         prompt_of(model, prompt_length),
-        method="top_k+fixed_blocks",
-        method_options={"top_k": {"tokens_per_step": step}, "fixed_blocks": {"block_length": block_length}},
+        method=f"top_k:tokens_per_step={step}+fixed_blocks:block_length={block_length}",
         max_new_tokens=line.canvas,
         cache=line.cache,
     )

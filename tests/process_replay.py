@@ -28,6 +28,7 @@ import numpy as np
 
 from tests.conformance import small_model
 from tests.conformance.cases import CASES, shared_answers
+from tests.specs import spec
 from unspool import methods
 from unspool.decoding.canvas import load_diffusion
 from unspool.decoding.model import Model, load
@@ -144,8 +145,8 @@ def on_small() -> Iterator[tuple[str, Run]]:
         for kind, given in (("shaper", "shapers"), ("constraint", "constraint")):
             for name in names(kind):
                 case = CASES[name]
-                named: dict[str, Any] = {given: [name] if kind == "shaper" else name}
-                named[f"{kind}_options"] = {name: case.options} if kind == "shaper" else case.options
+                chosen = spec(name, case.options)
+                named: dict[str, Any] = {given: [chosen] if kind == "shaper" else chosen}
                 for number, prompt in enumerate(case.prompts):
                     for method in ("plain", "auto"):
                         key = f"small/{kind}/{name}/{method}/{setting}/{number}"
@@ -160,7 +161,7 @@ def on_small() -> Iterator[tuple[str, Run]]:
             yield (
                 f"small/{name}/{number}",
                 lambda n=name, p=prompt, c=case, r=reward: _search(
-                    small(), p, method=n, method_options=c.options, max_new_tokens=16, **r
+                    small(), p, method=spec(n, c.options), max_new_tokens=16, **r
                 ),
             )
     for name in (*names("span"), *names("edit")):
@@ -209,14 +210,15 @@ def on_smollm2() -> Iterator[tuple[str, Run]]:
             lambda b=plan: [outcome(one) for one in model.generate(list(TEXTS[:4]), batch=b, **batch)],
         )
     given: dict[str, dict[str, Any]] = {
-        "adadec": {"method_options": {"threshold": 1.0}},
-        "plan": {"method_options": {"max_model_tokens": 200}, "reward": PublicTests(FUNCTION)},
+        "adadec": {"options": {"threshold": 1.0}},
+        "plan": {"options": {"max_model_tokens": 200}, "reward": PublicTests(FUNCTION)},
     }
     for name in names("search"):
         options = given.get(name, {})
+        chosen = spec(name, options.pop("options", {}))
         yield (
             f"smollm2/{name}",
-            lambda n=name, o=options: _search(
+            lambda n=chosen, o=options: _search(
                 model, FUNCTION, method=n, max_new_tokens=32, stop_rule="function_body", chat=False, **o
             ),
         )

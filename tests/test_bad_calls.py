@@ -15,12 +15,14 @@ import torch
 
 import unspool
 from tests.conformance.small_model import EOS, PIECES, load
-from unspool import Model, UnspoolError
+from unspool import Model, UnspoolError, methods
 from unspool.decoding.canvas import DiffusionModel
 from unspool.decoding.edit import edit
 from unspool.decoding.extract import extract
 from unspool.engine.canvas_request import CanvasOptions
+from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
+from unspool.methods.drafters.plain import PlainOptions
 
 P = "ab=1, x(ab=1"
 NAN, INF = float("nan"), float("inf")
@@ -51,16 +53,12 @@ WRONG: dict[str, list[Any]] = {
     "acceptance": ["", 5, ["greedy"]],
     "chat": [1, "yes", 0],
     "memories": [[], "auto", 5],
-    "method_options": [[], "k", 5],
     "regex": ["", 5, ["a"], b"a"],
     "grammar": ["", 5, b"start: A"],
     "choices": [[], [""], "yes", [5], 5, b"ab", {"a": 1}, [["a"]]],
     "constraint": ["", 5],
-    "constraint_options": [5, [1]],
-    "shaper_options": [5, {"rpg": 5}],
     "json_schema": ["", 5, [], "{", None.__class__],
     "batch": ["", 5],
-    "batch_options": [5, [1]],
 }  # fmt: skip
 PROMPTS: list[Any] = [
     None, "", [], (), b"abc", bytearray(b"a"), 5, 1.5, [504.0, 1.7], [True], ["a", 5], [5, "a"], [None], {1, 2},
@@ -106,12 +104,10 @@ def test_an_option_of_another_type_or_out_of_range_is_refused_by_name(
     model: Model, text: str, name: str, value: Any
 ) -> None:
     options = {"chat": False, "max_new_tokens": 3, "temperature": 1.0} | {name: value}
-    if name == "batch_options":
-        options["batch"] = "eqspec"
     # A shaper and a choice are not named by their option alone.
     named = {"shapers": "shaper", "json_schema": "chema", "max_new_tokens": "max_new_tokens"}.get(name, name)
-    refused(model, named, lambda: model.generate([P] if name == "batch_options" else P, **options))
-    if name not in ("batch", "batch_options"):
+    refused(model, named, lambda: model.generate(P, **options))
+    if name != "batch":
         refused(model, named, lambda: model.stream(P, **options))
     assert model.generate(P, chat=False, max_new_tokens=6, method="plain").text == text
 
@@ -127,8 +123,7 @@ def test_a_prompt_that_is_none_is_refused(model: Model, prompt: Any) -> None:
 
 @pytest.mark.parametrize(("method", "name", "value"), METHOD_OPTIONS)
 def test_options_of_methods_are_of_their_type(model: Model, method: str, name: str, value: Any) -> None:
-    options = {"method": method, "method_options": {name: value}, "max_new_tokens": 3, "chat": False}
-    refused(model, name, lambda: model.generate(P, **options))
+    refused(model, name, lambda: methods.choose(method, DRAFTER, {name: value}))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +139,7 @@ def test_options_of_methods_are_of_their_type(model: Model, method: str, name: s
         ("trie", lambda m: m.sample(P, 1, regex="a", trie=5)),
         ("method", lambda m: m.search(P, method=5)),
         ("max_new_tokens", lambda m: m.search(P, method="beam", max_new_tokens="9")),
-        ("num_beams", lambda m: m.search(P, method="beam", method_options={"num_beams": 2.5})),
+        ("num_beams", lambda m: m.search(P, method="beam:num_beams=2.5")),
         ("stop_rule", lambda m: m.search(P, method="beam", stop_rule="")),
         ("reward", lambda m: m.search(P, method="plan", reward=5)),
         ("on_event", lambda m: m.search(P, method="beam", on_event=5)),
@@ -215,7 +210,7 @@ def test_load_refuses_before_it_reads_anything(
         ({"logprobs": np.bool_(True)}, {"logprobs": True}),
         ({"regex": "(ab)+", "choices": None}, {"regex": "(ab)+"}),
         ({"choices": (piece for piece in ("ab", "co"))}, {"choices": ["ab", "co"]}),
-        ({"method_options": {}}, {"method_options": None}),
+        ({"method": PlainOptions()}, {"method": "plain"}),
     ],
 )  # fmt: skip
 def test_near_types_are_taken(model: Model, near: dict[str, Any], same: dict[str, Any]) -> None:

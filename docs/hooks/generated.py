@@ -78,11 +78,9 @@ def _generate(method: methods.Row, command: str, arguments: str) -> list[str]:
 
 
 def _of_drafter(method: methods.Row) -> list[str]:
-    arguments = f'method="{method.name}"'
-    values = {f.name: f.default for f in fields(method.options) if f.default is not MISSING}
-    if values:
-        arguments += ", method_options={" + ", ".join(f'"{name}": {value!r}' for name, value in values.items()) + "}"
-    return _generate(method, f"--method {method.name}", arguments)
+    values = {f.name: f.default for f in fields(method.options) if isinstance(f.default, int | float)}
+    spec = method.name + (":" + ",".join(f"{name}={value}" for name, value in values.items()) if values else "")
+    return _generate(method, f"--method {spec}", f'method="{spec}"')
 
 
 def _of_acceptance(method: methods.Row) -> list[str]:

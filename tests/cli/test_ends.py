@@ -223,7 +223,7 @@ def test_a_search_needs_no_options(small: unspool.Model, main: Main, monkeypatch
     monkeypatch.setattr(api, "load", lambda *_, **__: small)
     code, out, error = main("search", "--max-new-tokens", "4", "Hello")
     assert code == 0 and out.strip() and "searching with beam" in error
-    assert "searching with adadec" in main("search", "--threshold", "9", "--max-new-tokens", "2", "Hello")[2]
+    assert "searching with adadec" in main("search", "--method", "adadec:threshold=9", "--max-new-tokens", "2", "Hello")[2]
     assert small.search("Hello", max_new_tokens=2).text
 
 
@@ -297,4 +297,4 @@ def test_what_a_shaper_or_a_constraint_needs_is_told_before_a_model_is_loaded(
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(api, "load", pytest.fail)
     assert "rpg needs tree_sitter_python" in main("generate", "--shaper", "rpg", "x")[2]
-    assert 'pip install "unspool[monitor]"' in main("generate", "--monitor", ".", "x")[2]
+    assert 'pip install "unspool[monitor]"' in main("generate", "--constraint", "monitor:project=.", "x")[2]

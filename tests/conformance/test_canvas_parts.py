@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.methods.diffusion.mocks import Whatever
+from tests.specs import canvas
 from unspool import methods
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest
 from unspool.engine.denoise import denoise
@@ -29,7 +30,7 @@ def filter_beside_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     rng = np.random.default_rng(0)
     shapes = ((12, 12), 12, (12, 12), 12)
     UnmaskFilter(*(rng.normal(size=shape).astype(np.float32) for shape in shapes)).save(tmp_path / FILE)
-    monkeypatch.setitem(globals(), "AROUND", Resources(lambda: [0, 1], tmp_path))
+    monkeypatch.setitem(globals(), "AROUND", Resources(delimiters=lambda: [0, 1], directory=tmp_path))
 
 
 def every_combination() -> list[str]:
@@ -77,7 +78,7 @@ def test_open_slots_of_the_loop_get_the_defaults() -> None:
 
 
 def test_options_go_to_the_method_that_they_name() -> None:
-    one = composed("top_k+fixed_blocks", AROUND, {"top_k": {"tokens_per_step": 4}, "fixed_blocks": {"block_length": 6}})
+    one = composed("top_k:tokens_per_step=4+fixed_blocks:block_length=6", AROUND)
     events: list[Event] = []
     denoise(Whatever(), [CanvasRequest([3], [None] * 12, one())], events.append)
     assert [len(event.committed) for event in events if isinstance(event, CanvasEvent)] == [3, 3, 3, 3]
@@ -98,18 +99,18 @@ def test_options_go_to_the_method_that_they_name() -> None:
 )
 def test_mistakes_are_told_before_any_work(names: str, values: dict[str, dict[str, object]], message: str) -> None:
     with pytest.raises(UnspoolError, match=message):
-        composed(names, AROUND, values)
+        composed(canvas(names, values), AROUND)
 
 
 def test_a_model_without_newlines_has_no_adaptive_blocks() -> None:
     with pytest.raises(UnspoolError, match="no token of this model holds a newline"):
-        composed("adablock", Resources(list))
-    composed("adablock", Resources(list), {"adablock": {"delimiter_ids": [2]}})
+        composed("adablock", Resources())
+    composed("adablock(delimiter_ids=[2])", Resources())
 
 
 def test_a_method_that_is_trained_says_what_to_do_without() -> None:
     with pytest.raises(UnspoolError, match="unspool train unmask-filter"):
-        composed("learn2pd", Resources(list))
+        composed("learn2pd", Resources())
 
 
 def test_transforms_alone_may_be_several() -> None:

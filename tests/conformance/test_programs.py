@@ -13,6 +13,7 @@ import pytest
 
 from tests.conformance.cases import Outcome, case, rows
 from tests.conformance.small_model import EOS, CountedModel, load
+from tests.specs import spec
 from unspool import methods
 from unspool.backends.toy import ToyModel
 from unspool.decoding.model import Model
@@ -39,7 +40,7 @@ def sample(model: Model, row: Method, which: int = 0, count: int = 4, **options:
 def search(model: Model, row: Method, which: int = 0, **options: Any) -> SearchResult:
     given, options = case(row), {"max_new_tokens": 10} | options
     own = {**given.options, **options.pop("method_options", {})}
-    return model.search(given.prompts[which], method=row.name, method_options=own, reward=given.reward, **options)
+    return model.search(given.prompts[which], method=spec(row.name, own), reward=given.reward, **options)
 
 
 def program(model: Model, row: Method, which: int) -> Outcome:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conformance.cases import case, rows, shared_answers
 from tests.conformance.small_model import EOS, CountedModel, load
+from tests.specs import spec
 from unspool import methods
 from unspool.decoding.model import Model
 from unspool.decoding.results import Result
@@ -34,8 +35,8 @@ def quick_analyser() -> Iterator[None]:
 
 def named(row: Method, options: Any) -> dict[str, Any]:
     if row.kind is SHAPER:
-        return {"shapers": [row.name], "shaper_options": {row.name: options}}
-    return {"constraint": row.name, "constraint_options": options}
+        return {"shapers": [spec(row.name, options)]}
+    return {"constraint": spec(row.name, options)}
 
 
 def generate(model: Model, row: Method, setting: str, which: int = 0, method: str = "plain") -> Result:

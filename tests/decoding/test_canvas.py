@@ -56,7 +56,7 @@ def model(directory: Path) -> DiffusionModel:
 
 
 def test_a_result_tells_the_text_and_what_it_took(model: DiffusionModel) -> None:
-    result = model.generate("<sort> d a c", method="top_k", method_options={"top_k": {"tokens_per_step": 5}})
+    result = model.generate("<sort> d a c", method="top_k:tokens_per_step=5")
     assert result.prompt_token_ids == SHORT.prompt_ids(["<sort>", "d", "a", "c"])
     figures = result.statistics
     assert figures.commits == (5, 5, 5, 5, 4)
@@ -90,7 +90,7 @@ def test_a_grammar_holds_where_the_model_knows_nothing(model: DiffusionModel) ->
         ("<sort> a", {"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
         ("<sort> a", {"max_new_tokens": 25}, "do not fit into the model's 34 positions"),
         ("<sort> a", {"cache": "tripple"}, "cache must be"),
-        ("<sort> a", {"method_options": {"fixed_blocks": {"block_length": 7}}}, "does not divide"),
+        ("<sort> a", {"method": "threshold+fixed_blocks:block_length=7"}, "does not divide"),
         ("<sort> a", {"grammar": 'start: "a" start'}, "grammar"),
         ("<sort> a", {"canvas": ["a", 3], "max_new_tokens": 4}, "leave max_new_tokens out"),
         ("<sort> a", {"canvas": ["a", 0]}, "at least 1, not of 0"),
@@ -140,8 +140,7 @@ def test_a_name_that_is_no_model() -> None:
 
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
 def test_both_backends_fill_a_canvas_alike(model: DiffusionModel, on_openvino: DiffusionModel, cache: str) -> None:
-    options: dict[str, Any] = {"method": "top_k+fixed_blocks", "cache": cache}
-    options["method_options"] = {"fixed_blocks": {"block_length": 8}, "top_k": {"tokens_per_step": 3}}
+    options: dict[str, Any] = {"method": "top_k:tokens_per_step=3+fixed_blocks:block_length=8", "cache": cache}
     prompts = ["<sort> d a c", "<copy> x y"]
     found, expected = (decoder.generate(prompts, **options) for decoder in (on_openvino, model))
     assert [result.token_ids for result in found] == [result.token_ids for result in expected]

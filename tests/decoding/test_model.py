@@ -136,7 +136,7 @@ def test_memories_are_the_callers_to_hold(model: Model) -> None:
         ({"prompt": "x", "acceptance": "loss"}, "did you mean 'lossless'"),
         ({"prompt": "x", "acceptance": "greedy", "temperature": 1.0}, "temperature 0"),
         ({"prompt": "x", "temprature": 1.0}, "did you mean 'temperature'"),
-        ({"prompt": "x", "method": "suffix", "method_options": {"num_asistant_tokens": 3}}, "num_assistant_tokens"),
+        ({"prompt": "x", "method": "suffix:num_asistant_tokens=3"}, "num_assistant_tokens"),
         ({"prompt": [999_999]}, "vocabulary"),
         ({"prompt": "x", "memories": {"token_recycling": RecyclingMatrix(8, 7)}, "method": "token_recycling"}, "7"),
     ],
@@ -166,19 +166,14 @@ def test_the_transformers_backend_decodes_the_same_catalogue_model() -> None:
 def test_batch_plans_are_for_batches(model: Model) -> None:
     with pytest.raises(UnspoolError, match="needs a batch"):
         model.generate(PROMPT, batch="eqspec")
-    with pytest.raises(UnspoolError, match="name one"):
-        model.generate([PROMPT], batch_options={"batch_size": 2})
+    with pytest.raises(UnspoolError, match="did you mean 'batch_size'"):
+        model.generate([PROMPT], batch="eqspec:batch_sizes=2")
     with pytest.raises(UnspoolError, match="unknown batch plan 'eqspek'; did you mean 'eqspec'"):
         model.generate([PROMPT], batch="eqspek")
 
 
-def test_options_of_a_shaper_that_is_not_named_are_refused(model: Model) -> None:
-    with pytest.raises(UnspoolError, match=r'name it as well: shapers=\["rpg"\]'):
-        model.generate(PROMPT, shaper_options={"rpg": {}})
-
-
 def test_a_name_of_another_kind_is_told_as_such(model: Model) -> None:
-    with pytest.raises(UnspoolError, match="adadec is no method but of kind search"):
+    with pytest.raises(UnspoolError, match="adadec is not a method but of kind search"):
         model.generate(PROMPT, method="adadec")
     with pytest.raises(UnspoolError, match="tiny-diffusion is a diffusion model; use"):
         unspool.load("tiny-diffusion")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.small_model import CountedModel, CountedSession, load
+from tests.specs import spec
 from unspool.backends.toy import ToyModel, ToySession
 from unspool.decoding.model import Model
 from unspool.decoding.search import search
@@ -53,7 +54,7 @@ def model(seed: int = 0, **options: Any) -> Model:
 )
 def test_the_text_of_greedy_decoding(seed: int, method: str, options: dict[str, Any], reward: Any) -> None:
     plain = model(seed).generate("010", method="plain", max_new_tokens=12, logprobs=True)
-    found = search(model(seed), "010", method=method, method_options=options, reward=reward, max_new_tokens=12)
+    found = search(model(seed), "010", method=spec(method, options), reward=reward, max_new_tokens=12)
     assert (found.token_ids, found.text, found.finish_reason) == (plain.token_ids, plain.text, plain.finish_reason)
     assert found.logprob == pytest.approx(sum(plain.logprobs))  # type: ignore[arg-type]
     assert found.prompt_token_ids == [0, 1, 0]
@@ -64,9 +65,9 @@ def test_the_text_of_greedy_decoding(seed: int, method: str, options: dict[str, 
 def test_what_guarded_the_programs_is_told() -> None:
     tests = PublicTests('def f():\n    """\n    >>> f()\n    1\n    """\n')
     options = {"max_completions": 1}
-    found = search(model(), "010", method="plan", method_options=options, reward=tests, max_new_tokens=4)
+    found = search(model(), "010", method=spec("plan", options), reward=tests, max_new_tokens=4)
     assert found.sandbox == sandbox.guards()
-    other = search(model(), "010", method="plan", method_options=options, reward=lambda text: 0.0, max_new_tokens=4)
+    other = search(model(), "010", method=spec("plan", options), reward=lambda text: 0.0, max_new_tokens=4)
     assert other.sandbox is None
 
 
@@ -77,21 +78,18 @@ def test_rewards_are_told_the_text_and_candidates_are_ranked() -> None:
         texts.append(text)
         return float("y" in text)
 
-    found = search(
-        model(1), "010", method="plan", method_options={"max_completions": 15}, reward=reward, max_new_tokens=6
-    )
+    found = search(model(1), "010", method="plan:max_completions=15", reward=reward, max_new_tokens=6)
     assert sorted(candidate.text for candidate in found.candidates) == sorted(texts)
     assert [candidate.score for candidate in found.candidates] == sorted((float("y" in t) for t in texts), reverse=True)
 
 
 def test_a_function_ends_its_text() -> None:
     for seed in range(6):
-        whole = search(model(seed), "010\n", method="beam", method_options={"num_beams": 1}, max_new_tokens=30)
+        whole = search(model(seed), "010\n", method="beam:num_beams=1", max_new_tokens=30)
         found = search(
             model(seed),
             "010\n",
-            method="beam",
-            method_options={"num_beams": 1},
+            method="beam:num_beams=1",
             max_new_tokens=30,
             stop_rule="function_body",
         )
@@ -129,7 +127,7 @@ def test_where_a_function_ends(prompt: str, text: str, body: str | None) -> None
     ("fields", "message"),
     [
         ({"method": "beams"}, "did you mean 'beam'"),
-        ({"method": "beam", "method_options": {"num_beam": 2}}, "did you mean 'num_beams'"),
+        ({"method": "beam:num_beam=2"}, "did you mean 'num_beams'"),
         ({"method": "beam", "reward": len}, "takes no reward"),
         ({"method": "plan"}, "needs a reward"),
         ({"method": "adadec"}, "threshold"),
@@ -167,7 +165,7 @@ def test_passes_that_bring_a_branch_up_to_its_text_are_counted() -> None:
             super().count(nodes, wanted)
 
     counted = Counted(3)
-    found = load(0, counted).search("a=(1,)\na.", method="adadec", method_options={"threshold": 1.0}, max_new_tokens=16)
+    found = load(0, counted).search("a=(1,)\na.", method="adadec:threshold=1.0", max_new_tokens=16)
     for_prompt = math.ceil((len(found.prompt_token_ids) - 1) / 4)
     assert counted.calls > for_prompt
     assert found.statistics.passes == counted.passes + counted.calls - for_prompt

@@ -9,6 +9,7 @@ from typing import Any
 from transformers.generation import logits_process as theirs
 
 from tests.fuzz.tables import SIZE
+from tests.specs import spec
 from unspool import methods
 from unspool.engine.method import DRAFTER
 
@@ -50,8 +51,7 @@ class Case:
         if self.eos is not None:
             more["eos_token_id"] = self.eos
         return {
-            "method": self.method,
-            "method_options": self.options,
+            "method": spec(self.method, self.options),
             "max_new_tokens": self.length,
             "seed": self.seed,
             "stop": self.stop,
@@ -150,12 +150,9 @@ def _prompt(rng: Random) -> str:
 def _plan(rng: Random) -> dict[str, Any]:
     size = rng.randint(1, 4)
     if rng.random() < 0.5:
-        return {"batch": "eqspec", "batch_options": {"batch_size": size}}
+        return {"batch": spec("eqspec", {"batch_size": size})}
     options = {"window": size + rng.randint(1, 4), "shortest_first": rng.random() < 0.5}
-    return {
-        "batch": "exspec",
-        "batch_options": {"batch_size": size, "max_waiting_passes": rng.randint(1, 5), **options},
-    }
+    return {"batch": spec("exspec", {"batch_size": size, "max_waiting_passes": rng.randint(1, 5), **options})}
 
 
 def draw(rng: Random, max_length: int, head: str) -> Case:

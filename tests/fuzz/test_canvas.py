@@ -18,6 +18,7 @@ from lark import Lark
 
 from tests.backends.test_diffusion_checkpoints import DREAM, LLADA, VOCAB, written
 from tests.fuzz import canvas_cases
+from tests.specs import canvas
 from unspool.backends import diffusion as diffusion_models
 from unspool.decoding.canvas import DiffusionModel, load_diffusion
 from unspool.engine.canvas import Denoiser
@@ -96,7 +97,7 @@ def one(case: int, models: dict[str, list[Denoiser]], directories: dict[str, Pat
     if len({len(slots) for _, slots, _ in canvases}) > 1:
         values.pop("fixed_blocks", None)  # a length that divides one does not divide the other
         method = "+".join(part for part in method.split("+") if part != "fixed_blocks") or "threshold"
-    parts = composed(method, Resources(lambda: [3, 5, 7], directories[name]), values)
+    parts = composed(canvas(method, values), Resources(delimiters=lambda: [3, 5, 7], directory=directories[name]))
 
     def filled(model: Denoiser, which: Sequence[int]) -> tuple[list[list[int]], list[Event]]:
         events: list[Event] = []
@@ -141,7 +142,7 @@ def grammatical(case: int, model: DiffusionModel) -> list[str]:
     method, values = canvas_cases.parts(rng, tasks.canvas_length, [3, 5, 7], learned=True)
     prompts = [tasks.prompt_ids(held_out(task, 2)[1].prompt) for task in rng.sample(tasks.tasks, 2)]
     options = vars(canvas_cases.settings(rng, plain=True)) | {"guidance_scale": 0.0}
-    call = {"method": method, "method_options": values, "grammar": GRAMMARS[name], **options}
+    call = {"method": canvas(method, values), "grammar": GRAMMARS[name], **options}
     results = model.generate(prompts, **call)
     found = [] if [one.text for one in model.generate(prompts, **call)] == [one.text for one in results] else ["again"]
     parser = Lark(GRAMMARS[name], parser="earley", lexer="dynamic")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.methods.diffusion.mocks import Whatever
+from tests.specs import canvas
 from unspool.decoding.canvas import load_diffusion
 from unspool.engine.canvas import Denoiser, View
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest, Parts
@@ -79,12 +80,12 @@ def passes(model: Denoiser, prompt: list[int], parts: Parts, **options: Any) -> 
 
 
 def same(model: Denoiser, prompts: list[list[int]], directory: Path) -> None:
-    around = Resources(lambda: [3, 5], directory)
+    around = Resources(delimiters=lambda: [3, 5], directory=directory)
     for name, pair in PAIRS.items():
-        one, other = (composed(method, around, values) for method, values in pair)
+        one, other = (composed(canvas(method, values), around) for method, values in pair)
         for prompt in prompts:
             assert passes(model, prompt, one()) == passes(model, prompt, other()), name
-    single = composed("fixed_blocks+threshold", around, {"fixed_blocks": {"block_length": 1}})
+    single = composed("fixed_blocks:block_length=1+threshold", around)
     for cache in ("prefix", "dual"):
         for prompt in prompts:
             (out, cached), (plain, whole) = (passes(model, prompt, single(), cache=c) for c in (cache, "none"))
@@ -112,7 +113,7 @@ def test_identities_on_any_logits(seed: int, directory: Path) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_an_oracle_gives_its_reference(seed: int) -> None:
     """What it agrees with is committed; the loop commits one slot where it agrees with none."""
-    blocks = composed("fixed_blocks+top_k", Resources(list), EIGHT)
+    blocks = composed(canvas("fixed_blocks+top_k", EIGHT), Resources())
     reference, steps = passes(Whatever(9, sharpness=6.0), [seed, 1], blocks())
     parts = blocks()
     out, fewer = passes(Whatever(9, sharpness=6.0), [seed, 1], Parts(Oracle(reference, 2), parts.schedule))

@@ -15,6 +15,7 @@ import unspool
 from tests.fuzz import reference
 from tests.fuzz.cases import DRAFTERS
 from tests.fuzz.reference import Processors
+from tests.specs import spec
 from unspool import methods
 from unspool.decoding.model import Model
 from unspool.decoding.results import Result
@@ -149,7 +150,7 @@ def problems(model: Model, case: int) -> list[str]:
     length, seed, chat = rng.choice([1, 2, 4, 12, 24]), rng.choice(SEEDS), rng.random() < 0.6
     rows = rng.choice([0, 0, 0, 2, 3])
     prompts = [rng.choice(PROMPTS) for _ in range(max(1, rows))]
-    call: dict[str, Any] = {"method": name, "method_options": method_options(rng, name), "chat": chat, "stop": stop}
+    call: dict[str, Any] = {"method": spec(name, own := method_options(rng, name)), "chat": chat, "stop": stop}
     call |= {"logprobs": rng.random() < 0.5, "max_new_tokens": length, "seed": seed, **options}
     if custom:
         call["shapers"] = custom
@@ -157,10 +158,10 @@ def problems(model: Model, case: int) -> list[str]:
     if lossless:
         call["acceptance"] = "lossless"
     if rows and rng.random() < 0.6:
-        call |= {"batch": "eqspec", "batch_options": {"batch_size": rng.randint(1, 2)}}
+        call |= {"batch": spec("eqspec", {"batch_size": rng.randint(1, 2)})}
     made = model.generate(prompts if rows else prompts[0], **call)
     results = made if rows else [made]
-    drawn = methods.find(call["method_options"].get("drafter", name), DRAFTER).draws
+    drawn = methods.find(own.get("drafter", name), DRAFTER).draws
     if lossless and drawn and options["temperature"] > 0:
         return []  # a distribution, which tables are for
     found = []

@@ -121,7 +121,7 @@ def run(case: Case, model: Model, target: Table) -> list[str]:
     arguments = case.arguments()
     if case.warm:
         with suppress(UnspoolError):  # no token may follow
-            other = {**arguments, "seed": 5, "stop": [], "batch": None, "batch_options": None}
+            other = {**arguments, "seed": 5, "stop": [], "batch": None}
             model.generate(case.prompts[0][::-1], **other)
     follows = follows_plain(case)
     try:

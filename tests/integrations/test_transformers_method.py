@@ -336,7 +336,7 @@ def test_bad_input_says_what_to_do(model):
     with pytest.raises(UnknownNameError, match="did you mean 'token_recycling'"):
         transformers_method("token_recyling")
     with pytest.raises(UnknownNameError, match="option of prompt_lookup"):
-        transformers_method("prompt_lookup", wings=2)
+        transformers_method("prompt_lookup:wings=2")
     with pytest.raises(UnsupportedError, match="same_noise"):
         model.generate(PROMPT, custom_generate=transformers_method("plain", acceptance="same_noise"))
     with pytest.raises(UnspoolError, match="at most 121"):
@@ -362,8 +362,7 @@ def test_the_directory_template(model, monkeypatch, tmp_path):
         PROMPT,
         custom_generate=str(TEMPLATE),
         trust_remote_code=True,
-        method="token_recycling",
-        method_options={"k": 4},
+        method="token_recycling:k=4",
         streamer=streamer,
         max_new_tokens=24,
     )

@@ -19,8 +19,8 @@ def bench(
     methods: Annotated[
         str,
         typer.Option(
-            help="Methods, comma-separated, each with its options: token_recycling:nodes=8; plain always takes part. One "
-            "may have weights of its own: plain@int4."
+            help="Methods, comma-separated, each with its options: token_recycling:nodes=8; plain always takes part. "
+            "One may have weights of its own: plain@int4."
         ),
     ] = DEFAULTS[DRAFTER],
     weights: Annotated[str, typer.Option(help="Weight format: int8, int4 or fp32.")] = "int8",

@@ -52,7 +52,7 @@ PLAIN = "plain"
 """The drafter that all others are compared with."""
 
 WIDE = "token_recycling"
-"""A drafter of wide trees of likely tokens, so that siblings are accepted and rejected: other slots are tried with it."""
+"""A drafter of wide trees of likely tokens, whose siblings are accepted and rejected: other slots are tried with it."""
 
 TESTED = "lossless"
 """The acceptance rule that tests drawn drafts."""
@@ -219,7 +219,7 @@ def choose(spec: Any, kind: Kind[Product], values: Mapping[str, Any] | None = No
         if not rows:
             raise UnspoolError(f"{shown(spec)} is neither the name of a {kind.noun} nor its options")
         return Chosen(rows[0], spec)
-    read = parse(spec)
+    read = parse(spec, kind.noun)
     row = find(read.name, kind)
     given = {**(texts_of(row.options, read.values) if read.written else read.values), **(values or {})}
     return Chosen(row, make_options(row, given))
@@ -241,7 +241,7 @@ def acceptance_rule(spec: Any, greedy: bool, resources: Resources) -> Acceptance
     Raises:
         UnsupportedError: if the rule and the temperature do not go together.
     """
-    chosen = choose(spec or default_acceptance(greedy), ACCEPTANCE)
+    chosen = choose(default_acceptance(greedy) if spec is None else spec, ACCEPTANCE)
     check_acceptance(chosen.row, greedy)
     return chosen.build(resources)
 

@@ -62,8 +62,8 @@ def split(text: str, at: str) -> list[str]:
     return [piece.strip() for piece in (*pieces, text[start:])]
 
 
-def parse(text: str) -> Spec:
-    """One spec.
+def parse(text: str, noun: str = "method") -> Spec:
+    """One spec; ``noun`` is what it names, for messages.
 
     Raises:
         UnspoolError: if it is none.
@@ -71,7 +71,7 @@ def parse(text: str) -> Spec:
     text = text.strip()
     name = _NAME.match(text)
     if name is None:
-        raise UnspoolError(f"{text!r} does not name a method; write its name, such as auto or token_recycling:nodes=8")
+        raise UnspoolError(f"{text!r} names no {noun}; write its name, with options as in token_recycling:nodes=8")
     rest = text[name.end() :]
     if not rest:
         return Spec(name[0], {})

@@ -54,6 +54,8 @@ class AdaDecOptions:
             )
         if self.threshold is not None and self.threshold != self.threshold:  # NaN
             raise UnspoolError("threshold must be a number, in nats")
+        if self.threshold_file is not None:
+            adadec_threshold.read(Path(self.threshold_file))  # a damaged file is refused before a model is loaded
         if self.candidates < 1:
             raise UnspoolError(f"candidates must be at least 1, not {self.candidates}")
         if self.lookahead < 0:
