@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as Fast
 
 from unspool.backends.torch.checkpoints import CANVAS
 from unspool.engine.canvas import Denoiser
+from unspool.engine.cpu import check_threads
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.models.tokenizer import Tokenizer
 from unspool.storage.text_files import parse_json, read_text
@@ -141,8 +142,7 @@ def _openvino(directory: Path, report: Report, weights: str = "fp32", threads: i
     from unspool.backends.openvino.canvas import OpenVINODenoiser
     from unspool.backends.openvino.canvas_convert import converted
 
-    if threads is not None and threads < 1:
-        raise UnspoolError(f"threads must be at least 1, not {threads}")
+    check_threads(threads)
     return OpenVINODenoiser(converted(directory, weights, report), threads)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -206,11 +206,19 @@ def check_needs(method: Method, surroundings: Surroundings) -> None:
 
 
 def check_installed(method: Method) -> None:
-    """Raise an ``UnsupportedError`` if optional packages that the method needs are not installed."""
-    if missing := [name for name in EXTRAS.get(method.extra or "", ()) if find_spec(name) is None]:
+    """Raise an ``UnsupportedError`` if optional packages that the method needs are not installed, or broken."""
+    if missing := [name for name in EXTRAS.get(method.extra or "", ()) if not _can_import(name)]:
         raise UnsupportedError(
             f'{method.name} needs {" and ".join(missing)}; pip install "unspool[{method.extra}]", or leave it out'
         )
+
+
+def _can_import(name: str) -> bool:
+    try:
+        import_module(name)
+    except ImportError:  # not there, or built for another Python
+        return False
+    return True
 
 
 def check_assisted(method: Method, assistant: object | None) -> None:

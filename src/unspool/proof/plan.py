@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from unspool import methods
-from unspool.errors import UnknownNameError, UnsupportedError
+from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.methods import Method, Surroundings
 from unspool.models.tokenizer import Tokenizer
 
@@ -42,12 +42,15 @@ def choose(
 
     Raises:
         UnknownNameError: for a name that no method has.
+        UnspoolError: for a name that comes twice.
         UnsupportedError: for a named method that cannot be proven so.
     """
     known = {name: method for name, method in methods.methods().items() if not method.on_canvas}
     left_out = {}
     chosen = []
-    for name in known if names is None else dict.fromkeys(names):
+    if names is not None and (twice := next((name for name in names if list(names).count(name) > 1), None)):
+        raise UnspoolError(f"{twice} is named twice among the methods; name it once")
+    for name in known if names is None else names:
         if name not in known:
             raise UnknownNameError("method", name, known)
         method = known[name]

@@ -207,6 +207,7 @@ class _Part:
             self._temperature,
             self._seed,
             partial(self._progress, f"{method.name}, temperature {self._temperature:g}"),
+            [self._model.assistant.language_model] if self._model.assistant else [],
         )
         return MethodProof(
             method.label,
