@@ -22,7 +22,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import common
 import torch
@@ -144,10 +143,9 @@ def measure(model: DiffusionModel, case: Case, policy: int, grammar: bool, quest
         passes += result.statistics.passes
         valid.append(case.judge(result.text))
         right.append(task.right(example, LONG.answer_of(result.token_ids)))
-    words = ", ".join(f"{key} {value}" for values in options.values() for key, value in values.items())
     return Line(
         case.name,
-        f"{method} ({words})",
+        method,
         grammar,
         fmean(valid),
         fmean(right),

@@ -30,7 +30,7 @@ SIZE = len(PIECES)
 
 # By option, values that are refused; the message must hold the option's name.
 WRONG: dict[str, list[Any]] = {
-    "max_new_tokens": [None, 1.5, 2.0, "4", True, 0, -1, [3], 10**30, NAN],
+    "max_new_tokens": [None, 1.5, 2.0, "4", True, 0, -1, [3], 10**9, 10**30, NAN],
     "temperature": [None, "0.5", NAN, INF, -INF, -1, True, [0.5], 10**400, 1j],
     "top_k": [None, 1.5, "8", -1, False, np.float32(3)],
     "top_p": [None, "0.9", 0, 1.1, NAN, INF, True],

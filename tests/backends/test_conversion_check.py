@@ -132,10 +132,14 @@ def test_what_computes_something_else_is_refused(
             FalconConfig(**SIZES, alibi=False, new_decoder_architecture=True, num_kv_heads=2),
             "try --backend transformers",
         ),
+        (
+            GPTNeoConfig(**SIZES, num_layers=2, num_heads=4, attention_types=[[["global"], 2]]),
+            "try --backend transformers",
+        ),
         (GPTNeoConfig(**SIZES, num_layers=2, num_heads=4, window_size=4, attention_types=[[["local"], 2]]), "another"),
         (FalconConfig(**SIZES, alibi=True), "use another model"),
     ],
-    ids=["falcon", "gpt_neo, windows", "falcon, alibi"],
+    ids=["falcon", "gpt_neo", "gpt_neo, windows", "falcon, alibi"],
 )
 def test_the_other_backend_is_named_where_it_can_do_it(config: PreTrainedConfig, advice: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as caught:

@@ -10,8 +10,8 @@ from unspool.bench.contestants import PEERS, Contestant, contestants
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 
-def test_plain_comes_first_and_everyone_once() -> None:
-    made = contestants(["auto", "plain@int4", "auto@int8", "plain"], ["llama_cpp", "llama_cpp"], "int8")
+def test_plain_comes_first() -> None:
+    made = contestants(["auto", "plain@int4", "plain"], ["llama_cpp"], "int8")
     assert made == [
         Contestant("plain", "plain", "int8"),
         Contestant("auto", "auto", "int8"),
@@ -53,6 +53,19 @@ def test_unknown_names(methods: list[str], peers: list[str], weights: str, messa
 def test_the_name_of_another_kind() -> None:
     with pytest.raises(UnsupportedError, match="greedy is no method but of kind acceptance"):
         contestants(["greedy"], [], "int8")
+
+
+@pytest.mark.parametrize(
+    ("methods", "peers", "message"),
+    [
+        (["auto", "suffix", "auto"], [], "auto is named twice among the methods"),
+        (["auto", "auto@int8"], [], "auto@int8 is named twice among the methods"),
+        ([], ["llama_cpp", "llama_cpp"], "llama_cpp is named twice among the peers"),
+    ],
+)
+def test_whoever_is_named_twice_is_refused(methods: list[str], peers: list[str], message: str) -> None:
+    with pytest.raises(UnspoolError, match=message):
+        contestants(methods, peers, "int8")
 
 
 def test_a_peer_that_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,7 +223,9 @@ def test_a_search_needs_no_options(small: unspool.Model, main: Main, monkeypatch
     monkeypatch.setattr(api, "load", lambda *_, **__: small)
     code, out, error = main("search", "--max-new-tokens", "4", "Hello")
     assert code == 0 and out.strip() and "searching with beam" in error
-    assert "searching with adadec" in main("search", "--method", "adadec:threshold=9", "--max-new-tokens", "2", "Hello")[2]
+    assert (
+        "searching with adadec" in main("search", "--method", "adadec:threshold=9", "--max-new-tokens", "2", "Hello")[2]
+    )
     assert small.search("Hello", max_new_tokens=2).text
 
 

@@ -15,8 +15,12 @@ import gguf
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import constants as hub_constants
+from huggingface_hub.utils import filter_repo_objects
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from unspool.backends import prepare
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.models import catalogue, download, gguf_header, identity, resolve
 from unspool.storage import cache as store
@@ -171,6 +175,7 @@ def test_a_cache_that_cannot_be_written_costs_no_model(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("text", ['{"weight_map": {', "[]", '{"weight_map": []}', '{"weight_map": {"a": 1}}', "{}"])
 def test_a_damaged_index_of_shards_is_one_line(text: str, tmp_path: Path) -> None:
     path = write_directory(tmp_path / "model")
+    (path / "model.safetensors").unlink()
     (path / "model.safetensors.index.json").write_text(text)
     with pytest.raises(UnspoolError, match=r"model\.safetensors\.index\.json is damaged") as told:
         resolve.resolve(str(path))
@@ -250,6 +255,7 @@ def test_directories_that_are_not_models(tmp_path: Path) -> None:
     shards = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (path / "model.safetensors.index.json").write_text(json.dumps(shards))
     (path / "model-1.safetensors").write_bytes(b"")
+    (path / "model.safetensors").unlink()
     with pytest.raises(UnspoolError, match=r"first model-2\.safetensors"):
         resolve.resolve(str(path))
     (path / "model.safetensors.index.json").unlink()
@@ -261,6 +267,33 @@ def test_directories_that_are_not_models(tmp_path: Path) -> None:
     (path / "x.gguf").write_bytes(b"")
     with pytest.raises(UnspoolError, match=r"no config\.json.*x\.gguf"):
         resolve.resolve(str(path))
+
+
+def test_a_single_file_of_weights_beside_an_index_is_the_model(tmp_path: Path) -> None:
+    """It is what transformers loads; so it is what is checked, and what the key is made of."""
+    path = tmp_path / "model"
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(path, max_shard_size="8KB")
+    assert (path / "model.safetensors.index.json").is_file() and len(resolve.weight_files(path)) > 1
+    torch.manual_seed(1)
+    single = LlamaForCausalLM(config)
+    single.save_pretrained(tmp_path / "single")
+    shutil.copy(tmp_path / "single" / "model.safetensors", path)
+    assert resolve.weight_files(path) == [path / "model.safetensors"]
+    key = resolve.resolve(str(path)).key
+    for shard in path.glob("model-*.safetensors"):
+        shard.write_bytes(b"damaged")  # nobody reads it
+    source = resolve.resolve(str(path))
+    assert source.key == key
+    loaded = prepare.load_torch(source)
+    assert torch.equal(loaded.lm_head.weight, single.lm_head.weight)
+    (path / "model.safetensors").write_bytes(b"damaged")
+    assert resolve.resolve(str(path)).key != key
+    with pytest.raises(UnspoolError, match=r"model\.safetensors is damaged"):
+        prepare.load_torch(resolve.resolve(str(path)))
 
 
 def test_missing_files_and_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,10 +347,37 @@ def test_hub_model_comes_from_the_hubs_cache_and_without_code(tmp_path: Path, mo
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     first = resolve.resolve("owner/name")
     assert (first.kind, first.name, first.path) == ("hub", "owner/name", snapshots[0])
-    assert [call.get("local_files_only") for call in calls] == [True]
+    assert [call.get("local_files_only") for call in calls] == [True, True]
     assert not any(".py" in pattern or ".bin" in pattern or pattern == "*" for pattern in calls[0]["allow_patterns"])
     snapshots.pop(0)
     assert resolve.resolve("owner/name").key != first.key
+
+
+def test_a_hub_model_brings_all_its_chat_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_directory(tmp_path / "commit")
+    there = ["config.json", "model.safetensors", "additional_chat_templates/tool_use.jinja", "onnx/config.json", "a.py"]
+    fetched: set[str] = set()
+
+    def snapshot(repo_id: str, allow_patterns: list[str], ignore_patterns: list[str] | None = None, **_: object) -> str:
+        fetched.update(filter_repo_objects(there, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns))
+        return str(path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    resolve.resolve("owner/name")
+    assert fetched == set(there[:3])
+
+
+def test_chat_templates_in_a_directory_of_their_own_belong_to_the_key(tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "model")
+    keys = {resolve.resolve(str(path)).key}
+    (path / "additional_chat_templates").mkdir()
+    for text in ("a", "b"):
+        (path / "additional_chat_templates" / "tool_use.jinja").write_text(text)
+        keys.add(resolve.resolve(str(path)).key)
+    (path / "tool_use.jinja").write_text("b")  # of the same name
+    keys.add(resolve.resolve(str(path)).key)
+    assert len(keys) == 4
 
 
 def test_half_of_a_hub_model_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

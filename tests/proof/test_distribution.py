@@ -80,7 +80,7 @@ def test_draws_have_the_exact_distribution(rule: Follow | Lossless) -> None:
     model, text = toy().language_model, [0, 1, 2]
     drafters = iter(range(10_000))
     with prefilled(model, text) as session:
-        prefix = Prefix(session, text, 1.0)
+        prefix = Prefix(model, session, text, 1.0)
         drawn = [prefix.draw(lambda: RandomDrafter(6, next(drafters)), rule, seed) for seed in range(800)]
     exact = model.distribution(2, text)  # type: ignore[attr-defined]
     chosen = np.random.default_rng(0).choice(len(exact), size=800, p=list(exact.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,8 +16,8 @@ from tests.proof.conftest import PROMPTS, Install, Rounding, method, toy
 from tests.proof.faults import ONLY_SESSIONS_SHOW, SESSIONS, KeepsRejected, KeepsRejectedDraws, TokenOfTheParent
 from unspool import methods
 from unspool.decoding.model import Model
-from unspool.engine.method import ACCEPTANCE, DRAFTER
-from unspool.errors import UnspoolError
+from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER
+from unspool.errors import UnspoolError, UnsupportedError
 from unspool.methods.acceptance._follow import Follow
 from unspool.methods.acceptance.lossless import Lossless
 from unspool.proof.plan import choose
@@ -196,3 +197,14 @@ def test_a_prompt_that_was_interrupted_is_decoded_anew(tmp_path: Path, monkeypat
         SHORT(toy(), ["suffix"], runs=runs)
     monkeypatch.setattr(Model, "generate", generate)
     assert SHORT(toy(), ["suffix"], runs=runs).rows == SHORT(toy(), ["suffix"]).rows
+
+
+def test_a_package_that_is_broken_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jedi", None)
+    with pytest.raises(UnsupportedError, match="monitor needs jedi"):
+        methods.check_installed(methods.find("monitor", CONSTRAINT))
+
+
+def test_a_method_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(UnspoolError, match="suffix is named twice"):
+        choose(["suffix", "auto", "suffix"], [0.0])

@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer as Fast
 
 from unspool.engine.canvas import Denoiser
+from unspool.engine.cpu import check_threads
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.models.diffusion import CANVAS
 from unspool.models.tokenizer import Tokenizer
@@ -65,8 +66,7 @@ def _openvino(directory: Path, report: Report, weights: str = "fp32", threads: i
     from unspool.backends.openvino.canvas import OpenVINODenoiser
     from unspool.backends.openvino.canvas_convert import converted
 
-    if threads is not None and threads < 1:
-        raise UnspoolError(f"threads must be at least 1, not {threads}")
+    check_threads(threads)
     return OpenVINODenoiser(converted(directory, weights, report), threads)
 
 

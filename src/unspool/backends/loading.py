@@ -16,10 +16,12 @@ from typing import Any
 
 from unspool.backends import prepare
 from unspool.engine.contracts import LanguageModel
+from unspool.engine.cpu import check_threads
 from unspool.engine.typed import arguments_of
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
-from unspool.models import ends
+from unspool.models import ends, gguf_header
 from unspool.models.resolve import ModelSource
+from unspool.storage.text_files import read_json
 
 Report = Callable[[str], None]
 
@@ -64,9 +66,28 @@ def check(backend: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
         if name not in known:
             raise UnknownNameError(f"option of the {backend} backend", name, set(known) - {"source", "report"})
     options = arguments_of(loader, options)
-    if (threads := options.get("threads")) is not None and threads < 1:
-        raise UnspoolError(f"threads must be at least 1, not {threads}")
+    check_threads(options.get("threads"))
     return options
+
+
+def check_length(source: ModelSource, max_new_tokens: int) -> None:
+    """Refuse a text that cannot fit a model's context, as far as its files tell that without loading it.
+
+    Raises:
+        UnspoolError: with how many tokens fit.
+    """
+    if not source.path.exists():
+        return  # not downloaded yet
+    if source.kind == "gguf":
+        limit = gguf_header.read(source.path).settings().get("context_length")
+    else:
+        config = read_json(source.path / "config.json")
+        limit = (config.get("text_config") or config).get("max_position_embeddings")
+    if isinstance(limit, int) and max_new_tokens >= limit:
+        raise UnspoolError(
+            f"max_new_tokens is {max_new_tokens}, and the context of {source.name} has {limit} tokens, the prompt's "
+            f"among them; set max_new_tokens to less than {limit}"
+        )
 
 
 @cache

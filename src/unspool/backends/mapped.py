@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from unspool.backends.memory import weight_files
+from unspool.models.resolve import weight_files
 
 IN_FILES = os.name != "nt"
 

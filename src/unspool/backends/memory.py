@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from unspool.errors import UnspoolError
+from unspool.models.resolve import weight_files
 from unspool.storage.cache import format_bytes
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -114,8 +115,3 @@ def tensor_sizes(path: Path) -> dict[str, int]:
     except (SafetensorError, OSError):
         return {}
     return sizes
-
-
-def weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a directory in Hugging Face layout that hold the model."""
-    return sorted(path.glob("model*.safetensors")) or sorted(path.glob("*.safetensors"))

@@ -17,7 +17,7 @@ from unspool.backends import conversions, gguf, losses, memory
 from unspool.backends.openvino.convert import FORMAT_VERSION, WEIGHTS, Weights
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.models import ends, gguf_header, tokenizer_files
-from unspool.models.resolve import ModelSource
+from unspool.models.resolve import ModelSource, weight_files
 from unspool.models.tokenizer import Tokenizer
 from unspool.storage import cache as store
 from unspool.storage.text_files import read_json, reason
@@ -159,7 +159,7 @@ def _check_files(path: Path, name: str) -> None:
             raise UnsupportedError(
                 f"{name} is quantised with {known}, which unspool does not read; take the unquantised model or a GGUF"
             )
-    for file in sorted(path.glob("*.safetensors")):
+    for file in weight_files(path):
         try:
             with safe_open(file, "numpy"):
                 pass
@@ -245,7 +245,7 @@ def save_tokenizer(source: ModelSource, directory: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.glob("*.safetensors"))
+    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in weight_files(path))
 
 
 @contextmanager

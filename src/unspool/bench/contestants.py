@@ -87,7 +87,7 @@ def contestants(
 
     Raises:
         UnknownNameError: for a method, peer or weight format that does not exist.
-        UnspoolError: for a number of tokens where there is no prompt lookup.
+        UnspoolError: for a number of tokens where there is no prompt lookup, and for what is named twice.
         UnsupportedError: for a method that needs a draft model where there is none.
     """
     from unspool.backends.openvino.convert import WEIGHTS
@@ -104,6 +104,8 @@ def contestants(
             raise UnknownNameError("weight format", used, WEIGHTS)
         label = chosen_method.label
         name = label if used == weights else f"{label}@{used}"
+        if name in chosen and name != PLAIN:  # plain always takes part
+            raise UnspoolError(f"{text} is named twice among the methods; name it once")
         chosen[name] = Contestant(name, chosen_method.spec, used)
     for name in peers:
         peer, at, number = name.partition("@")
@@ -111,5 +113,7 @@ def contestants(
             raise UnknownNameError("peer", peer, PEERS)
         if at and (PEERS[peer].lookup is None or not number.isdecimal() or int(number) < 1):
             raise UnspoolError(f"unknown peer {name!r}; only a prompt lookup takes @N, the number of tokens it drafts")
+        if name in chosen:
+            raise UnspoolError(f"{name} is named twice among the peers; name it once")
         chosen[name] = Contestant(name)
     return list(chosen.values())

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from unspool.cli.common import AssistantOption, ModelOption, ThreadsOption, names_of
+from unspool.cli.common import AssistantOption, ModelOption, ThreadsOption, check_length, names_of
 from unspool.engine.method import DRAFTER
 from unspool.methods import DEFAULTS
 
@@ -34,7 +34,7 @@ def bench(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Most prompts of a category. Default: all.", show_default=False)
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="How often every prompt is decoded.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="How often every prompt is decoded.")] = 1,
     peers: Annotated[
         str,
         typer.Option(
@@ -95,6 +95,7 @@ def bench(
             check_file(file, html_file if file is json_file else None, Path(suite))
     if answers is not None:
         check_directory(answers)
+    check_length(model, max_new_tokens)
     try:
         with Screen() as screen:
             result = benchmark(options, command_line(sys.argv[1:]), screen, json_file)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unspool.engine.cpu import MOST_THREADS
 from unspool.errors import UnspoolError
 from unspool.storage.text_files import decoded, read_text
 
@@ -49,9 +50,6 @@ WeightsOption = Annotated[
         show_default=False,
     ),
 ]
-MOST_THREADS = 1024
-"""What libraries take; more is a slip of the keyboard."""
-
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
@@ -68,15 +66,33 @@ DeviceOption = Annotated[
 
 @contextmanager
 def loaded(
-    model: str | None, backend: str, assistant_model: str | None = None, **options: str | int | None
+    model: str | None,
+    backend: str,
+    assistant_model: str | None = None,
+    max_new_tokens: int | None = None,
+    **options: str | int | None,
 ) -> Iterator[Model]:
-    """Load a model with a spinner on stderr that tells what happens and for how long; options of None are left out."""
+    """Load a model with a spinner on stderr that tells what happens and for how long; options of None are left out.
+
+    A text of ``max_new_tokens`` that cannot fit the model is refused before.
+    """
     from unspool.decoding.model import load
 
+    if max_new_tokens is not None:
+        check_length(model, max_new_tokens)
     given = {name: value for name, value in options.items() if value is not None}
     with Status() as status:
         made = load(model, backend=backend, assistant_model=assistant_model, report=status.say, **given)
     yield made
+
+
+def check_length(model: str | None, max_new_tokens: int) -> None:
+    """Refuse a text that cannot fit a model's context, before the model is loaded."""
+    from unspool.backends import loading
+    from unspool.models.catalogue import default_model
+    from unspool.models.resolve import resolve
+
+    loading.check_length(resolve(model or default_model()), max_new_tokens)
 
 
 class Status:
@@ -153,13 +169,15 @@ def names_of(text: str, option: str) -> list[str]:
     """The names, or specs of methods, in a list that commas separate.
 
     Raises:
-        UnspoolError: for an empty one.
+        UnspoolError: for an empty one, and for one that comes twice.
     """
     from unspool.methods.spec import split
 
     names = split(text, ",")
     if not all(names):
         raise UnspoolError(f"{option} holds an empty name in {text!r}; separate names by single commas")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UnspoolError(f"{option} names {twice!r} twice; name it once")
     return names
 
 

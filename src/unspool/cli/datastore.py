@@ -52,11 +52,11 @@ def build(
 
     check_new(output)
     files = list(_files(paths))
-    for file in files:
-        if file.named:
-            _text(file.path)  # told before the model is fetched
     if not files:
         raise UnspoolError(f"there is no file in {', '.join(map(str, paths))}; name files of UTF-8 text")
+    hold_text = [_holds_text(file) for file in files]  # all are looked at, before the model is fetched
+    if not any(hold_text):
+        raise UnspoolError(f"there is no text in {', '.join(map(str, paths))}; name files of UTF-8 text")
     name, tokenizer = _tokenizer(model)
     reader = _Reader(name, tokenizer)
     with _bars("reading", "sorting") as (reading, sorting):
@@ -136,6 +136,16 @@ def _text(path: Path) -> str:
     except ValueError as error:
         raise NoTextError(f"{path} is no UTF-8 text; leave it out, or convert it") from error
     return text
+
+
+def _holds_text(file: _File) -> bool:
+    """Whether there is something to read; raises ``NoTextError`` for a named file of something else."""
+    try:
+        return bool(_text(file.path).strip())
+    except NoTextError:
+        if file.named:
+            raise
+        return False
 
 
 def _below(directory: Path) -> Iterator[Path]:

@@ -242,7 +242,13 @@ def generate(
     _check_trace(trace, view, file, json_schema, grammar)
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
     with loaded(
-        model, backend or "openvino", assistant_model=assistant_model, weights=weights, threads=threads, device=device
+        model,
+        backend or "openvino",
+        assistant_model=assistant_model,
+        max_new_tokens=options["max_new_tokens"],
+        weights=weights,
+        threads=threads,
+        device=device,
     ) as decoder:
         if choose(method, DRAFTER).row.needs.costs:
             with Status() as status:

@@ -108,7 +108,13 @@ def prove(
     if runs is not None:
         journal.check(runs, "--runs")
     with loaded(
-        model, backend, assistant_model=assistant_model, weights=weights, threads=threads, device=device
+        model,
+        backend,
+        assistant_model=assistant_model,
+        max_new_tokens=max_new_tokens,
+        weights=weights,
+        threads=threads,
+        device=device,
     ) as decoder:
         chosen, left_out = choose(names, temperatures, decoder.surroundings())
         if not chosen:

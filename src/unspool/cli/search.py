@@ -76,7 +76,8 @@ def search(
         options["reward"] = PublicTests(text)
     if row.needs.reward or function_body:
         options |= {"stop_rule": "function_body"}
-    with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder, Status() as status:
+    given_model = loaded(model, backend, max_new_tokens=max_new_tokens, weights=weights, threads=threads, device=device)
+    with given_model as decoder, Status() as status:
         status.say(f"searching with {chosen.spec}")
         result = decoder.search(text, **{"chat": chat} | options)
     if as_json:

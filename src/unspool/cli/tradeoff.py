@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unspool.cli.common import MOST_THREADS, Status, bars, names_of
+from unspool.cli.common import Status, bars, names_of
+from unspool.engine.cpu import MOST_THREADS
 from unspool.errors import UnspoolError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def frontier(
     methods: Annotated[
         str, typer.Option(help="Comma-separated; only lines that begin with one of these. Default: all.")
     ] = "",
-    questions: Annotated[int, typer.Option(min=1, help="Held-out questions of each task.")] = 50,
+    questions: Annotated[int, typer.Option(min=1, max=100_000, help="Held-out questions of each task.")] = 50,
     json_file: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="File for the report.")] = None,
     threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Threads of torch.")] = 1,

@@ -10,7 +10,6 @@ import typer
 
 from unspool.cli.command import App
 from unspool.cli.common import (
-    MOST_THREADS,
     AssistantOption,
     BackendOption,
     DeviceOption,
@@ -23,6 +22,7 @@ from unspool.cli.common import (
 )
 from unspool.cli.learn_threshold import adadec_threshold
 from unspool.cli.train_certainty import certainty
+from unspool.engine.cpu import MOST_THREADS
 from unspool.errors import UnspoolError, UnsupportedError
 from unspool.storage.text_files import check_directory, check_file
 
@@ -183,6 +183,8 @@ def _weights(text: str) -> tuple[tuple[str, float], ...]:
             found.append((name.strip(), float(value)))
         except ValueError:
             raise UnspoolError(f"--weights is a list such as json=4,latin=2, not {text!r}") from None
+        if sum(name.strip() == other for other, _ in found) > 1:
+            raise UnspoolError(f"--weights names {name.strip()!r} twice; name it once")
     return tuple(found)
 
 
@@ -196,7 +198,7 @@ def unmask_filter(
         Path | None,
         typer.Option("-o", "--output", help="File for the filter. Default: beside the model.", show_default=False),
     ] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="Questions of each task that it learns from.")] = 30,
+    prompts: Annotated[int, typer.Option(min=1, max=100_000, help="Questions of each task that it learns from.")] = 30,
     block_length: Annotated[int, typer.Option(help="Slots of a block.")] = 8,
     max_steps: Annotated[int, typer.Option(help="Training steps.")] = 4000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same filter.")] = 0,
@@ -214,6 +216,7 @@ def unmask_filter(
     import numpy as np
 
     from unspool.decoding.canvas import load_diffusion
+    from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
     from unspool.methods.diffusion.learn2pd import FILE
     from unspool.methods.diffusion.learn2pd.train import FilterOptions, replay, train
     from unspool.models.diffusion import find, task_set
@@ -222,6 +225,7 @@ def unmask_filter(
     options = FilterOptions(block_length=block_length, max_steps=max_steps, seed=seed)
     directory = find(model)
     tasks = TASK_SETS[task_set(directory)]
+    FixedBlocks(FixedBlocksOptions(block_length)).check(tasks.canvas_length)
     file = output or directory / FILE
     check_file(file)
     rng = np.random.default_rng([seed, 0, 1])

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from unspool.cli.common import MOST_THREADS, bars, print_json
+from unspool.cli.common import bars, print_json
+from unspool.engine.cpu import MOST_THREADS
 from unspool.storage.text_files import check_directory
 
 

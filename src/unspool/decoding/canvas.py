@@ -13,6 +13,7 @@ from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest
 from unspool.engine.denoise import denoise
 from unspool.engine.method import UNMASK
+from unspool.engine.options import MOST_TOKENS
 from unspool.engine.trace import CanvasEvent, EndEvent, Event, FinishReason
 from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
@@ -242,6 +243,8 @@ def check_canvas(canvas: Sequence[str | int] | None, max_new_tokens: int | None)
     """
     if max_new_tokens is not None and max_new_tokens < 1:
         raise UnspoolError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    if max_new_tokens is not None and max_new_tokens > MOST_TOKENS:
+        raise UnspoolError(f"max_new_tokens must be at most {MOST_TOKENS:,}, not {max_new_tokens}")
     if canvas is None:
         return
     if max_new_tokens is not None:
@@ -249,6 +252,8 @@ def check_canvas(canvas: Sequence[str | int] | None, max_new_tokens: int | None)
     for piece in canvas:
         if not isinstance(piece, str) and (isinstance(piece, bool) or not isinstance(piece, int) or piece < 1):
             raise UnspoolError(f"a canvas is made of texts and of numbers of slots, at least 1, not of {piece!r}")
+        if isinstance(piece, int) and piece > MOST_TOKENS:
+            raise UnspoolError(f"a hole of the canvas has {MOST_TOKENS:,} slots at most, not {piece}")
     if all(isinstance(piece, str) for piece in canvas):
         raise UnspoolError('the canvas has no hole to fill; give one as a number: ["def f0(", 3, "):"]')
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from unspool.decoding.model import Model, Prompt
     from unspool.decoding.results import Result
 
+MOST_SAMPLES = 100_000
+"""Of one call; more is a slip of the keyboard."""
 _ATTEMPTS = 100
 """Attempts a sample, by default."""
 
@@ -84,8 +86,8 @@ def sample(
     Raises:
         UnspoolError: for what cannot be used, before any work, and if no text of the grammar has any probability.
     """
-    if num_samples < 1:
-        raise UnspoolError(f"num_samples must be at least 1, not {num_samples}")
+    if not 1 <= num_samples <= MOST_SAMPLES:
+        raise UnspoolError(f"num_samples must lie in 1 to {MOST_SAMPLES:,}, not {num_samples}")
     if temperature <= 0:
         raise UnspoolError("a sampler needs a temperature above 0; for the likeliest text use generate()")
     row = methods.find(sampler, SAMPLER)

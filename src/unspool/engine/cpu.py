@@ -6,6 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from unspool.errors import UnspoolError
+
+MOST_THREADS = 1024
+"""What libraries take; more is a slip of the keyboard."""
+
 _PROC = Path("/proc")
 _SYS = Path("/sys")
 
@@ -18,6 +23,18 @@ def usable_cores() -> int:
     cores = _physical(_allowed())
     quota = min(_quotas(), default=None)
     return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that nothing can compute with; None is the default.
+
+    Raises:
+        UnspoolError: for such a number.
+    """
+    if threads is not None and threads < 1:
+        raise UnspoolError(f"threads must be at least 1, not {threads}")
+    if threads is not None and threads > MOST_THREADS:
+        raise UnspoolError(f"threads must be at most {MOST_THREADS}, not {threads}")
 
 
 def _allowed() -> set[int]:

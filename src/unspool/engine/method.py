@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from unspool.engine.batch import BatchPlan
@@ -179,12 +179,20 @@ class Method(Generic[Options, Product]):
 
 
 def check_installed(method: Method[Any, Any]) -> None:
-    """Raise an ``UnsupportedError`` if optional packages that the method needs are not installed."""
+    """Raise an ``UnsupportedError`` if optional packages that the method needs are not installed, or broken."""
     extra = method.needs.extra
-    if missing := [name for name in EXTRAS.get(extra or "", ()) if find_spec(name) is None]:
+    if missing := [name for name in EXTRAS.get(extra or "", ()) if not _can_import(name)]:
         raise UnsupportedError(
             f'{method.name} needs {" and ".join(missing)}; pip install "unspool[{extra}]", or leave it out'
         )
+
+
+def _can_import(name: str) -> bool:
+    try:
+        import_module(name)
+    except ImportError:  # not there, or built for another Python
+        return False
+    return True
 
 
 def check_assisted(method: Method[Any, Any], assistant: object | None) -> None:

@@ -16,6 +16,10 @@ MAX_ALTERNATIVES = 20
 """Most alternatives that a trace lists per token."""
 
 
+MOST_TOKENS = 2**24
+"""No model's context is longer; more is a slip of the keyboard."""
+
+
 @dataclass(frozen=True)
 class GenerationOptions:
     """One request.
@@ -63,6 +67,10 @@ class GenerationOptions:
         eos = self.eos_token_id or ()
         for ok, message in (
             (self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, not {self.max_new_tokens}"),
+            (
+                self.max_new_tokens <= MOST_TOKENS,
+                f"max_new_tokens must be at most {MOST_TOKENS:,}, not {self.max_new_tokens}",
+            ),
             (0 <= self.temperature < float("inf"), f"temperature must be 0 or above, not {self.temperature}"),
             (self.top_k >= 0, f"top_k must be 0 (off) or above, not {self.top_k}"),
             (0 < self.top_p <= 1, f"top_p must lie in (0, 1], not {self.top_p}"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +24,29 @@ _kept: dict[Path, dict[str, Any]] = {}  # of this process; the cache may be read
 
 def of_file(path: Path, check: Callable[[Path], object]) -> str:
     """SHA-256 of a model in one file, lower-case hex; ``check`` is called when it is read, and may raise."""
-    return _sums(path, [path], check)[path.name]
+    return _sums(path, {path.name: path}, check)[path.name]
 
 
 def of_directory(path: Path, files: Iterable[Path]) -> str:
     """One SHA-256 of the names and the contents of a model's files."""
     digest = hashlib.sha256()
-    for name, one in _sums(path, files, lambda file: None).items():
+    named = {file.relative_to(path).as_posix(): file for file in sorted(files)}
+    for name, one in _sums(path, named, lambda file: None).items():
         digest.update(f"{name}\0{one}\0".encode())
     return digest.hexdigest()
 
 
-def _sums(model: Path, files: Iterable[Path], check: Callable[[Path], object]) -> dict[str, str]:
+def _sums(model: Path, files: Mapping[str, Path], check: Callable[[Path], object]) -> dict[str, str]:
     record = store.hashes_dir() / f"{hashlib.sha256(str(model.resolve()).encode()).hexdigest()}.json"
     known = _kept.get(record) or _remembered(record)
-    listed = sorted(files)
-    now = {file.name: known.get(file.name) for file in listed}
-    for file in listed:
+    now = {name: known.get(name) for name in files}
+    for name, file in files.items():
         try:
             stamp = _stamp(file)
-            if not _holds(now[file.name], stamp):
+            if not _holds(now[name], stamp):
                 check(file)
                 start = time.time()
-                now[file.name] = {"sha256": store.sha256_of(file), "stamp": stamp, "read": start}
+                now[name] = {"sha256": store.sha256_of(file), "stamp": stamp, "read": start}
         except OSError as error:
             raise UnspoolError(f"cannot read {file}: {error.strerror or error}") from error
     if now != known:

@@ -20,7 +20,8 @@ from unspool.storage import cache as store
 from unspool.storage.text_files import read_json, reason
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_DATA_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+_SETTINGS = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+_TEMPLATES = "additional_chat_templates/*.jinja"
 _NOT_WANTED = ("*/*", "consolidated*")  # other formats of the same weights
 
 
@@ -108,25 +109,38 @@ def _check_directory(path: Path) -> None:
     if not (path / "config.json").is_file():
         hint = next((f"; for the GGUF in it give {file}" for file in sorted(path.glob("*.gguf"))), "")
         raise UnsupportedError(f"{path} holds no config.json, so it is not a model in Hugging Face layout{hint}")
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-            raise UnspoolError(f"{index} is damaged, it names no weight files; fetch it again")
-        missing = sorted({shard for shard in shards.values() if not (path / shard).is_file()})
-        if missing:
-            raise UnspoolError(f"{path} is not complete: {len(missing)} weight files are missing, first {missing[0]}")
-    elif not any(path.glob("*.safetensors")):
+    files = weight_files(path)
+    if missing := [file.relative_to(path) for file in files if not file.is_file()]:
+        raise UnspoolError(f"{path} is not complete: {len(missing)} weight files are missing, first {missing[0]}")
+    if not files:
         raise UnsupportedError(
             f"{path} holds no .safetensors weights; pickled weights are not loaded, since they can run code: convert "
             "them with transformers' save_pretrained"
         )
 
 
+def weight_files(path: Path) -> list[Path]:
+    """The files of weights that transformers loads from a directory: a single one even beside an index of shards.
+
+    Where it finds neither, all that there are: the directory is of a backend that reads it in its own way.
+
+    Raises:
+        UnspoolError: if the index is damaged.
+    """
+    single, index = path / "model.safetensors", path / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        return sorted(path.glob("*.safetensors"))
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise UnspoolError(f"{index} is damaged, it names no weight files; fetch it again")
+    return sorted({path / shard for shard in shards.values()})
+
+
 def _directory_key(path: Path) -> str:
-    return identity.of_directory(
-        path, {file for pattern in _DATA_FILES for file in path.glob(pattern) if file.is_file()}
-    )
+    settings = {file for pattern in (*_SETTINGS, _TEMPLATES) for file in path.glob(pattern) if file.is_file()}
+    return identity.of_directory(path, settings | set(weight_files(path)))
 
 
 def _hub_snapshot(name: str) -> Path:
@@ -137,9 +151,15 @@ def _hub_snapshot(name: str) -> Path:
 
     from unspool.models import download
 
-    patterns: dict[str, Any] = {"allow_patterns": list(_DATA_FILES), "ignore_patterns": list(_NOT_WANTED)}
+    def download_all(**options: Any) -> Path:
+        patterns = ["*.safetensors", *_SETTINGS]
+        path = Path(hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=list(_NOT_WANTED), **options))
+        # By themselves: no pattern leaves out all other directories.
+        hub.snapshot_download(name, allow_patterns=[_TEMPLATES], revision=path.name, **options)
+        return path
+
     try:
-        snapshot = Path(hub.snapshot_download(name, local_files_only=True, **patterns))
+        snapshot = download_all(local_files_only=True)
         _check_directory(snapshot)
         return snapshot
     except (LocalEntryNotFoundError, UnspoolError):
@@ -148,7 +168,7 @@ def _hub_snapshot(name: str) -> Path:
         raise UnspoolError(f"{name[:80]!r} names no model: no such directory, and no name of the hub") from error
     try:
         download.ask_hub(name, "config.json")
-        snapshot = Path(hub.snapshot_download(name, **patterns))
+        snapshot = download_all()
     except UnspoolError as error:
         raise UnspoolError(f"cannot load {name!r}: no such directory, and {error}") from error
     except Exception as error:  # whatever the hub's client raises, in one line

@@ -19,10 +19,11 @@ from unspool.engine.noise import rule_generator
 from unspool.engine.options import GenerationOptions
 from unspool.engine.target import ShapedTarget
 from unspool.engine.tree import TokenTree
+from unspool.engine.turns import turn
 from unspool.errors import UnsupportedError
 from unspool.methods.acceptance._follow import Follow
 from unspool.methods.shaping import _built_in as shaping
-from unspool.proof.passes import prefilled, store
+from unspool.proof.passes import prefilled, scored, store
 
 TOLERANCE = 1e-12
 """Total variation that rounding may leave in an enumerated distribution."""
@@ -74,12 +75,21 @@ class Prefix:
     What a loop does in a request of two new tokens is done here with recorded logits; so drafts are one token deep.
 
     Args:
+        model: of the session.
         session: holds all of ``tokens`` but the last.
         tokens: the text.
+        assistants: models that drafters run besides.
     """
 
-    def __init__(self, session: Session, tokens: Sequence[int], temperature: float) -> None:
-        self._session = session
+    def __init__(
+        self,
+        model: LanguageModel,
+        session: Session,
+        tokens: Sequence[int],
+        temperature: float,
+        assistants: Sequence[LanguageModel] = (),
+    ) -> None:
+        self._model, self._session, self._assistants = model, session, assistants
         self._length = session.length
         self._tokens = list(tokens)
         self._options = GenerationOptions(temperature=temperature)
@@ -101,8 +111,9 @@ class Prefix:
             if build is not None and levels > 1:
                 context = Context(tokens, len(self._tokens), seed, self._options.temperature, rule.tests_draws)
                 drafter = build()
-                drafter.start(context)
-                tree = drafter.propose(context, MAX_TREE_NODES).truncated(levels - 1)
+                with turn(self._model, *self._assistants):
+                    drafter.start(context)
+                    tree = drafter.propose(context, MAX_TREE_NODES).truncated(levels - 1)
             options = replace(self._options, seed=seed)
             target = ShapedTarget(tree, self._logits(emitted, tree), tokens, self._shapers, options)
             decision = rule.decide(target, partial(rule_generator, seed, len(tokens)))
@@ -115,8 +126,8 @@ class Prefix:
         key = emitted, replace(tree, distributions=())
         if key not in self._scored:
             if emitted:
-                store(self._session, [self._tokens[-1], *emitted[:-1]])
-            self._scored[key] = self._session.score(tree).logits.copy()
+                store(self._model, self._session, [self._tokens[-1], *emitted[:-1]])
+            self._scored[key] = scored(self._model, self._session, tree)
             self._session.rewind(self._length)
         return self._scored[key]
 
@@ -129,6 +140,7 @@ def two_samples(
     temperature: float,
     seed: int,
     progress: Callable[[int, int], None],
+    assistants: Sequence[LanguageModel] = (),
 ) -> dict[str, float | int | str]:
     """Draw outputs by the rule and by plain sampling after some texts and test whether they are alike.
 
@@ -136,6 +148,7 @@ def two_samples(
         build: makes the drafter; its memory should be warm, for without drafts the rule is plain sampling.
         temperature: above 0.
         seed: of the draws; all differ.
+        assistants: models that drafters run besides.
 
     Returns:
         ``p_value`` of a chi-squared test over all texts; number of ``draws`` by the rule; how many of them ``drafted``
@@ -145,7 +158,7 @@ def two_samples(
     for number, text in enumerate(texts):
         first = seed + 2 * DRAWN * number
         with prefilled(model, text) as session:
-            prefix = Prefix(session, text, temperature)
+            prefix = Prefix(model, session, text, temperature, assistants)
             by_rule = []
             for i in range(DRAWN):
                 progress(number * DRAWN + i, len(texts) * DRAWN)

@@ -14,6 +14,7 @@ from unspool.engine.autoregressive import PREFILL_BLOCK
 from unspool.engine.contracts import LanguageModel, Logits, Session
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree
+from unspool.engine.turns import turn
 from unspool.methods.shaping import _built_in as shaping
 
 Row = NDArray[np.float64]
@@ -28,28 +29,38 @@ def prefilled(model: LanguageModel, prompt: Sequence[int]) -> Iterator[Session]:
         at, end = 0, len(prompt) - 1
         while at < end:
             block = prompt[at : min(at + PREFILL_BLOCK, at + session.room, end)]
-            store(session, block)
+            store(model, session, block)
             at += len(block)
         yield session
     finally:
         session.close()
 
 
-def store(session: Session, tokens: Sequence[int]) -> None:
+def store(model: LanguageModel, session: Session, tokens: Sequence[int]) -> None:
     """Put tokens into the cache by one pass."""
-    session.score(TokenTree.chain(tokens), rows=())
-    session.commit(range(len(tokens)))
+    with turn(model):
+        session.score(TokenTree.chain(tokens), rows=())
+        session.commit(range(len(tokens)))
+
+
+def scored(model: LanguageModel, session: Session, tree: TokenTree, kept: Sequence[int] | None = None) -> Logits:
+    """Logits [nodes, vocabulary] of one pass, which takes its turn among the threads; a copy.
+
+    Args:
+        kept: nodes that go into the cache; None stores nothing.
+    """
+    with turn(model):
+        logits: Logits = session.score(tree).logits.copy()
+        if kept is not None:
+            session.commit(kept)
+    return logits
 
 
 def one_by_one(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]) -> Rows:
-    """Raw logits [vocabulary] that decide each token of ``output``, from passes of one node, as in plain decoding.
-
-    A row is valid until the next one is asked for.
-    """
+    """Raw logits [vocabulary] that decide each token of ``output``, from passes of one node, as in plain decoding."""
     with prefilled(model, prompt) as session:
         for token in (*prompt[-1:], *output[:-1]):
-            yield session.score(TokenTree.chain([token])).logits[0]
-            session.commit([0])
+            yield scored(model, session, TokenTree.chain([token]), [0])[0]
 
 
 def at_once(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]) -> Rows:
@@ -59,8 +70,7 @@ def at_once(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]) 
         at = 0
         while at < len(text):
             block = text[at : at + min(PREFILL_BLOCK, session.room)]
-            yield from session.score(TokenTree.chain(block)).logits
-            session.commit(range(len(block)))
+            yield from scored(model, session, TokenTree.chain(block), range(len(block)))
             at += len(block)
 
 

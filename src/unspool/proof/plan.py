@@ -21,7 +21,7 @@ from unspool.engine.method import (
     check_assisted,
     check_installed,
 )
-from unspool.errors import UnknownNameError, UnsupportedError
+from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.methods import Chosen, Resources
 from unspool.methods.spec import parse
 from unspool.models.tokenizer import Tokenizer
@@ -60,12 +60,15 @@ def choose(
 
     Raises:
         UnknownNameError: for a name that no method has.
+        UnspoolError: for a name that comes twice.
         UnsupportedError: for a named method that cannot be proven so.
     """
     known = {name: method for name, method in methods.methods().items() if not method.kind.on_canvas}
     left_out = {}
     chosen = []
-    for spec in known if names is None else dict.fromkeys(names):
+    if names is not None and (twice := next((name for name in names if list(names).count(name) > 1), None)):
+        raise UnspoolError(f"{twice} is named twice among the methods; name it once")
+    for spec in known if names is None else names:
         name = parse(spec).name
         if name not in known:
             raise UnknownNameError("method", name, known)

@@ -217,6 +217,7 @@ class _Part:
             self._temperature,
             self._seed,
             partial(self._progress, f"{method.spec}, temperature {self._temperature:g}"),
+            [self._model.assistant.language_model] if self._model.assistant else [],
         )
         return MethodProof(
             method.label,

@@ -15,7 +15,7 @@ import numpy as np
 from unspool.engine.contracts import LanguageModel, Logits
 from unspool.engine.tree import TokenTree
 from unspool.proof.case import Case
-from unspool.proof.passes import Scale, prefilled, runner_up
+from unspool.proof.passes import Scale, prefilled, runner_up, scored
 from unspool.proof.result import NoisePoint
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -91,11 +91,11 @@ class NoiseMeter:
                 room = min(session.room, self.model.max_length - at)
                 for width in WIDTHS:
                     if index % max(width, _STRIDE) == 0 and width <= room:
-                        rows = session.score(TokenTree.chain(text[at : at + width])).logits
-                        pending.append(_Pending(width, index, rows.copy()))
-                self._compare(case, index, session.score(TokenTree.chain([text[at]])).logits[0], pending)
+                        rows = scored(self.model, session, TokenTree.chain(text[at : at + width]))
+                        pending.append(_Pending(width, index, rows))
+                row = scored(self.model, session, TokenTree.chain([text[at]]), [0])[0]
+                self._compare(case, index, row, pending)
                 pending = [one for one in pending if one.start + one.width > index + 1]
-                session.commit([0])
 
     def _compare(self, case: Case, index: int, row: Logits, pending: Iterable[_Pending]) -> None:
         token = case.token_ids[index]

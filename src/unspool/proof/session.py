@@ -16,7 +16,7 @@ import numpy as np
 from unspool.engine.contracts import LanguageModel, Logits
 from unspool.engine.tree import TokenTree
 from unspool.proof.case import Case
-from unspool.proof.passes import one_by_one, prefilled, store
+from unspool.proof.passes import one_by_one, prefilled, scored, store
 from unspool.proof.result import MethodProof
 from unspool.proof.rounding import NoiseMeter
 
@@ -80,10 +80,9 @@ def _by_trees(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]
         while at < len(text):
             levels = min(_DEPTH, session.room, len(text) - at)
             tree, path = _between_wrong_drafts(text[at : at + levels], model.vocab_size)
-            logits = session.score(tree).logits
+            logits = scored(model, session, tree, path)
             for node in path:
                 yield logits[node]
-            session.commit(path)
             at += levels
 
 
@@ -106,27 +105,25 @@ def _after_rewind(model: LanguageModel, prompt: Sequence[int], output: Sequence[
     with prefilled(model, prompt) as session:
         for token, junk in _with_junk(model, prompt, output):
             length = session.length
-            store(session, junk[: session.room])
+            store(model, session, junk[: session.room])
             session.rewind(length)
-            yield session.score(TokenTree.chain([token])).logits[0]
-            session.commit([0])
+            yield scored(model, session, TokenTree.chain([token]), [0])[0]
 
 
 def _on_forks(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]) -> Iterator[Logits]:
     with prefilled(model, prompt) as session:
         for token, _ in _with_junk(model, prompt, output):
             with closing(session.fork()) as twin:
-                yield twin.score(TokenTree.chain([token])).logits[0]
-            store(session, [token])
+                yield scored(model, twin, TokenTree.chain([token]))[0]
+            store(model, session, [token])
 
 
 def _beside_forks(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]) -> Iterator[Logits]:
     with prefilled(model, prompt) as session:
         for token, junk in _with_junk(model, prompt, output):
             with closing(session.fork()) as twin:
-                store(twin, junk[: twin.room])
-                yield session.score(TokenTree.chain([token])).logits[0]
-                session.commit([0])
+                store(model, twin, junk[: twin.room])
+                yield scored(model, session, TokenTree.chain([token]), [0])[0]
 
 
 def _with_junk(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]) -> Iterator[tuple[int, list[int]]]:

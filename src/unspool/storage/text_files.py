@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,32 @@ def decoded(data: bytes, what: str) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """What JSON says.
+    """What JSON says that a user or unspool wrote.
 
     Raises:
-        ValueError: that says what is wrong, also for nesting that is too deep for Python.
+        ValueError: that says what is wrong: also a key that comes twice, of which one value would be lost, and nesting
+            that is too deep for Python.
     """
+    return _parsed(text, unique)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for ``json``'s ``object_pairs_hook``.
+
+    Raises:
+        ValueError: if a key comes twice.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} comes twice")
+    return made
+
+
+def _parsed(text: str, of_pairs: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=of_pairs)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise ValueError(f"not JSON ({error.msg} at {where})") from error
@@ -54,13 +74,15 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file that another library reads too: a byte order mark is a damage, as it is to them.
+    """The object in a JSON file that another library reads too, and as it does.
+
+    Of a key that comes twice the last value counts; a byte order mark is a damage.
 
     Raises:
         UnspoolError: if the file cannot be read or holds something else.
     """
     try:
-        data = parse_json(path.read_text(encoding="utf-8"))
+        data = _parsed(path.read_text(encoding="utf-8"), None)
     except OSError as error:
         raise UnspoolError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # no UTF-8, or no JSON

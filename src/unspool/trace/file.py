@@ -20,7 +20,7 @@ from unspool import __version__
 from unspool.engine.trace import TRACE_VERSION, CanvasEvent, EndEvent, Event, StepEvent, to_json
 from unspool.errors import UnspoolError
 from unspool.models.tokenizer import Tokenizer
-from unspool.storage.text_files import check_file
+from unspool.storage.text_files import check_file, unique
 from unspool.trace.schema import problem_of
 
 _HEX_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -198,9 +198,9 @@ def read(path: Path) -> Trace:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """A JSON object of finite numbers; None for anything else."""
+    """A JSON object of finite numbers in which no key comes twice; None for anything else."""
     try:
-        value = json.loads(line, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(line, parse_float=_finite, parse_constant=_finite, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unspool.errors import UnspoolError
 from unspool.storage import cache as store
@@ -14,11 +14,32 @@ if TYPE_CHECKING:
     import torch
 
 STATE = "training.pt"
+
+MOST = {
+    "batch_size": 65_536,
+    "block_length": 65_536,
+    "hidden_size": 65_536,
+    "intermediate_size": 2**20,
+    "max_steps": 10**8,
+    "num_hidden_layers": 1024,
+    "num_train_epochs": 10**6,
+    "questions": 100_000,
+    "save_steps": 10**8,
+}
+"""Of each option that is a count; more is a slip of the keyboard and would fill the memory."""
+
 PIECE = 50
 """Steps between two points of the learning curve."""
 
 Curve = list[tuple[int, float, float]]
 """Steps, mean loss since the last point, and seconds."""
+
+
+def check_counts(options: Any, *names: str) -> None:
+    """Refuse options, by their names, that are below 1 or above ``MOST``."""
+    for name in names:
+        if not 1 <= getattr(options, name) <= MOST[name]:
+            raise UnspoolError(f"{name} must lie in 1 to {MOST[name]:,}, not {getattr(options, name)}")
 
 
 def resume(

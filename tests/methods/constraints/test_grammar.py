@@ -249,7 +249,9 @@ def test_the_lossless_rule_keeps_the_masked_distribution(vocabulary):
         ({"json_schema": {"not": {}}}, 'Unimplemented keys: \\["not"\\]'),
         ({"json_schema": {"type": "string", "minLength": 2, "maxLength": 1}}, "Unsatisfiable"),
         ({"json_schema": {"type": "string", "format": "soap"}}, "format 'soap' cannot be kept"),
-        ({"json_schema": "{"}, "is not JSON"),
+        ({"json_schema": "{"}, "cannot be read: not JSON"),
+        ({"json_schema": '{"type": "string", "type": "integer"}'}, "cannot be read: the key 'type' comes twice"),
+        ({"grammar": 'start: %json {"type": "null", "type": "null"}'}, "the key 'type' comes twice"),
         ({"json_schema": 3}, "is an object"),
     ],
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from unspool.errors import UnspoolError
 from unspool.storage import cache as store
+from unspool.storage.text_files import parse_json
 
 _FORMAT = 2
 
@@ -136,7 +137,7 @@ class AlignedTrie:
             UnspoolError: if the file cannot be read.
         """
         try:
-            saved = json.loads(file.read_text("utf-8"))
+            saved = parse_json(file.read_text("utf-8"))
             if saved.get("format") != _FORMAT:
                 raise UnspoolError(f"{file} was written by another version of unspool; sample anew and save that")
             trie = cls(str(saved["about"]))

@@ -22,13 +22,16 @@ from unspool.engine.method import SEARCH, Example, Method
 from unspool.engine.search import Branch, Candidate, Found, SearchRequest
 from unspool.errors import UnspoolError
 
+MOST_BEAMS = 1024
+"""Each step scores all of them; more is a slip of the keyboard."""
+
 
 @dataclass(frozen=True)
 class BeamOptions:
     """Defaults are transformers', but for ``num_beams``, which is 1 there.
 
     Attributes:
-        num_beams: running outputs, at least 1; also the most candidates of the result.
+        num_beams: running outputs, 1 to 1024; also the most candidates of the result.
         length_penalty: exponent of the length; above 0 it favours longer outputs.
     """
 
@@ -36,8 +39,8 @@ class BeamOptions:
     length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.num_beams < 1:
-            raise UnspoolError(f"num_beams must be at least 1, not {self.num_beams}")
+        if not 1 <= self.num_beams <= MOST_BEAMS:
+            raise UnspoolError(f"num_beams must lie in 1 to {MOST_BEAMS}, not {self.num_beams}")
         if not abs(self.length_penalty) < float("inf"):
             raise UnspoolError(f"length_penalty must be a finite number, not {self.length_penalty}")
 

@@ -87,9 +87,8 @@ class CanvasTrainingOptions:
     start: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "max_steps", "batch_size", "save_steps"):
-            if getattr(self, name) < 1:
-                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+        names = ("hidden_size", "num_hidden_layers", "intermediate_size", "max_steps", "batch_size", "save_steps")
+        checkpoint.check_counts(self, *names)
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise UnspoolError("hidden_size must be a multiple of num_attention_heads")
         if self.save_steps % checkpoint.PIECE:

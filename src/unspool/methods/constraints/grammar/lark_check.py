@@ -2,8 +2,9 @@
 
 Refused are special tokens (they are left out of the text, and the end of a text comes by itself), settings that need
 more than a mask (``temperature``, ``max_tokens``, ``stop``, ``capture``), rules that go on for ever, terminals without
-a text, and more alternatives than the parser can hold. A JSON Schema inside of ``%json`` is made ready as a
-``json_schema`` is; names of its objects must be known, because nothing else could tell a second one of a kind.
+a text, texts that are too long, and more alternatives than the parser can hold. A JSON Schema inside of ``%json`` is
+made ready as a ``json_schema`` is; names of its objects must be known, because nothing else could tell a second one of
+a kind.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from unspool.errors import UnspoolError
+from unspool.methods.constraints.grammar.patterns import LONGEST, shortest
 from unspool.methods.constraints.grammar.schema_check import prepared
 from unspool.methods.constraints.grammar.schema_walk import schemas, types
+from unspool.storage.text_files import unique
 
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON as ``json.dumps`` writes it."""
@@ -28,10 +32,13 @@ _LEXEME = re.compile(
     |(?P<text>"(?:\\.|[^"\\\n])*"i?|/(?![/*])(?:\\.|[^/\\\n])+/[a-z]*)
     |(?P<special><\[[^\]\n]*\]>|<[^<>\s]+>)
     |(?P<directive>%[a-z]+)
-    |(?P<name>[?!]?[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<name>(?:(?m:^)[?!])?[A-Za-z_][A-Za-z0-9_]*)
     |(?P<other>->|::|~|\.\.|[\s\S])""",
     re.VERBOSE,
 )
+
+_CHARACTER = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)|.", re.DOTALL)
+"""Of a text in quotes."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ def prepared_lark(grammar: str) -> tuple[str, list[tuple[str, str]]]:
         count = sum(lexeme.text == "|" for lexeme in body) + 1
         if count > _ALTERNATIVES:
             raise UnspoolError(f"the rule {name} has {count} alternatives, more than {_ALTERNATIVES}; use choices")
-    _check_ends(rules)
+    _check_lengths(rules)
     moved = "".join("_start" if (x.kind, x.text) == ("name", "start") else x.text for x in lexemes)
     alone = [(f"the terminal {name}", f"start: {name}\n{moved}") for name in rules if name.isupper()]
     patterns = sorted({lexeme.text for lexeme in plain if lexeme.kind == "text" and lexeme.text.startswith("/")})
@@ -85,8 +92,8 @@ def _lexemes(grammar: str) -> Iterator[_Lexeme]:
 def _json(grammar: str, at: int, directive: str) -> tuple[str, int]:
     at += len(grammar[at:]) - len(grammar[at:].lstrip())
     try:
-        value, end = json.JSONDecoder().raw_decode(grammar, at)
-    except json.JSONDecodeError as error:
+        value, end = json.JSONDecoder(object_pairs_hook=unique).raw_decode(grammar, at)
+    except (ValueError, RecursionError) as error:
         raise UnspoolError(f"what follows {directive} in the grammar is not JSON: {error}") from error
     if directive == "%json":
         if not isinstance(value, dict):
@@ -163,60 +170,103 @@ def _behind_head(lexemes: list[_Lexeme], at: int) -> int:
     return at + 1
 
 
-def _check_ends(rules: dict[str, list[_Lexeme]]) -> None:
+def _check_lengths(rules: dict[str, list[_Lexeme]]) -> None:
+    """Refuse rules that have no text, or only very long ones."""
     if any(lexeme.text == "::" for body in rules.values() for lexeme in body):
         return  # rules with parameters count, which this cannot follow
-    finite: set[str] = set()
-    size = -1
-    while size < (size := len(finite)):
-        finite |= {name for name, body in rules.items() if _Body(body, rules.keys() - finite).ends()}
-    for name in rules:
-        if name not in finite:
+    least: dict[str, float] = dict.fromkeys(rules, inf)
+    known = None
+    while known != (known := dict(least)):
+        least |= {name: _Body(body, least).least() for name, body in rules.items()}
+    for name, length in least.items():
+        if length == inf:
             raise UnspoolError(f"no text fits the rule {name}: each alternative goes on for ever; give it a way to end")
+        if length > LONGEST:
+            raise UnspoolError(
+                f"the rule {name} asks for {int(length):,} characters at least, and {LONGEST:,} are the most; lower "
+                "what it repeats"
+            )
 
 
 class _Body:
-    """Whether the body of a rule has a text, where some names (``endless``) have none."""
+    """The shortest text of a rule's body, in characters, from those of the rules (``known``); inf if it has none.
 
-    def __init__(self, lexemes: list[_Lexeme], endless: set[str]) -> None:
-        self._lexemes, self._endless, self._at = lexemes, endless, 0
+    What a grammar says besides, such as ``&`` of terminals, can only make texts longer.
+    """
 
-    def ends(self) -> bool:
+    def __init__(self, lexemes: list[_Lexeme], known: dict[str, float]) -> None:
+        self._lexemes, self._known, self._at = lexemes, known, 0
+
+    def least(self) -> float:
         found = self._alternative()
         while self._peek() == "|":
             self._at += 1
-            found = self._alternative() or found
+            found = min(found, self._alternative())
         return found
 
-    def _peek(self) -> str:
-        return self._lexemes[self._at].text if self._at < len(self._lexemes) else ""
+    def _peek(self, ahead: int = 0) -> str:
+        at = self._at + ahead
+        return self._lexemes[at].text if at < len(self._lexemes) else ""
 
-    def _alternative(self) -> bool:
-        found = True
+    def _alternative(self) -> float:
+        found = both = 0.0
         while self._peek() not in ("", "|", ")", "]"):
-            found = self._item() and found
-        return found
+            if self._peek() == "&":
+                self._at += 1
+                both, found = max(both, found), 0.0
+            else:
+                found += self._item()
+        return max(both, found)
 
-    def _item(self) -> bool:
+    def _item(self) -> float:
         lexeme = self._lexemes[self._at]
         self._at += 1
-        found = True
+        found = 0.0
         if lexeme.kind == "name":
-            found = lexeme.text not in self._endless
+            found = self._known.get(lexeme.text, 0)
+        elif lexeme.kind == "text":
+            found = _characters(lexeme.text)
+            if self._peek() == "..":  # a range: one of its characters
+                self._at += 2
         elif lexeme.text in ("(", "["):
-            found = self.ends() or lexeme.text == "["
+            inside = self.least()
+            found = inside if lexeme.text == "(" else 0.0
             self._at += 1
+        elif lexeme.text == "~":
+            self._item()  # any other text
         elif lexeme.text == "->":
             self._at += 1  # an alias
         if self._peek() in ("?", "*"):
             self._at += 1
-            return True
+            return 0
         if self._peek() in ("~", "{"):
-            # Repeats: none at all may be enough.
-            begin = self._at
-            self._at += 2 if self._peek() == "~" else 1
-            none = self._lexemes[begin + 1].text in ("0", ",") if begin + 1 < len(self._lexemes) else False
-            while self._peek() not in ("", "}") and self._lexemes[begin].text == "{":
-                self._at += 1
-            return found or none
+            return self._repeated(found)
         return found
+
+    def _repeated(self, once: float) -> float:
+        """Of ``x~2``, ``x~2..3``, ``x{2}``, ``x{2,3}`` or ``x{,3}``, where ``x`` has ``once`` characters."""
+        sign = self._peek()
+        self._at += 1
+        times = self._number()
+        if sign == "{":
+            while self._peek() not in ("", "}"):
+                self._at += 1
+            self._at += 1
+        elif self._peek() == "..":
+            self._at += 1
+            self._number()
+        return once * times if times else 0.0
+
+    def _number(self) -> int:
+        digits = ""
+        while self._peek().isdecimal():
+            digits += self._peek()
+            self._at += 1
+        return int(digits or "0")
+
+
+def _characters(text: str) -> int:
+    """Of a text or a pattern in a grammar, at least."""
+    if text.startswith("/"):
+        return shortest(text[1 : text.rindex("/")])
+    return len(_CHARACTER.findall(text[1 : text.rindex('"')])) if text.startswith('"') else 0

@@ -14,6 +14,7 @@ from unspool.methods.constraints.grammar.characters import one_of
 from unspool.methods.constraints.grammar.lark_check import JSON_STYLE, prepared_lark
 from unspool.methods.constraints.grammar.patterns import whole
 from unspool.methods.constraints.grammar.schema_check import Prepared, prepared
+from unspool.storage.text_files import parse_json, unique
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -114,14 +115,14 @@ class GrammarOptions:
         """The JSON Schema as it was given.
 
         Raises:
-            UnspoolError: if it is not JSON.
+            UnspoolError: if it is not JSON, or has a key twice.
         """
         given: Any = self.json_schema
         if isinstance(given, str):
             try:
-                given = json.loads(given)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise UnspoolError(f"the JSON Schema is not JSON: {error}") from error
+                given = parse_json(given)
+            except ValueError as error:
+                raise UnspoolError(f"the JSON Schema cannot be read: {error}") from error
         elif hasattr(given, "model_json_schema"):
             try:
                 given = given.model_json_schema()
@@ -173,16 +174,7 @@ def strict_json(text: str) -> Any:
     Raises:
         ValueError: with the reason.
     """
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} comes twice")
-    return made
+    return json.loads(text, object_pairs_hook=unique, parse_constant=_no_number, parse_float=_finite)
 
 
 def _no_number(name: str) -> NoReturn:

@@ -39,6 +39,8 @@ _CLASSES = {r"\d", r"\D", r"\s", r"\S", r"\w", r"\W"}
 _PRIVATE = 0x10FF00
 """Characters that stand for Unicode properties, which Python's parser does not know, while it reads a pattern."""
 _ANY = "(?s:.)*"
+LONGEST = 100_000
+"""Characters or entries that a constraint may ask for at least; more is no text that a model writes."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,14 @@ def python_of(pattern: str) -> str:
             inside = False
         made.append(lexeme)
     return "".join(made)
+
+
+def shortest(pattern: str) -> int:
+    """Characters of the shortest text that matches a pattern of either flavour; 0 where Python cannot read it."""
+    try:
+        return int(_parser.parse(_PROPERTY.sub(r"\1x", pattern), 0).getwidth()[0])
+    except (re.error, OverflowError, RecursionError):  # llguidance reads it, or says what is wrong
+        return 0
 
 
 def whole(pattern: str) -> str:
@@ -155,6 +165,7 @@ class _Reader:
         self._flags = int(self._tree.state.flags)
 
     def branches(self) -> list[Branch]:
+        self._check_length(self._tree.getwidth()[0])
         try:
             return self._sequence(list(self._tree), self._flags)
         except RecursionError:
@@ -205,6 +216,7 @@ class _Reader:
         return [self._set(op, value, flags)]
 
     def _repeat(self, low: int, high: int, inner: Any, flags: int) -> Branch:
+        self._check_length(low * inner.getwidth()[0])
         options = self._sequence(inner, flags)
         if any(option.begins or option.ends for option in options):
             self._refuse("an anchor that is repeated")
@@ -263,6 +275,13 @@ class _Reader:
         if flags & re.MULTILINE and not kind.endswith("STRING"):
             self._refuse("anchors of lines, (?m)")
         return True
+
+    def _check_length(self, least: int) -> None:
+        if least > LONGEST:
+            raise UnspoolError(
+                f"the pattern {_short(self._pattern)} asks for {least:,} characters at least, and {LONGEST:,} are the "
+                "most; lower what it repeats"
+            )
 
     def _refuse(self, what: str) -> None:
         raise UnspoolError(f"the pattern {_short(self._pattern)} uses {what}, which a grammar cannot; write it without")

@@ -19,7 +19,7 @@ from fractions import Fraction
 from typing import Any
 
 from unspool.errors import UnspoolError
-from unspool.methods.constraints.grammar.patterns import found, found_names, names, python_of, runs_on
+from unspool.methods.constraints.grammar.patterns import LONGEST, found, found_names, names, python_of, runs_on
 from unspool.methods.constraints.grammar.schema_formats import ANYTHING, FORMATS
 from unspool.methods.constraints.grammar.schema_walk import check_draft, leave_out_endless, schemas, types
 
@@ -33,8 +33,14 @@ _LONGEST = 2**63 - 1024
 """The largest integer that llguidance takes as a bound."""
 _TENTH = 22
 """Up to here floats hold every power of ten; llguidance reads a number as digits times such a power."""
+_LENGTHS = 2**31
+"""No text reaches this length; llguidance cannot read much larger ones."""
 _NAMES = 256
 """Names that a pattern may list to be taken as properties."""
+_COUNTED = 100_000
+"""Up to here a step is counted with: there are as many states as it has remainders."""
+_POWERS = {10**6, 10**7, 10**8}
+"""Larger steps that only ask for zeros at the end."""
 _DRAFT_3 = {"divisibleBy": "multipleOf", "disallow": "not", "extends": "allOf"}
 
 
@@ -90,6 +96,7 @@ def _prepare(schema: dict[str, Any]) -> bool:
         raise UnspoolError("x-guidance would change how the schema is read; leave it out")
     if schema.get("uniqueItems") is False:
         del schema["uniqueItems"]
+    _lengths(schema)
     _texts(schema)
     _numbers(schema)
     if "const" in schema:
@@ -97,6 +104,15 @@ def _prepare(schema: dict[str, Any]) -> bool:
     if isinstance(schema.get("enum"), list):
         schema["enum"] = [_value(value) for value in schema["enum"]]
     return "object" in types(schema) and _names(schema)
+
+
+def _lengths(schema: dict[str, Any]) -> None:
+    for kind in ("Length", "Items", "Properties"):
+        least, most = schema.get(f"min{kind}"), schema.get(f"max{kind}")
+        if least is not None and least > LONGEST:
+            raise UnspoolError(f"min{kind} is {least:,}, and {LONGEST:,} is the most that can be asked for; lower it")
+        if most is not None and most >= _LENGTHS:
+            del schema[f"max{kind}"]
 
 
 def _texts(schema: dict[str, Any]) -> None:
@@ -142,6 +158,8 @@ def _step(schema: dict[str, Any]) -> Fraction:
             f"multipleOf {given} is no fraction that floats hold: 0.29 is no multiple of 0.01 to Python; use "
             "integers of a smaller unit"
         )
+    if step.numerator > _COUNTED and step.numerator not in _POWERS:
+        raise UnspoolError(f"multipleOf {given} is too large to be counted with; up to {_COUNTED:,} can be kept")
     if step.denominator == 1:
         schema["multipleOf"] = int(step)
     return step

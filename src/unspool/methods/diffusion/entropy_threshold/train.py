@@ -44,6 +44,7 @@ from unspool.recipes.tiny_diffusion import directory as canvas_directory
 from unspool.recipes.tiny_diffusion.train import TASK_SETS
 from unspool.storage import cache as store
 from unspool.training import checkpoint
+from unspool.training.checkpoint import check_counts
 
 if TYPE_CHECKING:
     import torch
@@ -75,9 +76,7 @@ class CertaintyOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("block_length", "questions", "max_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_counts(self, "block_length", "questions", "max_steps", "batch_size")
         if self.seed not in SEEDS:
             raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
         if not 0 <= self.beta < float("inf"):

@@ -23,8 +23,10 @@ from unspool.decoding.canvas import DiffusionModel
 from unspool.engine.canvas import Fed
 from unspool.engine.noise import SEEDS
 from unspool.engine.numeric import softmax
+from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
 from unspool.methods.diffusion.learn2pd import UnmaskFilter
+from unspool.training.checkpoint import check_counts
 
 if TYPE_CHECKING:
     import torch
@@ -67,9 +69,7 @@ class FilterOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("block_length", "max_steps"):
-            if getattr(self, name) < 1:
-                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_counts(self, "block_length", "max_steps")
         if self.seed not in SEEDS:
             raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
 
@@ -113,7 +113,8 @@ def _replay(
             wanted = reference[start : start + block_length]
             before = None
             while (tokens[block] == denoiser.mask_id).any():
-                logits = session.score(Fed(tokens, 0, len(tokens))).logits[block].astype(np.float64)
+                with turn(denoiser):
+                    logits = session.score(Fed(tokens, 0, len(tokens))).logits[block].astype(np.float64)
                 logits[:, denoiser.mask_id] = -np.inf
                 predicted = logits.argmax(axis=1)
                 right = predicted == wanted

@@ -14,18 +14,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.contracts import Ability, Logits, Scores, Session
+from unspool.engine.contracts import Ability, LanguageModel, Logits, Scores
 from unspool.engine.noise import SEEDS
 from unspool.engine.numeric import softmax
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree
+from unspool.engine.turns import turn
 from unspool.errors import UnspoolError, UnsupportedError
 from unspool.storage import cache as store
 from unspool.storage.text_files import parse_json, read_text
@@ -167,24 +168,24 @@ def examples(target: Model, prompt: str, index: int, options: DataOptions) -> Ex
         max_new_tokens=min(options.max_new_tokens, room),
     )
     read = np.array(result.token_ids)
-    drawn, labels = _drafted(target, draft.open(), [*ids, *result.token_ids], len(ids), options.temperature, rng)
+    drawn, labels = _drafted(target, draft, [*ids, *result.token_ids], len(ids), options.temperature, rng)
     own = rng.random(len(read)) >= options.mixing
     mixture = np.where(own, drawn, read)
     states = [
-        scores.hidden.copy()
-        for scores in _scored(draft.open(hidden_states=True), [*ids, *mixture.tolist()], len(ids))
+        scores.hidden
+        for scores in _scored(draft, [*ids, *mixture.tolist()], len(ids), hidden_states=True)
         if scores.hidden is not None
     ]
     return Examples(np.concatenate(states)[own].astype(np.float32), labels[own])
 
 
 def _drafted(
-    target: Model, drafting: Session, text: list[int], start: int, temperature: float, rng: np.random.Generator
+    target: Model, draft: LanguageModel, text: list[int], start: int, temperature: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """One drafted token for each position of ``text`` from ``start`` on, and how likely it is accepted."""
     drawn, labels = [], []
     # The token of a position is decided by the logits after the one before it.
-    passes = (_scored(session, text[:-1], start - 1) for session in (target.language_model.open(), drafting))
+    passes = (_scored(model, text[:-1], start - 1) for model in (target.language_model, draft))
     for theirs, ours in zip(*passes, strict=True):
         for p_row, q_row in zip(theirs.logits, ours.logits, strict=True):
             token, label = _draw(p_row, q_row[: len(p_row)], temperature, rng)
@@ -203,13 +204,17 @@ def _draw(p_row: Logits, q_row: Logits, temperature: float, rng: np.random.Gener
     return token, min(1.0, float(p[token] / q[token]))
 
 
-def _scored(session: Session, tokens: list[int], start: int) -> Iterator[Scores]:
-    """Scores of the tokens from ``start`` on, in blocks; valid until the next one. Closes the session at the end."""
+def _scored(model: LanguageModel, tokens: list[int], start: int, hidden_states: bool = False) -> Iterator[Scores]:
+    """Scores of the tokens from ``start`` on, in blocks: copies, since another thread's pass may come between."""
+    session = model.open(hidden_states)
     while (at := session.length) < len(tokens):
         end = min(start, at + _BLOCK) if at < start else at + _BLOCK
         block = TokenTree.chain(tokens[at:end])
-        scores = session.score(block, rows=() if at < start else None)
-        session.commit(range(len(block)))
+        with turn(model):
+            scores = session.score(block, rows=() if at < start else None)
+            hidden = None if scores.hidden is None else scores.hidden.copy()
+            scores = replace(scores, logits=scores.logits.copy(), hidden=hidden)
+            session.commit(range(len(block)))
         if at >= start:
             yield scores
     session.close()

@@ -24,6 +24,7 @@ from unspool.errors import UnspoolError
 from unspool.methods.drafters.specdec_pp.data import DataOptions, Examples, Progress, generate, pair_of
 from unspool.methods.drafters.specdec_pp.head import FILE_NAME, AcceptanceHead
 from unspool.storage import cache as store
+from unspool.training.checkpoint import check_counts
 
 if TYPE_CHECKING:
     import torch
@@ -57,9 +58,7 @@ class TrainingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("num_train_epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_counts(self, "num_train_epochs", "batch_size")
         for name in ("rejection_weight", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise UnspoolError(f"{name} must be above 0, not {getattr(self, name)}")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from unspool.engine.contracts import LanguageModel, Session
 from unspool.engine.search import Distribution
 from unspool.engine.tree import TokenTree
+from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
 from unspool.storage.cache import atomic_file
 from unspool.storage.text_files import parse_json, read_text
@@ -103,11 +104,12 @@ def teacher_forced(model: LanguageModel, ids: Sequence[int], first: int) -> list
     while at < len(ids) - 1:
         block = ids[at : min(len(ids) - 1, at + min(_BLOCK, session.room))]
         rows = [i for i in range(len(block)) if at + i + 1 >= first]
-        logits = session.score(TokenTree.chain(block), rows).logits
-        for i, row in zip(rows, logits, strict=True):
-            value = row[ids[at + i + 1]]
-            found.append((Distribution(row).entropy, int(np.count_nonzero(row > value))))
-        session.commit(range(len(block)))
+        with turn(model):
+            logits = session.score(TokenTree.chain(block), rows).logits
+            for i, row in zip(rows, logits, strict=True):
+                value = row[ids[at + i + 1]]
+                found.append((Distribution(row).entropy, int(np.count_nonzero(row > value))))
+            session.commit(range(len(block)))
         at += len(block)
     session.close()
     return found
