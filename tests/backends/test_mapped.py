@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import gguf_files
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.models import gguf_files
 from unspool.backends import mapped, prepare
 from unspool.backends.openvino.convert import convert
 from unspool.backends.openvino.joined import join_projections
