@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from unspool import methods
+from unspool.decoding.model import Model
+from unspool.engine.options import GenerationOptions
 
 ROOT = Path(__file__).parents[1] / "src" / "unspool"
 
@@ -35,6 +38,9 @@ TRAINERS = {"train", "data"}
 """Leaves that only ``unspool train`` loads, by name."""
 
 METHOD_LINES, CORE_LINES = 250, 400
+
+HOMONYMS = {"plain": "report", "prompt_lookup": "bench", "edit": "proof"}
+"""Words that are not the method there: the role of a colour, a setting of peers, the name of a prompt."""
 
 
 def sources() -> list[Path]:
@@ -90,7 +96,9 @@ def named(text: str) -> Iterator[str]:
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    known = set(methods.names())
+    verbs = {path.stem for path in (ROOT / "decoding").glob("*.py")}
+    options = {*GenerationOptions.__dataclass_fields__, *inspect.signature(Model._requests).parameters}
+    known = {*methods.names()} - verbs - options
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in quiet:
             yield from known & {node.value}
@@ -135,7 +143,11 @@ def test_files_are_small() -> None:
         "/".join(place(path)): lines
         for path in sources()
         if (lines := len(path.read_text("utf-8").splitlines()))
-        > (METHOD_LINES if place(path)[0] == "methods" and place(path)[-1] not in TRAINERS else CORE_LINES)
+        > (
+            METHOD_LINES
+            if len(place(path)) > 2 and place(path)[0] == "methods" and place(path)[-1] not in TRAINERS
+            else CORE_LINES
+        )
     }
     assert long == {}
 
@@ -147,7 +159,8 @@ def test_no_instrument_names_a_method() -> None:
     found = {
         "/".join(place(path)): sorted(names)
         for path in sources()
-        if place(path)[0] in INSTRUMENTS and (names := set(named(path.read_text("utf-8"))))
+        if (room := place(path)[0]) in INSTRUMENTS
+        and (names := {name for name in named(path.read_text("utf-8")) if HOMONYMS.get(name) != room})
     }
     assert found == {}
 
