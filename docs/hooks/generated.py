@@ -42,6 +42,7 @@ from unspool.engine.method import (
     UNMASK,
     Kind,
 )
+from unspool.engine.option import range_of
 from unspool.methods import PLAIN
 from unspool.report import tradeoff
 
@@ -233,11 +234,12 @@ def _options(options: type[Any]) -> list[str]:
     if not fields(options):
         return [summary]
     meaning = attributes(options.__doc__ or "")
-    lines = [_markdown(summary), "", "| option | type | default | meaning |", "|---|---|---|---|"]
+    lines = [_markdown(summary), "", "| option | type | default | range | meaning |", "|---|---|---|---|---|"]
     for field in fields(options):
         kind = field.type if isinstance(field.type, str) else field.type.__name__
         default = "" if field.default is MISSING else f"`{field.default!r}`"
-        lines.append(f"| `{field.name}` | `{kind}` | {default} | {_cell(meaning.get(field.name, ''))} |")
+        allowed = range_of(field) or ""
+        lines.append(f"| `{field.name}` | `{kind}` | {default} | {allowed} | {_cell(meaning.get(field.name, ''))} |")
     return lines
 
 

@@ -28,13 +28,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 from unspool.engine.autoregressive import extend
 from unspool.engine.cache_edit import EditableSession
 from unspool.engine.contracts import Ability, Session
 from unspool.engine.method import EDIT, Example, Method, Needs
-from unspool.errors import UnspoolError
+from unspool.engine.option import Options, option
 
 Mode = Literal["pie", "hybrid", "recompute", "conflict"]
 Refresh = Literal["names", "last"]
@@ -52,7 +52,7 @@ _NAME = re.compile(r"[^\W\d]\w*")
 
 
 @dataclass(frozen=True)
-class PieOptions:
+class PieOptions(Options):
     """How a cache follows edits.
 
     Attributes:
@@ -65,14 +65,7 @@ class PieOptions:
 
     mode: Mode = "pie"
     refresh: Refresh = "names"
-    refresh_tokens: int = 128
-
-    def __post_init__(self) -> None:
-        for name, known in (("mode", get_args(Mode)), ("refresh", get_args(Refresh))):
-            if getattr(self, name) not in known:
-                raise UnspoolError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
-        if self.refresh_tokens < 0:
-            raise UnspoolError(f"refresh_tokens must be at least 0, not {self.refresh_tokens}")
+    refresh_tokens: int = option(128, least=0)
 
 
 def origins(versions: Sequence[Sequence[int]]) -> Origins:

@@ -21,12 +21,13 @@ import numpy as np
 from unspool.engine.canvas import Sight
 from unspool.engine.method import SCHEDULE, Method
 from unspool.engine.numeric import softmax
+from unspool.engine.option import Options, option
 from unspool.errors import UnspoolError
 from unspool.methods.resources import Resources
 
 
 @dataclass(frozen=True)
-class AdaBlockOptions:
+class AdaBlockOptions(Options):
     """Defaults are those of the released code for LLaDA.
 
     Attributes:
@@ -39,16 +40,13 @@ class AdaBlockOptions:
 
     delimiter_ids: Sequence[int] | None = None
     delimiter_threshold: float = 0.3
-    block_length: int = 32
+    block_length: int = option(32, least=1)
     window: Literal["canvas", "generated"] = "canvas"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.delimiter_ids is not None and not self.delimiter_ids:
             raise UnspoolError("delimiter_ids is empty; give ids, or leave it out for the tokens that hold a newline")
-        if self.block_length < 1:
-            raise UnspoolError(f"block_length must be at least 1, not {self.block_length}")
-        if self.window not in ("canvas", "generated"):
-            raise UnspoolError(f"window must be canvas or generated, not {self.window!r}")
 
 
 class AdaBlock:

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from unspool.engine.canvas import View
 from unspool.engine.method import TRANSFORM, Method
-from unspool.errors import UnspoolError
+from unspool.engine.option import Options, option
 
 
 @dataclass(frozen=True)
-class CreditOptions:
+class CreditOptions(Options):
     """Defaults are those of the authors' code.
 
     Attributes:
@@ -36,21 +36,11 @@ class CreditOptions:
         parameter_free: takes alpha, beta and gamma from the share of slots that are unmasked.
     """
 
-    alpha: float = 0.7
-    beta: float = 0.8
-    gamma: float = 0.2
-    kept: int | None = None
+    alpha: float = option(0.7, least=0)
+    beta: float = option(0.8, least=0, most=1)
+    gamma: float = option(0.2, above=0)
+    kept: int | None = option(None, least=1)
     parameter_free: bool = False
-
-    def __post_init__(self) -> None:
-        for ok, message in (
-            (self.alpha >= 0, f"alpha must be at least 0, not {self.alpha}"),
-            (0 <= self.beta <= 1, f"beta must lie in 0 to 1, not {self.beta}"),
-            (self.gamma > 0, f"gamma must be above 0, not {self.gamma}"),
-            (self.kept is None or self.kept >= 1, f"kept must be at least 1, not {self.kept}"),
-        ):
-            if not ok:
-                raise UnspoolError(message)
 
 
 class Credit:

@@ -19,22 +19,18 @@ import numpy as np
 
 from unspool.engine.canvas import Flags, View
 from unspool.engine.method import UNMASK, Method
-from unspool.errors import UnspoolError
+from unspool.engine.option import Options, option
 
 
 @dataclass(frozen=True)
-class EBSamplerOptions:
+class EBSamplerOptions(Options):
     """The default is that of transformers.
 
     Attributes:
         gamma: bound of what the tokens of one step may tell about one another, in nats, at least 0.
     """
 
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not self.gamma >= 0:
-            raise UnspoolError(f"gamma must be at least 0, not {self.gamma}")
+    gamma: float = option(0.1, least=0)
 
 
 class EBSampler:

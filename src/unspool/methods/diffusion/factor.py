@@ -16,22 +16,18 @@ import numpy as np
 
 from unspool.engine.canvas import Flags, View
 from unspool.engine.method import UNMASK, Method
-from unspool.errors import UnspoolError
+from unspool.engine.option import Options, option
 
 
 @dataclass(frozen=True)
-class FactorOptions:
+class FactorOptions(Options):
     """The default is the released code's.
 
     Attributes:
         factor: above 0; 1 is the bound of the theory.
     """
 
-    factor: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.factor <= 0:
-            raise UnspoolError(f"factor must be above 0, not {self.factor}")
+    factor: float = option(1.0, above=0)
 
 
 class Factor:

@@ -6,22 +6,19 @@ from dataclasses import dataclass
 
 from unspool.engine.canvas import Sight
 from unspool.engine.method import SCHEDULE, Method
+from unspool.engine.option import Options, option
 from unspool.errors import UnspoolError
 
 
 @dataclass(frozen=True)
-class FixedBlocksOptions:
+class FixedBlocksOptions(Options):
     """The default is the whole canvas.
 
     Attributes:
         block_length: slots of a block; None: all of them. Must divide the canvas.
     """
 
-    block_length: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.block_length is not None and self.block_length < 1:
-            raise UnspoolError(f"block_length must be at least 1, not {self.block_length}")
+    block_length: int | None = option(None, least=1)
 
 
 class FixedBlocks:

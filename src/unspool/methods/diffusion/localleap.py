@@ -17,11 +17,12 @@ import numpy as np
 
 from unspool.engine.canvas import Flags, View
 from unspool.engine.method import UNMASK, Method
+from unspool.engine.option import Options, option
 from unspool.errors import UnspoolError
 
 
 @dataclass(frozen=True)
-class LocalLeapOptions:
+class LocalLeapOptions(Options):
     """Defaults are the paper's.
 
     Attributes:
@@ -32,15 +33,14 @@ class LocalLeapOptions:
 
     threshold: float = 0.9
     relaxed_threshold: float = 0.75
-    radius: int = 4
+    radius: int = option(4, least=0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.relaxed_threshold > self.threshold:
             raise UnspoolError(
                 f"relaxed_threshold must be at most threshold ({self.threshold}), not {self.relaxed_threshold}"
             )
-        if self.radius < 0:
-            raise UnspoolError(f"radius must be at least 0, not {self.radius}")
 
 
 class LocalLeap:

@@ -9,22 +9,18 @@ from dataclasses import dataclass
 
 from unspool.engine.canvas import Sight
 from unspool.engine.method import STOP, Method
-from unspool.errors import UnspoolError
+from unspool.engine.option import Options, option
 
 
 @dataclass(frozen=True)
-class StaticStopOptions:
+class StaticStopOptions(Options):
     """The default fills a quarter of a canvas of 32 slots one by one.
 
     Attributes:
         passes: after which all remaining masks are filled, at least 1.
     """
 
-    passes: int = 8
-
-    def __post_init__(self) -> None:
-        if self.passes < 1:
-            raise UnspoolError(f"passes must be at least 1, not {self.passes}")
+    passes: int = option(8, least=1)
 
 
 class StaticStop:

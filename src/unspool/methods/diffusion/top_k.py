@@ -16,14 +16,14 @@ import numpy as np
 from unspool.engine import noise
 from unspool.engine.canvas import Flags, View
 from unspool.engine.method import UNMASK, Method
-from unspool.errors import UnspoolError
+from unspool.engine.option import Options, option
 
 Order = Literal["confidence", "margin", "entropy", "random", "left_to_right"]
 ORDERS: tuple[Order, ...] = ("confidence", "margin", "entropy", "random", "left_to_right")
 
 
 @dataclass(frozen=True)
-class TopKOptions:
+class TopKOptions(Options):
     """Defaults are the reference: one token a step, by confidence.
 
     Attributes:
@@ -32,14 +32,8 @@ class TopKOptions:
             probabilities, of the lowest entropy, any, or the first ones.
     """
 
-    tokens_per_step: int = 1
+    tokens_per_step: int = option(1, least=1)
     order: Order = "confidence"
-
-    def __post_init__(self) -> None:
-        if self.tokens_per_step < 1:
-            raise UnspoolError(f"tokens_per_step must be at least 1, not {self.tokens_per_step}")
-        if self.order not in ORDERS:
-            raise UnspoolError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}")
 
 
 class TopK:

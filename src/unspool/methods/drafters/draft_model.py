@@ -19,24 +19,20 @@ from dataclasses import dataclass
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context, LanguageModel, Step
 from unspool.engine.method import DRAFTER, Method, Needs
+from unspool.engine.option import Options, option
 from unspool.engine.tree import TokenTree, TreeBuilder
-from unspool.errors import UnspoolError
 from unspool.methods.drafters._assisted import assisted
 
 
 @dataclass(frozen=True)
-class DraftModelOptions:
+class DraftModelOptions(Options):
     """Options of ``draft_model``.
 
     Attributes:
         num_assistant_tokens: tokens of a draft, at least 1.
     """
 
-    num_assistant_tokens: int = 5
-
-    def __post_init__(self) -> None:
-        if self.num_assistant_tokens < 1:
-            raise UnspoolError(f"num_assistant_tokens must be at least 1, not {self.num_assistant_tokens}")
+    num_assistant_tokens: int = option(5, least=1)
 
 
 class DraftModel:

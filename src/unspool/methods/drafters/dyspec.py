@@ -39,13 +39,13 @@ from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context, LanguageModel, Logits, Step
 from unspool.engine.method import DRAFTER, Method, Needs
 from unspool.engine.numeric import log_softmax, top_k
+from unspool.engine.option import Options, option
 from unspool.engine.tree import TokenTree, TreeBuilder
-from unspool.errors import UnspoolError
 from unspool.methods.drafters._assisted import assisted
 
 
 @dataclass(frozen=True)
-class DySpecOptions:
+class DySpecOptions(Options):
     """Defaults are the paper's.
 
     Attributes:
@@ -55,17 +55,9 @@ class DySpecOptions:
             fills a tree of that size. None: draw by the largest value.
     """
 
-    num_assistant_tokens: int = 64
-    draft_temperature: float = 0.6
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.num_assistant_tokens < 1:
-            raise UnspoolError(f"num_assistant_tokens must be at least 1, not {self.num_assistant_tokens}")
-        if not self.draft_temperature > 0:
-            raise UnspoolError(f"draft_temperature must be above 0, not {self.draft_temperature}")
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise UnspoolError(f"threshold must lie above 0 and be at most 1, not {self.threshold}")
+    num_assistant_tokens: int = option(64, least=1)
+    draft_temperature: float = option(0.6, above=0)
+    threshold: float | None = option(None, above=0, most=1)
 
 
 class _Growth:

@@ -34,8 +34,9 @@ from weakref import WeakKeyDictionary
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context, LanguageModel, Step
 from unspool.engine.method import DRAFTER, Method, Needs
+from unspool.engine.option import Options, option
 from unspool.engine.tree import TokenTree
-from unspool.errors import UnspoolError, UnsupportedError
+from unspool.errors import UnsupportedError
 from unspool.methods.resources import Resources
 
 # One thread a draft model, since a model runs one pass at a time: blocks are written in the order they were asked for.
@@ -43,7 +44,7 @@ _workers: WeakKeyDictionary[LanguageModel, ThreadPoolExecutor] = WeakKeyDictiona
 
 
 @dataclass(frozen=True)
-class PearlOptions:
+class PearlOptions(Options):
     """Options of ``pearl``.
 
     Attributes:
@@ -51,12 +52,8 @@ class PearlOptions:
         overlap: whether the draft model works while the target does; if not, before it. Same tokens either way.
     """
 
-    num_assistant_tokens: int = 4
+    num_assistant_tokens: int = option(4, least=1)
     overlap: bool = True
-
-    def __post_init__(self) -> None:
-        if self.num_assistant_tokens < 1:
-            raise UnspoolError(f"num_assistant_tokens must be at least 1, not {self.num_assistant_tokens}")
 
 
 class Pearl:

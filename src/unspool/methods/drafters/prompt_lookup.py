@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 from unspool.engine.contracts import Context, Step
 from unspool.engine.method import DRAFTER, Method
+from unspool.engine.option import Options, option
 from unspool.engine.tree import TokenTree
-from unspool.errors import UnspoolError
 
 
 @dataclass(frozen=True)
-class PromptLookupOptions:
+class PromptLookupOptions(Options):
     """Defaults are those of transformers 5 (``PromptLookupCandidateGenerator``).
 
     Attributes:
@@ -31,13 +31,8 @@ class PromptLookupOptions:
         max_matching_ngram_size: longest n-gram that is looked up, in tokens, at least 1.
     """
 
-    num_assistant_tokens: int = 10
-    max_matching_ngram_size: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("num_assistant_tokens", "max_matching_ngram_size"):
-            if getattr(self, name) < 1:
-                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
+    num_assistant_tokens: int = option(10, least=1)
+    max_matching_ngram_size: int = option(2, least=1)
 
 
 class PromptLookup:

@@ -27,6 +27,7 @@ from typing import Literal
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context, LanguageModel, Step
 from unspool.engine.method import DRAFTER, Method, Needs
+from unspool.engine.option import Options, option
 from unspool.engine.stochastic_beam import Beam
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
@@ -34,7 +35,7 @@ from unspool.methods.drafters._assisted import assisted
 
 
 @dataclass(frozen=True)
-class RSDOptions:
+class RSDOptions(Options):
     """Options of ``rsd``.
 
     Attributes:
@@ -45,18 +46,12 @@ class RSDOptions:
     """
 
     tree: Literal["beam", "constant"] = "beam"
-    num_beams: int = 4
-    draft_length: int = 3
+    num_beams: int = option(4, least=1)
+    draft_length: int = option(3, least=1)
     branching: tuple[int, ...] = (2, 2, 2)
 
     def __post_init__(self) -> None:
-        if self.tree not in ("beam", "constant"):
-            raise UnspoolError(f'tree must be "beam" or "constant", not {self.tree!r}')
-        for name in ("num_beams", "draft_length"):
-            if getattr(self, name) < 1:
-                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
-        # A list is what JSON and notebooks give; the options are frozen and stay hashable.
-        object.__setattr__(self, "branching", tuple(self.branching))
+        super().__post_init__()
         if not self.branching or min(self.branching) < 1:
             raise UnspoolError(f"branching needs one number of at least 1 for each level, not {self.branching}")
 

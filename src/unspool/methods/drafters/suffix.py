@@ -21,27 +21,23 @@ from dataclasses import dataclass
 
 from unspool.engine.contracts import Context, Step
 from unspool.engine.method import DRAFTER, Method
+from unspool.engine.option import Options, option
 from unspool.engine.suffix_automaton import SuffixAutomaton
 from unspool.engine.tree import TokenTree
-from unspool.errors import UnspoolError
 
 MAX_BUCKET = 15
 """Longer matches share this bucket."""
 
 
 @dataclass(frozen=True)
-class SuffixOptions:
+class SuffixOptions(Options):
     """The default is that of SAM-Decoding's code.
 
     Attributes:
         num_assistant_tokens: most tokens of a draft, at least 1.
     """
 
-    num_assistant_tokens: int = 40
-
-    def __post_init__(self) -> None:
-        if self.num_assistant_tokens < 1:
-            raise UnspoolError(f"num_assistant_tokens must be at least 1, not {self.num_assistant_tokens}")
+    num_assistant_tokens: int = option(40, least=1)
 
 
 class Suffix:

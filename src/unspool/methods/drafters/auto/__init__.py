@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from unspool.engine.contracts import Context, Drafter, Step
 from unspool.engine.cost import PassCosts
 from unspool.engine.method import DRAFTER, Method, Needs
+from unspool.engine.option import Options, option
 from unspool.engine.tree import TokenTree
-from unspool.errors import UnspoolError
 from unspool.methods.drafters.auto.rates import FORGET, PRIOR_WEIGHT, AcceptanceRates
 from unspool.methods.resources import Resources
 
@@ -45,7 +45,7 @@ would take turns, and every change costs."""
 
 
 @dataclass(frozen=True)
-class AutoOptions:
+class AutoOptions(Options):
     """Options of ``auto``.
 
     Attributes:
@@ -56,17 +56,9 @@ class AutoOptions:
         prior_weight: how many observations a prior counts as, above 0, see ``auto_rates.PRIORS``.
     """
 
-    candidates: int = 32
-    forget: float = FORGET
-    prior_weight: float = PRIOR_WEIGHT
-
-    def __post_init__(self) -> None:
-        if self.candidates < 1:
-            raise UnspoolError(f"candidates must be at least 1, not {self.candidates}")
-        if not 0 <= self.forget <= 1:
-            raise UnspoolError(f"forget must lie in 0 to 1, not {self.forget}")
-        if not 0 < self.prior_weight < float("inf"):
-            raise UnspoolError(f"prior_weight must be above 0, not {self.prior_weight}")
+    candidates: int = option(32, least=1)
+    forget: float = option(FORGET, least=0, most=1)
+    prior_weight: float = option(PRIOR_WEIGHT, above=0, below=float("inf"))
 
 
 class _Candidate:

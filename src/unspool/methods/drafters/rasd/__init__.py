@@ -42,6 +42,7 @@ import numpy as np
 from unspool.engine.contracts import Closing, Context, Drafter, Step
 from unspool.engine.fuse import fuse
 from unspool.engine.method import DRAFTER, Method
+from unspool.engine.option import Options, option
 from unspool.engine.suffix_automaton import SuffixAutomaton
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
@@ -63,7 +64,7 @@ class RanksFirst(Protocol):
 
 
 @dataclass(frozen=True)
-class RASDOptions:
+class RASDOptions(Options):
     """Options of ``rasd``.
 
     Attributes:
@@ -80,20 +81,14 @@ class RASDOptions:
 
     drafter: str | None = None
     datastore: str | None = None
-    nodes: int = 60
-    retrieved_nodes: int = 30
-    continuation: int = 10
-    prune_top_k: int = 10
-    trusted_match: int | None = None
+    nodes: int = option(60, least=1)
+    retrieved_nodes: int = option(30, least=1)
+    continuation: int = option(10, least=1)
+    prune_top_k: int = option(10, least=0)
+    trusted_match: int | None = option(None, least=SHORTEST_MATCH)
 
     def __post_init__(self) -> None:
-        for name in ("nodes", "retrieved_nodes", "continuation"):
-            if getattr(self, name) < 1:
-                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.prune_top_k < 0:
-            raise UnspoolError(f"prune_top_k must be at least 0, not {self.prune_top_k}")
-        if self.trusted_match is not None and self.trusted_match < SHORTEST_MATCH:
-            raise UnspoolError(f"trusted_match must be at least {SHORTEST_MATCH}, not {self.trusted_match}")
+        super().__post_init__()
         if self.drafter == "rasd":
             raise UnspoolError("rasd cannot be its own drafter; name another one, see `unspool methods --kind drafter`")
 

@@ -30,6 +30,7 @@ import numpy as np
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Ability, Context, LanguageModel, Step
 from unspool.engine.method import DRAFTER, Method, Needs
+from unspool.engine.option import Options, option
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError, UnsupportedError
 from unspool.methods.drafters._assisted import assisted
@@ -37,7 +38,7 @@ from unspool.methods.drafters.specdec_pp.head import AcceptanceHead
 
 
 @dataclass(frozen=True)
-class SpecDecPPOptions:
+class SpecDecPPOptions(Options):
     """Defaults are the paper's.
 
     Attributes:
@@ -49,8 +50,8 @@ class SpecDecPPOptions:
     """
 
     head: str | None = None
-    stop_threshold: float = 0.7
-    min_assistant_tokens: int = 2
+    stop_threshold: float = option(0.7, least=0, most=1)
+    min_assistant_tokens: int = option(2, least=1)
     num_assistant_tokens: int = 20
 
     @property
@@ -59,11 +60,10 @@ class SpecDecPPOptions:
         return "no head" if self.head is None else ""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.stop_threshold <= 1:
-            raise UnspoolError(f"stop_threshold must lie in 0 to 1, not {self.stop_threshold}")
-        if not 1 <= self.min_assistant_tokens <= self.num_assistant_tokens:
+        super().__post_init__()
+        if self.min_assistant_tokens > self.num_assistant_tokens:
             raise UnspoolError(
-                f"min_assistant_tokens must lie in 1 to num_assistant_tokens ({self.num_assistant_tokens}), "
+                f"min_assistant_tokens must be at most num_assistant_tokens ({self.num_assistant_tokens}), "
                 f"not {self.min_assistant_tokens}"
             )
 

@@ -26,13 +26,14 @@ from pathlib import Path
 
 from unspool.engine.frontier import Frontier, roll_out
 from unspool.engine.method import SEARCH, Example, Method
+from unspool.engine.option import Options, option
 from unspool.engine.search import Branch, Candidate, Distribution, Found, Output, SearchEvent, SearchRequest
 from unspool.errors import UnspoolError
 from unspool.methods.search.adadec import train as adadec_threshold
 
 
 @dataclass(frozen=True)
-class AdaDecOptions:
+class AdaDecOptions(Options):
     """Defaults are the paper's. One of ``threshold`` and ``threshold_file`` is needed.
 
     Attributes:
@@ -44,22 +45,17 @@ class AdaDecOptions:
 
     threshold: float | None = None
     threshold_file: Path | str | None = None
-    candidates: int = 3
-    lookahead: int = 5
+    candidates: int = option(3, least=1)
+    lookahead: int = option(5, least=0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.threshold is None) == (self.threshold_file is None):
             raise UnspoolError(
                 "adadec needs either threshold, or threshold_file from `unspool train adadec-threshold` for this model"
             )
-        if self.threshold is not None and self.threshold != self.threshold:  # NaN
-            raise UnspoolError("threshold must be a number, in nats")
         if self.threshold_file is not None:
             adadec_threshold.read(Path(self.threshold_file))  # a damaged file is refused before a model is loaded
-        if self.candidates < 1:
-            raise UnspoolError(f"candidates must be at least 1, not {self.candidates}")
-        if self.lookahead < 0:
-            raise UnspoolError(f"lookahead must be at least 0, not {self.lookahead}")
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unspool.errors import UnspoolError
+from unspool.engine.option import Options, option
 
 
 @dataclass(frozen=True)
-class ExtractOptions:
+class ExtractOptions(Options):
     """Which spans are asked for, and how they are looked for.
 
     Attributes:
@@ -23,19 +23,11 @@ class ExtractOptions:
             best-first, else the widest pass that the model pads to. Changes cost alone.
     """
 
-    top_k: int = 1
-    max_span_tokens: int = 32
-    length_penalty: float = 0.0
+    top_k: int = option(1, least=1)
+    max_span_tokens: int = option(32, least=1)
+    length_penalty: float = option(0.0, least=0, below=math.inf)
     best_first: bool = True
-    pass_nodes: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("top_k", "max_span_tokens", "pass_nodes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UnspoolError(f"{name} must be at least 1, not {value}")
-        if not 0 <= self.length_penalty < math.inf:
-            raise UnspoolError(f"length_penalty must be 0 or more, not {self.length_penalty}")
+    pass_nodes: int | None = option(None, least=1)
 
 
 @dataclass(frozen=True)
