@@ -1,4 +1,4 @@
-"""The command line, run as a user runs it."""
+"""The command line, run as a user runs it, and its mistakes in this process."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
+
+from tests.cli.conftest import Main
 
 
 def unspool(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -65,8 +66,14 @@ def test_methods_are_listed_and_filtered() -> None:
         (("generate", "x", "-f", "missing.txt"), "use one of them"),
     ],
 )
-def test_mistakes_are_one_line_before_any_work(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    assert message in one_line(unspool(*arguments, UNSPOOL_CACHE=str(tmp_path)))
+def test_mistakes_are_one_line_before_any_work(
+    arguments: tuple[str, ...], message: str, main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNSPOOL_CACHE", str(tmp_path))
+    code, out, error = main(*arguments)
+    assert (code, out) == (2, "")
+    (line,) = error.splitlines()
+    assert line.startswith("unspool: ") and message in line
     assert not any(path.suffix in (".bin", ".gguf") for path in tmp_path.rglob("*"))
 
 
@@ -110,17 +117,13 @@ def test_ctrl_c_ends_generation_with_130() -> None:
     assert "Traceback" not in errors
 
 
-@pytest.mark.model
-def test_ctrl_c_during_conversion_leaves_nothing_half_written(tmp_path: Path) -> None:
-    unspool("models", "pull", "smollm2-135m")
-    cache = Path(json.loads(unspool("models", "--json").stdout)[0]["path"]).parent.parent
-    (tmp_path / "models").symlink_to(cache / "models")
-    with started("generate", "--method", "plain", "x", UNSPOOL_CACHE=str(tmp_path)) as process:
+def test_ctrl_c_during_conversion_leaves_nothing_half_written(random_model: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with started("generate", "-m", str(random_model), "--method", "plain", "x", UNSPOOL_CACHE=str(cache)) as process:
         assert process.stderr is not None
         while "tracing" not in process.stderr.readline():
             assert process.poll() is None
-        time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
     assert process.returncode == 130
-    assert not [path for path in (tmp_path / "converted").rglob("*") if path.is_file()]
+    assert not [path for path in (cache / "converted").rglob("*") if path.is_file()]

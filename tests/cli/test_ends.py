@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import typer
 from rich.cells import cell_len
 
 import unspool
+from tests.cli.conftest import Main
 from tests.cli.test_commands import one_line, started
 from tests.cli.test_commands import unspool as run
 from tests.proof.conftest import toy
@@ -26,23 +26,6 @@ from unspool.cli import methods as listing
 from unspool.cli.common import print_json
 from unspool.decoding import model as api
 from unspool.errors import UnspoolError
-
-Main = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Main:
-    """Exit code and both outputs of the program, run in this process."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def do(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["unspool", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        assert isinstance(end.value.code, int)
-        return end.value.code, *capsys.readouterr()
-
-    return do
 
 
 @pytest.mark.model

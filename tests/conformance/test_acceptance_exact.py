@@ -168,6 +168,30 @@ def test_tokens_of_probability_zero_are_never_taken() -> None:
     assert Lossless().decide(text_target, Zero) == Decision((0,), 2)  # type: ignore[arg-type]
 
 
+def test_numbers_of_a_generator_are_used_with_the_chances_that_enumeration_gives_them() -> None:
+    """Each test takes a number of its own: a grid of pairs gives the target's shares, which are twelfths, exactly."""
+
+    class Numbers:
+        def __init__(self, *numbers: float) -> None:
+            self.random = iter(numbers).__next__
+
+    target = ToyModel(np.tile([1 / 2, 1 / 4, 1 / 4], (4, 1)))
+    distribution = DraftDistribution(np.array([1 / 8, 1 / 8, 3 / 4]), replacement=False)
+    grid = (np.arange(12) + 0.5) / 12
+    shares = np.zeros((3, 3))
+    for draft in range(3):
+        tree = TokenTree((0, draft), (-1, 0), drafts=(-1, 0), distributions=(distribution,))
+        for first in grid:
+            for second in grid:
+                decision = Lossless().decide(
+                    TextTarget(target, (0,), tree, NoNoise()),
+                    lambda numbers=(first, second): Numbers(*numbers),  # type: ignore[misc]
+                )
+                shares[draft, draft if len(decision.path) > 1 else decision.token] += 1 / 144
+    assert distribution.q @ shares == pytest.approx([1 / 2, 1 / 4, 1 / 4], abs=1e-12)
+    assert shares[2] == pytest.approx([1 / 2, 1 / 6, 1 / 3], abs=1e-12)
+
+
 def test_rejection_that_only_rounding_allows_accepts_the_child() -> None:
     class AlwaysReject(NoNoise):
         def accept(self, probability: float) -> bool:

@@ -1,6 +1,7 @@
 """T4 and T5: sampled runs of several rounds through sessions, rules and drafters against the exact joint distribution.
 
-Seeds are fixed, so a run either always passes or never does.
+Enumeration shows the same of each part and sees smaller biases (``test_acceptance_exact``, ``test_drafters_exact``);
+this is all parts and real noise at once. Seeds are fixed, so a run either always passes or never does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from unspool.backends.toy import ToyModel
 from unspool.engine.contracts import AcceptanceRule, Drafter
 from unspool.methods.acceptance._follow import Follow
 from unspool.methods.acceptance.lossless import Lossless
+
+pytestmark = pytest.mark.nightly
 
 Pair = tuple[ToyModel, ToyModel]
 

@@ -105,7 +105,7 @@ def test_identical_to_plain_decoding(name: str, setting: str) -> None:
     assert reason == "length"
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", ALL)
 def test_end_of_text_inside_a_draft(name: str, seed: int) -> None:
     toy, prompt = model(eos=True), [0, 1, 2, 0, 1]
@@ -117,7 +117,7 @@ def test_end_of_text_inside_a_draft(name: str, seed: int) -> None:
     assert EOS not in text[:-1]
 
 
-@pytest.mark.parametrize("limit", range(1, 8))
+@pytest.mark.parametrize("limit", [1, 2, 4, 7])
 @pytest.mark.parametrize("name", ALL)
 def test_length_limit_inside_a_draft(name: str, limit: int) -> None:
     toy, prompt = model(), [0, 1, 2, 0, 1, 2]
@@ -162,9 +162,13 @@ def test_the_same_seed_replays_and_another_does_not(name: str) -> None:
         assert text(1, acceptance) != text(2, acceptance)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [*DRAFTERS, "random"])
 def test_lossless_keeps_the_distribution(name: str) -> None:
-    """Chi-squared of the joint of three tokens; one drafter decodes all samples, so that it has learned something."""
+    """Chi-squared of the joint of three tokens, with trees of the usual size; ``test_drafters_exact`` sums small ones.
+
+    One memory serves all samples, so that it has learned something.
+    """
     toy, prompt, draws = ToyModel.random(vocab_size=4, order=1, seed=3), [0, 1, 2, 3, 0, 1], 2000
     exact = toy.distribution(3, prompt)
     counts: Counter[tuple[int, ...]] = Counter()

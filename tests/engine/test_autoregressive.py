@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from unspool.backends.toy import ToyModel, ToySession
 from unspool.engine.autoregressive import MAX_TREE_NODES, Request, decode, extend
-from unspool.engine.contracts import Context
+from unspool.engine.contracts import Context, Decision, Target
+from unspool.engine.noise import rule_generator
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import summarise
 from unspool.engine.trace import EndEvent, StepEvent
@@ -143,3 +146,20 @@ def test_a_long_text_is_stored_in_blocks_as_wide_as_the_session_has_room(monkeyp
     session = ToyModel.random(vocab_size=4).open()
     extend(session, [1] * 300)
     assert sizes == [128, 72, 100] and session.length == 300
+
+
+def test_rules_get_fresh_randomness_in_each_round_of_each_row() -> None:
+    """What rejection sampling draws rests on the seed and on where the round starts."""
+    found: list[tuple[int, float]] = []
+
+    class Recording(Follow):
+        def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
+            found.append((seed, rng().random()))
+            return super().decide(target, rng)
+
+    for seed in (3, 4):
+        settings = {"temperature": 1.0, "seed": seed, "max_new_tokens": 5}
+        asked = replace(request([0, 1], **settings), rule=Recording())
+        assert len(list(decode(ToyModel.random(vocab_size=4), [asked]))) > 5
+    assert found == [(seed, rule_generator(seed, 2 + i).random()) for seed in (3, 4) for i in range(5)]
+    assert len({number for _, number in found}) == 10

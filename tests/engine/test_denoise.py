@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.methods.diffusion.mocks import Whatever
+from tests.pairwise import pairwise
 from unspool.engine.canvas import BlockSchedule, ScoreTransform, StopRule, UnmaskPolicy
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
@@ -74,12 +75,10 @@ def untimed(events: list[CanvasEvent]) -> list[tuple[object, ...]]:
     return [(e.step, e.block, e.slots, e.committed, e.confidence, e.fed) for e in events]
 
 
-@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
-@pytest.mark.parametrize("slots", [SLOTS, GIVEN], ids=["empty", "given"])
-@pytest.mark.parametrize("transforms", TRANSFORMS)
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("policy", "schedule", "transforms", "slots", "temperature", "cache"),
+    pairwise(POLICIES, SCHEDULES, TRANSFORMS, [SLOTS, GIVEN], [0.0, 0.7], ["none", "prefix", "dual"]),
+)
 def test_every_pass_commits_within_its_block_and_changes_nothing_else(
     policy: str, schedule: str, transforms: str, slots: list[int | None], temperature: float, cache: Cache
 ) -> None:
@@ -123,9 +122,7 @@ def test_every_pass_commits_within_its_block_and_changes_nothing_else(
         assert event.fed == fed.stop - fed.start
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("transforms", TRANSFORMS)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("policy", "transforms", "schedule"), pairwise(POLICIES, TRANSFORMS, SCHEDULES))
 def test_rows_of_a_batch_decode_as_alone(policy: str, transforms: str, schedule: str) -> None:
     prompts = [[3, 1], [], [5, 5, 0, 2, 1]]
     canvases: list[list[int | None]] = [[None] * 12, GIVEN, [None] * 4]

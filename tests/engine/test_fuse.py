@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from tests.pairwise import pairwise
 from unspool.backends.toy import ToyModel
 from unspool.conformance.enumeration import (
     SHAPES,
@@ -140,10 +141,10 @@ def distance(
     return total_variation(joint(Lossless(), target, prompt, drafts(draft), 3), target.distribution(3, prompt))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("retrieved", [fixed, informed])
-@pytest.mark.parametrize("siblings", [independent, no_replacement, top])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "siblings", "retrieved", "shape"),
+    pairwise(KINDS, [independent, no_replacement, top], [fixed, informed], SHAPES),
+)
 def test_fused_drafts_keep_the_distribution(kind: str, siblings: Siblings, retrieved: Retrieval, shape: str) -> None:
     for budget in (4, 5, 100):  # also where the budget cuts the second tree
         assert distance(kind, siblings, retrieved, shape, lambda a, b, n=budget: fuse(a, b, n)) < 1e-12
@@ -189,9 +190,14 @@ def drawn_again(first: TokenTree, second: TokenTree) -> TokenTree:
     return fuse(made, second, 100)
 
 
-@pytest.mark.parametrize("shape", ["chain of 3", "2 siblings with 1 child each"])
-@pytest.mark.parametrize("siblings", [independent, no_replacement])
-@pytest.mark.parametrize("fusion", [as_if_drawn, retrieved_first, drawn_again])
+@pytest.mark.parametrize(
+    ("fusion", "siblings", "shape"),
+    pairwise(
+        [as_if_drawn, retrieved_first, drawn_again],
+        [independent, no_replacement],
+        ["chain of 3", "2 siblings with 1 child each"],
+    ),
+)
 def test_the_enumeration_sees_wrong_fusions(fusion: Fusion, siblings: Siblings, shape: str) -> None:
     """A vocabulary of 5, so that the draws do not cover it: the distances are 0.036 to 0.197."""
     assert distance("far", siblings, fixed, shape, fusion, vocab_size=5) > 0.03

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.pairwise import pairwise
 from unspool.engine.numeric import argmax, log_softmax, log_sum_exp, runner_up, softmax, top_k
 
 
@@ -26,9 +27,12 @@ def check(rows, k):
                 assert runner_up(row, int(best[0]), of_row) == np.delete(row, best[0]).max(initial=-np.inf)
 
 
-@pytest.mark.parametrize("vocab", [1, 8, 128, 129, 5003, 20000])
-@pytest.mark.parametrize("k", [1, 2, 8, 39, 156, 2501])
-@pytest.mark.parametrize("kind", ["normal", "double", "ties", "equal", "truncated", "ascending", "descending"])
+KINDS = ["normal", "double", "ties", "equal", "truncated", "ascending", "descending"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "k", "vocab"), pairwise(KINDS, [1, 2, 8, 39, 156, 2501], [1, 8, 128, 129, 5003, 20000])
+)
 def test_top_k(kind, k, vocab):
     rng = np.random.default_rng(vocab * k)
     rows = rng.normal(size=(2, vocab)).astype(np.float32)

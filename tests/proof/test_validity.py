@@ -50,6 +50,7 @@ def test_judges_take_what_fits(about: str, text: str) -> None:
     assert task.fits(text)
 
 
+@pytest.mark.model
 def test_output_under_grammars_is_valid_and_what_was_cut_is_counted_apart(model: Model) -> None:
     (row,) = rows(model, "grammar")
     assert row.check == "validity" and row.faults == 0 and row.prompts == len(validity.tasks())
@@ -57,6 +58,7 @@ def test_output_under_grammars_is_valid_and_what_was_cut_is_counted_apart(model:
     assert row.details["valid"] >= 4 and row.details["cut"] >= 1  # type: ignore[operator]
 
 
+@pytest.mark.model
 def test_a_grammar_that_lets_anything_through_is_found(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GrammarConstraint, "_check_some_text_fits", lambda self: None)
     monkeypatch.setattr(GrammarConstraint, "allowed", lambda self, path: None)
@@ -68,6 +70,7 @@ def test_a_grammar_that_lets_anything_through_is_found(model: Model, monkeypatch
     assert row.faults > 0
 
 
+@pytest.mark.model
 def test_a_monitor_that_lets_anything_through_is_found(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     (right,) = rows(model, "monitor")
     monkeypatch.setattr(MonitorConstraint, "allowed", lambda self, path: None)
@@ -78,6 +81,7 @@ def test_a_monitor_that_lets_anything_through_is_found(model: Model, monkeypatch
     assert wrong.faults > 0
 
 
+@pytest.mark.model
 def test_a_wrong_probability_of_a_span_is_found(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     (right,) = rows(model, "extract")
     found = extract.search
@@ -94,6 +98,7 @@ def test_a_wrong_probability_of_a_span_is_found(model: Model, monkeypatch: pytes
     assert wrong.faults == len(validity.QUESTIONS)
 
 
+@pytest.mark.model
 def test_lossy_methods_are_measured_and_never_at_fault(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     (beam,) = rows(model, "beam")
     assert beam.check == "distance" and beam.faults == beam.ties == 0 and beam.identical < len(PROMPTS)
@@ -104,6 +109,7 @@ def test_lossy_methods_are_measured_and_never_at_fault(model: Model, monkeypatch
     assert same.identical == len(PROMPTS) and "first_difference_median" not in same.details
 
 
+@pytest.mark.model
 def test_an_edited_cache_is_compared_with_the_text_encoded_anew(model: Model) -> None:
     (row,) = rows(model, "edit")
     assert row.check == "distance" and row.prompts == len(PROMPTS)

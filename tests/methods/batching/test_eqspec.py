@@ -6,6 +6,7 @@ import pytest
 
 from tests.conformance.test_methods import ALL, drafters, model, plain, surroundings
 from tests.methods.batching.reading import passes, texts
+from tests.pairwise import pairwise
 from unspool import methods
 from unspool.backends.toy import ToyModel
 from unspool.engine.autoregressive import Request, decode
@@ -42,10 +43,7 @@ def run(name: str, plan: BatchPlan, options: GenerationOptions, acceptance: str 
     return texts(decode(*batch(name, options, acceptance), plan), len(PROMPTS))
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.9])
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(("name", "plan", "size", "temperature"), pairwise(ALL, PLANS, [2, 4], [0.0, 0.9]))
 def test_rows_equal_the_rows_alone(name: str, plan: str, size: int, temperature: float) -> None:
     options = GenerationOptions(max_new_tokens=20, temperature=temperature, seed=7)
     assert run(name, PLANS[plan](size), options) == alone(options)

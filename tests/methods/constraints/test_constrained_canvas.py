@@ -7,6 +7,7 @@ import pytest
 from tests.engine.test_denoise import POLICIES, SCHEDULES, TRANSFORMS
 from tests.methods.constraints.test_cfg_canvas import JSON, JSON_TEXTS, is_json
 from tests.methods.diffusion.mocks import Whatever
+from tests.pairwise import pairwise
 from unspool.engine.canvas import CanvasConstraint
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
@@ -53,10 +54,10 @@ def text(slots: list[int]) -> str:
     return "".join(JSON_TEXTS[token] for token in (slots[: slots.index(END)] if END in slots else slots))
 
 
-@pytest.mark.parametrize("cache", ["none", "dual"])
-@pytest.mark.parametrize("transforms", ["none", "credit"])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("policy", "schedule", "transforms", "cache"),
+    pairwise(POLICIES, SCHEDULES, ["none", "credit"], ["none", "dual"]),
+)
 def test_every_text_fits(policy: str, schedule: str, transforms: str, cache: Cache) -> None:
     free = 0
     for prompt in range(2):

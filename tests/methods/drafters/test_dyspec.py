@@ -85,6 +85,7 @@ def test_exact(monkeypatch: pytest.MonkeyPatch, kind: str, vocab_size: int, opti
     assert total_variation(found, target.distribution(3, (1,))) < TOLERANCE
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("options", [heap(5), above(0.1, size=8)], ids=["heap", "threshold"])
 @pytest.mark.parametrize("noise", [0.8, 3.0])
 def test_the_real_loop_keeps_the_distribution(options: DySpecOptions, noise: float) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conformance.enumerated import every_tree
 from tests.conformance.harness import chi_squared
 from unspool.backends.toy import ToyModel
-from unspool.conformance.enumeration import outcomes, total_variation
+from unspool.conformance.enumeration import joint, total_variation
 from unspool.engine import noise
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Memory
@@ -333,24 +334,21 @@ def test_fresh_noise_in_every_round_and_for_every_node() -> None:
 
 @pytest.mark.parametrize("wrong", [False, True])
 def test_lossless_with_a_warm_and_with_a_hostile_memory(wrong: bool) -> None:
-    """The rule's outcomes are enumerated for every drawn tree; the draws themselves are sampled."""
-    toy = ToyModel.random(vocab_size=4, order=2, seed=5)
-    memory = NGramMemory(orders=(2,))
-    for first in range(4):
-        for second in range(4):
-            p = toy.probabilities([first, second])
-            memory.update((first, second), dict(enumerate((1 / p / (1 / p).sum() if wrong else p).tolist())))
-    drafter = Stand(StandOptions(), memory, 4, ((0,), (1,), (0, 0), (0, 1), (2,)))
-    exact = toy.distribution(3, (0, 1))
-    output: dict[tuple[int, ...], float] = dict.fromkeys(exact, 0.0)
-    draws = 6000
-    for seed in range(draws):
-        tree = drafter.propose(context([0, 1], 1.0, True, seed), 6)
-        for decision, weight in outcomes(Lossless(), toy, (0, 1), tree):
-            emitted = (*(tree.tokens[node] for node in decision.path[1:]), decision.token)[:3]
-            for rest, p in toy.distribution(3 - len(emitted), (0, 1, *emitted)).items():
-                output[emitted + rest] += weight * p / draws
-    assert total_variation(output, exact) < 0.02
+    """Every draw and every outcome of the rule, in the first round and in a later one."""
+    toy = ToyModel.random(vocab_size=3, order=2, seed=5)
+
+    def make() -> Stand:
+        memory = NGramMemory(orders=(2,))
+        for first in range(3):
+            for second in range(3):
+                p = toy.probabilities([first, second])
+                memory.update((first, second), dict(enumerate((1 / p / (1 / p).sum() if wrong else p).tolist())))
+        return Stand(StandOptions(), memory, 3, ((0,), (1,), (0, 0), (0, 1), (2,)))
+
+    for at in (0, 2):
+        text, drafts = every_tree(make, toy, (0, 1), at, budget=6)
+        assert len(drafts) > 20
+        assert total_variation(joint(Lossless(), toy, text, iter(drafts), 3), toy.distribution(3, text)) < 1e-12
 
 
 # Learning from passes.

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.pairwise import pairwise
 from unspool.engine.noise import rule_generator
 from unspool.engine.options import GenerationOptions
 from unspool.engine.target import ShapedTarget
@@ -49,10 +50,9 @@ def check(one: ShapedTarget, size: int) -> int:
     return token
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shift", [0, -40, 1e6])
-@pytest.mark.parametrize("cut", CUTS, ids=str)
-@pytest.mark.parametrize("temperature", SMALL)
+@pytest.mark.parametrize(
+    ("temperature", "cut", "shift", "dtype"), pairwise(SMALL, CUTS, [0, -40, 1e6], [np.float32, np.float64])
+)
 def test_a_temperature_next_to_zero_is_greedy_decoding(
     temperature: float, cut: dict[str, Any], shift: float, dtype: type
 ) -> None:
