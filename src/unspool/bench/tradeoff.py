@@ -86,15 +86,20 @@ class Tradeoff:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Tradeoff:
-        """A result of this version or of version 1, which had names of methods and their options apart."""
-        points = []
-        for point in data["points"]:
-            values = dict(point)
-            if data["version"] == 1:
-                values["method"] = _joined(values["method"], values.pop("options")) if values["line"] != ORACLE else ""
-            # JSON's keys are text.
-            points.append(Point(**{**values, "commits": {int(n): c for n, c in values["commits"].items()}}))
+        if data["version"] == 1:
+            data = _of_version_1(data)
+        # JSON's keys are text.
+        points = [Point(**{**p, "commits": {int(n): c for n, c in p["commits"].items()}}) for p in data["points"]]
         return cls(data["about"], data["command"], data["model"], data["slots"], points)
+
+
+def _of_version_1(data: dict[str, Any]) -> dict[str, Any]:
+    """The same with a spec where there were names and their options, and with the present name of the command."""
+    points = [dict(point) for point in data["points"]]
+    for point in points:
+        options = point.pop("options")
+        point["method"] = "" if point["line"] == ORACLE else _joined(point["method"], options)
+    return data | {"points": points, "command": data["command"].replace("unspool frontier", "unspool tradeoff", 1)}
 
 
 def _joined(names: str, options: Mapping[str, Mapping[str, Any]]) -> str:

@@ -25,7 +25,7 @@ def tradeoff(
     methods: Annotated[
         str,
         typer.Option(
-            help="Comma-separated; lines that begin with one of these, or specs, each a line of its own. Default: all lines."
+            help="Comma-separated; lines that begin with one of these, or specs, each a line of its own. Default: all."
         ),
     ] = "",
     questions: Annotated[int, typer.Option(min=1, max=100_000, help="Held-out questions of each task.")] = 50,
