@@ -23,7 +23,7 @@ from tests.conformance.faults import CACHE_FAULTS, StaleAfterRewind
 from unspool import methods
 from unspool.backends.toy import ToyModel
 from unspool.bench.result import Bench, Run
-from unspool.bench.tradeoff import Frontier, Point
+from unspool.bench.tradeoff import Point, Tradeoff
 from unspool.cli import app
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import LanguageModel, Scores
@@ -302,18 +302,19 @@ def test_a_table_of_speeds() -> None:
 def test_a_table_of_passes() -> None:
     def point(line: str, k: int, dependent: bool, right: int, passes: int) -> Point:
         answers = [i < right for i in range(100)]
-        return Point(line, line, {"top_k": {"tokens_per_step": k}}, "t", dependent, answers, [passes] * 100, {})
+        method = "top_k" if k == 1 else f"top_k:tokens_per_step={k}"
+        return Point(line, method, "t", dependent, answers, [passes] * 100, {})
 
     points = [point("top_k", 1, d, 99, 24) for d in (False, True)]
     points += [point("top_k", 4, False, 98, 6), point("top_k", 8, False, 97, 3), point("top_k", 4, True, 50, 6)]
     about = {"date": "2026-01-02T03:04", "machine": {"cpu": "Z80"}}
-    lines = generated.frontier_table(Frontier(about, "unspool frontier", "tiny", 24, points)).splitlines()
+    lines = generated.tradeoff_table(Tradeoff(about, "unspool tradeoff", "tiny", 24, points)).splitlines()
     rows = [line for line in lines if line.startswith("| top_k")]
     assert rows == [
         "| top_k | tokens_per_step=4 | 98.0\u202f% | 6.00 | 4.0 |",
         "| top_k | tokens_per_step=1 | 99.0\u202f% | 24.00 | 1.0 |",
     ]
-    assert lines[-2] == "unspool frontier" and "100 held-out questions" in lines[-5]
+    assert lines[-2] == "unspool tradeoff" and "100 held-out questions" in lines[-5]
 
 
 # Commands.
@@ -332,7 +333,7 @@ def flags(command: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["generate", "models", "methods", "calibrate", "prove", "bench", "frontier", "extract", "search", "report", "view"],
+    ["generate", "models", "methods", "calibrate", "prove", "bench", "tradeoff", "extract", "search", "report", "view"],
 )
 def test_tables_of_options_equal_the_help(command: str) -> None:
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [command, "--help"]).output
@@ -371,7 +372,7 @@ def test_commands_in_the_pages_have_their_options() -> None:
         "calibrate",
         "prove",
         "bench",
-        "frontier",
+        "tradeoff",
         "extract",
         "search",
         "report",

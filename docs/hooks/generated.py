@@ -22,7 +22,7 @@ import typer
 from unspool import methods
 from unspool.bench.result import Bench
 from unspool.bench.summary import ALL, ratio_table, summarise
-from unspool.bench.tradeoff import Frontier
+from unspool.bench.tradeoff import Tradeoff
 from unspool.cli import app
 from unspool.engine.method import (
     ACCEPTANCE,
@@ -350,7 +350,7 @@ def _bench_file(name: str) -> str:
     return bench_table(Bench.from_json(json.loads((_BENCHMARKS / name).read_text())))
 
 
-def frontier_table(result: Frontier) -> str:
+def tradeoff_table(result: Tradeoff) -> str:
     """Of every line the fewest passes that lose at most one point, as Markdown tables, one for each kind of task."""
     lines: list[str] = []
     for dependent, words in tradeoff.KINDS.items():
@@ -369,8 +369,8 @@ def frontier_table(result: Frontier) -> str:
     return "\n".join(lines)
 
 
-def _frontier_file(name: str) -> str:
-    return frontier_table(Frontier.from_json(json.loads((_BENCHMARKS / name).read_text())))
+def _tradeoff_file(name: str) -> str:
+    return tradeoff_table(Tradeoff.from_json(json.loads((_BENCHMARKS / name).read_text())))
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -389,8 +389,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in ``<!-- options: COMMAND -->``, and ``<!-- bench: FILE -->`` and ``<!-- frontier: FILE -->``, results in
+    """Fill in ``<!-- options: COMMAND -->``, and ``<!-- bench: FILE -->`` and ``<!-- tradeoff: FILE -->``, results in
     ``benchmarks``."""
     markdown = re.sub(r"<!-- options: ([\w -]+?) -->", lambda match: command_table(_commands()[match[1]]), markdown)
     markdown = re.sub(r"<!-- bench: (\S+) -->", lambda match: _bench_file(match[1]), markdown)
-    return re.sub(r"<!-- frontier: (\S+) -->", lambda match: _frontier_file(match[1]), markdown)
+    return re.sub(r"<!-- tradeoff: (\S+) -->", lambda match: _tradeoff_file(match[1]), markdown)

@@ -75,7 +75,7 @@ FILES: dict[str, str | bytes] = {
     "r_kindlist.json": '{"kind": [1], "version": 1}',
     "r_proof.json": '{"kind": "proof", "version": 1}',
     "r_bench.json": '{"kind": "bench", "version": 1, "runs": 3}',
-    "r_front.json": '{"kind": "frontier", "version": 1, "points": {}}',
+    "r_front.json": '{"kind": "tradeoff", "version": 2, "points": {}}',
     "ds/header.json": "{",
     "ds2/header.json": '{"kind": "unspool datastore", "version": 1}',
     "ds3/header.json": DEEP,

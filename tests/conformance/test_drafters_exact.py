@@ -20,6 +20,7 @@ from unspool.backends.toy import ToyModel
 from unspool.conformance.enumeration import Row, Walks, joint, total_variation
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context, Drafter, Step
+from unspool.engine.method import DRAFTER
 from unspool.engine.noise import draft_generator, gumbel
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree, TreeBuilder
@@ -44,8 +45,8 @@ def test_drafts_keep_the_distribution(name: str) -> None:
     def make() -> Drafter:
         around = surroundings(TOY)
         options = GenerationOptions(max_new_tokens=12, temperature=1.0, seed=1)
-        run(TOY, [[1, 2, 0, 0, 1]], [methods.drafter(name, around)], options, "lossless")
-        return methods.drafter(name, around)
+        run(TOY, [[1, 2, 0, 0, 1]], [methods.build(name, DRAFTER, around)], options, "lossless")
+        return methods.build(name, DRAFTER, around)
 
     for at, budget in ((0, 4), (1, 3), (3, 3)):
         assert distance(make, at, budget) < TOLERANCE

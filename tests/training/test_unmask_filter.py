@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.specs import canvas
 from unspool.cli import app
 from unspool.decoding.canvas import DiffusionModel, load_diffusion
 from unspool.engine.trace import CanvasEvent
@@ -54,13 +55,12 @@ def test_a_filter_that_says_no_is_one_token_a_step_and_one_that_says_yes_is_a_pa
     model: DiffusionModel, prompts: list[list[int]], tmp_path: Path
 ) -> None:
     zero = np.zeros((8, 8), np.float32)
-    for bias, method in ((-9.0, "fixed_blocks+top_k"), (9.0, "")):
+    for bias, method in ((-9.0, "fixed_blocks:block_length=8+top_k"), (9.0, "")):
         path = tmp_path / f"{bias}.npz"
         UnmaskFilter(zero, np.zeros(8, np.float32), zero, np.full(8, bias, np.float32)).save(path)
-        values = {"fixed_blocks": {"block_length": 8}, "learn2pd": {"filter": str(path)}}
-        found = model.generate(prompts, method="fixed_blocks+learn2pd", method_options=values)
+        found = model.generate(prompts, method=f"fixed_blocks:block_length=8+learn2pd:filter={path}")
         if method:
-            plain = model.generate(prompts, method=method, method_options={"fixed_blocks": {"block_length": 8}})
+            plain = model.generate(prompts, method=method)
             assert [r.token_ids for r in found] == [r.token_ids for r in plain]
         else:
             assert all(result.statistics.passes == 3 for result in found)
@@ -96,8 +96,8 @@ def test_blocks_are_those_of_the_filter_unless_a_schedule_makes_shorter_ones(
     UnmaskFilter(zero, np.zeros(6, np.float32), zero, np.full(6, -9, np.float32)).save(path)
 
     def blocks(names: str, **schedule: dict[str, object]) -> list[list[tuple[int, tuple[int, ...]]]]:
-        values = schedule | {"learn2pd": {"filter": str(path)}}
-        found = model.generate(prompts, method=names, method_options=values, cache=cache)
+        method = canvas(names, {**schedule, "learn2pd": {"filter": str(path)}})
+        found = model.generate(prompts, method=method, cache=cache)
         return [[(e.block, e.committed) for e in r.trace if isinstance(e, CanvasEvent)] for r in found]
 
     own = blocks("learn2pd")
@@ -113,7 +113,7 @@ def test_blocks_are_those_of_the_filter_unless_a_schedule_makes_shorter_ones(
 
 def test_a_filter_that_is_missing_is_told(model: DiffusionModel, prompts: list[list[int]], tmp_path: Path) -> None:
     with pytest.raises(UnspoolError, match="cannot read the unmask filter"):
-        model.generate(prompts, method="learn2pd", method_options={"learn2pd": {"filter": str(tmp_path / "none.npz")}})
+        model.generate(prompts, method=f"learn2pd:filter={tmp_path / 'none.npz'}")
 
 
 def test_the_command_writes_the_filter_that_the_method_finds(directory: Path, prompts: list[list[int]]) -> None:

@@ -8,34 +8,36 @@ the one of fewest passes that is right, which no method knows beforehand.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from unspool import methods
 from unspool.decoding.canvas import DiffusionModel
+from unspool.engine.method import UNMASK
+from unspool.errors import UnspoolError
+from unspool.methods._compose import chosen, composed, written
+from unspool.methods.spec import parse
 from unspool.recipes.tiny_diffusion.tasks import Task, TaskSet, held_out
 
 ORACLE = "oracle"
-REFERENCE = "top_k"
-"""One token a step by confidence: what the number of passes is compared with."""
-
-Options = dict[str, dict[str, Any]]
+REFERENCE = parse(methods.ONE_BY_ONE).name
+"""The line of one token a step by confidence: what the number of passes is compared with."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A point of a method's frontier.
+    """A point of the chart.
 
     Attributes:
         line: what the points of one curve have in common.
-        method, options: as ``DiffusionModel.generate`` takes them.
+        method: specs, as ``DiffusionModel.generate`` takes them.
     """
 
     line: str
     method: str
-    options: Options
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Point:
     """What a setting did on one task.
 
     Attributes:
-        line, method, options: of the setting; an oracle has no options.
+        line: of the setting.
+        method: of the setting, in its canonical form; empty for an oracle, which takes another one for each question.
         task: name.
         dependent: whether several answers are right, see ``tasks``.
         right: by question.
@@ -53,7 +56,6 @@ class Point:
 
     line: str
     method: str
-    options: Options
     task: str
     dependent: bool
     right: list[bool]
@@ -62,7 +64,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Frontier:
+class Tradeoff:
     """All points of one model.
 
     Attributes:
@@ -80,68 +82,71 @@ class Frontier:
     points: list[Point] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": "frontier", "version": 1, **asdict(self)}
+        return {"kind": "tradeoff", "version": 2, **asdict(self)}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Frontier:
+    def from_json(cls, data: dict[str, Any]) -> Tradeoff:
+        if data["version"] == 1:
+            data = _of_version_1(data)
         # JSON's keys are text.
         points = [Point(**{**p, "commits": {int(n): c for n, c in p["commits"].items()}}) for p in data["points"]]
         return cls(data["about"], data["command"], data["model"], data["slots"], points)
 
 
-def swept(newlines: bool, trained: bool) -> list[Setting]:
-    """The settings that are measured by default: every registered part, at the values that its card names and around.
+def _of_version_1(data: dict[str, Any]) -> dict[str, Any]:
+    """The same with a spec where there were names and their options, and with the present name of the command."""
+    points = [dict(point) for point in data["points"]]
+    for point in points:
+        options = point.pop("options")
+        point["method"] = "" if point["line"] == ORACLE else _joined(point["method"], options)
+    return data | {"points": points, "command": data["command"].replace("unspool frontier", "unspool tradeoff", 1)}
+
+
+def _joined(names: str, options: Mapping[str, Mapping[str, Any]]) -> str:
+    """The spec of names joined by ``+`` and the options of each."""
+    parts = [part.row for part in chosen(names)]
+    return "+".join(methods.choose(row.name, row.kind, options.get(row.name)).spec for row in parts)
+
+
+def swept() -> list[Setting]:
+    """The settings that are measured by default: those that the rows of all parts of the denoise loop name.
+
+    The reference comes first.
+    """
+    rows = methods.of_kind(*(kind for kind in methods.KINDS.values() if kind.on_canvas))
+    found = []
+    for row in sorted(rows, key=lambda row: row.name != REFERENCE):
+        lines = row.sweep or {row.name: (methods.choose(row.name, row.kind, row.trial).spec,)}
+        found += [Setting(line, written(spec)) for line, specs in lines.items() for spec in specs]
+    return found
+
+
+def picked(wanted: Sequence[str]) -> list[Setting]:
+    """The swept settings of some lines, those of the reference among them.
 
     Args:
-        newlines: whether texts of the tasks have several lines, for blocks that end with them.
-        trained: whether the model has a filter for blocks of 8 beside it.
+        wanted: beginnings of lines; any other text is a spec, measured as a line of its own.
+
+    Raises:
+        UnspoolError: if it names no method.
     """
-    thresholds = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-    found = [Setting("top_k", "top_k", {"top_k": {"tokens_per_step": k}}) for k in (1, 2, 3, 4, 6, 8, 12)]
-    found += [
-        Setting("top_k, random order", "top_k", {"top_k": {"tokens_per_step": k, "order": "random"}})
-        for k in (1, 2, 3, 4, 6, 8, 12)
-    ]
-    found += [Setting("threshold", "threshold", {"threshold": {"threshold": t}}) for t in thresholds]
-    found += [Setting("factor", "factor", {"factor": {"factor": f}}) for f in (0.1, 0.25, 0.5, 1.0, 1.5, 2.0)]
-    found += [
-        Setting("entropy_threshold", "entropy_threshold", {"entropy_threshold": {"threshold": h}})
-        for h in (0.05, 0.1, 0.2, 0.5, 1.0)
-    ]
-    found += [Setting("eb_sampler", "eb_sampler", {"eb_sampler": {"gamma": g}}) for g in (0.0, 0.01, 0.1, 0.5, 1.0)]
-    found += [
-        Setting("localleap", "localleap", {"localleap": {"threshold": t, "relaxed_threshold": r}})
-        for t, r in ((0.95, 0.8), (0.9, 0.75), (0.9, 0.5), (0.8, 0.5))
-    ]
-    for name, options in (
-        ("credit", {}),
-        ("credit, sparse", {"kept": 8}),
-        ("credit, parameter-free", {"parameter_free": True}),
-    ):
-        found += [
-            Setting(name, "credit+threshold", {"credit": options, "threshold": {"threshold": t}}) for t in thresholds
-        ]
-    found += [
-        Setting(f"threshold, blocks of {b}", "fixed_blocks+threshold", {"fixed_blocks": {"block_length": b}, **v})
-        for b in (8, 12)
-        for v in ({"threshold": {"threshold": t}} for t in thresholds)
-    ]
-    found += [
-        Setting("prophet", "prophet+top_k", {"prophet": {"high": 7.5 * f, "middle": 5.0 * f, "low": 2.5 * f}})
-        for f in (2.0, 1.0, 0.5, 0.25)
-    ]
-    found += [Setting("static_stop", "static_stop+top_k", {"static_stop": {"passes": n}}) for n in (2, 4, 8, 16)]
-    if trained:
-        found += [
-            Setting(
-                "learn2pd, blocks of 8",
-                "fixed_blocks+learn2pd",
-                {"fixed_blocks": {"block_length": 8}, "learn2pd": {"threshold": t}},
-            )
-            for t in thresholds
-        ]
-    if newlines:
-        found += [Setting("adablock", "adablock+threshold", {"threshold": {"threshold": t}}) for t in thresholds]
+    every = swept()
+    found = [setting for setting in every if setting.line.startswith((REFERENCE, *wanted))]
+    own = [text for text in wanted if not any(setting.line.startswith(text) for setting in every)]
+    return found + [Setting(text, written(text)) for text in own]
+
+
+def left_out(settings: Sequence[Setting], model: DiffusionModel) -> dict[str, str]:
+    """The lines of which a part does not fit the model, such as one that must be trained for it, with the reason."""
+    found: dict[str, str] = {}
+    for setting in settings:
+        try:
+            parts = composed(setting.method, model.resources)()
+            parts.schedule.check(model.canvas_length)
+            if parts.stop is not None:
+                parts.stop.check(model.canvas_length)
+        except UnspoolError as error:
+            found.setdefault(setting.line, str(error))
     return found
 
 
@@ -167,16 +172,11 @@ def measure(
 
 def _point(model: DiffusionModel, tasks: TaskSet, task: Task, setting: Setting, questions: int) -> Point:
     examples = held_out(task, questions)
-    options = setting.options
-    if "prophet" in options and task.answer is not None:
-        options = options | {"prophet": options["prophet"] | {"answer": task.answer}}
-    results = model.generate(
-        [tasks.prompt_ids(example.prompt) for example in examples], method=setting.method, method_options=options
-    )
+    method = setting.method if task.answer is None else _answering(setting.method, task.answer)
+    results = model.generate([tasks.prompt_ids(example.prompt) for example in examples], method=method)
     return Point(
         setting.line,
-        setting.method,
-        setting.options,
+        written(setting.method),
         task.name,
         task.dependent,
         [task.right(e, tasks.answer_of(r.token_ids)) for e, r in zip(examples, results, strict=True)],
@@ -185,12 +185,23 @@ def _point(model: DiffusionModel, tasks: TaskSet, task: Task, setting: Setting, 
     )
 
 
+def _answering(method: str, answer: tuple[int, int]) -> str:
+    """The method, where every part that has an option ``answer`` and no value for it knows the task's."""
+    parts = [
+        replace(part, options=replace(part.options, answer=answer))
+        if getattr(part.options, "answer", answer) is None
+        else part
+        for part in chosen(method)
+    ]
+    return "+".join(part.spec for part in parts)
+
+
 def oracle(points: Sequence[Point]) -> list[Point]:
     """The oracle's point of every task: fewest passes of plain thresholds that are right, else fewest passes."""
     made = []
-    swept = [point for point in points if point.line == "threshold"]
-    for task in dict.fromkeys(point.task for point in swept):
-        own = [point for point in swept if point.task == task]
+    plain = [point for point in points if point.line == methods.DEFAULTS[UNMASK]]
+    for task in dict.fromkeys(point.task for point in plain):
+        own = [point for point in plain if point.task == task]
         right = [any(answers) for answers in zip(*(point.right for point in own), strict=True)]
         passes = [
             min(n for n, ok in zip(column, answers, strict=True) if ok or not any(answers))
@@ -200,7 +211,7 @@ def oracle(points: Sequence[Point]) -> list[Point]:
                 strict=True,
             )
         ]
-        made.append(Point(ORACLE, ORACLE, {}, task, own[0].dependent, right, passes, {}))
+        made.append(Point(ORACLE, "", task, own[0].dependent, right, passes, {}))
     return made
 
 
@@ -216,7 +227,6 @@ class Mean:
 
     line: str
     method: str
-    options: Options
     accuracy: float
     passes: float
     commits: dict[int, int]
@@ -227,7 +237,7 @@ def means(points: Sequence[Point], dependent: bool) -> list[Mean]:
     groups: dict[str, list[Point]] = {}
     for point in points:
         if point.dependent == dependent:
-            groups.setdefault(f"{point.line} {point.method} {point.options}", []).append(point)
+            groups.setdefault(f"{point.line} {point.method}", []).append(point)
     found = []
     for group in groups.values():
         commits: Counter[int] = Counter()
@@ -237,7 +247,6 @@ def means(points: Sequence[Point], dependent: bool) -> list[Mean]:
             Mean(
                 group[0].line,
                 group[0].method,
-                group[0].options,
                 float(np.mean([np.mean(point.right) for point in group])),
                 float(np.mean([np.mean(point.passes) for point in group])),
                 dict(sorted(commits.items())),
@@ -251,7 +260,8 @@ def best(found: Sequence[Mean], loss: float) -> dict[str, Mean]:
 
     The reference is one token a step by confidence; lines without such a point are left out.
     """
-    reference = next(m for m in found if m.line == REFERENCE and m.options["top_k"]["tokens_per_step"] == 1)
+    one_by_one = written(methods.ONE_BY_ONE)
+    reference = next(m for m in found if m.method == one_by_one)
     kept: dict[str, Mean] = {}
     for mean in sorted(found, key=lambda m: m.passes, reverse=True):
         if mean.accuracy >= reference.accuracy - loss - 1e-12:

@@ -23,10 +23,10 @@ from unspool.cli import (
     prove,
     report,
     search,
+    tradeoff,
     train,
     view,
 )
-from unspool.cli import tradeoff as frontier
 from unspool.cli.command import App
 from unspool.engine.cpu import usable_cores
 from unspool.errors import UnspoolError
@@ -53,7 +53,7 @@ app.command("methods")(methods.list_methods)
 app.command("calibrate")(calibrate.calibrate)
 app.command("prove")(prove.prove)
 app.command("bench")(bench.bench)
-app.command("frontier")(frontier.frontier)
+app.command("tradeoff")(tradeoff.tradeoff)
 app.command("report")(report.report)
 app.command("view")(view.view)
 app.add_typer(datastore.app, name="datastore")

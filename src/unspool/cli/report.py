@@ -1,4 +1,4 @@
-"""``unspool report``: results of ``prove``, ``bench`` and ``frontier`` as one HTML file."""
+"""``unspool report``: results of ``prove``, ``bench`` and ``tradeoff`` as one HTML file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 def report(
     results: Annotated[
-        list[Path], typer.Argument(help="Files written by `unspool bench`, `prove` or `frontier` with --json.")
+        list[Path], typer.Argument(help="Files written by `unspool bench`, `prove` or `tradeoff` with --json.")
     ],
     html: Annotated[Path, typer.Option("--html", help="The HTML file to write.")],
 ) -> None:

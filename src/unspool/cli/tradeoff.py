@@ -1,4 +1,4 @@
-"""``unspool frontier``: what parallel unmasking costs in quality, on a masked-diffusion model."""
+"""``unspool tradeoff``: what parallel unmasking costs in quality, on a masked-diffusion model."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from unspool.engine.cpu import MOST_THREADS
 from unspool.errors import UnspoolError
 
 if TYPE_CHECKING:
-    from unspool.bench.tradeoff import Frontier
+    from unspool.bench.tradeoff import Tradeoff
 
 
-def frontier(
+def tradeoff(
     model: Annotated[
         str,
         typer.Option("-m", "--model", help="A directory that `unspool train diffusion` wrote."),
     ],
     methods: Annotated[
-        str, typer.Option(help="Comma-separated; only lines that begin with one of these. Default: all.")
+        str,
+        typer.Option(
+            help="Comma-separated; lines that begin with one of these, or specs, each a line of its own. Default: all."
+        ),
     ] = "",
     questions: Annotated[int, typer.Option(min=1, max=100_000, help="Held-out questions of each task.")] = 50,
     json_file: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
@@ -37,14 +40,13 @@ def frontier(
 
     Examples:
 
-      unspool frontier -m tiny-diffusion --html frontier.html
+      unspool tradeoff -m tiny-diffusion --html tradeoff.html
 
-      unspool frontier -m tiny-diffusion --methods threshold,credit --questions 20
+      unspool tradeoff -m tiny-diffusion --methods threshold,credit:alpha=0.5+threshold --questions 20
     """
     from unspool.bench.about import about, command_line
-    from unspool.bench.tradeoff import REFERENCE, Frontier, measure, swept
+    from unspool.bench.tradeoff import Tradeoff, left_out, measure, picked, swept
     from unspool.decoding.canvas import load_diffusion
-    from unspool.methods.diffusion.learn2pd import FILE
     from unspool.models.diffusion import find, task_set
     from unspool.recipes.tiny_diffusion.train import TASK_SETS
     from unspool.storage import cache as store
@@ -55,23 +57,24 @@ def frontier(
             check_file(file, html_file if file is json_file else None)
     tasks = TASK_SETS[task_set(find(model))]
     wanted = names_of(methods, "--methods") if methods else []
-    settings = swept("\n" in tasks.symbols, (find(model) / FILE).is_file())
-    lines = dict.fromkeys(setting.line for setting in settings)
-    for name in wanted:
-        if not any(line.startswith(name) for line in lines):
-            raise UnspoolError(f"no line begins with {name!r}; known: {', '.join(lines)}")
-    if wanted:
-        kept = (*wanted, REFERENCE)
-        settings = [setting for setting in settings if setting.line.startswith(kept)]
+    settings = picked(wanted) if wanted else swept()
     import torch
 
     torch.set_num_threads(threads)
     with Status() as status:
         decoder = load_diffusion(model, report=status.say)
+    unfit = left_out(settings, decoder)
+    settings = [setting for setting in settings if setting.line not in unfit]
+    for name in wanted:
+        if not any(setting.line.startswith(name) for setting in settings):
+            reason = next(reason for line, reason in unfit.items() if line.startswith(name))
+            raise UnspoolError(f"{name} cannot be measured with this model: {reason}")
+    for line, reason in unfit.items():
+        typer.echo(f"{line} is left out: {reason}", err=True)
     start = about()
     with bars() as progress:
         points = measure(decoder, tasks, settings, questions, progress)
-    result = Frontier(start, command_line(sys.argv[1:]), model, tasks.canvas_length, points)
+    result = Tradeoff(start, command_line(sys.argv[1:]), model, tasks.canvas_length, points)
     if json_file is not None:
         with store.atomic_file(json_file) as temporary:
             temporary.write_text(json.dumps(result.to_json()) + "\n", encoding="utf-8")
@@ -82,7 +85,7 @@ def frontier(
     _show(result)
 
 
-def _show(result: Frontier) -> None:
+def _show(result: Tradeoff) -> None:
     from rich.console import Console
     from rich.table import Table
 

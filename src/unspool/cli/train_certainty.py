@@ -51,9 +51,7 @@ def certainty(
     import torch
 
     torch.set_num_threads(threads)
-    setting = Setting(
-        "dParallel", "fixed_blocks+entropy_threshold", {"fixed_blocks": {"block_length": options.block_length}}
-    )
+    setting = Setting(options.method, options.method)
     with bars() as progress:
         targets = train(source, output, options, progress)
         before, after = (
@@ -73,7 +71,7 @@ def certainty(
     if as_json:
         print_json(found)
         return
-    typer.echo(f"{QUESTIONS} held-out questions, entropy_threshold, before -> after:")
+    typer.echo(f"{QUESTIONS} held-out questions, {options.method}, before -> after:")
     typer.echo(f"{'task':16}{'targets':>8}{'accuracy':>16}{'passes':>16}")
     for row in found:
         accuracy = f"{row['accuracy']:.2f} -> {row['accuracy_after']:.2f}"

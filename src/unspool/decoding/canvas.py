@@ -107,6 +107,11 @@ class DiffusionModel:
         self._prompt_length = prompt_length
         self._pad = pad_token_id
 
+    @property
+    def resources(self) -> Resources:
+        """What methods are built from."""
+        return Resources(delimiters=self._newlines, directory=self.directory)
+
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Ids of a prompt, in the chat template if the model has one, padded if it was trained with padding.
 
@@ -193,7 +198,7 @@ class DiffusionModel:
             if self.denoiser.eos_token_id is None:
                 raise UnspoolError(f"a grammar needs an end token, and {self.name} has none")
             constraint = CFGCanvas(Grammar(grammar), self._texts, self.denoiser.eos_token_id)
-        parts = composed(method, Resources(delimiters=self._newlines, directory=self.directory), constraint)
+        parts = composed(method, self.resources, constraint)
         name = written(method)
         requests = [CanvasRequest(self.encode(prompt), slots, parts(), options, name) for prompt in prompts]
         traces: list[list[Event]] = [[] for _ in requests]

@@ -158,6 +158,8 @@ class Method(Generic[Options, Product]):
         raw_prompt: of a constraint or a search: it reads the prompt as code, which no chat template is put around.
         validity: of a constraint: the module beside it that says whether its texts are valid (``outcomes``, ``JUDGE``).
         trial: options with which tests and proofs run it, where the defaults do nothing or are incomplete.
+        sweep: of a part of the denoise loop: the specs that ``unspool tradeoff`` measures, by the name of their line;
+            empty: the method with its trial options.
         example: how it is used, where the kind's own example does not fit.
         name: what the user types: the name of its file, which the registry fills in.
     """
@@ -174,6 +176,7 @@ class Method(Generic[Options, Product]):
     raw_prompt: bool = False
     validity: str = ""
     trial: Mapping[str, Any] = field(default_factory=dict)
+    sweep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     example: Example | None = None
     name: str = ""
 

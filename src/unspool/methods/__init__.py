@@ -54,6 +54,9 @@ PLAIN = "plain"
 WIDE = "token_recycling"
 """A drafter of wide trees of likely tokens, whose siblings are accepted and rejected: other slots are tried with it."""
 
+ONE_BY_ONE = "top_k:tokens_per_step=1"
+"""One token a pass, the surest first: what other ways to fill a canvas are compared with."""
+
 TESTED = "lossless"
 """The acceptance rule that tests drawn drafts."""
 
@@ -258,6 +261,7 @@ def check_acceptance(method: Row, greedy: bool) -> None:
 __all__ = [
     "DEFAULTS",
     "KINDS",
+    "ONE_BY_ONE",
     "PLAIN",
     "ROOMS",
     "Chosen",

@@ -1,4 +1,4 @@
-"""One self-contained HTML file from the results of ``unspool prove``, ``bench`` and ``frontier``."""
+"""One self-contained HTML file from the results of ``unspool prove``, ``bench`` and ``tradeoff``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from unspool.bench.result import Bench
-from unspool.bench.tradeoff import Frontier
+from unspool.bench.tradeoff import Tradeoff
 from unspool.errors import UnspoolError
 from unspool.proof.result import Proof
 from unspool.report.bench import benchmark_part, figures_of
@@ -16,11 +16,11 @@ from unspool.report.figures import Figures
 from unspool.report.parts import Part, Section, Table
 from unspool.report.proof import proof_part
 from unspool.report.theme import variables
-from unspool.report.tradeoff import frontier_part
+from unspool.report.tradeoff import tradeoff_part
 from unspool.report.words import number, share
 from unspool.storage.output import save
 
-Result = Proof | Bench | Frontier
+Result = Proof | Bench | Tradeoff
 
 
 def write(results: Sequence[Result], path: Path) -> None:
@@ -35,7 +35,7 @@ def write(results: Sequence[Result], path: Path) -> None:
     """
     if not results:
         raise UnspoolError(
-            "no results to report; give files written by `unspool bench`, `prove` or `frontier` with --json"
+            "no results to report; give files written by `unspool bench`, `prove` or `tradeoff` with --json"
         )
     save(render(results), path)
 
@@ -51,8 +51,8 @@ def render(results: Sequence[Result]) -> str:
         if isinstance(result, Bench):
             benches.append(figures_of(result))
             parts.append(benchmark_part(name, benches[-1]))
-        elif isinstance(result, Frontier):
-            parts.append(frontier_part(name, result))
+        elif isinstance(result, Tradeoff):
+            parts.append(tradeoff_part(name, result))
         else:
             parts.append(proof_part(name, result))
     titles = [part.title for part in parts]

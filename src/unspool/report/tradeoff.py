@@ -1,12 +1,17 @@
-"""The part of a page on a frontier: accuracy against passes, dependent and other tasks apart."""
+"""The part of a page on accuracy against passes, dependent and other tasks apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from statistics import fmean
+from typing import Any
 
-from unspool.bench.tradeoff import ORACLE, Frontier, Mean, Point, best, means
+from unspool.bench.tradeoff import ORACLE, Mean, Point, Tradeoff, best, means
+from unspool.methods import Chosen
+from unspool.methods._compose import chosen
+from unspool.methods.spec import parse
 from unspool.report.drawing import CARD, MUTED, Canvas, Look, chart
 from unspool.report.looks import coloured, marker_key
 from unspool.report.parts import Part, Section, Table
@@ -20,73 +25,76 @@ KINDS = {False: "Tasks whose prompt determines the answer", True: "Tasks with se
 FEWEST = ("method", "options", "accuracy", "passes", "times fewer")
 """Columns of ``fewest``."""
 
+Options = dict[tuple[str, str], str]
+"""Of a setting in words, by its line and method."""
 
-def frontier_part(name: str, frontier: Frontier) -> Part:
+
+def tradeoff_part(name: str, tradeoff: Tradeoff) -> Part:
     """All sections; ``name`` is unique in the page."""
-    look = coloured(list(dict.fromkeys(point.line for point in frontier.points if point.line != ORACLE)))
+    look = coloured(list(dict.fromkeys(point.line for point in tradeoff.points if point.line != ORACLE)))
     look[ORACLE] = Look(MUTED, "D")
-    kinds = [kind for kind in KINDS if any(point.dependent == kind for point in frontier.points)]
-    first, more = headline(frontier)
+    kinds = [kind for kind in KINDS if any(point.dependent == kind for point in tradeoff.points)]
+    first, more = headline(tradeoff)
     return Part(
         name,
-        f"Frontier: {frontier.model}",
+        f"Tradeoff: {tradeoff.model}",
         first,
         more,
-        frontier.command,
+        tradeoff.command,
         sections=[
-            *(_section(f"{name}-{int(kind)}", frontier, kind, look) for kind in kinds),
-            _commits(frontier),
-            _tasks(frontier.points),
+            *(_section(f"{name}-{int(kind)}", tradeoff, kind, look) for kind in kinds),
+            _commits(tradeoff),
+            _tasks(tradeoff.points),
             Section(
                 "How it was made",
                 tables=[
-                    Table("Machine and versions", ["what", "value"], list(facts(frontier.about)), words=frozenset({1}))
+                    Table("Machine and versions", ["what", "value"], list(facts(tradeoff.about)), words=frozenset({1}))
                 ],
             ),
         ],
     )
 
 
-def headline(frontier: Frontier) -> tuple[str, list[str]]:
+def headline(tradeoff: Tradeoff) -> tuple[str, list[str]]:
     """How many passes the best method saves without a loss of more than a point, for each kind of task."""
     told = []
     for kind, words in ((False, "where the prompt determines the answer"), (True, "where several answers are right")):
-        found = means(frontier.points, kind)
+        found = means(tradeoff.points, kind)
         if not found:
             continue
         kept = [mean for line, mean in best(found, LOSS).items() if line != ORACLE]
         first = min(kept, key=lambda mean: mean.passes)
         told.append(
-            f"{first.line} needs {number(frontier.slots / first.passes, 1)} times fewer passes than one token a "
+            f"{first.line} needs {number(tradeoff.slots / first.passes, 1)} times fewer passes than one token a "
             f"step {words}, at {share(first.accuracy)} accuracy."
         )
-    questions = len(frontier.points[0].right)
-    return told[0], [*told[1:], f"{counted(questions, 'held-out question')} a task; {frontier.slots} slots."]
+    questions = len(tradeoff.points[0].right)
+    return told[0], [*told[1:], f"{counted(questions, 'held-out question')} a task; {tradeoff.slots} slots."]
 
 
-def fewest(frontier: Frontier, dependent: bool) -> list[list[str]]:
+def fewest(tradeoff: Tradeoff, dependent: bool) -> list[list[str]]:
     """Of every line the fewest passes that lose at most ``LOSS``, by passes; empty without such tasks."""
-    found = means(frontier.points, dependent)
+    found, options = means(tradeoff.points, dependent), options_of(tradeoff.points)
     kept = best(found, LOSS).values() if found else ()
     return [
-        [m.line, options_of(m), share(m.accuracy), number(m.passes), number(frontier.slots / m.passes, 1)]
+        [m.line, options[m.line, m.method], share(m.accuracy), number(m.passes), number(tradeoff.slots / m.passes, 1)]
         for m in sorted(kept, key=lambda m: m.passes)
     ]
 
 
-def _section(name: str, frontier: Frontier, dependent: bool, look: dict[str, Look]) -> Section:
-    found = means(frontier.points, dependent)
+def _section(name: str, tradeoff: Tradeoff, dependent: bool, look: dict[str, Look]) -> Section:
+    found, options = means(tradeoff.points, dependent), options_of(tradeoff.points)
     plot = chart(
-        f"{name}-frontier",
+        f"{name}-tradeoff",
         "Accuracy against passes",
         "Each line is a method at several settings: to the right are more passes of the model for a canvas, upwards "
         "the share of right answers.",
         lambda narrow: 360 if narrow else 460,
-        partial(_draw, found=found, look=look),
+        partial(_draw, found=found, options=options, look=look),
     )
     text = (
         f"A line further left and higher is better. The oracle takes for each question the fewest passes at which "
-        f"plain threshold decoding is right, which no method knows beforehand. {frontier.slots} passes are one token "
+        f"plain threshold decoding is right, which no method knows beforehand. {tradeoff.slots} passes are one token "
         "a step."
     )
     table = Table(
@@ -95,10 +103,10 @@ def _section(name: str, frontier: Frontier, dependent: bool, look: dict[str, Loo
         [
             [
                 mean.line,
-                options_of(mean),
+                options[mean.line, mean.method],
                 share(mean.accuracy),
                 number(mean.passes),
-                number(frontier.slots / mean.passes),
+                number(tradeoff.slots / mean.passes),
             ]
             for mean in found
         ],
@@ -108,7 +116,7 @@ def _section(name: str, frontier: Frontier, dependent: bool, look: dict[str, Loo
     few = Table(
         f"Fewest passes at most {share(LOSS, 0)} below one token a step",
         list(FEWEST),
-        fewest(frontier, dependent),
+        fewest(tradeoff, dependent),
         words=frozenset({1}),
         open=True,
     )
@@ -116,7 +124,7 @@ def _section(name: str, frontier: Frontier, dependent: bool, look: dict[str, Loo
     return Section(KINDS[dependent], [text], keys, plot, [few, table])
 
 
-def _draw(canvas: Canvas, found: Sequence[Mean], look: dict[str, Look]) -> None:
+def _draw(canvas: Canvas, found: Sequence[Mean], options: Options, look: dict[str, Look]) -> None:
     axes = canvas.axes
     axes.grid(axis="y")
     axes.set_xscale("log", base=2)
@@ -128,7 +136,8 @@ def _draw(canvas: Canvas, found: Sequence[Mean], look: dict[str, Look]) -> None:
             (point,) = axes.plot(
                 mean.passes, 100 * mean.accuracy, marker=one.marker, color=one.colour, ms=7, mec=CARD, mew=0.8
             )
-            canvas.tip(point, f"{line} {options_of(mean)}: {100 * mean.accuracy:.1f} % in {mean.passes:.2f} passes")
+            label = f"{line} {options[line, mean.method]}"
+            canvas.tip(point, f"{label}: {100 * mean.accuracy:.1f} % in {mean.passes:.2f} passes")
     most = max(mean.passes for mean in found)
     ticks = [2**i for i in range(int(most).bit_length() + 1) if 2**i <= most * 1.05]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -138,11 +147,12 @@ def _draw(canvas: Canvas, found: Sequence[Mean], look: dict[str, Look]) -> None:
     axes.set_ylabel("right answers, %")
 
 
-def _commits(frontier: Frontier) -> Section:
-    found = [mean for kind in KINDS for mean in best(means(frontier.points, kind), LOSS).values() if mean.commits]
+def _commits(tradeoff: Tradeoff) -> Section:
+    found = [mean for kind in KINDS for mean in best(means(tradeoff.points, kind), LOSS).values() if mean.commits]
+    options = options_of(tradeoff.points)
     merged: dict[str, dict[int, int]] = {}
     for mean in found:
-        own = merged.setdefault(f"{mean.line} {options_of(mean)}", {})
+        own = merged.setdefault(f"{mean.line} {options[mean.line, mean.method]}", {})
         for tokens, passes in mean.commits.items():
             own[tokens] = own.get(tokens, 0) + passes
     groups = (range(1, 2), range(2, 4), range(4, 8), range(8, 16), range(16, 10**6))
@@ -158,9 +168,10 @@ def _commits(frontier: Frontier) -> Section:
 
 def _tasks(points: Sequence[Point]) -> Section:
     tasks = list(dict.fromkeys(point.task for point in points))
+    options = options_of(points)
     cells: dict[str, dict[str, Point]] = {}
     for point in points:
-        cells.setdefault(f"{point.line} {options_of(point)}".strip(), {})[point.task] = point
+        cells.setdefault(f"{point.line} {options[point.line, point.method]}".strip(), {})[point.task] = point
     rows = [
         [setting, *(f"{share(fmean(own[t].right), 0)} in {number(fmean(own[t].passes), 1)}" for t in tasks)]
         for setting, own in cells.items()
@@ -168,7 +179,23 @@ def _tasks(points: Sequence[Point]) -> Section:
     return Section("By task", tables=[Table("Right answers and mean passes", ["setting", *tasks], rows, open=False)])
 
 
-def options_of(setting: Mean | Point) -> str:
-    """Options of all methods of a setting, in one line."""
-    pairs = [f"{key}={value}" for values in setting.options.values() for key, value in values.items()]
-    return ", ".join(pairs)
+def options_of(points: Sequence[Point]) -> Options:
+    """What tells the settings of a line apart: the options that any of them has, in one line of text.
+
+    A spec leaves out defaults; beside settings that name the option, they are shown.
+    """
+    lines: dict[str, dict[str, list[Chosen[Any]]]] = {}
+    for point in points:
+        lines.setdefault(point.line, {})[point.method] = chosen(point.method) if point.method else []
+    found = {}
+    for line, settings in lines.items():
+        swept = {(p.row.name, option) for parts in settings.values() for p in parts for option in parse(p.spec).values}
+        for method, parts in settings.items():
+            pairs = [
+                f"{f.name}={getattr(part.options, f.name)}"
+                for part in parts
+                for f in fields(part.options)
+                if (part.row.name, f.name) in swept
+            ]
+            found[line, method] = ", ".join(pairs)
+    return found

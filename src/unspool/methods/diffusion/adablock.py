@@ -23,6 +23,7 @@ from unspool.engine.method import SCHEDULE, Method
 from unspool.engine.numeric import softmax
 from unspool.engine.option import Options, option
 from unspool.errors import UnspoolError
+from unspool.methods.diffusion._sweep import THRESHOLDS, at
 from unspool.methods.resources import Resources
 
 
@@ -95,4 +96,5 @@ METHOD = Method(
     paper="AdaBlock-dLLM: Semantic-Aware Diffusion LLM Inference via Adaptive Block Size (2025)",
     options=AdaBlockOptions,
     build=_build,
+    sweep={"adablock": at(THRESHOLDS, "adablock+threshold:threshold={}")},
 )

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from unspool.engine.canvas import View
 from unspool.engine.method import TRANSFORM, Method
 from unspool.engine.option import Options, option
+from unspool.methods.diffusion._sweep import THRESHOLDS, at
 
 
 @dataclass(frozen=True)
@@ -84,4 +85,9 @@ METHOD = Method(
     paper="CreditDecoding: Accelerating Parallel Decoding in Diffusion LLMs with Trace Credit (2025)",
     options=CreditOptions,
     build=lambda _, options: Credit(options),
+    sweep={
+        "credit": at(THRESHOLDS, "credit+threshold:threshold={}"),
+        "credit, sparse": at(THRESHOLDS, "credit:kept=8+threshold:threshold={}"),
+        "credit, parameter-free": at(THRESHOLDS, "credit:parameter_free=True+threshold:threshold={}"),
+    },
 )

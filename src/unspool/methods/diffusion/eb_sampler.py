@@ -20,6 +20,7 @@ import numpy as np
 from unspool.engine.canvas import Flags, View
 from unspool.engine.method import UNMASK, Method
 from unspool.engine.option import Options, option
+from unspool.methods.diffusion._sweep import at
 
 
 @dataclass(frozen=True)
@@ -59,4 +60,5 @@ METHOD = Method(
     paper="Accelerated Sampling from Masked Diffusion Models via Entropy Bounded Unmasking (2025)",
     options=EBSamplerOptions,
     build=lambda _, options: EBSampler(options),
+    sweep={"eb_sampler": at((0.0, 0.01, 0.1, 0.5, 1.0), "eb_sampler:gamma={}")},
 )

@@ -17,6 +17,7 @@ import numpy as np
 from unspool.engine.canvas import Flags, View
 from unspool.engine.method import UNMASK, Method
 from unspool.engine.option import Options, option
+from unspool.methods.diffusion._sweep import at
 
 
 @dataclass(frozen=True)
@@ -55,4 +56,5 @@ METHOD = Method(
     paper="Fast-dLLM: Training-free Acceleration of Diffusion LLM (2025)",
     options=FactorOptions,
     build=lambda _, options: Factor(options),
+    sweep={"factor": at((0.1, 0.25, 0.5, 1.0, 1.5, 2.0), "factor:factor={}")},
 )

@@ -8,6 +8,7 @@ from unspool.engine.canvas import Sight
 from unspool.engine.method import SCHEDULE, Method
 from unspool.engine.option import Options, option
 from unspool.errors import UnspoolError
+from unspool.methods.diffusion._sweep import THRESHOLDS, at
 
 
 @dataclass(frozen=True)
@@ -50,4 +51,8 @@ METHOD = Method(
     paper="Large Language Diffusion Models (2025)",
     options=FixedBlocksOptions,
     build=lambda _, options: FixedBlocks(options),
+    sweep={
+        "threshold, blocks of 8": at(THRESHOLDS, "fixed_blocks:block_length=8+threshold:threshold={}"),
+        "threshold, blocks of 12": at(THRESHOLDS, "fixed_blocks:block_length=12+threshold:threshold={}"),
+    },
 )

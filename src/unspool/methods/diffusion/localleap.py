@@ -68,4 +68,12 @@ METHOD = Method(
     paper="LocalLeap: Accelerating Diffusion LLM Inference via Local Determinism Propagation (2025)",
     options=LocalLeapOptions,
     build=lambda _, options: LocalLeap(options),
+    sweep={
+        "localleap": (
+            "localleap:threshold=0.95,relaxed_threshold=0.8",
+            "localleap:threshold=0.9,relaxed_threshold=0.75",
+            "localleap:threshold=0.9,relaxed_threshold=0.5",
+            "localleap:threshold=0.8,relaxed_threshold=0.5",
+        )
+    },
 )

@@ -72,4 +72,12 @@ METHOD = Method(
     paper="Diffusion Language Models Know the Answer Before Decoding (2025)",
     options=ProphetOptions,
     build=lambda _, options: Prophet(options),
+    sweep={
+        "prophet": (
+            "prophet:high=15.0,middle=10.0,low=5.0+top_k",
+            "prophet:high=7.5,middle=5.0,low=2.5+top_k",
+            "prophet:high=3.75,middle=2.5,low=1.25+top_k",
+            "prophet:high=1.875,middle=1.25,low=0.625+top_k",
+        )
+    },
 )

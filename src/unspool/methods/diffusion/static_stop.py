@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from unspool.engine.canvas import Sight
 from unspool.engine.method import STOP, Method
 from unspool.engine.option import Options, option
+from unspool.methods.diffusion._sweep import at
 
 
 @dataclass(frozen=True)
@@ -43,4 +44,5 @@ METHOD = Method(
     paper="the control of prophet's paper",
     options=StaticStopOptions,
     build=lambda _, options: StaticStop(options),
+    sweep={"static_stop": at((2, 4, 8, 16), "static_stop:passes={}+top_k")},
 )

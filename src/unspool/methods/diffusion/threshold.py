@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from unspool.engine.canvas import Flags, View
 from unspool.engine.method import UNMASK, Method
+from unspool.methods.diffusion._sweep import THRESHOLDS, at
 
 
 @dataclass(frozen=True)
@@ -44,4 +45,5 @@ METHOD = Method(
     paper="Fast-dLLM: Training-free Acceleration of Diffusion LLM (2025)",
     options=ThresholdOptions,
     build=lambda _, options: Threshold(options),
+    sweep={"threshold": at(THRESHOLDS, "threshold:threshold={}")},
 )

@@ -17,6 +17,7 @@ from unspool.engine import noise
 from unspool.engine.canvas import Flags, View
 from unspool.engine.method import UNMASK, Method
 from unspool.engine.option import Options, option
+from unspool.methods.diffusion._sweep import at
 
 Order = Literal["confidence", "margin", "entropy", "random", "left_to_right"]
 ORDERS: tuple[Order, ...] = ("confidence", "margin", "entropy", "random", "left_to_right")
@@ -80,4 +81,8 @@ METHOD = Method(
     paper="Large Language Diffusion Models (2025)",
     options=TopKOptions,
     build=lambda _, options: TopK(options),
+    sweep={
+        "top_k": at((1, 2, 3, 4, 6, 8, 12), "top_k:tokens_per_step={}"),
+        "top_k, random order": at((1, 2, 3, 4, 6, 8, 12), "top_k:tokens_per_step={},order=random"),
+    },
 )

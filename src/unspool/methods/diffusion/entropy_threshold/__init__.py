@@ -12,6 +12,7 @@ import numpy as np
 
 from unspool.engine.canvas import Flags, View
 from unspool.engine.method import UNMASK, Method
+from unspool.methods.diffusion._sweep import at
 
 
 @dataclass(frozen=True)
@@ -47,4 +48,5 @@ METHOD = Method(
     paper="dParallel: Learnable Parallel Decoding for dLLMs (2025)",
     options=EntropyThresholdOptions,
     build=lambda _, options: EntropyThreshold(options),
+    sweep={"entropy_threshold": at((0.05, 0.1, 0.2, 0.5, 1.0), "entropy_threshold:threshold={}")},
 )

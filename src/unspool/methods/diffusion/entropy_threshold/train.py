@@ -84,6 +84,11 @@ class CertaintyOptions:
         if not 0 < self.learning_rate < float("inf"):
             raise UnspoolError(f"learning_rate must be above 0, not {self.learning_rate}")
 
+    @property
+    def method(self) -> str:
+        """What the trained model is decoded with."""
+        return f"fixed_blocks:block_length={self.block_length}+entropy_threshold"
+
 
 class Masks(NamedTuple):
     """One of the two forwards of a step.

@@ -25,6 +25,7 @@ from unspool.engine import arrays
 from unspool.engine.canvas import Flags, View
 from unspool.engine.method import UNMASK, Method
 from unspool.errors import UnspoolError
+from unspool.methods.diffusion._sweep import THRESHOLDS, at
 from unspool.methods.resources import Resources
 
 FILE = "unmask_filter.npz"
@@ -128,4 +129,5 @@ METHOD = Method(
     paper="Learning to Parallel: Accelerating Diffusion Large Language Models via Learnable Parallel Decoding (2025)",
     options=Learn2PDOptions,
     build=_build,
+    sweep={"learn2pd, blocks of 8": at(THRESHOLDS, "fixed_blocks:block_length=8+learn2pd:threshold={}")},
 )

@@ -25,6 +25,7 @@ from unspool.engine.noise import SEEDS
 from unspool.engine.numeric import softmax
 from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
+from unspool.methods import ONE_BY_ONE
 from unspool.methods.diffusion.learn2pd import UnmaskFilter
 from unspool.training.checkpoint import check_counts
 
@@ -82,8 +83,7 @@ def replay(model: DiffusionModel, prompts: Sequence[Sequence[int]], block_length
     """
     finished = model.generate(
         [list(prompt) for prompt in prompts],
-        method="fixed_blocks+top_k",
-        method_options={"fixed_blocks": {"block_length": block_length}},
+        method=f"fixed_blocks:block_length={block_length}+{ONE_BY_ONE}",
     )
     confidence: list[NDArray[np.float32]] = []
     final: list[NDArray[np.bool_]] = []
