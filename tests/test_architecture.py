@@ -17,21 +17,11 @@ from unspool import methods
 from unspool.decoding.model import Model
 from unspool.engine.options import GenerationOptions
 
-ROOT = Path(__file__).parents[1] / "src" / "unspool"
+_HOOKS = str(Path(__file__).parents[1] / "docs" / "hooks")
+sys.path.append(_HOOKS)
+from architecture import LAYERS, ROOT, imports, picture, sources  # noqa: E402
 
-LAYERS = (
-    {"errors"},
-    {"engine", "storage", "sandbox"},
-    {"models"},
-    {"backends", "training"},
-    {"methods"},
-    {"decoding"},
-    {"recipes", "suites", "trace", "conformance"},
-    {"proof", "bench", "experiments"},
-    {"report"},
-    {"cli", "server", "integrations"},
-)
-"""From the ground up: a room may import itself, its layer and what is below."""
+sys.path.remove(_HOOKS)
 
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 TRAINERS = {"train", "data"}
@@ -43,30 +33,8 @@ HOMONYMS = {"plain": "report", "prompt_lookup": "bench", "edit": "proof"}
 """Words that are not the method there: the role of a colour, a setting of peers, the name of a prompt."""
 
 
-def sources() -> list[Path]:
-    return sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT)
-
-
 def place(path: Path) -> tuple[str, ...]:
     return path.relative_to(ROOT).with_suffix("").parts
-
-
-def imports(text: str) -> Iterator[list[str]]:
-    """What a file of ours imports of us, in functions too; what it imports for annotations alone is left out."""
-
-    def visit(node: ast.AST) -> Iterator[list[str]]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-                continue
-            if isinstance(child, ast.ImportFrom) and (child.module or "").split(".")[0] == "unspool":
-                parts = (child.module or "").split(".")[1:]
-                for name in child.names:
-                    deeper = [*parts, name.name]
-                    known = (ROOT.joinpath(*deeper).with_suffix(".py").exists(), ROOT.joinpath(*deeper).is_dir())
-                    yield deeper if any(known) else parts
-            yield from visit(child)
-
-    return visit(ast.parse(text))
 
 
 def upwards(here: tuple[str, ...], text: str) -> Iterator[str]:
@@ -104,8 +72,11 @@ def named(text: str) -> Iterator[str]:
             yield from known & {node.value}
 
 
-def test_every_room_has_a_layer() -> None:
-    assert {path.relative_to(ROOT).parts[0] for path in sources()} <= set(LEVEL)
+def test_every_room_has_a_layer_and_is_in_the_picture() -> None:
+    rooms = {path.relative_to(ROOT).parts[0] for path in sources()}
+    assert rooms == set(LEVEL)
+    drawn = picture()
+    assert all(f">{room}</text>" in drawn for room in rooms) and "cli imports decoding" in drawn
 
 
 @pytest.mark.parametrize("rule", [upwards, strangers])

@@ -46,6 +46,9 @@ from unspool.engine.option import range_of
 from unspool.methods import PLAIN
 from unspool.report import tradeoff
 
+sys.path.append(str(Path(__file__).parent))
+from architecture import picture  # noqa: E402
+
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
@@ -392,5 +395,6 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in ``<!-- options: COMMAND -->``, and ``<!-- bench: FILE -->`` and ``<!-- tradeoff: FILE -->``, results in
     ``benchmarks``."""
     markdown = re.sub(r"<!-- options: ([\w -]+?) -->", lambda match: command_table(_commands()[match[1]]), markdown)
+    markdown = markdown.replace("<!-- architecture -->", picture())
     markdown = re.sub(r"<!-- bench: (\S+) -->", lambda match: _bench_file(match[1]), markdown)
     return re.sub(r"<!-- tradeoff: (\S+) -->", lambda match: _tradeoff_file(match[1]), markdown)
