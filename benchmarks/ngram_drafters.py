@@ -39,12 +39,15 @@ from unspool.engine.contracts import Context, Decision, Drafter, Step
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import TokenTree
-from unspool.methods.drafters.aded import Aded, AdedOptions, Draft
+from unspool.methods.drafters.aded import Aded, AdedOptions
+from unspool.methods.drafters.aded.search import Draft
 from unspool.methods.drafters.aded.table import TrigramTable
 from unspool.methods.drafters.plain import Plain
-from unspool.methods.drafters.stand import Stand, StandOptions, broad_template, learn_template
+from unspool.methods.drafters.stand import Stand, StandOptions
 from unspool.methods.drafters.stand.memory import KEPT, ORDERS, NGramMemory
-from unspool.methods.drafters.token_recycling import RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
+from unspool.methods.drafters.stand.template import broad_template, learn_template
+from unspool.methods.drafters.token_recycling import TokenRecycling, TokenRecyclingOptions
+from unspool.methods.drafters.token_recycling.matrix import RecyclingMatrix
 from unspool.methods.shaping import _built_in as shaping
 
 SIZES = (4, 8, 16, 64)

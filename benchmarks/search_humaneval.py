@@ -51,7 +51,8 @@ from unspool.methods.search.adadec import AdaDecOptions
 from unspool.methods.search.adadec import train as adadec_threshold
 from unspool.methods.search.adadec.train import key_of
 from unspool.methods.search.beam import BeamOptions, beam
-from unspool.methods.search.plan import PlanOptions, plan
+from unspool.methods.search.plan import plan
+from unspool.methods.search.plan.planner import PlanOptions
 from unspool.methods.search.plan.reward import PublicTests
 from unspool.sandbox import run as sandbox
 from unspool.storage.journal import Journal

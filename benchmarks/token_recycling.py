@@ -29,7 +29,8 @@ from unspool.engine.statistics import Statistics, summarise
 from unspool.engine.trace import StepEvent
 from unspool.methods.acceptance._follow import Follow
 from unspool.methods.drafters.plain import Plain
-from unspool.methods.drafters.token_recycling import RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
+from unspool.methods.drafters.token_recycling import TokenRecycling, TokenRecyclingOptions
+from unspool.methods.drafters.token_recycling.matrix import RecyclingMatrix
 
 SIZES = (4, 8, 12, 16, 24, 80)
 USUAL = 8  # nodes of the variants that differ in something else

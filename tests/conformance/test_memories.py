@@ -179,7 +179,7 @@ def test_a_memory_is_kept_by_the_options_that_shape_it() -> None:
 
 def test_a_memory_of_the_users_own_is_used_or_refused() -> None:
     """Never left aside in silence."""
-    from unspool.methods.drafters.token_recycling import RecyclingMatrix
+    from unspool.methods.drafters.token_recycling.matrix import RecyclingMatrix
 
     around = surroundings()
     own = around.memories["token_recycling"] = RecyclingMatrix(4)

@@ -18,7 +18,7 @@ from unspool.engine.method import DRAFTER
 from unspool.engine.trace import EndEvent, StartEvent, StepEvent, to_json
 from unspool.engine.tree import TokenTree
 from unspool.methods import methods
-from unspool.methods.drafters.token_recycling import RecyclingMatrix
+from unspool.methods.drafters.token_recycling.matrix import RecyclingMatrix
 
 pytestmark = pytest.mark.model
 

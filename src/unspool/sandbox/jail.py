@@ -72,40 +72,19 @@ _NAMESPACES = 0x00020000 | 0x08000000 | 0x20000000 | 0x40000000
 _USERS = 0x10000000
 # Events of Python's audit table that reach beyond the interpreter.
 _REFUSED = ("socket.", "subprocess.", "ctypes.", "pty.", "sqlite3.", "syslog.")
-_REFUSED_CALLS = frozenset(
-    {
-        "os.exec",
-        "os.fork",
-        "os.forkpty",
-        "os.kill",
-        "os.killpg",
-        "os.posix_spawn",
-        "os.spawn",
-        "os.system",
-        "resource.prlimit",
-        "resource.setrlimit",
-        "signal.pthread_kill",
-    }
-)
+# fmt: off
+_REFUSED_CALLS = frozenset({
+    "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system",
+    "os.kill", "os.killpg", "signal.pthread_kill",
+    "resource.prlimit", "resource.setrlimit",
+})
 # Events that change the file that their first argument names, and of some the one that the second names.
 _OF_TWO = frozenset({"os.link", "os.rename", "os.symlink"})
-_CHANGES = frozenset(
-    {
-        "os.chflags",
-        "os.chmod",
-        "os.chown",
-        "os.link",
-        "os.mkdir",
-        "os.remove",
-        "os.removexattr",
-        "os.rename",
-        "os.rmdir",
-        "os.setxattr",
-        "os.symlink",
-        "os.truncate",
-        "os.utime",
-    }
-)
+_CHANGES = frozenset({
+    "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate",
+    "os.chflags", "os.chmod", "os.chown", "os.removexattr", "os.setxattr", "os.utime",
+})
+# fmt: on
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _UNIX, _STREAM = 1, 1
 

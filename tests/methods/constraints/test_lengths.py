@@ -11,7 +11,7 @@ from unspool.errors import UnspoolError
 from unspool.methods.constraints.grammar import GrammarOptions, check
 from unspool.methods.constraints.grammar import options as grammar_options
 from unspool.methods.constraints.grammar.lark_check import prepared_lark
-from unspool.methods.constraints.grammar.patterns import shortest
+from unspool.methods.constraints.grammar.pattern_reader import shortest
 
 ARRAY = {"type": "array", "items": {"type": "integer"}}
 
@@ -78,9 +78,9 @@ def test_what_may_be_long_is_taken(options: dict[str, Any]) -> None:
 )
 def test_characters_of_a_grammar_are_counted(body: str, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f'start: {body}\nword: WORD\nWORD: "ab"'
-    monkeypatch.setattr("unspool.methods.constraints.grammar.lark_check.LONGEST", least)
+    monkeypatch.setattr("unspool.methods.constraints.grammar.lark_lengths.LONGEST", least)
     prepared_lark(text)
-    monkeypatch.setattr("unspool.methods.constraints.grammar.lark_check.LONGEST", least - 1)
+    monkeypatch.setattr("unspool.methods.constraints.grammar.lark_lengths.LONGEST", least - 1)
     with pytest.raises(UnspoolError, match=f"the rule start asks for {least} characters"):
         prepared_lark(text)
 

@@ -21,9 +21,9 @@ from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
 from unspool.methods.acceptance._follow import Follow
-from unspool.methods.drafters import aded
 from unspool.methods.drafters._datastore import Datastore
 from unspool.methods.drafters.aded import Aded, AdedOptions
+from unspool.methods.drafters.aded.search import Search
 from unspool.methods.drafters.aded.table import CAP, SUCCESSORS, TrigramTable
 from unspool.methods.drafters.plain import Plain
 
@@ -226,7 +226,7 @@ def reference(table: TrigramTable, pair: tuple[int, int], iterations: int) -> di
     return {path: (count, scores[path]) for path, count in visits.items()}
 
 
-def searched(search: aded._Search) -> dict[tuple[int, ...], tuple[int, float]]:
+def searched(search: Search) -> dict[tuple[int, ...], tuple[int, float]]:
     found = {(): (search.root.visits, search.root.score)}
     for visits, path, parent, at in search._prefixes():
         found[path] = (visits, parent.children[at].score)
@@ -237,7 +237,7 @@ def searched(search: aded._Search) -> dict[tuple[int, ...], tuple[int, float]]:
 def test_the_search_is_the_papers(pair: tuple[int, int]) -> None:
     table = TrigramTable.from_corpus([corpus(size=600)])
     table.reinforce([1, 1, 30, 31], 3.0)
-    search = aded._Search(table, pair, repeat(1.0))
+    search = Search(table, pair, repeat(1.0))
     search.run(150)
     expected = reference(table, pair, 150)
     found = searched(search)
@@ -254,7 +254,7 @@ def test_roll_outs_are_drawn_in_proportion_to_the_values() -> None:
     seen: Counter[float] = Counter()
     for seed in range(4000):
         uniform = iter(np.random.default_rng(seed).random(3).tolist())
-        search = aded._Search(table, (1, 2), uniform)
+        search = Search(table, (1, 2), uniform)
         search.run(1)
         seen[search.root.score] += 1
     assert set(seen) == {1 + 0.5 + 1.5 + 0.25, 1 + 0.5 + 0.5 + 0.125}
@@ -267,7 +267,7 @@ def test_roll_outs_are_drawn_in_proportion_to_the_values() -> None:
 def most_visited(table: TrigramTable, pair: tuple[int, int], length: int) -> dict[tuple[int, ...], int]:
     """The visits of all prefixes, most visited first, in a text of this length that ends with the pair."""
     uniform = noise.draft_generator(0, length).random(150 * 3).tolist()
-    search = aded._Search(table, pair, iter(uniform))
+    search = Search(table, pair, iter(uniform))
     search.run(150)
     return {path: visits for visits, path, _, _ in search._prefixes()}
 

@@ -23,8 +23,9 @@ from unspool.engine.tree import POINT_MASS, TokenTree
 from unspool.errors import UnspoolError
 from unspool.methods.acceptance._follow import Follow
 from unspool.methods.acceptance.lossless import Lossless
-from unspool.methods.drafters.stand import TEMPLATE, Stand, StandOptions, broad_template, learn_template
+from unspool.methods.drafters.stand import Stand, StandOptions
 from unspool.methods.drafters.stand.memory import KEPT, ORDERS, NGramMemory
+from unspool.methods.drafters.stand.template import TEMPLATE, broad_template, learn_template
 from unspool.methods.shaping._built_in import build as build_shapers
 
 VOCAB = 50

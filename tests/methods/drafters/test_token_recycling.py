@@ -14,7 +14,8 @@ from unspool.engine import numeric
 from unspool.engine.contracts import Context, Decision, Drafter, Memory
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.drafters.token_recycling import TEMPLATE, RecyclingMatrix, TokenRecycling, TokenRecyclingOptions
+from unspool.methods.drafters.token_recycling import TEMPLATE, TokenRecycling, TokenRecyclingOptions
+from unspool.methods.drafters.token_recycling.matrix import RecyclingMatrix
 
 VOCAB = 1000
 

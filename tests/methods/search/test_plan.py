@@ -11,8 +11,9 @@ import pytest
 from unspool.backends.toy import ToyModel
 from unspool.engine.search import Output, PassEvent, SearchRequest
 from unspool.errors import UnspoolError
-from unspool.methods.search.plan import Planner, PlanOptions, SimulationEvent, plan
+from unspool.methods.search.plan import plan
 from unspool.methods.search.plan.cache import PlanCache, Program
+from unspool.methods.search.plan.planner import Planner, PlanOptions, SimulationEvent
 from unspool.methods.search.plan.reward import PublicTests
 from unspool.methods.search.plan.tree import Node, back_up, select
 

@@ -12,12 +12,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 from unspool.errors import UnspoolError
-from unspool.methods.constraints.grammar.patterns import LONGEST, shortest
+from unspool.methods.constraints.grammar.lark_lengths import Lexeme, check_lengths
 from unspool.methods.constraints.grammar.schema_check import prepared
 from unspool.methods.constraints.grammar.schema_walk import schemas, types
 from unspool.storage.text_files import unique
@@ -36,15 +34,6 @@ _LEXEME = re.compile(
     |(?P<other>->|::|~|\.\.|[\s\S])""",
     re.VERBOSE,
 )
-
-_CHARACTER = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)|.", re.DOTALL)
-"""Of a text in quotes."""
-
-
-@dataclass(frozen=True)
-class _Lexeme:
-    kind: str
-    text: str
 
 
 def prepared_lark(grammar: str) -> tuple[str, list[tuple[str, str]]]:
@@ -66,7 +55,7 @@ def prepared_lark(grammar: str) -> tuple[str, list[tuple[str, str]]]:
         count = sum(lexeme.text == "|" for lexeme in body) + 1
         if count > _ALTERNATIVES:
             raise UnspoolError(f"the rule {name} has {count} alternatives, more than {_ALTERNATIVES}; use choices")
-    _check_lengths(rules)
+    check_lengths(rules)
     moved = "".join("_start" if (x.kind, x.text) == ("name", "start") else x.text for x in lexemes)
     alone = [(f"the terminal {name}", f"start: {name}\n{moved}") for name in rules if name.isupper()]
     patterns = sorted({lexeme.text for lexeme in plain if lexeme.kind == "text" and lexeme.text.startswith("/")})
@@ -74,7 +63,7 @@ def prepared_lark(grammar: str) -> tuple[str, list[tuple[str, str]]]:
     return "".join(lexeme.text for lexeme in lexemes), alone
 
 
-def _lexemes(grammar: str) -> Iterator[_Lexeme]:
+def _lexemes(grammar: str) -> Iterator[Lexeme]:
     at = 0
     while at < len(grammar):
         match = _LEXEME.match(grammar, at)
@@ -84,9 +73,9 @@ def _lexemes(grammar: str) -> Iterator[_Lexeme]:
             raise UnspoolError("%llguidance changes how a grammar is read; leave it out")
         if text in ("%json", "%regex", "%lark"):
             inside, at = (_nested if text == "%lark" else _json)(grammar, at, text)
-            yield _Lexeme("text", f"{text} {inside}")
+            yield Lexeme("text", f"{text} {inside}")
         else:
-            yield _Lexeme(match.lastgroup, text)
+            yield Lexeme(match.lastgroup, text)
 
 
 def _json(grammar: str, at: int, directive: str) -> tuple[str, int]:
@@ -133,10 +122,10 @@ def _nested(grammar: str, at: int, directive: str) -> tuple[str, int]:
     return "{" + prepared_lark(grammar[begin + 1 : end - 1])[0] + "}", end
 
 
-def _rules(lexemes: list[_Lexeme]) -> dict[str, list[_Lexeme]]:
+def _rules(lexemes: list[Lexeme]) -> dict[str, list[Lexeme]]:
     """The bodies of all rules and terminals; settings of their heads are looked at on the way."""
-    rules: dict[str, list[_Lexeme]] = {}
-    body: list[_Lexeme] = []
+    rules: dict[str, list[Lexeme]] = {}
+    body: list[Lexeme] = []
     at = 0
     while at < len(lexemes):
         lexeme = lexemes[at]
@@ -151,7 +140,7 @@ def _rules(lexemes: list[_Lexeme]) -> dict[str, list[_Lexeme]]:
     return rules
 
 
-def _behind_head(lexemes: list[_Lexeme], at: int) -> int:
+def _behind_head(lexemes: list[Lexeme], at: int) -> int:
     """The place behind the colon of a rule's head whose name ends at ``at``; 0 if it is none."""
     begin = at
     while at < len(lexemes) and lexemes[at].text == ".":
@@ -168,105 +157,3 @@ def _behind_head(lexemes: list[_Lexeme], at: int) -> int:
                 f"the grammar sets {lexeme.text} for {lexemes[begin - 1].text}, which is not kept; leave it out"
             )
     return at + 1
-
-
-def _check_lengths(rules: dict[str, list[_Lexeme]]) -> None:
-    """Refuse rules that have no text, or only very long ones."""
-    if any(lexeme.text == "::" for body in rules.values() for lexeme in body):
-        return  # rules with parameters count, which this cannot follow
-    least: dict[str, float] = dict.fromkeys(rules, inf)
-    known = None
-    while known != (known := dict(least)):
-        least |= {name: _Body(body, least).least() for name, body in rules.items()}
-    for name, length in least.items():
-        if length == inf:
-            raise UnspoolError(f"no text fits the rule {name}: each alternative goes on for ever; give it a way to end")
-        if length > LONGEST:
-            raise UnspoolError(
-                f"the rule {name} asks for {int(length):,} characters at least, and {LONGEST:,} are the most; lower "
-                "what it repeats"
-            )
-
-
-class _Body:
-    """The shortest text of a rule's body, in characters, from those of the rules (``known``); inf if it has none.
-
-    What a grammar says besides, such as ``&`` of terminals, can only make texts longer.
-    """
-
-    def __init__(self, lexemes: list[_Lexeme], known: dict[str, float]) -> None:
-        self._lexemes, self._known, self._at = lexemes, known, 0
-
-    def least(self) -> float:
-        found = self._alternative()
-        while self._peek() == "|":
-            self._at += 1
-            found = min(found, self._alternative())
-        return found
-
-    def _peek(self, ahead: int = 0) -> str:
-        at = self._at + ahead
-        return self._lexemes[at].text if at < len(self._lexemes) else ""
-
-    def _alternative(self) -> float:
-        found = both = 0.0
-        while self._peek() not in ("", "|", ")", "]"):
-            if self._peek() == "&":
-                self._at += 1
-                both, found = max(both, found), 0.0
-            else:
-                found += self._item()
-        return max(both, found)
-
-    def _item(self) -> float:
-        lexeme = self._lexemes[self._at]
-        self._at += 1
-        found = 0.0
-        if lexeme.kind == "name":
-            found = self._known.get(lexeme.text, 0)
-        elif lexeme.kind == "text":
-            found = _characters(lexeme.text)
-            if self._peek() == "..":  # a range: one of its characters
-                self._at += 2
-        elif lexeme.text in ("(", "["):
-            inside = self.least()
-            found = inside if lexeme.text == "(" else 0.0
-            self._at += 1
-        elif lexeme.text == "~":
-            self._item()  # any other text
-        elif lexeme.text == "->":
-            self._at += 1  # an alias
-        if self._peek() in ("?", "*"):
-            self._at += 1
-            return 0
-        if self._peek() in ("~", "{"):
-            return self._repeated(found)
-        return found
-
-    def _repeated(self, once: float) -> float:
-        """Of ``x~2``, ``x~2..3``, ``x{2}``, ``x{2,3}`` or ``x{,3}``, where ``x`` has ``once`` characters."""
-        sign = self._peek()
-        self._at += 1
-        times = self._number()
-        if sign == "{":
-            while self._peek() not in ("", "}"):
-                self._at += 1
-            self._at += 1
-        elif self._peek() == "..":
-            self._at += 1
-            self._number()
-        return once * times if times else 0.0
-
-    def _number(self) -> int:
-        digits = ""
-        while self._peek().isdecimal():
-            digits += self._peek()
-            self._at += 1
-        return int(digits or "0")
-
-
-def _characters(text: str) -> int:
-    """Of a text or a pattern in a grammar, at least."""
-    if text.startswith("/"):
-        return shortest(text[1 : text.rindex("/")])
-    return len(_CHARACTER.findall(text[1 : text.rindex('"')])) if text.startswith('"') else 0
