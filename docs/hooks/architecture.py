@@ -70,7 +70,7 @@ def picture() -> str:
             (x, y), (u, v) = places[one], places[other]
             lines.append(
                 f'<path d="M{x:.0f} {y:.0f} C{x:.0f} {(y + v) / 2:.0f} {u:.0f} {(y + v) / 2:.0f} {u:.0f} {v:.0f}" '
-                f'fill="none" stroke="currentColor" stroke-opacity="0.25" stroke-width="{min(0.5 + count / 20, 4):.1f}">'
+                f'fill="none" stroke="currentColor" opacity="0.25" stroke-width="{min(0.5 + count / 20, 4):.1f}">'
                 f"<title>{one} imports {other}: {count}</title></path>"
             )
     width, height = _BOX
@@ -82,6 +82,6 @@ def picture() -> str:
     ]
     body = "".join([*lines, *boxes])
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_ROW * len(LAYERS)}" role="img" aria-label="Rooms in layers; a line is an import, '
-        f'which runs downwards" style="max-width: 100%; font-size: 14px">{body}</svg>'
+        f'<svg viewBox="0 0 {_WIDTH} {_ROW * len(LAYERS)}" role="img" aria-label="Rooms in layers; lines are imports, '
+        f'which run down" style="max-width: 100%; font-size: 14px">{body}</svg>'
     )

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from unspool.engine.contracts import Context, Step
 from unspool.engine.method import DRAFTER, Method
 from unspool.engine.noise import draft_generator
+from unspool.engine.option import Options, option
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
 from unspool.methods.drafters._datastore import Datastore
@@ -40,7 +41,7 @@ _SHARES, _VALUES = 4, (0.1, 0.3, 1.0)  # of the buckets
 
 
 @dataclass(frozen=True)
-class AdedOptions:
+class AdedOptions(Options):
     """Defaults are those of the paper's code.
 
     Attributes:
@@ -51,23 +52,15 @@ class AdedOptions:
             about a second a million tokens. None: the table is ``memories["aded"]``, which is empty at first.
     """
 
-    nodes: int = 64
-    iterations: int = 150
-    increment: float = 0.04
+    nodes: int = option(64, least=1, most=64)
+    iterations: int = option(150, least=1)
+    increment: float = option(0.04, least=0, most=3)
     corpus: str | None = None
 
     @property
     def lacks(self) -> str:
         """What of the paper's method is missing with these options."""
         return "no corpus" if self.corpus is None else ""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.nodes <= 64:
-            raise UnspoolError(f"nodes must lie in 1 to 64, not {self.nodes}")
-        if self.iterations < 1:
-            raise UnspoolError(f"iterations must be at least 1, not {self.iterations}")
-        if not 0 <= self.increment <= 3:
-            raise UnspoolError(f"increment must lie in 0 to 3, not {self.increment}")
 
 
 class Aded:

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from unspool.engine.contracts import Context, Step
 from unspool.engine.method import DRAFTER, Method
 from unspool.engine.noise import draft_generator, gumbel_of
+from unspool.engine.option import Options, option
 from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
 from unspool.methods.drafters.stand.memory import KEPT, ORDERS, Entry, NGramMemory, check_orders
@@ -42,7 +43,7 @@ _LEVELS = 4
 
 
 @dataclass(frozen=True)
-class StandOptions:
+class StandOptions(Options):
     """Defaults are the paper's.
 
     Attributes:
@@ -50,15 +51,12 @@ class StandOptions:
         orders: lengths of the n-grams that are remembered and looked up, longest first, each at least 1.
     """
 
-    nodes: int = len(TEMPLATE)
+    nodes: int = option(len(TEMPLATE), least=1, most=len(TEMPLATE))
     orders: tuple[int, ...] = ORDERS
 
     def __post_init__(self) -> None:
-        # A list is what JSON and notebooks give; the options are frozen and stay hashable.
-        object.__setattr__(self, "orders", tuple(self.orders))
+        super().__post_init__()
         check_orders(self.orders)
-        if not 1 <= self.nodes <= len(TEMPLATE):
-            raise UnspoolError(f"nodes must lie in 1 to {len(TEMPLATE)}, not {self.nodes}")
 
 
 class Stand:

@@ -23,6 +23,7 @@ import numpy as np
 
 from unspool.engine.contracts import Context, Step
 from unspool.engine.method import DRAFTER, Method
+from unspool.engine.option import Options, option
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
 from unspool.methods.drafters.token_recycling.matrix import RecyclingMatrix
@@ -60,7 +61,7 @@ _LINKS = tuple((_INDEX[path[:-1]], path[-1]) for path in TEMPLATE)  # (parent, r
 
 
 @dataclass(frozen=True)
-class TokenRecyclingOptions:
+class TokenRecyclingOptions(Options):
     """Defaults are the paper's.
 
     Attributes:
@@ -68,14 +69,8 @@ class TokenRecyclingOptions:
         nodes: most drafted nodes of a tree, 1 to 80, the root not counted.
     """
 
-    k: int = 8
-    nodes: int = len(TEMPLATE)
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.k <= len(_RANK_ODDS):
-            raise UnspoolError(f"k must lie in 1 to {len(_RANK_ODDS)}, not {self.k}")
-        if not 1 <= self.nodes <= len(TEMPLATE):
-            raise UnspoolError(f"nodes must lie in 1 to {len(TEMPLATE)}, not {self.nodes}")
+    k: int = option(8, least=1, most=len(_RANK_ODDS))
+    nodes: int = option(len(TEMPLATE), least=1, most=len(TEMPLATE))
 
 
 class TokenRecycling:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unspool.engine.frontier import BudgetSpentError, Frontier, roll_out
+from unspool.engine.option import Options, option
 from unspool.engine.search import Branch, Candidate, Distribution, Found, Output, SearchEvent, SearchRequest
 from unspool.errors import UnspoolError
 from unspool.methods.search.plan.cache import Alternatives, PlanCache, Program
@@ -17,7 +18,7 @@ StopReason = Literal["exhausted", "solved", "max_completions", "max_model_tokens
 
 
 @dataclass(frozen=True)
-class PlanOptions:
+class PlanOptions(Options):
     """Defaults are those of the paper's code, which has no ``max_model_tokens``, no ``max_stalled`` and no
     ``stop_at_one``.
 
@@ -33,24 +34,15 @@ class PlanOptions:
         caches: whether what is known is used; without, the same search costs more.
     """
 
-    k: int = 3
-    c: float = 4.0
-    c_base: float = 10.0
-    gamma: float = 1.0
-    max_completions: int = 768
+    k: int = option(3, least=1)
+    c: float = option(4.0, least=0, below=float("inf"))
+    c_base: float = option(10.0, above=0, below=float("inf"))
+    gamma: float = option(1.0, above=0, most=1)
+    max_completions: int = option(768, least=1)
     max_model_tokens: int | None = None
     stop_at_one: bool = True
-    max_stalled: int = 1000
+    max_stalled: int = option(1000, least=1)
     caches: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("k", "max_completions", "max_stalled"):
-            if getattr(self, name) < 1:
-                raise UnspoolError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.c < float("inf") or not 0 < self.c_base < float("inf"):
-            raise UnspoolError(f"c must be at least 0 and c_base above 0, not {self.c} and {self.c_base}")
-        if not 0 < self.gamma <= 1:
-            raise UnspoolError(f"gamma must lie in (0, 1], not {self.gamma}")
 
 
 @dataclass(frozen=True)
