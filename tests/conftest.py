@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 import pytest
 
 LONGEST = (
-    "tests/conformance/test_methods.py",
     "tests/decoding/test_model.py",
     "tests/engine/test_turns.py",
     "tests/backends/test_openvino.py",

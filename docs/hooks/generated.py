@@ -47,7 +47,7 @@ from unspool.methods import PLAIN
 from unspool.report import tradeoff
 
 sys.path.append(str(Path(__file__).parent))
-from architecture import picture  # noqa: E402
+from architecture import picture
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

@@ -23,8 +23,8 @@ from unspool.cli.common import (
     read_prompt,
 )
 from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, SHAPER, UNMASK
-from unspool.errors import UnspoolError, UnsupportedError
-from unspool.storage.text_files import check_file, parse_json, read_text
+from unspool.errors import UnsupportedError
+from unspool.storage.text_files import check_file, read_text
 
 if TYPE_CHECKING:
     from unspool.decoding.model import Model
@@ -169,13 +169,14 @@ def generate(
 
       unspool generate -m tiny-diffusion --canvas '["d,", 3, "e", 10]' "<sort> f d b e"
     """
+    from unspool.cli.generate_canvas import pieces_of
     from unspool.engine.method import check_assisted, check_installed
     from unspool.engine.options import GenerationOptions
     from unspool.methods import DEFAULTS, check_acceptance, choose
     from unspool.models.diffusion import is_diffusion
 
     text = read_prompt(prompt, file)
-    pieces = None if canvas is None else _pieces(canvas)
+    pieces = None if canvas is None else pieces_of(canvas)
     on_canvas = {
         "cache": cache,
         "canvas": pieces,
@@ -186,6 +187,7 @@ def generate(
     if is_diffusion(model):
         assert model is not None
         given: dict[str, object] = {
+            "--chat": chat,
             "--assistant-model": assistant_model,
             "--acceptance": acceptance,
             "--stop": stop,
@@ -195,7 +197,6 @@ def generate(
             "--constraint": constraint,
             "--shaper": shaper,
         }
-        given |= {"--chat": chat}
         given |= {"--top-k": top_k or None, "--top-p": top_p if top_p != 1 else None}
         given |= {"--repetition-penalty": repetition_penalty if repetition_penalty != 1 else None}
         if wrong := [name for name, value in given.items() if value is not None]:
@@ -225,7 +226,7 @@ def generate(
         "stop": tuple(stop or ()),
         "shapers": tuple(shaper or ()),
     }
-    # Mistakes are told before a model is loaded or downloaded.
+    # Fail before a model is loaded.
     GenerationOptions(**options)
     constrained = _constraint(json_schema, regex, grammar, choices)
     options |= constrained
@@ -300,16 +301,6 @@ def _fill(
     options["method"] = options["method"] or DEFAULTS[UNMASK]
     fill(model, text, options, as_json=as_json, trace=trace, **loading)
     _show(trace, view)
-
-
-def _pieces(canvas: str) -> list[Any]:
-    try:
-        pieces = parse_json(canvas)
-    except ValueError:
-        pieces = None
-    if not isinstance(pieces, list):
-        raise UnspoolError(f'--canvas is a JSON list such as \'["def f0(", 3, "):"]\', not {canvas!r}')
-    return pieces
 
 
 def _constraint(

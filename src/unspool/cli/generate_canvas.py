@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unspool.cli.common import Status, print_json
+from unspool.errors import UnspoolError
+from unspool.storage.text_files import parse_json
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -71,6 +73,21 @@ def fill(
     if not live:
         print(result.text)
     print(summary(result, options["method"]), file=sys.stderr)
+
+
+def pieces_of(canvas: str) -> list[Any]:
+    """What ``--canvas`` says: texts and numbers of slots.
+
+    Raises:
+        UnspoolError: if it is not a JSON list.
+    """
+    try:
+        pieces = parse_json(canvas)
+    except ValueError:
+        pieces = None
+    if not isinstance(pieces, list):
+        raise UnspoolError(f'--canvas is a JSON list such as \'["def f0(", 3, "):"]\', not {canvas!r}')
+    return pieces
 
 
 def summary(result: CanvasResult, method: str) -> str:

@@ -30,7 +30,6 @@ from unspool.engine.method import DRAFTER, Method
 from unspool.engine.noise import draft_generator
 from unspool.engine.option import Options, option
 from unspool.engine.tree import TokenTree, TreeBuilder
-from unspool.errors import UnspoolError
 from unspool.methods.drafters._datastore import Datastore
 from unspool.methods.drafters.aded.search import LEVELS, Draft, Search
 from unspool.methods.drafters.aded.table import TrigramTable

@@ -35,7 +35,6 @@ from unspool.engine.method import DRAFTER, Method
 from unspool.engine.noise import draft_generator, gumbel_of
 from unspool.engine.option import Options, option
 from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree, TreeBuilder
-from unspool.errors import UnspoolError
 from unspool.methods.drafters.stand.memory import KEPT, ORDERS, Entry, NGramMemory, check_orders
 from unspool.methods.drafters.stand.template import TEMPLATE, Path
 
