@@ -240,7 +240,7 @@ def generate(
     if constraint is not None:
         options["constraint"] = constraint
         check_installed(choose(constraint, CONSTRAINT).row)
-    _check_trace(trace, view, file, json_schema, grammar)
+    trace = _trace_file(trace, view, file, json_schema, grammar)
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
     with loaded(
         model,
@@ -255,8 +255,6 @@ def generate(
             with Status() as status:
                 decoder.report = status.say
                 decoder.cost_curve()
-        if view and trace is None:
-            trace = _temporary()
         with _recorded(decoder, text, chat, trace) as recording:
             options |= recording
             if as_json:
@@ -295,9 +293,7 @@ def _fill(
     if options["grammar"] is not None:
         Grammar(options["grammar"])
     CanvasOptions(**{name: options[name] for name in CanvasOptions.__dataclass_fields__ if name in options})
-    _check_trace(trace, view, *read)
-    if view and trace is None:
-        trace = _temporary()
+    trace = _trace_file(trace, view, *read)
     options["method"] = options["method"] or DEFAULTS[UNMASK]
     fill(model, text, options, as_json=as_json, trace=trace, **loading)
     _show(trace, view)
@@ -321,17 +317,19 @@ def _constraint(
     return given
 
 
-def _check_trace(trace: Path | None, view: bool, *read: Path | None) -> None:
-    """Refuse a trace that cannot be written, or would replace a file that is read, before any work."""
-    if trace is not None:
-        from unspool.trace.viewer.page import page_path
+def _trace_file(trace: Path | None, view: bool, *read: Path | None) -> Path | None:
+    """Where the trace goes, if there is one.
 
-        for path in [trace, page_path(trace)] if view else [trace]:
-            check_file(path, *read)
+    Raises:
+        UnspoolError: if it cannot be written, or would replace a file that is read.
+    """
+    if trace is None:
+        return Path(tempfile.mkdtemp(prefix="unspool-")) / "run.jsonl" if view else None
+    from unspool.trace.viewer.page import page_path
 
-
-def _temporary() -> Path:
-    return Path(tempfile.mkdtemp(prefix="unspool-")) / "run.jsonl"
+    for path in [trace, page_path(trace)] if view else [trace]:
+        check_file(path, *read)
+    return trace
 
 
 def _show(trace: Path | None, view: bool) -> None:
