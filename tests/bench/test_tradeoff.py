@@ -219,7 +219,7 @@ def test_the_command_says_what_it_leaves_out_and_refuses_it_when_it_is_asked_for
 
 def test_mistakes_are_told_before_any_work(directory: Path, tmp_path: Path) -> None:
     for arguments, message in (
-        (["-m", str(directory), "--methods", "suffix"], "suffix"),
+        (["-m", str(directory), "--methods", "suffix"], "unknown method for canvases 'suffix'"),
         (["-m", "nothing"], "no such diffusion model: nothing"),
         (["-m", str(directory), "--json", str(tmp_path / "no" / "f.json")], "cannot write"),
     ):
