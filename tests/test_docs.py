@@ -28,6 +28,7 @@ from unspool.cli import app
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import LanguageModel, Scores
 from unspool.engine.method import DRAFTER
+from unspool.engine.option import range_of
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
@@ -125,7 +126,7 @@ def test_an_installed_method_is_listed_and_has_a_page(bigram: None) -> None:
     listed = CliRunner().invoke(app, ["methods", "--json"]).stdout
     assert '"name": "bigram"' in listed
     page = generated.pages()["methods/bigram.md"]
-    assert "| `num_assistant_tokens` | `int` | `4` | most tokens of a draft, at least 1. |" in page
+    assert "| `num_assistant_tokens` | `int` | `4` | at least 1 | most tokens of a draft, at least 1. |" in page
     assert "draft the token that last followed the newest one" in page
     assert "[`bigram`](bigram.md)" in generated.pages()["methods/index.md"]
 
@@ -247,13 +248,16 @@ def test_every_method_has_a_page_with_its_options() -> None:
         assert f"({name}.md)" in pages["methods/index.md"]
         meaning = generated.attributes(method.options.__doc__)
         for field in fields(method.options):
-            assert f"| `{field.name}` | `{field.type}` | `{field.default!r}` | {meaning[field.name]} |" in page
+            allowed = range_of(field) or ""
+            row = f"| `{field.name}` | `{field.type}` | `{field.default!r}` | {allowed} | {meaning[field.name]} |"
+            assert row in page
 
 
 def test_pages_hold_the_docstring_of_the_method_itself() -> None:
     pages = generated.pages()
     assert "Token Recycling keeps the" in pages["methods/token_recycling.md"]
-    assert "Follow the tokens that plain decoding takes" in pages["methods/greedy.md"]
+    assert "The rule at temperature 0" in pages["methods/greedy.md"]
+    assert "the most probable span of a passage, exactly" in pages["methods/extract.md"]
     assert "Rejection sampling over a token tree" in pages["methods/lossless.md"]
     assert "Choices where the paper or its code leaves one:\n\n- A token" in pages["methods/token_recycling.md"]
 
@@ -322,7 +326,11 @@ def test_a_table_of_passes() -> None:
 FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
-TABLES = {"train": ("train", "diffusion", "unmask_filter"), "models": ("models", "models_remove")}
+TABLES = {
+    "train": ("train acceptance-head", "train diffusion", "train unmask-filter"),
+    "models": ("models", "models remove"),
+    "datastore": ("datastore build",),
+}
 """Commands of which one page has several tables, one for each of their own commands."""
 
 
@@ -349,7 +357,7 @@ def test_tables_of_options_of_subcommands_equal_the_help(group: str, command: st
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [group, command, "--help"]).output
     names = re.findall(r"^│\W*(--[a-z-]+)", text, re.MULTILINE)
     assert set(names) - {"--help"} and set(names) - {"--help"} <= flags(group)
-    assert f"<!-- options: {group} -->" in PAGES["command-line.md"]
+    assert f"<!-- options: {group} {command} -->" in PAGES["command-line.md"]
 
 
 def test_commands_in_the_pages_have_their_options() -> None:

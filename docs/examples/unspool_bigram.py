@@ -11,23 +11,19 @@ from itertools import pairwise
 
 from unspool.engine.contracts import Context, Step
 from unspool.engine.method import DRAFTER, Method
+from unspool.engine.option import Options, option
 from unspool.engine.tree import TokenTree
-from unspool.errors import UnspoolError
 
 
 @dataclass(frozen=True)
-class BigramOptions:
+class BigramOptions(Options):
     """Options of ``bigram``.
 
     Attributes:
         num_assistant_tokens: most tokens of a draft, at least 1.
     """
 
-    num_assistant_tokens: int = 4
-
-    def __post_init__(self) -> None:
-        if self.num_assistant_tokens < 1:
-            raise UnspoolError(f"num_assistant_tokens must be at least 1, not {self.num_assistant_tokens}")
+    num_assistant_tokens: int = option(4, least=1)
 
 
 class Bigram:

@@ -51,7 +51,7 @@ def test_unknown_names(methods: list[str], peers: list[str], weights: str, messa
 
 
 def test_the_name_of_another_kind() -> None:
-    with pytest.raises(UnsupportedError, match="greedy is no method but of kind acceptance"):
+    with pytest.raises(UnsupportedError, match="greedy is not a method but of kind acceptance"):
         contestants(["greedy"], [], "int8")
 
 

@@ -92,7 +92,6 @@ def test_options_go_to_the_method_that_they_name() -> None:
         ("suffix", {}, "unknown method for canvases 'suffix'"),
         ("threshold+factor", {}, "factor and threshold both fill the slot 'unmask'"),
         ("credit+credit", {}, "credit and credit both fill"),
-        ("threshold", {"factor": {}}, "unknown method with options 'factor'"),
         ("threshold", {"threshold": {"treshold": 0.5}}, "unknown option of threshold 'treshold'"),
         ("fixed_blocks", {"fixed_blocks": {"block_length": 0}}, "block_length must be at least 1"),
     ],
@@ -114,4 +113,4 @@ def test_a_method_that_is_trained_says_what_to_do_without() -> None:
 
 
 def test_transforms_alone_may_be_several() -> None:
-    assert [row.name for row in chosen(" credit + threshold ")] == ["credit", "threshold"]
+    assert [part.row.name for part in chosen(" credit + threshold ")] == ["credit", "threshold"]

@@ -94,6 +94,6 @@ def test_where_the_system_does_not_tell_the_cores_the_mask_still_counts(
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks")
 def test_a_process_that_is_bound_to_one_cpu_uses_one_thread() -> None:
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from unspool import cpu;"
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from unspool.engine import cpu;"
     code += "print(cpu.usable_cores())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"

@@ -14,7 +14,7 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.decoding.model import Model
 from unspool.engine.contracts import Scores
 from unspool.engine.cost import CostCurve, PassCosts
-from unspool.engine.method import NoOptions
+from unspool.engine.method import KINDS, NoOptions
 from unspool.engine.tree import TokenTree
 from unspool.methods import Method
 
@@ -110,4 +110,4 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
 
 def method(name: str, kind: Any, guarantee: Any, build: Callable[[], Any]) -> Method[Any, Any]:
     """A row of the registry without options."""
-    return Method(kind, guarantee, "planted", "none", NoOptions, lambda *_: build(), name=name)
+    return Method(KINDS[kind], guarantee, "planted", "none", NoOptions, lambda *_: build(), name=name)

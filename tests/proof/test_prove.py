@@ -16,7 +16,7 @@ from tests.proof.conftest import PROMPTS, Install, Rounding, method, toy
 from tests.proof.faults import ONLY_SESSIONS_SHOW, SESSIONS, KeepsRejected, KeepsRejectedDraws, TokenOfTheParent
 from unspool import methods
 from unspool.decoding.model import Model
-from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER
+from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, check_installed
 from unspool.errors import UnspoolError, UnsupportedError
 from unspool.methods.acceptance._follow import Follow
 from unspool.methods.acceptance.lossless import Lossless
@@ -42,9 +42,11 @@ def test_every_method_of_the_registry_passes_on_the_toy_model() -> None:
         "session",
         *(method.label for method in choose(None, [0, 0.8], toy().surroundings())[0]),
     }
-    drafters = {method.label for method in methods.methods().values() if method.kind in (DRAFTER, ACCEPTANCE)}
+    drafters = {methods.choose(row.name, row.kind).label for row in methods.of_kind(DRAFTER, ACCEPTANCE)}
     assert {"specdec_pp (no head)", "aded (no corpus)"} <= drafters
-    assert drafters | {"adadec", "beam"} <= {row.method for row in proof.rows}, "what needs no text must be proven"
+    assert drafters | {"adadec:threshold=1.0", "beam"} <= {row.method for row in proof.rows}, (
+        "what needs no text must be proven"
+    )
     assert all(point.max == 0 for point in proof.noise)
     for row in proof.rows:
         if row.check == "distance":
@@ -202,7 +204,7 @@ def test_a_prompt_that_was_interrupted_is_decoded_anew(tmp_path: Path, monkeypat
 def test_a_package_that_is_broken_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jedi", None)
     with pytest.raises(UnsupportedError, match="monitor needs jedi"):
-        methods.check_installed(methods.find("monitor", CONSTRAINT))
+        check_installed(methods.find("monitor", CONSTRAINT))
 
 
 def test_a_method_that_is_named_twice_is_refused() -> None:

@@ -9,6 +9,7 @@ import pytest
 import unspool
 from unspool.decoding.model import Model
 from unspool.methods.constraints.grammar import GrammarConstraint
+from unspool.methods.constraints.grammar import validity as grammar
 from unspool.methods.constraints.monitor import MonitorConstraint
 from unspool.methods.search import extract
 from unspool.methods.shaping.rpg import RPG
@@ -29,8 +30,8 @@ def rows(model: Model, name: str, temperature: float = 0.0, max_new_tokens: int 
     return [row for row in proof.rows if row.method == name]
 
 
-@pytest.mark.parametrize("task", validity.tasks(), ids=lambda task: task.about)
-def test_judges_refuse_what_does_not_fit(task: validity.Task) -> None:
+@pytest.mark.parametrize("task", grammar.tasks(), ids=lambda task: task.about)
+def test_judges_refuse_what_does_not_fit(task: grammar.Task) -> None:
     assert not any(map(task.fits, ["", "a tall tree", "{}", "[1]", "1 +", "25:00", "lightgreen"]))
 
 
@@ -46,14 +47,14 @@ def test_judges_refuse_what_does_not_fit(task: validity.Task) -> None:
     ],
 )
 def test_judges_take_what_fits(about: str, text: str) -> None:
-    (task,) = (task for task in validity.tasks() if task.about == about)
+    (task,) = (task for task in grammar.tasks() if task.about == about)
     assert task.fits(text)
 
 
 @pytest.mark.model
 def test_output_under_grammars_is_valid_and_what_was_cut_is_counted_apart(model: Model) -> None:
     (row,) = rows(model, "grammar")
-    assert row.check == "validity" and row.faults == 0 and row.prompts == len(validity.tasks())
+    assert row.check == "validity" and row.faults == 0 and row.prompts == len(grammar.tasks())
     assert row.details["valid"] + row.details["cut"] == row.prompts  # type: ignore[operator]
     assert row.details["valid"] >= 4 and row.details["cut"] >= 1  # type: ignore[operator]
 

@@ -177,7 +177,7 @@ class Chosen(Generic[Product]):
 
     Attributes:
         row: of the registry.
-        options: of the method's own class.
+        options: of the method's own class; None where whoever runs it brings its own for each task.
     """
 
     row: Method[Any, Product]
@@ -186,7 +186,7 @@ class Chosen(Generic[Product]):
     @property
     def spec(self) -> str:
         """How it is written: the name, and the options that are not the defaults."""
-        return canonical(self.row.name, self.options)
+        return self.row.name if self.options is None else canonical(self.row.name, self.options)
 
     @property
     def label(self) -> str:

@@ -9,6 +9,7 @@ method's options does as well: ``TokenRecyclingOptions(nodes=8)``.
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -97,9 +98,16 @@ def _called(text: str) -> dict[str, Any]:
         call = ast.parse(text, mode="eval").body
         if not isinstance(call, ast.Call) or call.args or any(word.arg is None for word in call.keywords):
             raise _unreadable(text)
-        return {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+        return {str(word.arg): ast.literal_eval(_Infinities().visit(word.value)) for word in call.keywords}
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise _unreadable(text) from None
+
+
+class _Infinities(ast.NodeTransformer):
+    """``inf``, which is how Python writes that number, is no literal of Python's."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.copy_location(ast.Constant(math.inf), node) if node.id == "inf" else node
 
 
 def _unreadable(text: str) -> UnspoolError:

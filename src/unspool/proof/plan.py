@@ -74,8 +74,10 @@ def choose(
             raise UnknownNameError("method", name, known)
         row = known[name]
         try:
-            # Where the defaults are incomplete, what the row says that it is tried with.
-            method = methods.choose(spec, row.kind, row.trial if spec == name else None)
+            # Each task of these kinds has options of its own. Else, where the defaults are incomplete, the row's.
+            of_tasks = spec == name and row.kind in (CONSTRAINT, SAMPLER)
+            trial = row.trial if spec == name else None
+            method = Chosen(row, None) if of_tasks else methods.choose(spec, row.kind, trial)
             _check(method, temperatures, surroundings, assistant)
         except UnsupportedError as error:
             if names is not None:

@@ -168,7 +168,7 @@ def test_what_cannot_be_sampled(model):
     ):
         with pytest.raises(UnspoolError, match=message):
             drawn(model, 1, **options)
-    with pytest.raises(UnspoolError, match="at least 1"):
+    with pytest.raises(UnspoolError, match="num_samples must lie in 1 to"):
         drawn(model, 0)
     table = model.language_model.table.copy()
     table[..., 4], table[..., 0] = 0, table[..., 0] + table[..., 4]
