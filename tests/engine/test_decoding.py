@@ -236,12 +236,40 @@ def test_a_fault_of_one_row_ends_that_row_alone(name: str, live: list[ToySession
     assert texts(events, 3)[1] == alone([5, 1])[: len(texts(events, 3)[1])]
 
 
-def test_a_row_whose_drafter_and_its_closing_fail_names_both() -> None:
+def test_a_row_whose_drafter_and_its_closing_fail_names_both(live: list[ToySession]) -> None:
     drafter = broken(Closable, "propose")
     type(drafter).close = lambda self: 1 / 0
-    with pytest.raises(ZeroDivisionError) as caught:
-        list(decode(toy(), [request(PROMPTS[0], drafter=drafter)]))
-    assert isinstance(caught.value.__context__, PlantedError)
+    decoding = Decoding(toy())
+    decoding.add(request(PROMPTS[0], drafter=drafter))
+    decoding.add(request(PROMPTS[1]))
+    events = run(decoding)
+    error = next(event.error for event in events if isinstance(event, EndEvent))
+    assert isinstance(error, ZeroDivisionError) and isinstance(error.__context__, PlantedError)
+    assert texts(events, 2)[1] == alone(PROMPTS[1])
+
+
+def test_a_row_that_cannot_be_closed_when_it_is_cancelled_ends_in_error(live: list[ToySession]) -> None:
+    decoding = Decoding(toy())
+    decoding.add(request(PROMPTS[0], drafter=broken(Closable, "close")))
+    decoding.step()
+    decoding.cancel(0)
+    assert live == []
+    assert ends(run(decoding)) == {0: "error"}
+
+
+def test_ctrl_c_while_a_row_is_closed_closes_everything_once(live: list[ToySession]) -> None:
+    class Interrupted(Closable):
+        def close(self) -> None:
+            super().close()
+            raise KeyboardInterrupt
+
+    drafters = [Interrupted(), Closable()]
+    decoding = Decoding(toy())
+    for tokens, drafter in zip((1, 9), drafters, strict=True):
+        decoding.add(request(PROMPTS[0], tokens, drafter=drafter))
+    with pytest.raises(KeyboardInterrupt):
+        decoding.step()
+    assert live == [] and decoding.done and [drafter.closed for drafter in drafters] == [1, 1]
 
 
 def test_the_first_of_several_faults_is_raised() -> None:
