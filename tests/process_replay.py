@@ -33,6 +33,7 @@ from unspool import methods
 from unspool.decoding.canvas import load_diffusion
 from unspool.decoding.model import Model, load
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.trace import EndEvent, to_json
 from unspool.methods.search.plan.reward import PublicTests
 from unspool.recipes.tiny_diffusion.short_tasks import SHORT
 
@@ -97,6 +98,8 @@ def assisted(name: str) -> bool:
 
 def plain_data(value: Any) -> Any:
     """Equal data for equal outcomes: dataclasses as dictionaries, without times."""
+    if isinstance(value, EndEvent):
+        value = to_json(value)  # without the error that it has not
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, dict):

@@ -11,9 +11,10 @@ import pytest
 
 from tests.trace.traces import PROMPT, SMILE, lines, save, tokenizer, toy
 from unspool import Model, UnspoolError
-from unspool.engine.trace import StepEvent, to_json
+from unspool.engine.trace import EndEvent, StepEvent, to_json
 from unspool.trace import file as trace_file
 from unspool.trace.schema import problem_of
+from unspool.trace.viewer.page import _data
 
 
 @pytest.fixture
@@ -96,6 +97,21 @@ def test_a_run_that_is_stopped_leaves_a_readable_trace(tmp_path: Path, model: Mo
     trace = trace_file.read(path)
     assert trace.truncated
     assert [event["kind"] for event in trace.events[:3]] == ["start", "prefill", "step"]
+
+
+def test_the_trace_of_a_run_that_fails_says_why(tmp_path: Path, model: Model) -> None:
+    path = tmp_path / "run.jsonl"
+
+    def shaper(tokens: Any, logits: Any) -> Any:
+        raise LookupError("no such word")
+
+    with trace_file.TraceWriter(path, header(model), model.tokenizer) as writer, pytest.raises(LookupError):
+        model.generate(PROMPT, method="plain", shapers=[shaper], on_event=writer.add)
+    trace = trace_file.read(path)
+    assert trace.events[-1] == {"kind": "end", "row": 0, "reason": "error", "error": "LookupError: no such word"}
+    assert not trace.truncated and _data(trace, "run")["reason"] == "LookupError: no such word"
+    assert to_json(EndEvent(0, "cancelled")) == {"kind": "end", "row": 0, "reason": "cancelled"}
+    assert problem_of(to_json(EndEvent(0, "cancelled")), "end") is None
 
 
 def test_an_old_file_is_kept_until_the_first_event(tmp_path: Path, model: Model) -> None:

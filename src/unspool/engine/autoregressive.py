@@ -10,283 +10,192 @@ turn, so streams of one thread can be read by turns, abandoned, or closed by any
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
-from functools import partial
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
-import numpy as np
-from numpy.typing import NDArray
-
-from unspool.engine import numeric
 from unspool.engine.batch import AllRows, BatchPlan, OpenRow
-from unspool.engine.contracts import (
-    AcceptanceRule,
-    Closing,
-    Constraint,
-    Context,
-    Decision,
-    Drafter,
-    Ending,
-    LanguageModel,
-    Logits,
-    Scores,
-    Session,
-    Shaper,
-)
-from unspool.engine.noise import rule_generator
-from unspool.engine.options import GenerationOptions
-from unspool.engine.target import ShapedTarget
-from unspool.engine.trace import EndEvent, Event, FinishReason, PrefillEvent, StartEvent, StepEvent
-from unspool.engine.tree import TokenTree
+from unspool.engine.contracts import LanguageModel
+from unspool.engine.prefill import PREFILL_BLOCK, extend
+from unspool.engine.request import Request, check
+from unspool.engine.row import MAX_TREE_NODES, Row
+from unspool.engine.trace import EndEvent, Event, FinishReason
 from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
 
-PREFILL_BLOCK = 128
-"""Prompt tokens per pass: large enough to keep the processor busy, small enough to bound the memory of a pass."""
-
-MAX_TREE_NODES = 128
-"""Upper bound of the budget that drafters are given."""
+__all__ = ["MAX_TREE_NODES", "PREFILL_BLOCK", "Decoding", "Request", "check", "decode", "extend"]
 
 
-@dataclass(frozen=True)
-class Request:
-    """One sequence to decode.
+class Decoding:
+    """Rows that are decoded together. Rows are added and cancelled at any time; each ``step`` is one round.
 
-    Attributes:
-        tokens: ids of the prompt, at least one.
-        drafter: proposes the trees; must not be shared by the rows of a batch (its memory may be).
-        rule: acceptance rule.
-        options: of the request; ``options.shapers`` is replaced by ``shapers``.
-        shapers: the whole pipeline in order, as ``unspool.methods.shaping._built_in.build`` makes it.
-        eos: ids that end the text; the ending id is part of the output, where one was asked for.
-        method: name for the trace.
-        constraint: advanced along the output. Tokens that it forces are drafted in place of the drafter's, which is
-            then neither asked for a tree nor shown the pass. One that is ``Ending`` ends the text without an end token.
-        stopping: called with each emitted token; a reason ends the text after that token.
-        session: where decoding begins: a session of the model that already holds the first tokens of the prompt, not
-            all of them. The row works on it and closes it. None: a new one.
-        assistants: models besides the target that the drafter may run.
+    A row gives the text that it gives alone, whatever the others do. What fails for one row (its drafter, rule,
+    shapers, constraint or stopping, or reading its prompt) ends that row with the reason ``"error"``, and the others
+    continue. What fails for all of them (the pass, the batch plan, Ctrl-C) closes all rows and is raised by ``step``.
+
+    One thread at a time calls ``step`` or ``close``; any thread may call ``add`` and ``cancel``. The requests'
+    ``on_event`` is not called, because ``step`` returns the events.
+
+    Args:
+        model: all rows are decoded by it.
+        plan: which rows are open, and which of them share a pass; by default all.
     """
 
-    tokens: Sequence[int]
-    drafter: Drafter
-    rule: AcceptanceRule
-    options: GenerationOptions
-    shapers: Sequence[Shaper] = ()
-    eos: frozenset[int] = frozenset()
-    method: str = "plain"
-    constraint: Constraint | None = None
-    stopping: Callable[[int], FinishReason | None] | None = None
-    session: Session | None = None
-    assistants: Sequence[LanguageModel] = ()
+    def __init__(self, model: LanguageModel, plan: BatchPlan | None = None) -> None:
+        self._model = model
+        self._plan = plan or AllRows()
+        self._waiting: dict[int, Row] = {}  # by number, in the order in which they were added
+        self._rows: dict[int, Row] = {}  # the open ones, in the order in which they were opened
+        self._events: list[Event] = []  # that the next step returns
+        self._passes = 0
+        self._added = 0
+        self._guard = threading.Lock()  # on what waits
+        self._closed = False
 
+    def __enter__(self) -> Decoding:
+        return self
 
-@dataclass
-class _Step:
-    """What drafters observe of one pass (``contracts.Step``)."""
-
-    tree: TokenTree
-    decision: Decision
-    emitted: tuple[int, ...]
-    context: Context
-    ms: float
-    logits: Logits
-    _target: ShapedTarget = field(repr=False)
-    _peaks: Logits | None = field(default=None, repr=False)
-    _top: tuple[NDArray[np.int64], Logits] | None = field(default=None, repr=False)
-
-    def top_k(self, k: int) -> tuple[NDArray[np.int64], Logits]:
-        if self._top is None or self._top[0].shape[1] < min(k, self.logits.shape[1]):
-            self._top = numeric.top_k(self.logits, k, self._peaks)
-        ids, values = self._top
-        return ids[:, :k], values[:, :k]
-
-    def alternatives(self, node: int, k: int) -> tuple[tuple[int, float], ...]:
-        return self._target.alternatives(node, k)
-
-
-class _Row:
-    """State of one sequence while it is decoded."""
-
-    def __init__(self, index: int, request: Request, session: Session) -> None:
-        self.index = index
-        self.request = request
-        self.session = session
-        self.tokens = list(request.tokens)
-        self.context = Context(
-            self.tokens,
-            len(request.tokens),
-            request.options.seed,
-            request.options.temperature,
-            request.rule.tests_draws,
-        )
-        self.steps = 0
-        self.waited = 0
-        self._asked = True  # whether the drafter proposed the tree of this pass
-        self.finished: FinishReason | None = None
-        self._ending = request.constraint if isinstance(request.constraint, Ending) else None
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
-    def remaining(self) -> int:
-        return self.request.options.max_new_tokens - (len(self.tokens) - self.context.prompt_length)
+    def done(self) -> bool:
+        """Whether all rows have ended and ``step`` has returned all events."""
+        return not (self._waiting or self._rows or self._events)
 
-    def propose(self, vocab_size: int) -> tuple[TokenTree, float]:
-        start = time.perf_counter()
-        # Drafts beyond the length limit could never be emitted, so they are not paid for.
-        levels = min(self.remaining, self.session.room)
-        forced = self.request.constraint.forced() if self.request.constraint else ()
-        self._asked = not forced
-        if forced:
-            # All of them are right, so that no drafter could do better.
-            tree = TokenTree.chain((self.tokens[-1], *forced[: MAX_TREE_NODES - 1]), "forced")
-        else:
-            tree = self.request.drafter.propose(self.context, MAX_TREE_NODES)
-        tree = tree.truncated(levels - 1)
-        if tree.tokens[0] != self.tokens[-1]:
-            raise ValueError(f"{self.request.method}: the root of the tree is not the newest committed token")
-        if len(tree) > MAX_TREE_NODES:
-            raise ValueError(f"{self.request.method}: {len(tree)} nodes, more than the budget of {MAX_TREE_NODES}")
-        if max(tree.tokens) >= vocab_size or min(tree.tokens) < 0:
-            raise ValueError(f"{self.request.method}: a drafted token lies outside the vocabulary")
-        return tree, _ms(start)
+    def add(self, request: Request) -> int:
+        """Let a request wait for its turn; gives the number of its row, counted from 0.
 
-    def accept(self, tree: TokenTree, scores: Scores, draft_ms: float, batch_pass: int) -> StepEvent:
-        start = time.perf_counter()
-        request, options = self.request, self.request.options
-        target = ShapedTarget(
-            tree, scores.logits, self.tokens, request.shapers, options, request.constraint, scores.peaks
-        )
-        position = len(self.tokens)
-        decision = request.rule.decide(target, partial(rule_generator, options.seed, position))
-        candidates = [*(tree.tokens[node] for node in decision.path[1:]), decision.token]
-        emitted: list[int] = []
-        for token in candidates:
-            emitted.append(token)
-            self.finished = self._reason(token, len(emitted))
-            if self.finished:
-                break
-        nodes = decision.path[: len(emitted)]
-        margins = tuple(target.margin(node, token) for node, token in zip(nodes, emitted, strict=True))
-        pause = time.perf_counter()
-        logprobs = (
-            tuple(target.logprob(node, token) for node, token in zip(nodes, emitted, strict=True))
-            if options.logprobs or options.alternatives
-            else None
-        )
-        alternatives = ranks = None
-        if options.alternatives:
-            alternatives = tuple(target.alternatives(node, options.alternatives) for node in nodes)
-            ranks = tuple(target.rank(node, token) for node, token in zip(nodes, emitted, strict=True))
-            # What a trace asks for is in none of the times, which are to tell what decoding costs.
-            start += time.perf_counter() - pause
-        if (kept := self._advance(emitted)) < len(emitted):
-            emitted, nodes, margins = emitted[:kept], nodes[:kept], margins[:kept]
-            logprobs, alternatives, ranks = (
-                logprobs and logprobs[:kept],
-                alternatives and alternatives[:kept],
-                ranks and ranks[:kept],
-            )
-        self.session.commit(nodes)
-        self.tokens.extend(emitted)
-        accept_ms = _ms(start)
-        start = time.perf_counter()
-        if not self.finished and self._asked:
-            request.drafter.observe(
-                _Step(tree, decision, tuple(emitted), self.context, scores.ms, scores.logits, target, scores.peaks)
-            )
-        event = StepEvent(
-            row=self.index,
-            index=self.steps,
-            position=position,
-            tokens=tree.tokens,
-            parents=tree.parents,
-            sources=tuple(tree.source_names[source] for source in tree.sources),
-            accepted=decision.path,
-            emitted=tuple(emitted),
-            margins=margins,
-            logprobs=logprobs,
-            draft_ms=draft_ms,
-            score_ms=scores.ms,
-            accept_ms=accept_ms,
-            observe_ms=_ms(start),
-            alternatives=alternatives,
-            ranks=ranks,
-            batch_pass=batch_pass,
-        )
-        self.steps += 1
-        return event
-
-    def _advance(self, emitted: Sequence[int]) -> int:
-        """Move the constraint over the tokens of a round; gives how many of them stay.
-
-        All of them, but where a text is complete and nothing but an end token may follow: it ends there, so that an end
-        token that was drafted is not emitted where plain decoding asks for none.
+        Raises:
+            UnspoolError: if the request cannot be served; nothing has been done then.
         """
-        constraint = self.request.constraint
-        if constraint is None:
-            return len(emitted)
-        if self._ending is None:
-            constraint.advance(emitted)
-            return len(emitted)
-        for count, token in enumerate(emitted, 1):
-            constraint.advance([token])
-            if token not in self.request.eos and self._ending.must_end():
-                if count < len(emitted) or self.finished in (None, "length"):
-                    self.finished = "stop"
-                return count
-        return len(emitted)
+        check(self._model, request)
+        with self._guard:
+            if self._closed:
+                raise UnspoolError("this decoding is closed; start another one for more requests")
+            number = self._added
+            self._waiting[number] = Row(number, request)
+            self._added += 1
+        return number
+
+    def cancel(self, row: int) -> None:
+        """End a row now, with the reason ``"cancelled"``, and free its memory; the next ``step`` returns its end.
+
+        A round that another thread is in the middle of is finished first. A row that has ended stays as it is.
+
+        Raises:
+            UnspoolError: if there never was such a row, or in the middle of a round of the same thread.
+        """
+        if not 0 <= row < self._added:
+            raise UnspoolError(f"there is no row {row}; {self._added} rows were added, counted from 0")
+        with turn(self._model), self._guard:
+            found = self._waiting.get(row) or self._rows.get(row)
+            if found is not None:
+                self._end(found, "cancelled")
+
+    def step(self) -> list[Event]:
+        """One round: open rows, read a block of each prompt that is not read yet, and score the trees of one pass.
+
+        Returns:
+            the events of the round, and the ends of rows that were cancelled before it; empty if all rows have ended.
+        """
+        if self.done:
+            return []
+        self._admit()
+        with turn(self._model, *(model for row in self._rows.values() for model in row.request.assistants)):
+            try:
+                self._read()
+                self._pass()
+            except BaseException:
+                # A drafter may be at work in the background on a model that somebody else has the turn on next.
+                self.close()
+                raise
+            events, self._events = self._events, []
+        return events
 
     def close(self) -> None:
-        """The drafter first: it may still be at work."""
-        if isinstance(self.request.drafter, Closing):
-            self.request.drafter.close()
-        self.session.close()
+        """Close all rows, without events."""
+        with self._guard:
+            self._closed = True
+            rows = [*self._rows.values(), *self._waiting.values()]
+            self._rows, self._waiting, self._events = {}, {}, []
+        with ExitStack() as stack:  # closes all of them, even where one fails
+            for row in reversed(rows):
+                stack.callback(row.close)
 
-    def _reason(self, token: int, count: int) -> FinishReason | None:
-        # A stop string ends the text before the limit does, and end of text before both.
-        if token in self.request.eos:
-            return "stop"
-        if self.request.stopping is not None and (reason := self.request.stopping(token)):
-            return reason
-        return "length" if count >= self.remaining else None
+    def _admit(self) -> None:
+        """Fill the window. What needs the turn is left to the round, which knows by then whose assistants it needs."""
+        window = self._plan.window
+        if not self._waiting or (window is not None and len(self._rows) >= window):
+            return
+        with self._guard:
+            waiting = list(self._waiting.values())
+            if self._plan.shortest_first:
+                waiting.sort(key=lambda row: len(row.request.tokens))
+            for row in waiting[: None if window is None else window - len(self._rows)]:
+                self._rows[row.index] = self._waiting.pop(row.index)
 
+    def _read(self) -> None:
+        for row in list(self._rows.values()):
+            if not row.ready:
+                with self._alone(row):
+                    if not row.opened:
+                        self._events.append(row.open(self._model))
+                    if event := row.read():
+                        self._events.append(event)
 
-def check(model: LanguageModel, request: Request) -> None:
-    """Refuse a request that cannot be served, before any work.
+    def _pass(self) -> None:
+        proposals = []
+        for row in self._chosen():
+            with self._alone(row):
+                proposals.append((row, *row.propose(self._model.vocab_size)))
+        if not proposals:
+            return
+        sessions, trees = [row.session for row, _, _ in proposals], [tree for _, tree, _ in proposals]
+        scores = self._model.score_many(sessions, trees)
+        for (row, tree, draft_ms), score in zip(proposals, scores, strict=True):
+            with self._alone(row):
+                self._events.append(row.accept(tree, score, draft_ms, self._passes))
+                if row.finished:
+                    self._end(row, row.finished)
+        self._passes += 1
 
-    Raises:
-        UnspoolError: empty prompt, ids outside the vocabulary, a text longer than the context, or a session that holds
-            more than the prompt.
-    """
-    prompt, limit = len(request.tokens), model.max_length
-    if not prompt:
-        raise UnspoolError("the prompt is empty; give at least one token")
-    if max(request.tokens) >= model.vocab_size or min(request.tokens) < 0:
-        raise UnspoolError(
-            f"the prompt holds a token id outside the model's vocabulary of {model.vocab_size}; "
-            "use the tokenizer that belongs to the model"
-        )
-    if prompt >= limit:
-        raise UnspoolError(f"the prompt has {prompt} tokens, the model's context {limit}; shorten the prompt")
-    if prompt + request.options.max_new_tokens > limit:
-        raise UnspoolError(
-            f"prompt ({prompt}) and max_new_tokens ({request.options.max_new_tokens}) exceed the model's context of "
-            f"{limit} tokens; set max_new_tokens to at most {limit - prompt}"
-        )
-    if request.session is not None and request.session.length >= prompt:
-        raise UnspoolError(
-            f"the session holds {request.session.length} tokens, the prompt has {prompt}; rewind it to at most "
-            f"{prompt - 1}, because the last token of the prompt is scored anew"
-        )
+    def _chosen(self) -> list[Row]:
+        """The rows of the next pass. All others that are ready have waited for one pass more."""
+        ready = {row.index: row for row in self._rows.values() if row.ready}
+        if not ready:
+            return []
+        chosen = self._plan.choose([OpenRow(row.index, len(row.tokens), row.waited) for row in ready.values()])
+        if not chosen or len(set(chosen)) < len(chosen) or not ready.keys() >= set(chosen):
+            raise ValueError(f"a batch plan chooses open rows, at least one and none twice, not {list(chosen)}")
+        for row in ready.values():
+            row.waited = 0 if row.index in chosen else row.waited + 1
+        return [ready[index] for index in chosen]
+
+    @contextmanager
+    def _alone(self, row: Row) -> Iterator[None]:
+        """What fails in here ends the row and no other."""
+        try:
+            yield
+        except Exception as error:
+            self._end(row, "error", error)
+
+    def _end(self, row: Row, reason: FinishReason, error: Exception | None = None) -> None:
+        try:
+            row.close()
+        except Exception as fault:  # an error that came before is its context
+            reason, error = "error", fault
+        self._events.append(EndEvent(row.index, reason, error))
+        # Last: as long as the row is there, the decoding is not done.
+        self._rows.pop(row.index, None)
+        self._waiting.pop(row.index, None)
 
 
 def decode(model: LanguageModel, requests: Sequence[Request], plan: BatchPlan | None = None) -> Iterator[Event]:
     """Decode the requests together and yield trace events as they happen.
 
-    Closing the generator early (``break``, Ctrl-C) closes the sessions.
+    Closing the generator early (``break``, Ctrl-C) closes the sessions. Where a row fails, its exception is raised
+    once the other rows have ended.
 
     Args:
         plan: which rows share a pass; by default all of them.
@@ -294,99 +203,21 @@ def decode(model: LanguageModel, requests: Sequence[Request], plan: BatchPlan | 
     Raises:
         UnspoolError: if a request cannot be served; raised before any work on any of them.
     """
+    decoding = Decoding(model, plan)
     for request in requests:
-        check(model, request)
-    return _told(_decode(model, requests, plan or AllRows()), requests)
+        decoding.add(request)
+    return _events(decoding, requests)
 
 
-def _told(events: Generator[Event, None, None], requests: Sequence[Request]) -> Iterator[Event]:
-    with closing(events):
-        for event in events:
-            if tell := requests[event.row].options.on_event:
-                tell(event)
-            yield event
-
-
-def _decode(model: LanguageModel, requests: Sequence[Request], plan: BatchPlan) -> Generator[Event, None, None]:
-    order = range(len(requests))
-    waiting = deque(sorted(order, key=lambda index: len(requests[index].tokens)) if plan.shortest_first else order)
-    active: dict[int, _Row] = {}  # by index, in the order in which they were opened
-    models = (model, *(assistant for request in requests for assistant in request.assistants))
-    passes = 0
-    try:
-        while waiting or active:
-            while waiting and (plan.window is None or len(active) < plan.window):
-                index = waiting.popleft()
-                request = requests[index]
-                options = request.options
-                row = active[index] = _Row(index, request, model.open() if request.session is None else request.session)
-                yield StartEvent(
-                    index, len(request.tokens), request.method, model.settings, options.temperature, options.seed
-                )
-                with turn(*models):
-                    prefill = _prefill(row)
-                    request.drafter.start(row.context)
-                yield prefill
-            with turn(*models):
-                events = _round(model, plan, active, passes)
-            yield from events
-            passes += 1
-    finally:
-        for row in active.values():
-            row.close()
-
-
-def _round(model: LanguageModel, plan: BatchPlan, active: dict[int, _Row], number: int) -> list[Event]:
-    """One pass over the rows that the plan chooses. Rows that end leave ``active``; all do if anything fails."""
-    events: list[Event] = []
-    try:
-        rows = _chosen(plan, active)
-        proposals = [row.propose(model.vocab_size) for row in rows]
-        trees = [tree for tree, _ in proposals]
-        scores = model.score_many([row.session for row in rows], trees)
-        for row, (tree, draft_ms), score in zip(rows, proposals, scores, strict=True):
-            events.append(row.accept(tree, score, draft_ms, number))
-            if row.finished:
-                row.close()
-                del active[row.index]
-                events.append(EndEvent(row.index, row.finished))
-    except BaseException:
-        # A drafter may be at work in the background on a model that somebody else has the turn on next.
-        while active:
-            active.popitem()[1].close()
-        raise
-    return events
-
-
-def _chosen(plan: BatchPlan, active: dict[int, _Row]) -> list[_Row]:
-    """The rows of the next pass. All others have waited for one pass more."""
-    chosen = plan.choose([OpenRow(row.index, len(row.tokens), row.waited) for row in active.values()])
-    if not chosen or len(set(chosen)) < len(chosen) or not active.keys() >= set(chosen):
-        raise ValueError(f"a batch plan chooses open rows, at least one and none twice, not {list(chosen)}")
-    for row in active.values():
-        row.waited = 0 if row.index in chosen else row.waited + 1
-    return [active[index] for index in chosen]
-
-
-def _prefill(row: _Row) -> PrefillEvent:
-    """Everything but the last token of the prompt goes into the cache; no logits are asked for."""
-    start = time.perf_counter()
-    prompt = row.request.tokens[:-1]
-    extend(row.session, prompt[row.session.length :])
-    return PrefillEvent(row.index, len(prompt), _ms(start))
-
-
-def extend(session: Session, tokens: Sequence[int]) -> int:
-    """Put more tokens into the cache, as a prefill does; gives the number of passes that it took."""
-    at = passes = 0
-    while at < len(tokens):
-        block = tokens[at : at + min(PREFILL_BLOCK, session.room)]
-        session.score(TokenTree.chain(block), rows=())
-        session.commit(range(len(block)))
-        at += len(block)
-        passes += 1
-    return passes
-
-
-def _ms(start: float) -> float:
-    return (time.perf_counter() - start) * 1000
+def _events(decoding: Decoding, requests: Sequence[Request]) -> Generator[Event, None, None]:
+    error: Exception | None = None
+    with decoding:
+        while not decoding.done:
+            for event in decoding.step():
+                if tell := requests[event.row].options.on_event:
+                    tell(event)
+                yield event
+                if isinstance(event, EndEvent):
+                    error = error or event.error
+    if error is not None:
+        raise error

@@ -1,7 +1,7 @@
 """Batch plans: how many sequences of a batch are open at once, and which of them go into the next pass.
 
-The loop keeps a window of open sequences, whose prompts are in the cache. Before each pass the plan picks rows from it;
-a row that ends gives its cache back, and the next waiting sequence is opened in its place. What a row emits depends on
+The loop keeps a window of open sequences. Before each pass the plan picks from those whose prompts are in the cache; a
+row that ends gives its cache back, and the next waiting sequence is opened in its place. What a row emits depends on
 nothing but the row, so a plan changes speed and order, never text.
 """
 
@@ -19,7 +19,7 @@ class OpenRow:
     Attributes:
         index: of the sequence in the batch.
         length: number of committed tokens, prompt and output.
-        waited: number of passes since the row was last in one, or since it was opened.
+        waited: number of passes since the row was last in one, or since its prompt was read.
     """
 
     index: int
@@ -42,7 +42,7 @@ class BatchPlan(Protocol):
         """Indices of the rows of the next pass, at least one.
 
         Args:
-            rows: all open rows, at least one, in the order in which they were opened.
+            rows: all open rows whose prompts are read, at least one, in the order in which they were opened.
         """
         ...
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-FinishReason = Literal["stop", "length", "stop_string", "stopping_criteria"]
+FinishReason = Literal["stop", "length", "stop_string", "stopping_criteria", "cancelled", "error"]
 
 TRACE_VERSION = 1
 
@@ -109,10 +109,15 @@ class CanvasEvent:
 
 @dataclass(frozen=True)
 class EndEvent:
-    """A request is over."""
+    """A request is over; one that was cancelled or failed before it began has no other event.
+
+    Attributes:
+        error: what ended the request, if the reason is ``"error"``; a trace file holds its text.
+    """
 
     row: int
     reason: FinishReason
+    error: Exception | None = None
     kind: Literal["end"] = "end"
 
 
@@ -125,6 +130,9 @@ def to_json(event: Event) -> dict[str, Any]:
     JSON has no infinity, so a margin without a runner-up and the log-probability of a token that a lossy rule took
     against the distribution are None.
     """
+    if isinstance(event, EndEvent):
+        error = {} if event.error is None else {"error": f"{type(event.error).__name__}: {event.error}"}
+        return {"row": event.row, "reason": event.reason, "kind": event.kind, **error}
     data = asdict(event)
     for name in ("margins", "logprobs"):
         if data.get(name):

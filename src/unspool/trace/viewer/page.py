@@ -107,7 +107,7 @@ def _data(trace: Trace, name: str) -> dict[str, Any]:
         "temperature": start.get("temperature"),
         "seed": start.get("seed"),
         "prefillMs": prefill.get("ms"),
-        "reason": end.get("reason"),
+        "reason": end.get("error", end.get("reason")),
         "truncated": trace.truncated,
         "texts": texts,
         "steps": steps,

@@ -1,0 +1,73 @@
+"""What the autoregressive loop is asked to decode, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from unspool.engine.contracts import AcceptanceRule, Constraint, Drafter, LanguageModel, Session, Shaper
+from unspool.engine.options import GenerationOptions
+from unspool.engine.trace import FinishReason
+from unspool.errors import UnspoolError
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sequence to decode.
+
+    Attributes:
+        tokens: ids of the prompt, at least one.
+        drafter: proposes the trees; must not be shared by the rows of a batch (its memory may be).
+        rule: acceptance rule.
+        options: of the request; ``options.shapers`` is replaced by ``shapers``.
+        shapers: the whole pipeline in order, as ``unspool.methods.shaping._built_in.build`` makes it.
+        eos: ids that end the text; the ending id is part of the output, where one was asked for.
+        method: name for the trace.
+        constraint: advanced along the output. Tokens that it forces are drafted in place of the drafter's, which is
+            then neither asked for a tree nor shown the pass. One that is ``Ending`` ends the text without an end token.
+        stopping: called with each emitted token; a reason ends the text after that token.
+        session: where decoding begins: a session of the model that already holds the first tokens of the prompt, not
+            all of them. The row works on it and closes it. None: a new one.
+        assistants: models besides the target that the drafter may run.
+    """
+
+    tokens: Sequence[int]
+    drafter: Drafter
+    rule: AcceptanceRule
+    options: GenerationOptions
+    shapers: Sequence[Shaper] = ()
+    eos: frozenset[int] = frozenset()
+    method: str = "plain"
+    constraint: Constraint | None = None
+    stopping: Callable[[int], FinishReason | None] | None = None
+    session: Session | None = None
+    assistants: Sequence[LanguageModel] = ()
+
+
+def check(model: LanguageModel, request: Request) -> None:
+    """Refuse a request that cannot be served, before any work.
+
+    Raises:
+        UnspoolError: empty prompt, ids outside the vocabulary, a text longer than the context, or a session that holds
+            more than the prompt.
+    """
+    prompt, limit = len(request.tokens), model.max_length
+    if not prompt:
+        raise UnspoolError("the prompt is empty; give at least one token")
+    if max(request.tokens) >= model.vocab_size or min(request.tokens) < 0:
+        raise UnspoolError(
+            f"the prompt holds a token id outside the model's vocabulary of {model.vocab_size}; "
+            "use the tokenizer that belongs to the model"
+        )
+    if prompt >= limit:
+        raise UnspoolError(f"the prompt has {prompt} tokens, the model's context {limit}; shorten the prompt")
+    if prompt + request.options.max_new_tokens > limit:
+        raise UnspoolError(
+            f"prompt ({prompt}) and max_new_tokens ({request.options.max_new_tokens}) exceed the model's context of "
+            f"{limit} tokens; set max_new_tokens to at most {limit - prompt}"
+        )
+    if request.session is not None and request.session.length >= prompt:
+        raise UnspoolError(
+            f"the session holds {request.session.length} tokens, the prompt has {prompt}; rewind it to at most "
+            f"{prompt - 1}, because the last token of the prompt is scored anew"
+        )

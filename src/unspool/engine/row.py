@@ -1,0 +1,240 @@
+"""One sequence of the autoregressive loop, from its prompt to its last token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unspool.engine import numeric
+from unspool.engine.contracts import Closing, Context, Decision, Ending, LanguageModel, Logits, Scores, Session
+from unspool.engine.noise import rule_generator
+from unspool.engine.prefill import store
+from unspool.engine.request import Request
+from unspool.engine.target import ShapedTarget
+from unspool.engine.trace import FinishReason, PrefillEvent, StartEvent, StepEvent
+from unspool.engine.tree import TokenTree
+
+MAX_TREE_NODES = 128
+"""Upper bound of the budget that drafters are given."""
+
+
+@dataclass
+class _Step:
+    """What drafters observe of one pass (``contracts.Step``)."""
+
+    tree: TokenTree
+    decision: Decision
+    emitted: tuple[int, ...]
+    context: Context
+    ms: float
+    logits: Logits
+    _target: ShapedTarget = field(repr=False)
+    _peaks: Logits | None = field(default=None, repr=False)
+    _top: tuple[NDArray[np.int64], Logits] | None = field(default=None, repr=False)
+
+    def top_k(self, k: int) -> tuple[NDArray[np.int64], Logits]:
+        if self._top is None or self._top[0].shape[1] < min(k, self.logits.shape[1]):
+            self._top = numeric.top_k(self.logits, k, self._peaks)
+        ids, values = self._top
+        return ids[:, :k], values[:, :k]
+
+    def alternatives(self, node: int, k: int) -> tuple[tuple[int, float], ...]:
+        return self._target.alternatives(node, k)
+
+
+class Row:
+    """State of one sequence while it waits and while it is decoded.
+
+    Attributes:
+        opened: whether the row has begun.
+        ready: whether the prompt is in the cache, so that the row can be in a pass.
+        waited: number of passes since the row was last in one, or since it was ready.
+        finished: why the text ends, once it does.
+    """
+
+    def __init__(self, index: int, request: Request) -> None:
+        self.index = index
+        self.request = request
+        self.opened = self.ready = False
+        self.tokens = list(request.tokens)
+        self.context = Context(
+            self.tokens,
+            len(request.tokens),
+            request.options.seed,
+            request.options.temperature,
+            request.rule.tests_draws,
+        )
+        self.steps = 0
+        self.waited = 0
+        self.finished: FinishReason | None = None
+        self._session = request.session
+        self._closed = False
+        self._prefill_ms = 0.0
+        self._asked = True  # whether the drafter proposed the tree of this pass
+        self._ending = request.constraint if isinstance(request.constraint, Ending) else None
+
+    @property
+    def session(self) -> Session:
+        assert self._session is not None, "the row is not open"
+        return self._session
+
+    @property
+    def remaining(self) -> int:
+        return self.request.options.max_new_tokens - (len(self.tokens) - self.context.prompt_length)
+
+    def open(self, model: LanguageModel) -> StartEvent:
+        request, options = self.request, self.request.options
+        if self._session is None:
+            self._session = model.open()
+        self.opened = True
+        return StartEvent(
+            self.index, len(request.tokens), request.method, model.settings, options.temperature, options.seed
+        )
+
+    def read(self) -> PrefillEvent | None:
+        """Put a block of the prompt into the cache; gives the event once all but its last token are there."""
+        start = time.perf_counter()
+        prompt = self.request.tokens[:-1]
+        if self.session.length < len(prompt):
+            store(self.session, prompt[self.session.length :])
+        self._prefill_ms += _ms(start)
+        if self.session.length < len(prompt):
+            return None
+        self.request.drafter.start(self.context)
+        self.ready = True
+        return PrefillEvent(self.index, len(prompt), self._prefill_ms)
+
+    def propose(self, vocab_size: int) -> tuple[TokenTree, float]:
+        start = time.perf_counter()
+        # Drafts beyond the length limit could never be emitted, so they are not paid for.
+        levels = min(self.remaining, self.session.room)
+        forced = self.request.constraint.forced() if self.request.constraint else ()
+        self._asked = not forced
+        if forced:
+            # All of them are right, so that no drafter could do better.
+            tree = TokenTree.chain((self.tokens[-1], *forced[: MAX_TREE_NODES - 1]), "forced")
+        else:
+            tree = self.request.drafter.propose(self.context, MAX_TREE_NODES)
+        tree = tree.truncated(levels - 1)
+        if tree.tokens[0] != self.tokens[-1]:
+            raise ValueError(f"{self.request.method}: the root of the tree is not the newest committed token")
+        if len(tree) > MAX_TREE_NODES:
+            raise ValueError(f"{self.request.method}: {len(tree)} nodes, more than the budget of {MAX_TREE_NODES}")
+        if max(tree.tokens) >= vocab_size or min(tree.tokens) < 0:
+            raise ValueError(f"{self.request.method}: a drafted token lies outside the vocabulary")
+        return tree, _ms(start)
+
+    def accept(self, tree: TokenTree, scores: Scores, draft_ms: float, batch_pass: int) -> StepEvent:
+        start = time.perf_counter()
+        request, options = self.request, self.request.options
+        target = ShapedTarget(
+            tree, scores.logits, self.tokens, request.shapers, options, request.constraint, scores.peaks
+        )
+        position = len(self.tokens)
+        decision = request.rule.decide(target, partial(rule_generator, options.seed, position))
+        candidates = [*(tree.tokens[node] for node in decision.path[1:]), decision.token]
+        emitted: list[int] = []
+        for token in candidates:
+            emitted.append(token)
+            self.finished = self._reason(token, len(emitted))
+            if self.finished:
+                break
+        nodes = decision.path[: len(emitted)]
+        margins = tuple(target.margin(node, token) for node, token in zip(nodes, emitted, strict=True))
+        pause = time.perf_counter()
+        logprobs = (
+            tuple(target.logprob(node, token) for node, token in zip(nodes, emitted, strict=True))
+            if options.logprobs or options.alternatives
+            else None
+        )
+        alternatives = ranks = None
+        if options.alternatives:
+            alternatives = tuple(target.alternatives(node, options.alternatives) for node in nodes)
+            ranks = tuple(target.rank(node, token) for node, token in zip(nodes, emitted, strict=True))
+            # What a trace asks for is in none of the times, which are to tell what decoding costs.
+            start += time.perf_counter() - pause
+        if (kept := self._advance(emitted)) < len(emitted):
+            emitted, nodes, margins = emitted[:kept], nodes[:kept], margins[:kept]
+            logprobs, alternatives, ranks = (
+                logprobs and logprobs[:kept],
+                alternatives and alternatives[:kept],
+                ranks and ranks[:kept],
+            )
+        self.session.commit(nodes)
+        self.tokens.extend(emitted)
+        accept_ms = _ms(start)
+        start = time.perf_counter()
+        if not self.finished and self._asked:
+            request.drafter.observe(
+                _Step(tree, decision, tuple(emitted), self.context, scores.ms, scores.logits, target, scores.peaks)
+            )
+        event = StepEvent(
+            row=self.index,
+            index=self.steps,
+            position=position,
+            tokens=tree.tokens,
+            parents=tree.parents,
+            sources=tuple(tree.source_names[source] for source in tree.sources),
+            accepted=decision.path,
+            emitted=tuple(emitted),
+            margins=margins,
+            logprobs=logprobs,
+            draft_ms=draft_ms,
+            score_ms=scores.ms,
+            accept_ms=accept_ms,
+            observe_ms=_ms(start),
+            alternatives=alternatives,
+            ranks=ranks,
+            batch_pass=batch_pass,
+        )
+        self.steps += 1
+        return event
+
+    def _advance(self, emitted: Sequence[int]) -> int:
+        """Move the constraint over the tokens of a round; gives how many of them stay.
+
+        All of them, but where a text is complete and nothing but an end token may follow: it ends there, so that an end
+        token that was drafted is not emitted where plain decoding asks for none.
+        """
+        constraint = self.request.constraint
+        if constraint is None:
+            return len(emitted)
+        if self._ending is None:
+            constraint.advance(emitted)
+            return len(emitted)
+        for count, token in enumerate(emitted, 1):
+            constraint.advance([token])
+            if token not in self.request.eos and self._ending.must_end():
+                if count < len(emitted) or self.finished in (None, "length"):
+                    self.finished = "stop"
+                return count
+        return len(emitted)
+
+    def close(self) -> None:
+        """The drafter first: it may still be at work. Closing twice, as Ctrl-C in here may cause, is no error."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if isinstance(self.request.drafter, Closing):
+                self.request.drafter.close()
+        finally:
+            if self._session is not None:
+                self._session.close()
+
+    def _reason(self, token: int, count: int) -> FinishReason | None:
+        # A stop string ends the text before the limit does, and end of text before both.
+        if token in self.request.eos:
+            return "stop"
+        if self.request.stopping is not None and (reason := self.request.stopping(token)):
+            return reason
+        return "length" if count >= self.remaining else None
+
+
+def _ms(start: float) -> float:
+    return (time.perf_counter() - start) * 1000
