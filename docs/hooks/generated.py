@@ -395,6 +395,6 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in ``<!-- options: COMMAND -->``, and ``<!-- bench: FILE -->`` and ``<!-- tradeoff: FILE -->``, results in
     ``benchmarks``."""
     markdown = re.sub(r"<!-- options: ([\w -]+?) -->", lambda match: command_table(_commands()[match[1]]), markdown)
-    markdown = markdown.replace("<!-- architecture -->", picture())
+    markdown = re.sub("<!-- architecture -->", lambda _: picture(), markdown)
     markdown = re.sub(r"<!-- bench: (\S+) -->", lambda match: _bench_file(match[1]), markdown)
     return re.sub(r"<!-- tradeoff: (\S+) -->", lambda match: _tradeoff_file(match[1]), markdown)
