@@ -164,7 +164,7 @@ class DiffusionModel:
             canvas: instead, what stands on it: texts, which stay, and numbers, which are holes of so many slots:
                 ``["def f0(", 3, "):", 20]``.
             temperature, seed, cache, stop_at_eos, truncate_at_eos, guidance_scale: see ``CanvasOptions``.
-            grammar: in Lark's form; what every text fits, see ``constraints.cfg``.
+            grammar: in Lark's form; what every text fits, see ``methods.constraints._cfg_canvas.cfg``.
             on_event: told every event.
 
         Raises:

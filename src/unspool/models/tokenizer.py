@@ -27,7 +27,7 @@ class Tokenizer:
     """The tokenizer of a model.
 
     Args:
-        directory: one that unspool wrote (see ``backends.tokenizer_files``), or one in Hugging Face layout, which
+        directory: one that unspool wrote (see ``models.tokenizer_files``), or one in Hugging Face layout, which
             transformers reads.
 
     Raises:
@@ -155,7 +155,7 @@ class Tokenizer:
     def chat(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation, ending where the model's answer begins.
 
-        What a message holds is text: a special token spelled in it is not that token, see ``backends.chat``.
+        What a message holds is text: a special token spelled in it is not that token, see ``models.chat``.
 
         Raises:
             UnspoolError: if the model has no chat template, the template refuses the messages, or what they hold

@@ -33,7 +33,7 @@ class OpenVINODenoiser:
     """A converted ``Denoiser``, compiled for this machine's CPU.
 
     Args:
-        directory: made by ``openvino_canvas_convert.converted``.
+        directory: made by ``backends.openvino.canvas_convert.converted``.
         threads: number of threads; the physical cores by default.
     """
 

@@ -14,10 +14,10 @@ CARD, PICTURE = "README.md", "curve.svg"
 
 
 def write(directory: Path, options: CanvasTrainingOptions, accuracies: Mapping[str, float], questions: int) -> None:
-    """Write both into the directory that ``canvas_model.train`` wrote.
+    """Write both into the directory that ``recipes.tiny_diffusion.train.train`` wrote.
 
     Args:
-        accuracies: as ``canvas_model.evaluate`` gives them.
+        accuracies: as ``recipes.tiny_diffusion.train.evaluate`` gives them.
         questions: of each task that they were measured with.
     """
     points = json.loads((directory / CURVE).read_text("utf-8"))

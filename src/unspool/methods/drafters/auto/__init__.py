@@ -53,7 +53,7 @@ class AutoOptions(Options):
             a millisecond at best, where long passages are copied, and their shapes are rare: a first pass of a shape
             takes up to twice its time.
         forget: weight that an old observation keeps when a new one of its kind arrives, 0 to 1.
-        prior_weight: how many observations a prior counts as, above 0, see ``auto_rates.PRIORS``.
+        prior_weight: how many observations a prior counts as, above 0, see ``methods.drafters.auto.rates.PRIORS``.
     """
 
     candidates: int = option(32, least=1)
