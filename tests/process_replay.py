@@ -28,6 +28,7 @@ import numpy as np
 
 from tests.conformance import small_model
 from tests.conformance.cases import CASES, shared_answers
+from tests.conformance.cases import case as case_of
 from tests.specs import spec
 from unspool import methods
 from unspool.decoding.canvas import load_diffusion
@@ -147,7 +148,7 @@ def on_small() -> Iterator[tuple[str, Run]]:
                 yield key, lambda m=method, o=rule, b=plan: run(list(SMALL_PROMPTS[:6]), method=m, batch=b, **o)
         for kind, given in (("shaper", "shapers"), ("constraint", "constraint")):
             for name in names(kind):
-                case = CASES[name]
+                case = case_of(methods.methods()[name])
                 chosen = spec(name, case.options)
                 named: dict[str, Any] = {given: [chosen] if kind == "shaper" else chosen}
                 for number, prompt in enumerate(case.prompts):
@@ -156,9 +157,12 @@ def on_small() -> Iterator[tuple[str, Run]]:
                         yield key, lambda p=prompt, m=method, o=rule | named: run(p, method=m, **o)
     for name in names("sampler"):
         for number, prompt in enumerate(SMALL_PROMPTS[:4]):
-            yield f"small/{name}/{number}", lambda n=name, p=prompt: _samples(small(), p, n, CASES[n].options)
+            yield (
+                f"small/{name}/{number}",
+                lambda n=name, p=prompt: _samples(small(), p, n, case_of(methods.methods()[n]).options),
+            )
     for name in names("search"):
-        case = CASES[name]
+        case = case_of(methods.methods()[name])
         reward = {"reward": case.reward} if case.reward else {}
         for number, prompt in enumerate(SMALL_PROMPTS):
             yield (
@@ -169,7 +173,10 @@ def on_small() -> Iterator[tuple[str, Run]]:
             )
     for name in (*names("span"), *names("edit")):
         for which in (0, 1):
-            yield f"small/{name}/{which}", lambda n=name, w=which: plain_data(CASES[n].run(small(), w))
+            yield (
+                f"small/{name}/{which}",
+                lambda n=name, w=which: plain_data(case_of(methods.methods()[n]).run(small(), w)),
+            )
 
 
 def _samples(model: Model, prompt: str, name: str, options: Any, **request: Any) -> Any:

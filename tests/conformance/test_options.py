@@ -6,17 +6,12 @@ from dataclasses import MISSING, FrozenInstanceError, fields, is_dataclass
 
 import pytest
 
-from tests.conformance.cases import CASES, KINDS, case, rows
+from tests.conformance.cases import CASES, case
 from unspool import methods
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.methods import Method
 
 ROWS = [pytest.param(row, id=name) for name, row in methods.methods().items()]
-
-
-@pytest.mark.parametrize("row", rows(*KINDS))
-def test_every_row_has_a_case(row: Method) -> None:
-    assert case(row)
 
 
 def test_every_case_is_of_a_row() -> None:
