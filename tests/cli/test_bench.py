@@ -81,12 +81,23 @@ def test_options_reach_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(module, "benchmark", benchmark)
     result = unspool(
-        *("-m", "m", "--methods", "auto, plain@int4", "--weights", "fp32", "--suite", "json", "--limit", "3"),
+        *(
+            "-m",
+            "smollm2-135m",
+            "--methods",
+            "auto, plain@int4",
+            "--weights",
+            "fp32",
+            "--suite",
+            "json",
+            "--limit",
+            "3",
+        ),
         *("--repeats", "2", "--max-new-tokens", "9", "--temperature", "0.7", "--seed", "5", "--threads", "4"),
         *("--json", str(tmp_path / "r.json"), "--spec-bench-answers", str(tmp_path / "answers")),
     )
     assert result.exit_code == 0, result.output
-    assert given[0] == module.Options("m", ["auto", "plain@int4"], [], "fp32", "json", 3, 2, 9, 0.7, 5, 4)
+    assert given[0] == module.Options("smollm2-135m", ["auto", "plain@int4"], [], "fp32", "json", 3, 2, 9, 0.7, 5, 4)
     assert given[3] == tmp_path / "r.json"
     assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == [
         "tiny-auto.jsonl",

@@ -226,7 +226,7 @@ def test_a_command_that_is_bound_to_one_cpu_says_one_thread() -> None:
 def test_a_killed_command_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     """A report is killed while it is written; the next one takes its place and clears up."""
     code = (
-        "import os, signal, sys; from pathlib import Path; from unspool.report import output;"
+        "import os, signal, sys; from pathlib import Path; from unspool.storage import output;"
         "Path.write_text = lambda self, *_: (self.touch(), os.kill(os.getpid(), signal.SIGKILL));"
         "output.save('x', Path(sys.argv[1]))"
     )

@@ -19,7 +19,7 @@ from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Drafter
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree
-from unspool.methods.acceptance import Lossless
+from unspool.methods.acceptance.lossless import Lossless
 
 Make = Callable[[], Drafter]
 

@@ -24,7 +24,7 @@ from unspool.engine.method import DRAFTER
 from unspool.engine.noise import draft_generator, gumbel
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree, TreeBuilder
-from unspool.methods.acceptance import Lossless
+from unspool.methods.acceptance.lossless import Lossless
 
 TOLERANCE = 1e-12
 TOY = ToyModel.random(vocab_size=3, order=2, seed=3)
