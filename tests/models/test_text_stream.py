@@ -180,3 +180,13 @@ def test_decoders_that_may_change_what_stands_before() -> None:
     fast = made.byte_fallback()
     fast.normalizer = normalizers.NFC()
     assert Tokenizer.of(fast).forms.bytes
+
+
+def test_a_stop_string_in_the_token_that_completes_a_character() -> None:
+    """The first token alone is no character; with the second it is one, and the stop string follows it."""
+    fast = Fast(models.BPE({"Ã": 0, "©": 1, "a": 2, "©a": 3, "b": 4}, [("©", "a")]))
+    fast.decoder = decoders.ByteLevel()
+    for before, text in (([], "é"), ([4], "bé"), ([0], "\ufffdé"), ([4, 0, 1], "béé")):
+        stop = StopStrings(Tokenizer.of(fast), "a")
+        assert [stop(token) for token in (*before, 0)] == [None] * (len(before) + 1)
+        assert stop(3) == "stop_string" and stop.text == text

@@ -151,12 +151,13 @@ class StopStrings:
         def raw(n: int) -> str:
             return self._tokenizer.text(self._ids[:n], self._context, skip_special_tokens=False)
 
-        # As many tokens as end before the string does begin; the next one holds its beginning, or is it.
-        n = next(n for n in range(len(self._ids) - 1, -1, -1) if len(raw(n)) <= at)
+        # As many tokens as end before the string begins, and not within a character.
+        whole = raw(len(self._ids))
+        n = next(n for n in range(len(self._ids) - 1, -1, -1) if len(raw(n)) <= at and whole.startswith(raw(n)))
         text = self._tokenizer.text(self._ids[:n], self._context)
         if len(raw(n)) == at or self._tokenizer.is_special(self._ids[n]):
             return text
-        return self._tokenizer.text(self._ids[: n + 1], self._context)[: len(text) + at - len(raw(n))]
+        return self._tokenizer.text(self._ids, self._context)[: len(text) + at - len(raw(n))]
 
 
 class Forms:
