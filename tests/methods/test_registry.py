@@ -136,7 +136,7 @@ def test_an_installed_method_of_every_kind_is_known_everywhere(package: Callable
 def test_a_package_that_is_broken_is_named_when_it_is_asked_for_and_not_before(package: Callable[..., None]) -> None:
     package(my_drafter="my_methods:my_drafter", gone="no_such_module:METHOD", wrong="my_methods:not_a_method")
     result = CliRunner().invoke(app, ["methods"])
-    assert result.exit_code == 0 and "my_drafter" in result.stdout
+    assert result.exit_code == 0 and "my_drafter" in result.stdout and "not available: gone" in result.stderr
     assert methods.find("my_drafter", DRAFTER).name == "my_drafter"
     for name, message in (("gone", "cannot be loaded: ModuleNotFoundError"), ("wrong", "is not a Method")):
         with pytest.raises(UnspoolError, match=message):

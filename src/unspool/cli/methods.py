@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import MISSING, fields
 from typing import Annotated, Any
 
@@ -24,9 +25,9 @@ def list_methods(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
-    """List the decoding methods, what each one guarantees against plain decoding, and its options."""
+    """List the decoding methods, and what each one guarantees against plain decoding; --json has their options too."""
     from unspool.engine.method import GUARANTEES, KINDS
-    from unspool.methods import methods
+    from unspool.methods import methods, unavailable
 
     for value, choices, what in ((kind, KINDS, "kind"), (guarantee, GUARANTEES, "guarantee")):
         if value is not None and value not in choices:
@@ -56,12 +57,13 @@ def list_methods(
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "kind", "guarantee", "what it does", "options"):
+    for column in ("name", "kind", "guarantee", "what it does"):
         table.add_column(column, overflow="fold")
     for m in rows:
-        options = ", ".join(f"{k}={v}" for k, v in _options(m.options).items())
-        table.add_row(m.name, m.kind.name, m.guarantee, m.summary, options)
+        table.add_row(m.name, m.kind.name, m.guarantee, m.summary)
     Console().print(table)
+    for name, why in unavailable().items():
+        print(f"not available: {name}: {why}", file=sys.stderr)
 
 
 def _options(cls: type[Any]) -> dict[str, Any]:
