@@ -95,3 +95,11 @@ def test_the_command_names_files_without_their_directories() -> None:
     assert command_line(given) == "unspool bench -m x.gguf --suite spec-bench:q.jsonl --json=r.json"
     kept = ["bench", "-m", "owner/name", "--suite", "data/q.jsonl", "--methods", "auto,plain@int4"]
     assert command_line(kept) == "unspool bench -m owner/name --suite data/q.jsonl --methods auto,plain@int4"
+
+
+def test_an_at_sign_within_brackets_names_no_weights() -> None:
+    made = contestants(["rasd(datastore='/a@b')", "rasd(datastore='/a@b')@int4"], [], "int8")[1:]
+    assert [(one.method, one.weights) for one in made] == [
+        ("rasd(datastore='/a@b')", "int8"),
+        ("rasd(datastore='/a@b')", "int4"),
+    ]

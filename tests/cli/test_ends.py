@@ -189,6 +189,18 @@ def test_a_text_that_was_cut_under_a_schema_ends_with_3(
 
 
 @pytest.mark.model
+@pytest.mark.parametrize("given", [["--regex", "a+"], ["--constraint", "grammar:regex=a+"]])
+def test_a_grammar_that_is_given_as_a_constraint_ends_as_its_own_option_does(
+    given: list[str], small: unspool.Model, main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "load", lambda *_, **__: small)
+    arguments = ("generate", "--method", "plain", "--no-chat", "--json", "--max-new-tokens", "3")
+    code, out, error = main(*arguments, *given, "Hello")
+    assert code == 3 and json.loads(out)["valid"] is False
+    assert "cut before it was complete" in error
+
+
+@pytest.mark.model
 def test_a_complete_text_is_valid_and_a_free_one_is_neither(
     small: unspool.Model, main: Main, monkeypatch: pytest.MonkeyPatch
 ) -> None:

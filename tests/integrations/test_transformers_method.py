@@ -20,7 +20,7 @@ from transformers import (
 
 from unspool import transformers_method
 from unspool.engine.cost import CostCurve
-from unspool.engine.trace import EndEvent, StepEvent
+from unspool.engine.trace import EndEvent, StartEvent, StepEvent
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.models import calibration
 
@@ -368,3 +368,9 @@ def test_the_directory_template(model, monkeypatch, tmp_path):
     )
     plain = model.generate(PROMPT, max_new_tokens=24)
     assert torch.equal(plain, ours) and streamer.text() == ours.tolist()
+
+
+def test_a_trace_names_the_method_with_its_options(model: PreTrainedModel) -> None:
+    method = transformers_method("token_recycling(k=4)")
+    model.generate(PROMPT, custom_generate=method, max_new_tokens=3)
+    assert {event.method for event in method.trace if isinstance(event, StartEvent)} == {"token_recycling:k=4"}

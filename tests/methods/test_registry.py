@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tests.conformance.small_model import load
 from unspool import UnspoolError, methods
 from unspool.cli import app
-from unspool.engine.method import ACCEPTANCE, DRAFTER, KINDS, SEARCH, SHAPER, UNMASK
+from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, KINDS, SEARCH, SHAPER, UNMASK
 from unspool.errors import UnknownNameError, UnsupportedError
 from unspool.methods.drafters.rsd import RSDOptions
 from unspool.methods.drafters.token_recycling import TokenRecyclingOptions
@@ -240,3 +240,16 @@ class Foreign:
 def test_what_names_no_method_is_refused(kind: Any, wrong: Any) -> None:
     with pytest.raises(UnspoolError, match="is neither the name of a"):
         methods.choose(wrong, kind)
+
+
+def test_a_mapping_stays_one_in_a_canonical_spec() -> None:
+    chosen = methods.choose("grammar(json_schema={'enum': ['a']})", CONSTRAINT)
+    assert chosen.spec == "grammar(json_schema={'enum': ['a']})"
+    assert methods.choose(chosen.spec, CONSTRAINT).options.json_schema == chosen.options.json_schema
+
+
+def test_messages_have_the_article_of_the_noun() -> None:
+    with pytest.raises(UnspoolError, match="plain is not an acceptance rule but of kind drafter"):
+        methods.choose("plain", ACCEPTANCE)
+    with pytest.raises(UnspoolError, match="5 is neither the name of an unmask policy"):
+        methods.choose(5, UNMASK)

@@ -210,3 +210,10 @@ def test_a_package_that_is_broken_is_missing(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_method_that_is_named_twice_is_refused() -> None:
     with pytest.raises(UnspoolError, match="suffix is named twice"):
         choose(["suffix", "auto", "suffix"], [0.0])
+
+
+def test_a_method_that_is_named_twice_in_other_words_is_refused() -> None:
+    with pytest.raises(UnspoolError, match=r"suffix\(\) is named twice"):
+        choose(["suffix", "suffix()"], [0.0])
+    with pytest.raises(UnspoolError, match=r"token_recycling\(nodes=8\) is named twice"):
+        choose(["token_recycling:nodes=8", "token_recycling(nodes=8)"], [0.0])

@@ -96,7 +96,7 @@ def contestants(
 
     chosen: dict[str, Contestant] = {}
     for text in (PLAIN, *names):
-        before, at, own = text.rpartition("@")
+        before, at, own = ("", "", "") if text.endswith(")") else text.rpartition("@")  # in brackets @ is in a text
         chosen_method = choose(before if at else text, DRAFTER)
         check_assisted(chosen_method.row, assistant)
         used = own if at else weights

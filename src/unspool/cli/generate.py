@@ -173,6 +173,7 @@ def generate(
     from unspool.engine.method import check_assisted, check_installed
     from unspool.engine.options import GenerationOptions
     from unspool.methods import DEFAULTS, check_acceptance, choose
+    from unspool.methods.constraints.grammar import GrammarOptions, check
     from unspool.models.diffusion import is_diffusion
 
     text = read_prompt(prompt, file)
@@ -230,6 +231,7 @@ def generate(
     GenerationOptions(**options)
     constrained = _constraint(json_schema, regex, grammar, choices)
     options |= constrained
+    by_grammar = bool(constrained)
     if constrained and constraint:
         raise UnsupportedError(f"--constraint and {next(iter(constrained))} cannot be combined; leave one of them out")
     check_assisted(choose(method, DRAFTER).row, assistant_model)
@@ -239,7 +241,11 @@ def generate(
         check_installed(choose(spec, SHAPER).row)
     if constraint is not None:
         options["constraint"] = constraint
-        check_installed(choose(constraint, CONSTRAINT).row)
+        chosen = choose(constraint, CONSTRAINT)
+        check_installed(chosen.row)
+        if isinstance(chosen.options, GrammarOptions):
+            check(chosen.options)
+            by_grammar = True
     trace = _trace_file(trace, view, file, json_schema, grammar)
     options |= {"method": method, "acceptance": acceptance, "chat": chat}
     with loaded(
@@ -259,7 +265,7 @@ def generate(
             options |= recording
             if as_json:
                 result = decoder.generate(text, **options)
-                print_json(_as_json(decoder, result, bool(constrained)))
+                print_json(_as_json(decoder, result, by_grammar))
             else:
                 stream = decoder.stream(text, **options)
                 for piece in stream:
@@ -268,7 +274,7 @@ def generate(
                 result = stream.result
                 print(summary(result), file=sys.stderr)
     _show(trace, view)
-    if constrained:
+    if by_grammar:
         _check_complete(result)
 
 
@@ -373,7 +379,7 @@ def _check_complete(result: Result) -> None:
     raise typer.Exit(CUT)
 
 
-def _as_json(model: Model, result: Result, constrained: bool) -> dict[str, Any]:
+def _as_json(model: Model, result: Result, by_grammar: bool) -> dict[str, Any]:
     s = result.statistics
     return {
         "model": model.name,
@@ -381,7 +387,7 @@ def _as_json(model: Model, result: Result, constrained: bool) -> dict[str, Any]:
         "text": result.text,
         "token_ids": result.token_ids,
         "finish_reason": result.finish_reason,
-        "valid": result.finish_reason == "stop" if constrained else None,
+        "valid": result.finish_reason == "stop" if by_grammar else None,
         "parsed": result.parsed,
         "parse_error": result.parse_error,
         "statistics": {

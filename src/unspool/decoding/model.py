@@ -16,7 +16,7 @@ from unspool.decoding.results import Result, Stream
 from unspool.decoding.sample import Samples, sample
 from unspool.decoding.search import SearchResult, search
 from unspool.engine.autoregressive import Request, decode
-from unspool.engine.contracts import Ability, Constraint, Drafter, LanguageModel, Memory, SeparableModel
+from unspool.engine.contracts import Ability, Constraint, LanguageModel, Memory, SeparableModel
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.method import BATCH, CONSTRAINT, DRAFTER, SHAPER
 from unspool.engine.noise import row_seed
@@ -263,7 +263,7 @@ class Model:
                 options=replace(settings, seed=own_seed),
                 shapers=shapers,
                 eos=eos,
-                method=_label(chosen, drafter),
+                method=chosen.label_of(drafter),
                 constraint=constrain(tokens) if constrain else None,
                 assistants=assistants,
             )
@@ -352,12 +352,6 @@ def _constraint(
     if given:
         return methods.build(methods.DEFAULTS[CONSTRAINT], CONSTRAINT, resources, given)
     return None if spec is None else methods.build(spec, CONSTRAINT, resources)
-
-
-def _label(chosen: methods.Chosen[Drafter], drafter: Drafter) -> str:
-    """The spec, and what the drafter says that it lacks: ``specdec_pp (no head)``."""
-    lacks = str(getattr(drafter, "name", "")).partition(" (")[2]
-    return f"{chosen.spec} ({lacks}" if lacks else chosen.spec
 
 
 def split_weights(name: str) -> tuple[str, str | None]:

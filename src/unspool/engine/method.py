@@ -56,6 +56,11 @@ class Kind(Generic[Product]):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def a_noun(self) -> str:
+        """The noun with its article."""
+        return f"{'an' if self.noun[0] in 'aeiou' else 'a'} {self.noun}"
+
 
 class Search(Protocol):
     """Searches behind one prompt for a better text than greedy decoding's."""

@@ -173,7 +173,7 @@ class TransformersMethod:
                 ),
                 shapers=[row.shape] if logits_processor or record else [],
                 eos=frozenset(eos),
-                method=getattr(drafter, "name", self._method.spec),
+                method=self._method.label_of(drafter),
                 stopping=row.stop if others else None,
                 assistants=(surroundings.assistant,) if surroundings.assistant else (),
             )

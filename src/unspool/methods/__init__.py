@@ -147,7 +147,7 @@ def find(name: str, kind: Kind[Product]) -> Method[Any, Product]:
     row = _load(name)
     if row.kind is not kind:
         raise UnsupportedError(
-            f"{name} is not a {kind.noun} but of kind {row.kind}; `unspool methods` lists what it is for"
+            f"{name} is not {kind.a_noun} but of kind {row.kind}; `unspool methods` lists what it is for"
         )
     return row
 
@@ -197,6 +197,11 @@ class Chosen(Generic[Product]):
         lacks = getattr(self.options, "lacks", "")
         return f"{self.spec} ({lacks})" if lacks else self.spec
 
+    def label_of(self, made: Product) -> str:
+        """The spec, and what a drafter says that it lacks with what it found: ``specdec_pp (no head)``."""
+        lacks = str(getattr(made, "name", "")).partition(" (")[2]
+        return f"{self.spec} ({lacks}" if lacks else self.spec
+
     def build(self, resources: Resources) -> Product:
         """What the method makes for a request.
 
@@ -220,7 +225,7 @@ def choose(spec: Any, kind: Kind[Product], values: Mapping[str, Any] | None = No
     if not isinstance(spec, str):
         rows = [row for row in of_kind(kind) if type(spec) is row.options]
         if not rows:
-            raise UnspoolError(f"{shown(spec)} is neither the name of a {kind.noun} nor its options")
+            raise UnspoolError(f"{shown(spec)} is neither the name of {kind.a_noun} nor its options")
         return Chosen(rows[0], spec)
     read = parse(spec, kind.noun)
     row = find(read.name, kind)

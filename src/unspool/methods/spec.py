@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -142,6 +142,10 @@ def _plain(value: Any) -> bool:
 def _literal(value: Any) -> Any:
     if isinstance(value, _SCALARS):
         return value
+    if isinstance(value, Mapping):
+        return {_literal(key): _literal(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return list(map(_literal, value))
     if isinstance(value, Sequence | frozenset | set):
         return tuple(map(_literal, value))
     return str(value)

@@ -66,8 +66,6 @@ def choose(
     known = {name: method for name, method in methods.methods().items() if not method.kind.on_canvas}
     left_out = {}
     chosen = []
-    if names is not None and (twice := next((name for name in names if list(names).count(name) > 1), None)):
-        raise UnspoolError(f"{twice} is named twice among the methods; name it once")
     for spec in known if names is None else names:
         name = parse(spec).name
         if name not in known:
@@ -84,6 +82,8 @@ def choose(
                 raise
             left_out[spec] = str(error)
         else:
+            if method.spec in [other.spec for other in chosen]:
+                raise UnspoolError(f"{spec} is named twice among the methods; name it once")
             chosen.append(method)
     return chosen, left_out
 
