@@ -17,6 +17,7 @@ from unspool import UnspoolError, methods
 from unspool.cli import app
 from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, KINDS, SEARCH, SHAPER, UNMASK
 from unspool.errors import UnknownNameError, UnsupportedError
+from unspool.methods.constraints.monitor import MonitorOptions
 from unspool.methods.drafters.rsd import RSDOptions
 from unspool.methods.drafters.token_recycling import TokenRecyclingOptions
 from unspool.methods.spec import canonical, parse, split
@@ -185,12 +186,31 @@ def test_specs_are_read(text: str, name: str, values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "a:", "a:b", "a:=1", "a(b)", "a(1)", "a(**{})", "a(b=c)", "a(b=1", "a b", "a:b=1,b=2", "a(b=1)x", "é(\0"],
+    [
+        "",
+        ":",
+        "a:",
+        "a:b",
+        "a:=1",
+        "a(b)",
+        "a(1)",
+        "a(**{})",
+        "a(b=c)",
+        "a(b=1",
+        "a b",
+        "a:b=1,b=2",
+        "a(b=1)x",
+        "é(\0",
+        "a(b={[]: 1})",
+        "a(b=1,b=2)",
+        "a(b=" + "-" * 10_000 + "1)",
+        "a:" + "b" * 10_000,
+    ],
 )
 def test_what_is_no_spec_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UnspoolError) as caught:
         parse(text)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
 def test_lists_and_sums_of_specs() -> None:
@@ -223,6 +243,7 @@ def test_texts_are_read_as_the_type_of_their_option() -> None:
     for text, message in (
         ("stand:nodes=7.5", "nodes must be a whole number"),
         ("stand:nodes=x", "nodes must be a whole number"),
+        ("stand:nodes={[]: 1}", "nodes must be a whole number"),
         ("stand:node=7", "did you mean 'nodes'"),
         ("auto:forget=nan", "forget must be a number"),
     ):
@@ -253,3 +274,9 @@ def test_messages_have_the_article_of_the_noun() -> None:
         methods.choose("plain", ACCEPTANCE)
     with pytest.raises(UnspoolError, match="5 is neither the name of an unmask policy"):
         methods.choose(5, UNMASK)
+
+
+def test_options_of_a_monitor_are_typed_as_all_are() -> None:
+    assert MonitorOptions(project=".").project == Path()  # type: ignore[arg-type]
+    with pytest.raises(UnspoolError, match="project must be a path or None, not 5"):
+        MonitorOptions(project=5)  # type: ignore[arg-type]

@@ -139,7 +139,7 @@ class Model:
 
         Args:
             prompt: see ``encode``; a list of texts, or of lists of ids, is a batch.
-            batch: a batch plan (``"eqspec"``, ``"exspec:window=8"``): which rows share a pass; by default all.
+            batch: a batch plan (``"eqspec"``, ``"exspec:window=32"``): which rows share a pass; by default all.
             method: a drafter, ``"auto"`` by default. This and the other methods are named by specs, such as
                 ``"token_recycling:nodes=8"``, or by an object of their options, see ``methods.spec``.
             acceptance: an acceptance rule; by default ``greedy`` or, above temperature 0, ``same_noise``.

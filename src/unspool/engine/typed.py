@@ -93,7 +93,7 @@ def _from_text(declared: Any, text: str) -> Any:
         return text.lower() == "true"
     try:
         return ast.literal_eval(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
         pass
     try:
         return float(text)  # inf

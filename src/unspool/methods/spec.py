@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
+from unspool.engine.typed import shown
 from unspool.errors import UnspoolError
 
 _NAME = re.compile(r"\w+")
@@ -72,7 +73,7 @@ def parse(text: str, noun: str = "method") -> Spec:
     text = text.strip()
     name = _NAME.match(text)
     if name is None:
-        raise UnspoolError(f"{text!r} names no {noun}; write its name, with options as in token_recycling:nodes=8")
+        raise UnspoolError(f"{shown(text)} names no {noun}; write its name, with options as in token_recycling:nodes=8")
     rest = text[name.end() :]
     if not rest:
         return Spec(name[0], {})
@@ -88,7 +89,7 @@ def _written(text: str, options: str) -> dict[str, Any]:
         raise _unreadable(text)
     for match, after in zip(keys, [*keys[1:], None], strict=True):
         if match[1] in found:
-            raise UnspoolError(f"{text!r} gives {match[1]} twice; give it once")
+            raise _twice(text, match[1])
         found[match[1]] = options[match.end() : after.start() if after else None].strip()
     return found
 
@@ -98,8 +99,11 @@ def _called(text: str) -> dict[str, Any]:
         call = ast.parse(text, mode="eval").body
         if not isinstance(call, ast.Call) or call.args or any(word.arg is None for word in call.keywords):
             raise _unreadable(text)
+        names = [str(word.arg) for word in call.keywords]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise _twice(text, twice)
         return {str(word.arg): ast.literal_eval(_Infinities().visit(word.value)) for word in call.keywords}
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
         raise _unreadable(text) from None
 
 
@@ -110,10 +114,14 @@ class _Infinities(ast.NodeTransformer):
         return ast.copy_location(ast.Constant(math.inf), node) if node.id == "inf" else node
 
 
+def _twice(text: str, option: str) -> UnspoolError:
+    return UnspoolError(f"{shown(text)} gives {option} twice; give it once")
+
+
 def _unreadable(text: str) -> UnspoolError:
     return UnspoolError(
-        f"cannot read {text!r}; write options as name:option=value,option=value or name(option=value), with texts in "
-        "quotes in the second form"
+        f"cannot read {shown(text)}; write options as name:option=value,option=value or name(option=value), with texts "
+        "in quotes in the second form"
     )
 
 

@@ -65,7 +65,7 @@ def choose(
     """
     known = {name: method for name, method in methods.methods().items() if not method.kind.on_canvas}
     left_out = {}
-    chosen = []
+    chosen: list[Chosen[Any]] = []
     for spec in known if names is None else names:
         name = parse(spec).name
         if name not in known:

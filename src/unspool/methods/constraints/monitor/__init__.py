@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from unspool.engine.contracts import Constraint
 from unspool.engine.method import CONSTRAINT, BeginConstraint, Example, Method, Needs
+from unspool.engine.option import Options
 from unspool.errors import UnspoolError
 from unspool.methods.constraints.monitor.analyser import Analyser, Asked
 from unspool.methods.constraints.monitor.arguments import ArgumentCount
@@ -41,7 +42,7 @@ from unspool.methods.resources import Resources
 
 
 @dataclass(frozen=True)
-class MonitorOptions:
+class MonitorOptions(Options):
     """What is monitored, and against what.
 
     Attributes:
@@ -57,9 +58,7 @@ class MonitorOptions:
     verify: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("project", "file"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, Path(value))
+        super().__post_init__()
         if self.project is not None and not self.project.is_dir():
             raise UnspoolError(f"{self.project} is no directory; name the one that holds the project's packages")
 
