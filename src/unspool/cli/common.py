@@ -197,3 +197,11 @@ def read_prompt(prompt: str | None, file: Path | None, what: str = "prompt") -> 
     if not prompt.strip():
         raise UnspoolError(f"the {what} is empty; give some text")
     return prompt
+
+
+def show_page(trace: Path | None, view: bool) -> None:
+    """Make the page of a trace, where one was asked for."""
+    if trace is not None and view:
+        from unspool.cli.view import write_page
+
+        print(f"page: {write_page([trace])}", file=sys.stderr)

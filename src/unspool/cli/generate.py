@@ -21,6 +21,7 @@ from unspool.cli.common import (
     loaded,
     print_json,
     read_prompt,
+    show_page,
 )
 from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, SHAPER, UNMASK
 from unspool.errors import UnsupportedError
@@ -273,7 +274,7 @@ def generate(
                 print(flush=True)
                 result = stream.result
                 print(summary(result), file=sys.stderr)
-    _show(trace, view)
+    show_page(trace, view)
     if by_grammar:
         _check_complete(result)
 
@@ -302,7 +303,7 @@ def _fill(
     trace = _trace_file(trace, view, *read)
     options["method"] = options["method"] or DEFAULTS[UNMASK]
     fill(model, text, options, as_json=as_json, trace=trace, **loading)
-    _show(trace, view)
+    show_page(trace, view)
 
 
 def _constraint(
@@ -336,13 +337,6 @@ def _trace_file(trace: Path | None, view: bool, *read: Path | None) -> Path | No
     for path in [trace, page_path(trace)] if view else [trace]:
         check_file(path, *read)
     return trace
-
-
-def _show(trace: Path | None, view: bool) -> None:
-    if trace is not None and view:
-        from unspool.cli.view import write_page
-
-        print(f"page: {write_page([trace])}", file=sys.stderr)
 
 
 @contextmanager
