@@ -22,6 +22,7 @@ from unspool.cli import (
     models,
     prove,
     report,
+    reproduce,
     search,
     tradeoff,
     train,
@@ -54,6 +55,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("prove")(prove.prove)
 app.command("bench")(bench.bench)
 app.command("tradeoff")(tradeoff.tradeoff)
+app.command("reproduce")(reproduce.reproduce)
 app.command("report")(report.report)
 app.command("view")(view.view)
 app.add_typer(datastore.app, name="datastore")
