@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from unspool.reproduce.experiment import Experiment
     from unspool.reproduce.result import ExperimentResult
+    from unspool.storage.journal import Journal
 
 _ALL = "all"
 
@@ -89,7 +90,11 @@ def reproduce(
     console = Console(stderr=as_json)
     results: list[ExperimentResult] = []
     failed = False
+    finished = _finished(names, output, quick or check, [model, limit, suite])
     for experiment in found:
+        if {"done": experiment.name} in finished.lines:
+            typer.echo(f"{experiment.name}: done before", err=True)
+            continue
         try:
             result, worse = _run(experiment, model, limit, suite, quick, None if quick else output, check, console)
         except UnspoolError as error:
@@ -99,13 +104,23 @@ def reproduce(
             typer.echo(f"unspool: {experiment.name}: {error}", err=True)
             continue
         results.append(result)
+        finished.add({"done": experiment.name})
         failed = failed or worse or (result.outcome == "invalid" and not quick)
+    finished.remove()
     if as_json:
         from dataclasses import asdict
 
         print_json([asdict(result) for result in results])
     if failed:
         raise typer.Exit(1)
+
+
+def _finished(names: list[str], output: Path, writes_nothing: bool, settings: list[str | int | None]) -> Journal:
+    """Which experiments ``all`` has finished, on disk until it has finished every one."""
+    from unspool.storage.journal import Journal
+
+    path = None if names != [_ALL] or writes_nothing else output / "all.partial.jsonl"
+    return Journal(path, {"settings": settings}, "--output")
 
 
 def _run(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unspool.bench.about import about
+from unspool.bench.about import about, without_directories
 from unspool.errors import UnspoolError
 from unspool.reproduce.experiment import Experiment, Row
 from unspool.reproduce.result import ExperimentResult, result_of
@@ -33,7 +33,12 @@ def run(
     Raises:
         UnspoolError: if a package or a model is missing, or the journal belongs to other settings.
     """
-    settings = {"model": setup.model, "count": setup.count, "suite": setup.suite, "quick": setup.quick}
+    settings = {
+        "model": setup.model,
+        "count": setup.count,
+        "suite": setup.suite and without_directories(setup.suite),
+        "quick": setup.quick,
+    }
     cases = experiment.cases(setup)
     keys = [case.key for case in cases]
     if len(set(keys)) < len(keys):
