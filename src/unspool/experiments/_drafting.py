@@ -33,7 +33,8 @@ def decode_with(
         drafter: a spec, or a drafter of the experiment's own.
 
     Returns:
-        ``prompt``, ``tokens``, ``passes``, ``nodes`` (scored, roots included), and ``digest`` of the token ids.
+        ``prompt``, ``tokens``, ``last`` (those of the last pass, which the end of the text cuts), ``passes``,
+        ``nodes`` (scored, roots included), and ``digest`` of the token ids.
     """
     resources = model.surroundings()
     built = methods.build(drafter, DRAFTER, resources) if isinstance(drafter, str) else drafter
@@ -47,12 +48,14 @@ def decode_with(
         assistants=(model.assistant.language_model,) if model.assistant else (),
     )
     events = list(decode(model.language_model, [request]))
-    ids = [token for event in events if isinstance(event, StepEvent) for token in event.emitted]
+    emitted = [event.emitted for event in events if isinstance(event, StepEvent)]
+    ids = [token for tokens in emitted for token in tokens]
     figures = summarise(events)
     return {
         "prompt": prompt.id,
         "category": prompt.category,
         "tokens": figures.tokens,
+        "last": len(emitted[-1]),
         "passes": figures.passes,
         "nodes": figures.nodes,
         "digest": hashlib.sha256(repr(ids).encode()).hexdigest()[:16],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -56,6 +57,22 @@ def ratio_of_ratios(
         samples = sums[0] / sums[1] / (sums[2] / sums[3])
     low, high = np.nanquantile(samples, (0.025, 0.975))
     return Figure(float(a.sum() / b.sum() / (c.sum() / d.sum())), float(low), float(high), len(a))
+
+
+def of_sums(columns: Sequence[Sequence[float]], function: Callable[..., Any]) -> Figure:
+    """What ``function`` makes of the sums over cases; a percentile bootstrap over cases.
+
+    Args:
+        columns: what is summed, each paired by case.
+        function: receives one number, or an array of them, for each column.
+    """
+    data = np.asarray(columns, dtype=np.float64)
+    if not data.shape[1]:
+        return Figure(float("nan"), count=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        samples = function(*data[:, _drawn(data.shape[1])].sum(axis=2))
+        low, high = np.nanquantile(samples, (0.025, 0.975))
+        return Figure(float(function(*data.sum(axis=1))), float(low), float(high), data.shape[1])
 
 
 def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
