@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from unspool import methods
 from unspool.decoding.model import Model
 from unspool.engine.autoregressive import Request, decode
-from unspool.engine.contracts import Drafter
+from unspool.engine.contracts import Context, Drafter, Step
 from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import summarise
 from unspool.engine.trace import StepEvent
+from unspool.engine.tree import TokenTree
 from unspool.reproduce.experiment import Expect, Figure, Row, Table
 from unspool.reproduce.statistics import ratio, ratio_of_ratios
 from unspool.suites.prompts import Prompt
@@ -26,11 +29,13 @@ def decode_with(
     temperature: float = 0.0,
     acceptance: str | None = None,
     seed: int = 0,
+    chat: bool | None = None,
 ) -> Row:
     """Decode one prompt.
 
     Args:
         drafter: a spec, or a drafter of the experiment's own.
+        chat: see ``Model.encode``.
 
     Returns:
         ``prompt``, ``tokens``, ``last`` (those of the last pass, which the end of the text cuts), ``passes``,
@@ -40,7 +45,7 @@ def decode_with(
     built = methods.build(drafter, DRAFTER, resources) if isinstance(drafter, str) else drafter
     options = GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     request = Request(
-        model.encode(prompt.text),
+        model.encode(prompt.text, chat),
         built,
         methods.acceptance_rule(acceptance, options.greedy, resources),
         options,
@@ -112,3 +117,22 @@ def table(variants: Mapping[str, Sequence[Row]], title: str = "") -> Table:
             for name, rows in variants.items()
         ],
     )
+
+
+class RandomCopy:
+    """A chain that continues a random earlier place of the text: what copying is worth without a match."""
+
+    name = "random"
+
+    def __init__(self, length: int, rng: np.random.Generator) -> None:
+        self._length = length
+        self._rng = rng
+
+    def start(self, context: Context) -> None: ...
+
+    def propose(self, context: Context, budget: int) -> TokenTree:
+        tokens = context.tokens
+        begin = int(self._rng.integers(len(tokens)))
+        return TokenTree.chain([tokens[-1], *tokens[begin : begin + min(self._length, budget - 1)]], self.name)
+
+    def observe(self, step: Step) -> None: ...

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unspool.decoding.model import Model
 
 _SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
@@ -30,6 +33,6 @@ def read(files: Iterable[Path]) -> Iterator[str]:
     return (file.read_text("utf-8") for file in files)
 
 
-def encoded(model: Model, texts: Iterable[str]) -> Iterator[list[int]]:
+def encoded(model: Model, texts: Iterable[str]) -> list[NDArray[np.int32]]:
     """Texts as token ids, without special tokens."""
-    return (model.tokenizer.encode(text, add_special_tokens=False) for text in texts)
+    return [np.array(model.tokenizer.encode(text, add_special_tokens=False), dtype=np.int32) for text in texts]

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unspool.decoding.model import Model
 from unspool.engine.contracts import Context
@@ -67,14 +70,18 @@ VARIANTS = (PLAIN, OURS, FIXED, EMPTY, OTHER, BEST, PAIRS)
 def cases(setup: Setup) -> list[Case]:
     """A case is a variant over all prompts, since its table stays from prompt to prompt."""
     prompts = setup.prompts()
-    files = _library.sources()[: setup.pick(None, 4)]
+    documents = setup.pick(None, 4)
+
+    @cache
+    def library() -> list[NDArray[np.int32]]:
+        return _library.encoded(setup.language_model(), _library.read(_library.sources()[:documents]))
 
     def corpus(model: Model, variant: str) -> TrigramTable:
         made = PairTable() if variant == PAIRS else TrigramTable()
         if variant == OTHER:
-            made.count(_library.encoded(model, _library.manual()[: setup.pick(None, 4)]))
+            made.count(_library.encoded(model, _library.manual()[:documents]))
         elif variant != EMPTY:
-            made.count(_library.encoded(model, _library.read(files)))
+            made.count(library())
         return made
 
     def measure(variant: str) -> list[Row]:
