@@ -92,7 +92,7 @@ def cases(setup: Setup) -> list[Case]:
         made = []
         for prompt in prompts:
             drafter = PLAIN if variant == PLAIN else kind(options, memory, size)
-            made.append({"variant": variant, **decode_with(model, drafter, prompt, setup.pick(128, 12))})
+            made.append({"variant": variant, **decode_with(model, drafter, prompt, setup.pick(96, 12))})
         return made
 
     return [Case(variant, partial(measure, variant)) for variant in VARIANTS]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from unspool.engine.contracts import Drafter
 from unspool.experiments._assistant import RandomChain, with_draft
 from unspool.experiments._drafting import IDENTICAL, accepted, by_variant, decode_with, gain, identical, table
 from unspool.methods import PLAIN
@@ -29,9 +30,9 @@ def cases(setup: Setup) -> list[Case]:
 
     def measure(prompt: Prompt) -> list[Row]:
         model, draft, size = with_draft(setup)
-        length, made = setup.pick(64, 8), []
+        length, made = setup.pick(40, 8), []
         for temperature, rule in ((0, None), (1, "lossless")):
-            drafters = {
+            drafters: dict[str, Drafter | str] = {
                 PLAIN: PLAIN,
                 RANDOM: RandomChain(max(LENGTHS), size),
                 **{str(g): DraftModel(DraftModelOptions(g), draft, size) for g in LENGTHS},

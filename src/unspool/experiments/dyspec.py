@@ -69,7 +69,7 @@ def cases(setup: Setup) -> list[Case]:
 
     def measure(prompt: Prompt) -> list[Row]:
         model, draft, size = with_draft(setup)
-        length = setup.pick(64, 8)
+        length = setup.pick(40, 8)
         made = [{"variant": PLAIN, "temperature": 0, **decode_with(model, PLAIN, prompt, length)}]
         for name, make in VARIANTS.items():
             made.append({"variant": name, "temperature": 0, **decode_with(model, make(draft, size), prompt, length)})

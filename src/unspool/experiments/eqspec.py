@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from unspool.engine.batch import BatchPlan
 from unspool.engine.tree import TokenTree
 from unspool.experiments._batching import alignment, decode_batch, digests
 from unspool.methods.batching.eqspec import EqSpec, EqSpecOptions
@@ -57,7 +58,7 @@ def cases(setup: Setup) -> list[Case]:
 
     def measure(prompts: Sequence[Prompt]) -> list[Row]:
         model = setup.language_model(backend="transformers")
-        plans = {
+        plans: dict[str, BatchPlan] = {
             ALONE: EqSpec(EqSpecOptions(1)),
             OURS: EqSpec(EqSpecOptions(ROWS)),
             GROUPED: ExSpec(ExSpecOptions(ROWS // 2, ROWS)),
@@ -66,7 +67,7 @@ def cases(setup: Setup) -> list[Case]:
         made = []
         for name, plan in plans.items():
             with fault(model.language_model, name):
-                steps = decode_batch(model, prompts, plan, setup.pick(48, 4), setup.pick(512, 40))
+                steps = decode_batch(model, prompts, plan, setup.pick(24, 4), setup.pick(512, 40))
             made.append({"variant": name, "texts": digests(steps, len(prompts)), **alignment(steps)})
         return made
 

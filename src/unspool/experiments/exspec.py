@@ -47,7 +47,7 @@ def cases(setup: Setup) -> list[Case]:
     def measure(prompts: Sequence[Prompt]) -> list[Row]:
         model, made = setup.language_model(), []
         for name, plan in plans().items():
-            steps = decode_batch(model, prompts, plan, setup.pick(96, 4), setup.pick(512, 40))
+            steps = decode_batch(model, prompts, plan, setup.pick(48, 4), setup.pick(512, 40))
             made.append({"variant": name, "texts": digests(steps, len(prompts)), **alignment(steps)})
         return made
 

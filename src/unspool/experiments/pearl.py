@@ -35,7 +35,7 @@ def cases(setup: Setup) -> list[Case]:
 
     def measure(prompt: Prompt, part: str) -> list[Row]:
         model, draft, size = with_draft(setup)
-        length = setup.pick(128, 8)
+        length = setup.pick(64, 8)
         ids = model.encode(prompt.text)
         output = model.generate(ids, method=PLAIN, max_new_tokens=length).token_ids
         text = draft_along(draft, size, ids, output)

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from unspool import suites
-from unspool.engine.contracts import Context
+from unspool.engine.contracts import Context, Drafter
 from unspool.engine.tree import TokenTree
 from unspool.experiments._drafting import (
     IDENTICAL,
@@ -53,13 +53,13 @@ def cases(setup: Setup) -> list[Case]:
 
     def measure(prompt: Prompt, kind: str) -> list[Row]:
         options = PromptLookupOptions()
-        drafters = {
+        drafters: dict[str, Drafter | str] = {
             PLAIN: PLAIN,
             OURS: PromptLookup(options),
             ALONE: PromptAlone(options),
             RANDOM: RandomCopy(options.num_assistant_tokens, np.random.default_rng(0)),
         }
-        model, length = setup.language_model(), setup.pick(128, 12)
+        model, length = setup.language_model(), setup.pick(96, 12)
         return [
             {"variant": name, "kind": kind, **decode_with(model, drafters[name], prompt, length)} for name in VARIANTS
         ]

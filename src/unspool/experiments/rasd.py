@@ -126,14 +126,15 @@ def cases(setup: Setup) -> list[Case]:
     @cache
     def store() -> Datastore:
         corpus = [file for file in files if file not in used][: setup.pick(None, 4)]
-        return Datastore.from_sequences(_library.encoded(setup.language_model(), _library.read(corpus)))
+        encoded = _library.encoded(setup.language_model(), _library.read(corpus))
+        return Datastore.from_sequences(ids.tolist() for ids in encoded)
 
     def measure(variant: str) -> list[Row]:
         model, made = setup.language_model(), []
         make = arm(variant, store, model.language_model.vocab_size)
         for prompt in prompts:
             drafter, chat = make(), False if prompt.category == CONTINUE else None
-            row = decode_with(model, drafter, prompt, setup.pick(96, 8), chat=chat)
+            row = decode_with(model, drafter, prompt, setup.pick(64, 8), chat=chat)
             if isinstance(drafter, RASD):
                 right = [(branch.pruned, n) for branch, n in drafter.branches.items() if branch.right]
                 row["right"], row["right, pruned"] = sum(n for _, n in right), sum(n for pruned, n in right if pruned)

@@ -66,7 +66,7 @@ def cases(setup: Setup) -> list[Case]:
     def measure(prompt: Prompt) -> list[Row]:
         model, draft, size = with_draft(setup)
         return [
-            {"variant": name, **decode_with(model, make(draft, size), prompt, setup.pick(64, 8), 1.0, "lossless")}
+            {"variant": name, **decode_with(model, make(draft, size), prompt, setup.pick(40, 8), 1.0, "lossless")}
             for name, make in VARIANTS.items()
         ]
 

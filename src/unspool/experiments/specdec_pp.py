@@ -58,7 +58,7 @@ class TrainedHead:
         if self._directory is None:
             model, *_ = with_draft(self._setup)
             self._directory = TemporaryDirectory()
-            data = DataOptions(max_new_tokens=self._setup.pick(96, 8), temperature=0.0)
+            data = DataOptions(max_new_tokens=self._setup.pick(64, 8), temperature=0.0)
             options = TrainingOptions(learning_rate=1e-3, num_train_epochs=10, batch_size=8)
             train(model, [prompt.text for prompt in self._prompts], Path(self._directory.name), data, options)
         return Path(self._directory.name)
@@ -72,7 +72,7 @@ def cases(setup: Setup) -> list[Case]:
 
     def measure(prompt: Prompt, part: str) -> list[Row]:
         model, draft, size = with_draft(setup)
-        length = setup.pick(96, 8)
+        length = setup.pick(64, 8)
         ids = model.encode(prompt.text)
         output = model.generate(ids, method=PLAIN, max_new_tokens=length).token_ids
         text = draft_along(draft, size, ids, output, AcceptanceHead.load(head.path()))

@@ -60,7 +60,7 @@ def cases(setup: Setup) -> list[Case]:
         for variant, rule in RULES.items():
             drafter = drafters(model, variant)
             for sample in range(1, setup.pick(8, 2) + 1):
-                decoded = decode_with(model, drafter, prompt, setup.pick(128, 12), TEMPERATURE, rule, sample)
+                decoded = decode_with(model, drafter, prompt, setup.pick(64, 12), TEMPERATURE, rule, sample)
                 made.append({"variant": variant, "sample": sample, **decoded})
         return made
 

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from unspool.engine.contracts import Context
+from unspool.engine.contracts import Context, Drafter
 from unspool.engine.suffix_automaton import SuffixAutomaton
 from unspool.engine.tree import TokenTree
 from unspool.experiments._drafting import (
@@ -53,14 +53,14 @@ def cases(setup: Setup) -> list[Case]:
 
     def measure(prompt: Prompt) -> list[Row]:
         options = SuffixOptions(num_assistant_tokens=LENGTH)
-        drafters = {
+        drafters: dict[str, Drafter | str] = {
             PLAIN: PLAIN,
             OURS: Suffix(options),
             LOOKUP: f"prompt_lookup:num_assistant_tokens={LENGTH}",
             NEWEST: Forgetful(options),
             RANDOM: RandomCopy(LENGTH, np.random.default_rng(0)),
         }
-        model, length = setup.language_model(), setup.pick(128, 12)
+        model, length = setup.language_model(), setup.pick(96, 12)
         return [{"variant": name, **decode_with(model, drafters[name], prompt, length)} for name in VARIANTS]
 
     prompts = setup.prompts("mixed,source-edit")
