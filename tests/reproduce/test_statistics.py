@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from unspool.reproduce.statistics import difference, mcnemar, mean, ratio, ratio_of_ratios, share
+from unspool.reproduce.statistics import difference, mcnemar, mean, of_sums, ratio, ratio_of_ratios, share
 
 
 def test_a_share_has_wilsons_interval() -> None:
@@ -44,3 +44,13 @@ def test_ratios_are_of_sums_and_paired_by_case() -> None:
 @pytest.mark.parametrize("figure", [share([]), mean([]), ratio([], []), ratio([1], [0])])
 def test_without_cases_there_is_no_value(figure: object) -> None:
     assert math.isnan(figure.value) and figure.count in (0, None)  # type: ignore[attr-defined]
+
+
+def test_a_function_of_sums_has_the_interval_of_its_ratio() -> None:
+    above, below = [10.0, 30.0, 20.0, 25.0], [10.0, 10.0, 12.0, 9.0]
+    figure, known = of_sums([above, below], lambda a, b: a / b), ratio(above, below)
+    assert (figure.value, figure.low, figure.high, figure.count) == pytest.approx(
+        (known.value, known.low, known.high, known.count)
+    )
+    assert of_sums([[1.0], [3.0]], lambda a, b: a + b).value == 4
+    assert math.isnan(of_sums([[], []], lambda a, b: a + b).value)

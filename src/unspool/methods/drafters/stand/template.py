@@ -73,5 +73,5 @@ TEMPLATE: tuple[Path, ...] = tuple(tuple(map(int, path)) for path in _LEARNED.sp
 
 Learned from 51 answers of up to 96 tokens by SmolLM2-135M-Instruct, 13 of them greedy, the others at temperature 0.7,
 to the questions 81, 91, ..., 161, 241, 321, 401 and 481 of Spec-Bench, one of each category; measure with others.
-``benchmarks/ngram_drafters.py --learn-template`` learns another one.
+``learn_template`` learns another one from recorded passes of ``broad_template``.
 """
