@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from unspool.experiments import _canvas as canvas
+from unspool.experiments._canvas_watch import stable
 
 Row = dict[str, Any]
 
@@ -56,3 +58,9 @@ def test_a_setting_too_bad_to_use_is_not_compared() -> None:
     usable = row("a", "usable", "1" * 20, " ".join(["2"] * 20))
     found = canvas.scored([*control, lucky, usable])
     assert canvas.strongest(found["a"], found["c"]).setting == "usable"
+
+
+def test_a_prediction_is_stable_from_its_last_change_on() -> None:
+    predicted = np.array([[1, 5, 9], [2, 5, 7], [2, 6, 9], [2, 5, 8]])
+    since = stable(predicted, np.array([2, 5, 9]), np.array([2, 3, 2]))
+    assert since.tolist() == [1, 3, 2], "what a slot predicts after its commit does not count"
