@@ -47,6 +47,12 @@ LOSS = 0.02
 USABLE = 0.1
 """Of right answers that a setting may lose to the control's best one to be compared at equal passes."""
 
+PROTOCOL = (
+    "the paper's setting beside one token a step; at equal passes, settings chosen on half of the questions and "
+    "reported on the other"
+)
+"""How lines are compared, for an experiment's ``test``."""
+
 Made = str | Callable[[], Parts]
 """A spec, or what makes the parts of a canvas."""
 
@@ -242,25 +248,41 @@ def kept(ours: str) -> str:
     return f"right, {ours} less {ONE_BY_ONE}"
 
 
+def chosen(ours: str) -> str:
+    """What ``against_reference`` calls a line at the setting that the first half of the questions chooses."""
+    return f"{ours}, chosen setting"
+
+
 def fewer(ours: str) -> str:
     """The name of the figure of passes that ``against_reference`` gives."""
     return f"passes, {ONE_BY_ONE} / {ours}"
 
 
-def against_reference(found: Mapping[str, Sequence[Scored]], ours: str) -> dict[str, Figure]:
-    """Right answers and passes of a line beside one token a step, at the setting of fewest passes that lost at most
-    ``LOSS`` on the first half."""
+def against_reference(
+    found: Mapping[str, Sequence[Scored]], ours: str, setting: str | None = None
+) -> dict[str, Figure]:
+    """Right answers and passes of a line beside one token a step.
+
+    Args:
+        setting: the paper's; None where it has none that fits. Beside it the setting is reported that the first half
+            chooses, which loses about ``LOSS`` by design: it takes the fewest passes that this loss allows.
+    """
     reference = found[ONE_BY_ONE][0]
-    one = within(found[ours], reference)
-    return {
-        kept(ours): difference(one.second.right.tolist(), reference.second.right.tolist()),
-        fewer(ours): ratio(reference.second.passes.tolist(), one.second.passes.tolist()),
-    }
+    settings = {chosen(ours): within(found[ours], reference)}
+    if setting is not None:
+        # A quick run has only some of the settings.
+        own = next((one for one in found[ours] if one.setting == setting), found[ours][0])
+        settings = {ours: own, **settings}
+    figures: dict[str, Figure] = {}
+    for name, one in settings.items():
+        figures[kept(name)] = difference(one.second.right.tolist(), reference.second.right.tolist())
+        figures[fewer(name)] = ratio(reference.second.passes.tolist(), one.second.passes.tolist())
+    return figures
 
 
-def lossless_and_fewer(ours: str, times: float) -> list[Expect]:
-    """A line loses less than three points to one token a step, in so many times fewer passes."""
-    return [Expect(kept(ours), at_least=-0.03, cases=CASES), Expect(fewer(ours), at_least=times, cases=CASES)]
+def lossless_and_fewer(ours: str, times: float, loss: float = 0.03) -> list[Expect]:
+    """A line loses less than so much to one token a step, in so many times fewer passes."""
+    return [Expect(kept(ours), at_least=-loss, cases=CASES), Expect(fewer(ours), at_least=times, cases=CASES)]
 
 
 def better(ours: str, control: str) -> Expect:

@@ -24,6 +24,8 @@ from unspool.reproduce.setup import Setup
 from unspool.reproduce.statistics import ratio
 
 BASE, ALONE, CERTAIN = "base", "own answers alone", "certainty"
+PAPERS = "fixed_blocks:block_length=8+entropy_threshold:threshold=0.5"
+"""The paper's setting."""
 BETAS = {ALONE: 0.0, CERTAIN: 2.0}
 ASKED = 30
 """Questions that are asked several times."""
@@ -49,7 +51,7 @@ def cases(setup: Setup) -> list[Case]:
 
     def measure(line: str) -> list[Row]:
         model, draws = student(line), setup.pick(8, 2)
-        values = setup.pick((0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0), (0.1, 0.5))
+        values = setup.pick((0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0), (0.5,))
         wanted: dict[str, Made] = {
             **canvas.at(values, "entropy_threshold:threshold={}"),
             **canvas.at(values, "fixed_blocks:block_length=8+entropy_threshold:threshold={}"),
@@ -86,7 +88,7 @@ def summarise(rows: Sequence[Row]) -> Summary:
     found = canvas.scored(rows)
     drawn = {row["line"]: row["different"] for row in rows if "different" in row}
     reference = found[ONE_BY_ONE][0]
-    figures = canvas.against_reference(found, CERTAIN)
+    figures = canvas.against_reference(found, CERTAIN, PAPERS)
     ours = canvas.within(found[CERTAIN], reference).second.passes.tolist()
     for control in (BASE, ALONE):
         theirs = canvas.within(found[control], reference).second.passes.tolist()
@@ -103,8 +105,7 @@ EXPERIMENT = Experiment(
     claim="A model that is distilled from its own answers to be certain of them takes fewer passes at the same "
     "accuracy, and it is the certainty term that does it.",
     control="the same distillation without the certainty term; the model that was not distilled",
-    test="three tasks with several right answers, 400 steps on the model's own right answers; settings chosen on half "
-    "of the questions, reported on the other",
+    test=f"three tasks with several right answers, 400 steps on the model's own right answers; {canvas.PROTOCOL}",
     cases=cases,
     summarise=summarise,
     expects=[

@@ -10,6 +10,8 @@ from unspool.reproduce.experiment import Case, Experiment, Row, Summary
 from unspool.reproduce.setup import Setup
 
 OURS, FIXED, PLAIN = "entropy budget", "fixed number", "threshold"
+PAPERS = "eb_sampler:gamma=0.1"
+"""The setting of transformers; the paper has one for each model."""
 
 
 def cases(setup: Setup) -> list[Case]:
@@ -27,7 +29,7 @@ def cases(setup: Setup) -> list[Case]:
 
 def summarise(rows: Sequence[Row]) -> Summary:
     found = canvas.scored(rows)
-    figures = canvas.against_reference(found, OURS)
+    figures = canvas.against_reference(found, OURS, PAPERS)
     for control in (FIXED, PLAIN):
         figures |= canvas.compared(found, OURS, control)
     return Summary(figures, [canvas.table(found, PLAIN)])
@@ -38,7 +40,7 @@ EXPERIMENT = Experiment(
     claim="Committing as many tokens as an entropy budget allows takes two to three times fewer passes than one token "
     "a step without loss, and loses less than a fixed number of tokens a step.",
     control="at equal passes: a fixed number of tokens a step in the order of entropy; a threshold of confidence",
-    test="three tasks with several right answers; settings chosen on half of the questions, reported on the other",
+    test=f"three tasks with several right answers; {canvas.PROTOCOL}",
     cases=cases,
     summarise=summarise,
     expects=[

@@ -10,6 +10,8 @@ from unspool.reproduce.experiment import Case, Experiment, Row, Summary
 from unspool.reproduce.setup import Setup
 
 OURS, FIXED, RANDOM = "threshold", "fixed number", "fixed number, random order"
+PAPERS = "threshold:threshold=0.9"
+"""The paper's setting."""
 
 
 def cases(setup: Setup) -> list[Case]:
@@ -28,7 +30,7 @@ def cases(setup: Setup) -> list[Case]:
 
 def summarise(rows: Sequence[Row]) -> Summary:
     found = canvas.scored(rows)
-    figures = canvas.against_reference(found, OURS)
+    figures = canvas.against_reference(found, OURS, PAPERS)
     for control in (FIXED, RANDOM):
         figures |= canvas.compared(found, OURS, control)
     return Summary(figures, [canvas.table(found, FIXED)])
@@ -39,7 +41,7 @@ EXPERIMENT = Experiment(
     claim="Committing every token whose confidence reaches a threshold takes several times fewer passes than one token "
     "a step at nearly no loss, and loses less than a fixed number of tokens a step.",
     control="a fixed number of tokens a step at equal passes: the most confident ones, and random ones",
-    test="three tasks with several right answers; settings chosen on half of the questions, reported on the other",
+    test=f"three tasks with several right answers; {canvas.PROTOCOL}",
     cases=cases,
     summarise=summarise,
     expects=[
