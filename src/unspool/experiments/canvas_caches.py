@@ -17,7 +17,7 @@ from unspool.reproduce.setup import Setup
 from unspool.reproduce.statistics import difference, ratio
 
 CACHES: tuple[Cache, ...] = ("none", "prefix", "dual")
-NUMBERS = (1, 2, 3, 4, 8)
+NUMBERS = (1, 2, 3, 4)
 COST = "positions"
 
 

@@ -21,7 +21,7 @@ EARLY = "passes from the last change of a prediction to its commit"
 
 
 def cases(setup: Setup) -> list[Case]:
-    thresholds = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+    thresholds = (0.7, 0.8, 0.9, 0.95, 0.99)
 
     def early() -> list[Row]:
         found: dict[str, list[float]] = {}

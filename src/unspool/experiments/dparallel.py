@@ -43,7 +43,7 @@ def cases(setup: Setup) -> list[Case]:
         if made:
             shutil.copy(made[0], own)  # all students have the same targets
         options = CertaintyOptions(
-            beta=BETAS[line], questions=setup.pick(300, 1), max_steps=setup.pick(400, 1), batch_size=setup.pick(64, 2)
+            beta=BETAS[line], questions=setup.pick(150, 1), max_steps=setup.pick(200, 1), batch_size=setup.pick(64, 2)
         )
         setup.report(f"distilling, beta {BETAS[line]:g}")
         train(find(setup.model), own, options)
@@ -51,7 +51,7 @@ def cases(setup: Setup) -> list[Case]:
 
     def measure(line: str) -> list[Row]:
         model, draws = student(line), setup.pick(8, 2)
-        values = setup.pick((0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0), (0.5,))
+        values = setup.pick((0.05, 0.2, 0.35, 0.5, 0.7, 1.0), (0.5,))
         wanted: dict[str, Made] = {
             **canvas.at(values, "entropy_threshold:threshold={}"),
             **canvas.at(values, "fixed_blocks:block_length=8+entropy_threshold:threshold={}"),
@@ -105,7 +105,7 @@ EXPERIMENT = Experiment(
     claim="A model that is distilled from its own answers to be certain of them takes fewer passes at the same "
     "accuracy, and it is the certainty term that does it.",
     control="the same distillation without the certainty term; the model that was not distilled",
-    test=f"three tasks with several right answers, 400 steps on the model's own right answers; {canvas.PROTOCOL}",
+    test=f"three tasks with several right answers, 200 steps on the model's own right answers; {canvas.PROTOCOL}",
     cases=cases,
     summarise=summarise,
     expects=[

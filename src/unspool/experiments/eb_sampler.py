@@ -20,8 +20,8 @@ def cases(setup: Setup) -> list[Case]:
         DEPENDENT,
         {
             ONE_BY_ONE: {"top_k": "top_k"},
-            OURS: canvas.at((0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5), "eb_sampler:gamma={}"),
-            FIXED: canvas.at((1, 2, 3, 4, 6, 8, 12), "top_k:tokens_per_step={},order=entropy"),
+            OURS: canvas.at((0.01, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5), "eb_sampler:gamma={}"),
+            FIXED: canvas.at((2, 3, 4, 6, 8), "top_k:tokens_per_step={},order=entropy"),
             PLAIN: canvas.at(canvas.THRESHOLDS, "threshold:threshold={}"),
         },
     )

@@ -20,7 +20,7 @@ def cases(setup: Setup) -> list[Case]:
         DEPENDENT,
         {
             ONE_BY_ONE: {"top_k": "top_k"},
-            OURS: canvas.at((0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0), "factor:factor={}"),
+            OURS: canvas.at((0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0), "factor:factor={}"),
             PLAIN: canvas.at(canvas.THRESHOLDS, "threshold:threshold={}"),
         },
     )

@@ -41,8 +41,8 @@ def cases(setup: Setup) -> list[Case]:
             DEPENDENT,
             {
                 ONE_BY_ONE: {"top_k": blocks + "top_k"},
-                OURS: canvas.at((0.5, 0.6, 0.7, 0.8, 0.9, 0.93, 0.96, 0.98), blocks + "learn2pd:threshold={}"),
-                PLAIN: canvas.at(canvas.THRESHOLDS, blocks + "threshold:threshold={}"),
+                OURS: canvas.at((0.5, 0.6, 0.7, 0.8, 0.9, 0.96), blocks + "learn2pd:threshold={}"),
+                PLAIN: canvas.at((0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99), blocks + "threshold:threshold={}"),
             },
         ),
         Case("oracle", oracle),

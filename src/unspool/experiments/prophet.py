@@ -40,7 +40,7 @@ def cases(setup: Setup) -> list[Case]:
         options = ProphetOptions(high=7.5 * scale, middle=5.0 * scale, low=2.5 * scale)
         return Parts(TopK(), FixedBlocks(), stop=Prophet(options))
 
-    scales: dict[str, Made] = {f"bars x {s}": partial(stopping, s) for s in (0.5, 1, 1.25, 1.5, 2, 2.5, 3, 4)}
+    scales: dict[str, Made] = {f"bars x {s}": partial(stopping, s) for s in (0.5, 1, 1.5, 2, 2.5, 3)}
     return [
         *canvas.lines(
             setup,
@@ -48,8 +48,8 @@ def cases(setup: Setup) -> list[Case]:
             {
                 ONE_BY_ONE: {"top_k": "top_k"},
                 OURS: scales,
-                STATIC: canvas.at((1, 2, 3, 4, 6, 8, 12, 16, 20, 22), "static_stop:passes={}+top_k"),
-                PLAIN: canvas.at(canvas.THRESHOLDS, "threshold:threshold={}"),
+                STATIC: canvas.at((1, 2, 4, 8, 12, 16, 20), "static_stop:passes={}+top_k"),
+                PLAIN: canvas.at((0.5, 0.7, 0.8, 0.9, 0.99), "threshold:threshold={}"),
             },
         ),
         Case("known", known),

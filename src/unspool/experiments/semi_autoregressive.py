@@ -14,7 +14,7 @@ from unspool.reproduce.experiment import Case, Expect, Experiment, Figure, Row, 
 from unspool.reproduce.setup import Setup
 from unspool.reproduce.statistics import difference
 
-LENGTHS = (2, 4, 6, 8, 12)
+LENGTHS = (4, 8, 12)
 WHOLE, LEFT = "the whole canvas", "left to right"
 
 
