@@ -14,6 +14,7 @@ import numpy as np
 from unspool.engine.canvas import Sight
 from unspool.engine.canvas_request import Parts
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import SQUARES, Made
 from unspool.methods.diffusion.adablock import AdaBlock, AdaBlockOptions
 from unspool.methods.diffusion.threshold import Threshold, ThresholdOptions
@@ -92,14 +93,14 @@ def cases(setup: Setup) -> list[Case]:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    found = canvas.scored(rows)
+    found = compare.scored(rows)
     at_delimiters = [
         length != row["block_length"] for row in rows if row["line"] == "lengths" for length in row["lengths"]
     ]
     figures = {"share of blocks that end at a delimiter": mean([float(hit) for hit in at_delimiters])}
     for control in (FIXED, RANDOM):
-        figures |= canvas.compared(found, OURS, control)
-    return Summary(figures, [canvas.table(found, FIXED)])
+        figures |= compare.compared(found, OURS, control)
+    return Summary(figures, [compare.table(found, FIXED)])
 
 
 EXPERIMENT = Experiment(
@@ -113,8 +114,8 @@ EXPERIMENT = Experiment(
     summarise=summarise,
     expects=[
         Expect("share of blocks that end at a delimiter", at_least=0.3),
-        canvas.better(OURS, FIXED),
-        canvas.better(OURS, RANDOM),
+        compare.better(OURS, FIXED),
+        compare.better(OURS, RANDOM),
     ],
     model=canvas.LONG_MODEL,
     quick_model=canvas.LONG_MODEL,

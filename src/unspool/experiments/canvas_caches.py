@@ -11,6 +11,7 @@ from functools import partial
 
 from unspool.engine.canvas_request import Cache
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import DEPENDENT
 from unspool.reproduce.experiment import Case, Expect, Experiment, Figure, Row, Summary
 from unspool.reproduce.setup import Setup
@@ -41,18 +42,18 @@ def cases(setup: Setup) -> list[Case]:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    found = canvas.scored(rows, COST)
+    found = compare.scored(rows, COST)
     plain = found["none"][0]
     figures: dict[str, Figure] = {}
     for cache in CACHES[1:]:
         own = found[cache][0]
-        other = canvas.mixed(found["none"], own.first.cost)
+        other = compare.mixed(found["none"], own.first.cost)
         figures[f"right, {cache} less none"] = difference(own.second.right.tolist(), plain.second.right.tolist())
         figures[f"positions, {cache} / none"] = ratio(own.second.passes.tolist(), plain.second.passes.tolist())
         figures[f"right, {cache} less none, equal positions"] = difference(
             own.second.right.tolist(), other.second.right.tolist()
         )
-    return Summary(figures, [canvas.table(found, "none", "reported half; passes are positions that were scored")])
+    return Summary(figures, [compare.table(found, "none", "reported half; passes are positions that were scored")])
 
 
 EXPERIMENT = Experiment(
@@ -68,9 +69,9 @@ EXPERIMENT = Experiment(
         bound
         for cache in CACHES[1:]
         for bound in (
-            Expect(f"right, {cache} less none", at_least=-0.03, cases=canvas.CASES),
-            Expect(f"positions, {cache} / none", at_most=0.8, cases=canvas.CASES),
-            Expect(f"right, {cache} less none, equal positions", at_least=0.01, cases=canvas.CASES),
+            Expect(f"right, {cache} less none", at_least=-0.03, cases=compare.CASES),
+            Expect(f"positions, {cache} / none", at_most=0.8, cases=compare.CASES),
+            Expect(f"right, {cache} less none, equal positions", at_least=0.01, cases=compare.CASES),
         )
     ],
     model=canvas.SHORT_MODEL,

@@ -19,6 +19,7 @@ from typing import Any
 
 from unspool.decoding.canvas import DiffusionModel
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.recipes.tiny_diffusion.tasks import Example, Symbols, held_out
 from unspool.reproduce.experiment import Case, Expect, Experiment, Figure, Row, Summary, Table
 from unspool.reproduce.setup import Setup
@@ -173,12 +174,12 @@ EXPERIMENT = Experiment(
     summarise=summarise,
     requires=[Expect("valid with the grammar", at_least=1)],
     expects=[
-        Expect("valid, JSON, grammar less free", at_least=0.02, cases=canvas.CASES),
-        Expect("valid, JSON, grammar less four draws", at_least=0.01, cases=canvas.CASES),
-        Expect("valid, holes, grammar less four draws", at_least=0.1, cases=canvas.CASES),
-        Expect("right, JSON, grammar less free", at_least=0.01, cases=canvas.CASES),
-        Expect("passes, JSON, grammar / free", at_most=2, cases=canvas.CASES),
-        Expect("passes, holes, grammar / free", at_most=2, cases=canvas.CASES),
+        Expect("valid, JSON, grammar less free", at_least=0.02, cases=compare.CASES),
+        Expect("valid, JSON, grammar less four draws", at_least=0.01, cases=compare.CASES),
+        Expect("valid, holes, grammar less four draws", at_least=0.1, cases=compare.CASES),
+        Expect("right, JSON, grammar less free", at_least=0.01, cases=compare.CASES),
+        Expect("passes, JSON, grammar / free", at_most=2, cases=compare.CASES),
+        Expect("passes, holes, grammar / free", at_most=2, cases=compare.CASES),
     ],
     model=canvas.LONG_MODEL,
     quick_model=canvas.LONG_MODEL,

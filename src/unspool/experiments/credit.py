@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import SQUARES
 from unspool.experiments._canvas_watch import watched
 from unspool.methods.diffusion.threshold import Threshold
@@ -46,11 +47,11 @@ def cases(setup: Setup) -> list[Case]:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    found = canvas.scored(rows)
+    found = compare.scored(rows)
     figures = {EARLY: mean([wait for row in rows if row["line"] == "waits" for wait in row["passes"]])}
-    figures |= canvas.compared(found, OURS, PLAIN) | canvas.compared(found, OURS, FORGETFUL)
-    figures |= canvas.compared(found, FREE, PLAIN)
-    return Summary(figures, [canvas.table(found, PLAIN)])
+    figures |= compare.compared(found, OURS, PLAIN) | compare.compared(found, OURS, FORGETFUL)
+    figures |= compare.compared(found, FREE, PLAIN)
+    return Summary(figures, [compare.table(found, PLAIN)])
 
 
 EXPERIMENT = Experiment(
@@ -64,8 +65,8 @@ EXPERIMENT = Experiment(
     summarise=summarise,
     expects=[
         Expect(EARLY, at_least=1),
-        canvas.better(OURS, PLAIN),
-        canvas.better(OURS, FORGETFUL),
+        compare.better(OURS, PLAIN),
+        compare.better(OURS, FORGETFUL),
     ],
     model=canvas.LONG_MODEL,
     quick_model=canvas.LONG_MODEL,

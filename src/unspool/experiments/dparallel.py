@@ -14,6 +14,7 @@ from pathlib import Path
 
 from unspool.decoding.canvas import DiffusionModel, load_diffusion
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import DEPENDENT, ONE_BY_ONE, Made
 from unspool.methods.diffusion.entropy_threshold.data import FILE
 from unspool.methods.diffusion.entropy_threshold.train import CertaintyOptions, train
@@ -85,19 +86,19 @@ def different(model: DiffusionModel, count: int, draws: int) -> list[int]:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    found = canvas.scored(rows)
+    found = compare.scored(rows)
     drawn = {row["line"]: row["different"] for row in rows if "different" in row}
     reference = found[ONE_BY_ONE][0]
-    figures = canvas.against_reference(found, CERTAIN, PAPERS)
-    ours = canvas.within(found[CERTAIN], reference).second.passes.tolist()
+    figures = compare.against_reference(found, CERTAIN, PAPERS)
+    ours = compare.within(found[CERTAIN], reference).second.passes.tolist()
     for control in (BASE, ALONE):
-        theirs = canvas.within(found[control], reference).second.passes.tolist()
+        theirs = compare.within(found[control], reference).second.passes.tolist()
         figures[f"passes at equal accuracy, {CERTAIN} / {control}"] = ratio(ours, theirs)
-        figures |= canvas.compared(found, CERTAIN, control)
+        figures |= compare.compared(found, CERTAIN, control)
         figures[f"different answers, {CERTAIN} / {control}"] = ratio(
             drawn[f"draws, {CERTAIN}"], drawn[f"draws, {control}"]
         )
-    return Summary(figures, [canvas.table(found, ALONE)])
+    return Summary(figures, [compare.table(found, ALONE)])
 
 
 EXPERIMENT = Experiment(
@@ -105,13 +106,13 @@ EXPERIMENT = Experiment(
     claim="A model that is distilled from its own answers to be certain of them takes fewer passes at the same "
     "accuracy, and it is the certainty term that does it.",
     control="the same distillation without the certainty term; the model that was not distilled",
-    test=f"three tasks with several right answers, 200 steps on the model's own right answers; {canvas.PROTOCOL}",
+    test=f"three tasks with several right answers, 200 steps on the model's own right answers; {compare.PROTOCOL}",
     cases=cases,
     summarise=summarise,
     expects=[
-        Expect(canvas.kept(CERTAIN), at_least=-0.03, cases=canvas.CASES),
-        Expect(f"passes at equal accuracy, {CERTAIN} / {BASE}", at_most=0.9, cases=canvas.CASES),
-        canvas.better(CERTAIN, ALONE),
+        Expect(compare.kept(CERTAIN), at_least=-0.03, cases=compare.CASES),
+        Expect(f"passes at equal accuracy, {CERTAIN} / {BASE}", at_most=0.9, cases=compare.CASES),
+        compare.better(CERTAIN, ALONE),
     ],
     model=canvas.SHORT_MODEL,
     quick_model=canvas.SHORT_MODEL,

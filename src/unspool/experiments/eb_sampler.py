@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import DEPENDENT, ONE_BY_ONE
 from unspool.reproduce.experiment import Case, Experiment, Row, Summary
 from unspool.reproduce.setup import Setup
@@ -28,11 +29,11 @@ def cases(setup: Setup) -> list[Case]:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    found = canvas.scored(rows)
-    figures = canvas.against_reference(found, OURS, PAPERS)
+    found = compare.scored(rows)
+    figures = compare.against_reference(found, OURS, PAPERS)
     for control in (FIXED, PLAIN):
-        figures |= canvas.compared(found, OURS, control)
-    return Summary(figures, [canvas.table(found, PLAIN)])
+        figures |= compare.compared(found, OURS, control)
+    return Summary(figures, [compare.table(found, PLAIN)])
 
 
 EXPERIMENT = Experiment(
@@ -40,13 +41,13 @@ EXPERIMENT = Experiment(
     claim="Committing as many tokens as an entropy budget allows takes two to three times fewer passes than one token "
     "a step without loss, and loses less than a fixed number of tokens a step.",
     control="at equal passes: a fixed number of tokens a step in the order of entropy; a threshold of confidence",
-    test=f"three tasks with several right answers; {canvas.PROTOCOL}",
+    test=f"three tasks with several right answers; {compare.PROTOCOL}",
     cases=cases,
     summarise=summarise,
     expects=[
-        *canvas.lossless_and_fewer(OURS, 2),
-        canvas.better(OURS, FIXED),
-        canvas.better(OURS, PLAIN),
+        *compare.lossless_and_fewer(OURS, 2),
+        compare.better(OURS, FIXED),
+        compare.better(OURS, PLAIN),
     ],
     model=canvas.SHORT_MODEL,
     quick_model=canvas.SHORT_MODEL,

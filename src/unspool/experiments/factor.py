@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import DEPENDENT, ONE_BY_ONE
 from unspool.reproduce.experiment import Case, Experiment, Row, Summary
 from unspool.reproduce.setup import Setup
@@ -27,9 +28,9 @@ def cases(setup: Setup) -> list[Case]:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    found = canvas.scored(rows)
-    figures = canvas.against_reference(found, OURS, PAPERS) | canvas.compared(found, OURS, PLAIN)
-    return Summary(figures, [canvas.table(found, PLAIN)])
+    found = compare.scored(rows)
+    figures = compare.against_reference(found, OURS, PAPERS) | compare.compared(found, OURS, PLAIN)
+    return Summary(figures, [compare.table(found, PLAIN)])
 
 
 EXPERIMENT = Experiment(
@@ -37,10 +38,10 @@ EXPERIMENT = Experiment(
     claim="A bar of confidence that rises with the number of tokens that are committed together takes fewer passes "
     "than a fixed threshold at comparable accuracy.",
     control="a fixed threshold at equal passes",
-    test=f"three tasks with several right answers; {canvas.PROTOCOL}",
+    test=f"three tasks with several right answers; {compare.PROTOCOL}",
     cases=cases,
     summarise=summarise,
-    expects=[*canvas.lossless_and_fewer(OURS, 2), canvas.better(OURS, PLAIN)],
+    expects=[*compare.lossless_and_fewer(OURS, 2), compare.better(OURS, PLAIN)],
     model=canvas.SHORT_MODEL,
     quick_model=canvas.SHORT_MODEL,
     count=200,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import DEPENDENT, ONE_BY_ONE
 from unspool.methods.diffusion.learn2pd.train import replay
 from unspool.recipes.tiny_diffusion.tasks import held_out
@@ -50,12 +51,12 @@ def cases(setup: Setup) -> list[Case]:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    found = canvas.scored(rows)
+    found = compare.scored(rows)
     oracle = [float(number) for row in rows if row["line"] == "oracle" for number in row["passes"].split()]
     slots = [float(number) for row in rows if row["line"] == ONE_BY_ONE for number in row["passes"].split()]
     figures = {ORACLE: ratio(slots, oracle)}
-    figures |= canvas.against_reference(found, OURS, PAPERS) | canvas.compared(found, OURS, PLAIN)
-    return Summary(figures, [canvas.table(found, PLAIN)])
+    figures |= compare.against_reference(found, OURS, PAPERS) | compare.compared(found, OURS, PLAIN)
+    return Summary(figures, [compare.table(found, PLAIN)])
 
 
 EXPERIMENT = Experiment(
@@ -63,13 +64,13 @@ EXPERIMENT = Experiment(
     claim="Most passes of one token a step come after the token was predicted, and a small filter learns from the "
     "confidences of a block which predictions are final: several times fewer passes at nearly no loss.",
     control="a threshold of confidence in the same blocks at equal passes: what a filter of a single slot amounts to",
-    test=f"three tasks with several right answers in blocks of 8, with the filter that ships; {canvas.PROTOCOL}",
+    test=f"three tasks with several right answers in blocks of 8, with the filter that ships; {compare.PROTOCOL}",
     cases=cases,
     summarise=summarise,
     expects=[
-        Expect(ORACLE, at_least=4, cases=canvas.CASES),
-        *canvas.lossless_and_fewer(OURS, 2),
-        canvas.better(OURS, PLAIN),
+        Expect(ORACLE, at_least=4, cases=compare.CASES),
+        *compare.lossless_and_fewer(OURS, 2),
+        compare.better(OURS, PLAIN),
     ],
     model=canvas.SHORT_MODEL,
     quick_model=canvas.SHORT_MODEL,

@@ -15,6 +15,7 @@ from unspool.engine import noise
 from unspool.engine.canvas import Flags, View
 from unspool.engine.canvas_request import Parts
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import DEPENDENT, ONE_BY_ONE, Made
 from unspool.methods.diffusion.fixed_blocks import FixedBlocks
 from unspool.methods.diffusion.localleap import LocalLeap, LocalLeapOptions
@@ -64,11 +65,11 @@ def cases(setup: Setup) -> list[Case]:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    found = canvas.scored(rows)
-    figures = canvas.against_reference(found, OURS, PAPERS)
+    found = compare.scored(rows)
+    figures = compare.against_reference(found, OURS, PAPERS)
     for control in (PLAIN, SCATTERED):
-        figures |= canvas.compared(found, OURS, control)
-    return Summary(figures, [canvas.table(found, PLAIN)])
+        figures |= compare.compared(found, OURS, control)
+    return Summary(figures, [compare.table(found, PLAIN)])
 
 
 EXPERIMENT = Experiment(
@@ -76,13 +77,13 @@ EXPERIMENT = Experiment(
     claim="Tokens near a very confident one can be committed at a relaxed threshold: fewer passes at nearly no loss.",
     control="at equal passes: a plain threshold; the threshold relaxed at as many random places of the block",
     test="three tasks with several right answers; threshold 0.9 relaxed to 0.5 to 0.85 within 2 or 4 slots; "
-    f"{canvas.PROTOCOL}",
+    f"{compare.PROTOCOL}",
     cases=cases,
     summarise=summarise,
     expects=[
-        *canvas.lossless_and_fewer(OURS, 2),
-        canvas.better(OURS, PLAIN),
-        canvas.better(OURS, SCATTERED),
+        *compare.lossless_and_fewer(OURS, 2),
+        compare.better(OURS, PLAIN),
+        compare.better(OURS, SCATTERED),
     ],
     model=canvas.SHORT_MODEL,
     quick_model=canvas.SHORT_MODEL,

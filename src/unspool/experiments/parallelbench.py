@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import DEPENDENT
 from unspool.reproduce.experiment import Case, Expect, Experiment, Figure, Row, Summary, Table
 from unspool.reproduce.setup import Setup
@@ -62,9 +63,9 @@ EXPERIMENT = Experiment(
     cases=cases,
     summarise=summarise,
     expects=[
-        Expect(f"{LOST}, dependent", at_most=-0.2, cases=canvas.CASES),
-        Expect(f"{LOST}, determined", at_least=-0.03, cases=canvas.CASES),
-        Expect(f"{RANDOM}, dependent", at_least=0.05, cases=canvas.CASES),
+        Expect(f"{LOST}, dependent", at_most=-0.2, cases=compare.CASES),
+        Expect(f"{LOST}, determined", at_least=-0.03, cases=compare.CASES),
+        Expect(f"{RANDOM}, dependent", at_least=0.05, cases=compare.CASES),
     ],
     model=canvas.SHORT_MODEL,
     quick_model=canvas.SHORT_MODEL,

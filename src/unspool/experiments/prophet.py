@@ -12,6 +12,7 @@ from functools import partial
 
 from unspool.engine.canvas_request import Parts
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import DEPENDENT, ONE_BY_ONE, Made
 from unspool.experiments._canvas_watch import watched
 from unspool.methods.diffusion.fixed_blocks import FixedBlocks
@@ -57,13 +58,13 @@ def cases(setup: Setup) -> list[Case]:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    found = canvas.scored(rows)
+    found = compare.scored(rows)
     digits = [digit == "1" for row in rows if row["line"] == "known" for digit in row["known"]]
     figures = {KNOWN: share(digits)}
-    figures |= canvas.against_reference(found, OURS)
+    figures |= compare.against_reference(found, OURS)
     for control in (STATIC, PLAIN):
-        figures |= canvas.compared(found, OURS, control)
-    return Summary(figures, [canvas.table(found, STATIC)])
+        figures |= compare.compared(found, OURS, control)
+    return Summary(figures, [compare.table(found, STATIC)])
 
 
 EXPERIMENT = Experiment(
@@ -77,8 +78,8 @@ EXPERIMENT = Experiment(
     summarise=summarise,
     expects=[
         Expect(KNOWN, at_least=0.5, cases=100),
-        *canvas.lossless_and_fewer(canvas.chosen(OURS), 1.3, loss=0.05),
-        canvas.better(OURS, STATIC),
+        *compare.lossless_and_fewer(compare.chosen(OURS), 1.3, loss=0.05),
+        compare.better(OURS, STATIC),
     ],
     model=canvas.SHORT_MODEL,
     quick_model=canvas.SHORT_MODEL,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import SQUARES
 from unspool.reproduce.experiment import Case, Expect, Experiment, Figure, Row, Summary
 from unspool.reproduce.setup import Setup
@@ -33,7 +34,7 @@ def cases(setup: Setup) -> list[Case]:
 def over_all(rows: Sequence[Row], control: str) -> Figure:
     """Right answers of the confident order less those of another, the mean over all numbers of tokens a step; nothing
     is chosen, so all questions count."""
-    found = canvas.scored(rows)
+    found = compare.scored(rows)
     right = {
         line: [
             sum(values) / len(settings)
@@ -49,7 +50,7 @@ def summarise(rows: Sequence[Row]) -> Summary:
     figures = {f"right, {CONFIDENT} less {other}": over_all(rows, other) for other in (RANDOM, LEFT)}
     one = [row for row in rows if row["task"] == "latin_free"]
     figures["right, confidence less random, several right answers"] = over_all(one, RANDOM)
-    return Summary(figures, [canvas.table(canvas.scored(rows), RANDOM, "second half of the questions")])
+    return Summary(figures, [compare.table(compare.scored(rows), RANDOM, "second half of the questions")])
 
 
 EXPERIMENT = Experiment(
@@ -60,8 +61,8 @@ EXPERIMENT = Experiment(
     cases=cases,
     summarise=summarise,
     expects=[
-        Expect(f"right, {CONFIDENT} less {RANDOM}", at_least=0.01, cases=canvas.CASES),
-        Expect(f"right, {CONFIDENT} less {LEFT}", at_least=0.01, cases=canvas.CASES),
+        Expect(f"right, {CONFIDENT} less {RANDOM}", at_least=0.01, cases=compare.CASES),
+        Expect(f"right, {CONFIDENT} less {LEFT}", at_least=0.01, cases=compare.CASES),
     ],
     model=canvas.LONG_MODEL,
     quick_model=canvas.LONG_MODEL,

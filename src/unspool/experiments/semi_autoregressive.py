@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unspool.experiments import _canvas as canvas
-from unspool.experiments._canvas import DEPENDENT, Made, Scored
+from unspool.experiments import _canvas_compare as compare
+from unspool.experiments._canvas import DEPENDENT, Made
+from unspool.experiments._canvas_compare import Scored
 from unspool.reproduce.experiment import Case, Expect, Experiment, Figure, Row, Summary
 from unspool.reproduce.setup import Setup
 from unspool.reproduce.statistics import difference
@@ -31,14 +33,14 @@ def cases(setup: Setup) -> list[Case]:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    found = canvas.scored(rows)
+    found = compare.scored(rows)
     figures: dict[str, Figure] = {}
     for n in (1, 2):
         best: Scored = max(found[f"blocks, {n} a step"], key=lambda s: s.first.accuracy)
         for control in (WHOLE, LEFT):
             other = found[f"{control}, {n} a step"][0].second.right.tolist()
             figures[f"right, blocks less {control}, {n} a step"] = difference(best.second.right.tolist(), other)
-    return Summary(figures, [canvas.table(found, f"{WHOLE}, 1 a step")])
+    return Summary(figures, [compare.table(found, f"{WHOLE}, 1 a step")])
 
 
 EXPERIMENT = Experiment(
@@ -50,7 +52,7 @@ EXPERIMENT = Experiment(
     cases=cases,
     summarise=summarise,
     expects=[
-        Expect(f"right, blocks less {control}, {n} a step", at_least=0.01, cases=canvas.CASES)
+        Expect(f"right, blocks less {control}, {n} a step", at_least=0.01, cases=compare.CASES)
         for n in (1, 2)
         for control in (WHOLE, LEFT)
     ],

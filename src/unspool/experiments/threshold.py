@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unspool.experiments import _canvas as canvas
+from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import DEPENDENT, ONE_BY_ONE
 from unspool.reproduce.experiment import Case, Experiment, Row, Summary
 from unspool.reproduce.setup import Setup
@@ -29,11 +30,11 @@ def cases(setup: Setup) -> list[Case]:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    found = canvas.scored(rows)
-    figures = canvas.against_reference(found, OURS, PAPERS)
+    found = compare.scored(rows)
+    figures = compare.against_reference(found, OURS, PAPERS)
     for control in (FIXED, RANDOM):
-        figures |= canvas.compared(found, OURS, control)
-    return Summary(figures, [canvas.table(found, FIXED)])
+        figures |= compare.compared(found, OURS, control)
+    return Summary(figures, [compare.table(found, FIXED)])
 
 
 EXPERIMENT = Experiment(
@@ -41,13 +42,13 @@ EXPERIMENT = Experiment(
     claim="Committing every token whose confidence reaches a threshold takes several times fewer passes than one token "
     "a step at nearly no loss, and loses less than a fixed number of tokens a step.",
     control="a fixed number of tokens a step at equal passes: the most confident ones, and random ones",
-    test=f"three tasks with several right answers; {canvas.PROTOCOL}",
+    test=f"three tasks with several right answers; {compare.PROTOCOL}",
     cases=cases,
     summarise=summarise,
     expects=[
-        *canvas.lossless_and_fewer(OURS, 2),
-        canvas.better(OURS, FIXED),
-        canvas.better(OURS, RANDOM),
+        *compare.lossless_and_fewer(OURS, 2),
+        compare.better(OURS, FIXED),
+        compare.better(OURS, RANDOM),
     ],
     model=canvas.SHORT_MODEL,
     quick_model=canvas.SHORT_MODEL,
