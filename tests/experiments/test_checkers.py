@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from unspool import experiments
+from unspool.errors import UnspoolError
 from unspool.experiments import _architecture_row as architecture
 from unspool.experiments import _code_loops as loops
 from unspool.experiments._humaneval import overlap
 from unspool.experiments._made_up_package import library
 from unspool.experiments._package_questions import f1, questions
+from unspool.reproduce.setup import Setup
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 
@@ -44,7 +47,8 @@ def test_a_line_repeats_text_or_only_structure() -> None:
 @LINUX
 def test_a_table_is_right_if_its_longest_program_passes() -> None:
     digits = next(task for task in loops.TABLES if task.name == "digits")
-    rest = "".join(f'\n    {i}: "{name}",' for i, name in enumerate("four five six seven eight nine".split(), 4))
+    names = ("four", "five", "six", "seven", "eight", "nine")
+    rest = "".join(f'\n    {i}: "{name}",' for i, name in enumerate(names, 4))
     assert loops.right(digits, f"{rest}\n}}\nprint(NAMES[")
     assert not loops.right(digits, rest.replace("eight", "ate") + "\n}\n")
 
@@ -97,3 +101,15 @@ def test_a_fault_of_one_method_is_the_rows(wrong: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(architecture, "greedy", lambda model, prompt: ([1], [-1.0]))
     outcome = architecture._outcome(None, tmp_path, "transformers")
     assert outcome == "WRONG tokens" and architecture.is_fault(outcome)
+
+
+@pytest.mark.parametrize("name", ["architectures", "gguf_types"])
+def test_a_model_that_would_not_be_used_is_refused(name: str) -> None:
+    with pytest.raises(UnspoolError, match="leave --model out"):
+        experiments.find(name).cases(Setup("toy", 2, quick=True))
+
+
+@LINUX
+def test_problems_need_hidden_tests() -> None:
+    with pytest.raises(UnspoolError, match="without hidden tests"):
+        experiments.find("plan").cases(Setup("toy", 2, suite="code-edit"))

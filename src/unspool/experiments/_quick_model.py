@@ -1,4 +1,4 @@
-"""A model for quick runs on torch, which needs half a minute to read the weights of a GGUF file."""
+"""Random checkpoints: for experiments about them, and for quick runs on torch, which reads GGUF files slowly."""
 
 from __future__ import annotations
 
@@ -7,27 +7,35 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
-from unspool.decoding.model import Model, load
+from unspool.errors import UnspoolError
 from unspool.experiments._architecture_row import make
 from unspool.reproduce.setup import Setup
 
+RANDOM = "random"
+"""The model's name in experiments that make their own."""
+
+
+def refuse_model(setup: Setup) -> None:
+    """Refuse a model that would not be used.
+
+    Raises:
+        UnspoolError: if the run names one.
+    """
+    if setup.model != RANDOM:
+        raise UnspoolError("this experiment makes random models of its own; leave --model out")
+
 
 @contextmanager
-def model_or_random(setup: Setup, **options: Any) -> Iterator[Model]:
-    """The run's model; for a quick run a random Llama with a tokenizer of bytes, gone afterwards.
-
-    Args:
-        options: of ``unspool.load``.
-    """
+def checkpoint(setup: Setup) -> Iterator[str]:
+    """The run's model; for a quick run a random Llama with a tokenizer of bytes, gone afterwards."""
     if not setup.quick:
-        yield setup.language_model(**options)
+        yield setup.model
         return
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name) / "model"
         directory.mkdir()
         with patch.dict(os.environ, UNSPOOL_CACHE=str(Path(name) / "cache")):
             make("llama", directory, intermediate_size=128)  # int4 needs rows of whole 64s
-            yield load(str(directory), **options)
+            yield str(directory)

@@ -16,6 +16,7 @@ from functools import partial
 
 from unspool.experiments._architecture_row import BACKENDS, in_process, is_fault, run_row
 from unspool.experiments._architectures import ROWS
+from unspool.experiments._quick_model import RANDOM, refuse_model
 from unspool.reproduce.experiment import Case, Expect, Experiment, Figure, Row, Summary, Table
 from unspool.reproduce.setup import Setup
 from unspool.reproduce.statistics import share
@@ -26,6 +27,7 @@ SECONDS = 600
 
 def cases(setup: Setup) -> list[Case]:
     """A case is a kind of decoder."""
+    refuse_model(setup)
 
     def measure(name: str) -> list[Row]:
         return [{"architecture": name, **(run_row(name) if setup.quick else in_process(name, SECONDS))}]
@@ -52,8 +54,8 @@ EXPERIMENT = Experiment(
     cases=cases,
     summarise=summarise,
     expects=[Expect("faults", at_most=0, cases=100), Expect("same", at_least=0.7)],
-    model="random",
-    quick_model="random",
+    model=RANDOM,
+    quick_model=RANDOM,
     count=len(ROWS),
     minutes=20,
 )

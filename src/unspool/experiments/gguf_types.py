@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 from unspool.experiments._gguf_files import Library, Pure, llama, log_softmax, reference
 from unspool.experiments._llama_cpp import LlamaCpp
+from unspool.experiments._quick_model import RANDOM, refuse_model
 from unspool.reproduce.experiment import Case, Expect, Experiment, Figure, Row, Summary, Table
 from unspool.reproduce.setup import Setup
 
@@ -49,6 +50,7 @@ def cases(setup: Setup) -> list[Case]:
     Raises:
         UnspoolError: if the libraries of llama.cpp are not installed.
     """
+    refuse_model(setup)
     library: Library = Pure() if setup.quick else LlamaCpp()
     kinds = QUICK_TYPES if setup.quick else list(TYPES)[: setup.count]
     return [Case(kind, partial(measure, library, kind)) for kind in kinds]
@@ -113,8 +115,8 @@ EXPERIMENT = Experiment(
     summarise=summarise,
     requires=[Expect("smallest effect of quantising", at_least=1e-3)],
     expects=[Expect(f"largest error, {backend}", at_most=1e-4) for backend in BACKENDS],
-    model="random",
-    quick_model="random",
+    model=RANDOM,
+    quick_model=RANDOM,
     count=len(TYPES),
     minutes=3,
 )

@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 from unspool.backends.torch.model import TransformersModel
 from unspool.decoding.model import Model
 from unspool.engine.trace import StepEvent
-from unspool.experiments._quick_model import model_or_random
+from unspool.experiments._quick_model import checkpoint
 from unspool.proof import case as proof_case
 from unspool.proof.identity import judge
 from unspool.proof.rounding import NoiseMeter
@@ -29,7 +29,8 @@ def cases(setup: Setup) -> list[Case]:
     longest = setup.pick(128, 12)
 
     def measure(number: int, prompt: Prompt) -> list[Row]:
-        with model_or_random(setup, backend="transformers") as model:
+        with checkpoint(setup) as name:
+            model = setup.language_model(name, backend="transformers")
             return [compare(model, number, replace(prompt, text=prompt.text[: setup.pick(None, 60)]), longest)]
 
     return [Case(prompt.id, partial(measure, i, prompt)) for i, prompt in enumerate(setup.prompts("mixed"))]

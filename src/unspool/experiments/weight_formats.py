@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from unspool.decoding.model import load
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.numeric import log_softmax
 from unspool.engine.tree import TokenTree
 from unspool.experiments._drafting import by_variant
-from unspool.experiments._quick_model import model_or_random
+from unspool.experiments._quick_model import checkpoint
 from unspool.reproduce.experiment import Case, Expect, Experiment, Figure, Row, Summary, Table
 from unspool.reproduce.setup import Setup
 from unspool.reproduce.statistics import difference
@@ -51,7 +52,8 @@ def cases(setup: Setup) -> list[Case]:
     def measure(variant: str) -> list[Row]:
         whole = text()
         digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
-        with model_or_random(setup, **FORMATS[variant]) as model:
+        with checkpoint(setup) as name:
+            model = load(name, report=setup.report, **FORMATS[variant])  # not kept: one at a time in memory
             ids = model.tokenizer.encode(whole, add_special_tokens=False)
             there = len(ids) // length
             starts = [i * there // wanted * length for i in range(wanted)]
