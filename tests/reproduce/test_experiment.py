@@ -99,6 +99,14 @@ def test_cases_of_the_same_key_are_refused() -> None:
         run(twice, Setup("toy", 2), "")
 
 
+def test_a_suite_that_would_not_be_used_is_refused() -> None:
+    PASSED.clear()
+    with pytest.raises(UnspoolError, match="leave --suite out"):
+        run(STUB, Setup("toy", 2, suite="mixed"), "")
+    asks = replace(STUB, cases=lambda setup: cases(setup) if setup.prompts() else [])
+    assert run(asks, Setup("toy", 2, suite="mixed"), "").rows and len(PASSED) == 2
+
+
 def result(**changes: Any) -> ExperimentResult:
     return replace(run(STUB, Setup("a/Toy model", 40), "unspool reproduce stub"), **changes)
 

@@ -31,7 +31,8 @@ def run(
         progress: receives the experiment's name, cases done, and all of them.
 
     Raises:
-        UnspoolError: if a package or a model is missing, or the journal belongs to other settings.
+        UnspoolError: if a package or a model is missing, a suite is given that the experiment does not use, or the
+            journal belongs to other settings.
     """
     settings = {
         "model": setup.model,
@@ -40,6 +41,8 @@ def run(
         "quick": setup.quick,
     }
     cases = experiment.cases(setup)
+    if setup.suite is not None and not setup.suite_read:
+        raise UnspoolError(f"{experiment.name} has questions of its own; leave --suite out")
     keys = [case.key for case in cases]
     if len(set(keys)) < len(keys):
         raise UnspoolError(f"two cases of {experiment.name} have the same key; give each its own")

@@ -23,6 +23,7 @@ class Setup:
         quick: whether the run only shows that the experiment works: fewest cases, shortest texts.
         suite: prompts that a user names, see ``suites.load``; None: the experiment's own.
         report: receives what happens, as one line.
+        suite_read: whether the experiment has asked for the prompts of ``suite``.
     """
 
     model: str
@@ -30,6 +31,7 @@ class Setup:
     quick: bool = False
     suite: str | None = None
     report: Callable[[str], None] = lambda message: None
+    suite_read: bool = False
     _loaded: dict[Any, Any] = field(default_factory=dict)
 
     def pick(self, full: Any, quick: Any) -> Any:
@@ -64,5 +66,6 @@ class Setup:
             suite: where the user names none.
             quick_suite: the same for ``--quick``; of unspool's own, so that no package is needed.
         """
+        self.suite_read = True
         loaded = suites.load(self.suite or (quick_suite if self.quick else suite))
         return suites.rounds(loaded.prompts, random.Random("0 experiment"))[: self.count]

@@ -8,9 +8,9 @@ The text is long enough for a window of ``WINDOW`` positions. Where the model's 
 that one in its place: a window is a number in the configuration, of which masks are made and nothing else. Some tokens
 at the end of the context show rotary frequencies that change with the position, and positions that are learned.
 
-Differences are measured against the largest deviation of the expected values from their mean. What was found with
-random weights, by architecture, is in ``benchmarks/architectures.md``: at most 5e-6 where a conversion is right. What
-was wrong differed by 0.4 and more (windows that a tree does not keep, positions that a graph takes for fixed).
+Differences are measured against the largest deviation of the expected values from their mean. The experiment
+``architectures`` finds at most 5e-6 with random weights where a conversion is right. What was wrong differed by 0.4 and
+more (windows that a tree does not keep, positions that a graph takes for fixed).
 """
 
 from __future__ import annotations

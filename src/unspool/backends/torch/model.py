@@ -64,7 +64,7 @@ class TransformersModel:
         a window, which the model may ignore. Returns the width of the logits.
 
         Not done for the others, whose loading it would slow down by some passes: their forward is the one that runs,
-        and ``benchmarks/architectures.md`` holds one of each kind.
+        and the experiment ``architectures`` compares one of each kind.
         """
         name, session = type(self.model).__name__, self.open(hidden_states=True)
         reference = TextCheck(self.model, self._max_length, self.windows.get(SLIDING))
@@ -327,7 +327,7 @@ def _numpy(values: torch.Tensor, rows: Sequence[int]) -> NDArray[Any]:
 
 @contextmanager
 def _advised() -> Iterator[None]:
-    """No model is known that this backend cannot run and the other one can (``benchmarks/architectures.md``)."""
+    """No model is known that this backend cannot run and the other one can (experiment ``architectures``)."""
     try:
         yield
     except UnsupportedError as error:

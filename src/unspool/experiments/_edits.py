@@ -1,10 +1,10 @@
-"""Prompts for ``pie.py``: sources of installed packages with an edit far before the cursor, and what should follow.
+"""Edits of sources of installed packages far before the cursor, and what should follow.
 
-What stands there after an ordinary edit is the package's own code, so the true next line is known; before the edit a
-function is missing, one too many is there, or a local name is another one. An adversarial edit changes a definition on
-which what follows depends and which nothing near the cursor repeats. In ``value``, ``rename``, ``signature`` and
-``derived`` the model can look the definition up itself; in the others what stands between says something of it as well,
-of the old one as long as it is not encoded again.
+After an ordinary edit the package's own code follows, so the true next line is known; before the edit a function is
+missing, one too many is there, or a local name is another one. An adversarial edit changes a definition on which what
+follows depends and which nothing near the cursor repeats. In ``value``, ``rename``, ``signature`` and ``derived`` the
+model can look the definition up itself; in the others the tokens between say something of it as well, of the old one as
+long as they are not encoded again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 
 from unspool.decoding.model import Model
@@ -27,9 +26,6 @@ MODULES = (
     "jinja2.runtime", "rich.markdown", "platformdirs.api", "rich.layout", "lark.load_grammar", "jinja2.nodes",
     "typer.main",
 )  # fmt: skip
-FAR, NEAR = 2500, 500
-"""Tokens before the cursor between which edits lie; the first is also the longest prompt."""
-
 _BETWEEN = 400  # tokens of source between the definition and the cursor of an adversarial edit
 _ADVERSARIAL = {
     "value": ("RETRY_LIMIT = {}\n\n\n", "3", "8", "\n\n# the value given at the top\nassert RETRY_LIMIT =="),
@@ -52,7 +48,7 @@ should go on with what stands in the gap, or with the last text."""
 
 
 @dataclass(frozen=True)
-class Case:
+class EditCase:
     """One edit.
 
     Attributes:
@@ -62,42 +58,46 @@ class Case:
         line: what truly follows the edited text, without indentation; of an adversarial edit its beginning.
     """
 
-    module: str
     kind: str
     before: str
     changes: list[Change]
     line: str
-    adversarial: bool = False
 
 
-def ordinary(model: Model, limit: int | None) -> Iterator[Case]:
-    """Of each module one edit of each kind that it has a place for."""
-    sources = {module: _source(module) for module in MODULES}
-    for module, other in list(pairwise([*MODULES, MODULES[0]]))[:limit]:
-        text, line = _prompt(model, sources[module])
-        spans = [span for span in _functions(sources[module]) if span[1] <= len(text)]
-        spans = [span for span in spans if NEAR <= len(model.tokenizer.encode(text[span[0] :])) <= FAR]
-        if spans:
-            start, stop = spans[len(spans) // 2]
-            block = text[start:stop]
-            yield Case(module, "insert", text[:start] + text[stop:], [(start, start, block)], line)
-            foreign = next(sources[other][a:b] for a, b in _functions(sources[other]))
-            removed = (start, start + len(foreign), "")
-            yield Case(module, "delete", text[:start] + foreign + text[start:], [removed], line)
-            if name := _local(block):
-                places = [start + match.start() for match in re.finditer(rf"\b{name}\b", block)]
-                yield Case(module, "rename", *_renamed(text, name, places), line)
+def ordinary(model: Model, module: str, far: int) -> Iterator[EditCase]:
+    """One edit of each kind that the module has a place for.
+
+    Args:
+        far: longest prompt in tokens; edits are at least a fifth of it before the cursor.
+    """
+    source, other = _source(module), _source(MODULES[(MODULES.index(module) + 1) % len(MODULES)])
+    text, line = _prompt(model, source, far)
+    spans = [span for span in _functions(source) if span[1] <= len(text)]
+    spans = [span for span in spans if far // 5 <= len(model.tokenizer.encode(text[span[0] :])) <= far]
+    if not spans:
+        return
+    start, stop = spans[len(spans) // 2]
+    block = text[start:stop]
+    yield EditCase("insert", text[:start] + text[stop:], [(start, start, block)], line)
+    foreign = next(other[a:b] for a, b in _functions(other))
+    yield EditCase("delete", text[:start] + foreign + text[start:], [(start, start + len(foreign), "")], line)
+    if name := _local(block):
+        places = [start + match.start() for match in re.finditer(rf"\b{name}\b", block)]
+        yield EditCase("rename", *_renamed(text, name, places), line)
 
 
-def adversarial(model: Model, limit: int | None) -> Iterator[Case]:
-    """Of each module one edit of each adversarial kind."""
-    for module in MODULES[:limit]:
-        text, _ = _prompt(model, _source(module))
-        body = model.tokenizer.decode(model.tokenizer.encode(text)[-_BETWEEN:])
-        for kind, (definition, old, new, end, *answer) in _ADVERSARIAL.items():
-            at = definition.index("{}")
-            before = definition.replace("{}", old) + body + end
-            yield Case(module, kind, before, [(at, at + len(old), new)], answer[0] if answer else new, adversarial=True)
+def adversarial(model: Model, module: str, far: int) -> Iterator[EditCase]:
+    """One edit of each adversarial kind.
+
+    Args:
+        far: tokens of the module's source from which what is between the definition and the cursor is taken.
+    """
+    text, _ = _prompt(model, _source(module), far)
+    body = model.tokenizer.decode(model.tokenizer.encode(text)[-_BETWEEN:])
+    for kind, (definition, old, new, end, *answer) in _ADVERSARIAL.items():
+        at = definition.index("{}")
+        before = definition.replace("{}", old) + body + end
+        yield EditCase(kind, before, [(at, at + len(old), new)], answer[0] if answer else new)
 
 
 def _source(module: str) -> str:
@@ -106,9 +106,9 @@ def _source(module: str) -> str:
     return Path(spec.origin).read_text(encoding="utf-8")
 
 
-def _prompt(model: Model, source: str) -> tuple[str, str]:
-    """The longest beginning of at most ``FAR`` tokens that ends at the end of a line before one of code, and that."""
-    head = model.tokenizer.decode(model.tokenizer.encode(source)[:FAR])
+def _prompt(model: Model, source: str, far: int) -> tuple[str, str]:
+    """The longest beginning of at most ``far`` tokens that ends at the end of a line before one of code, and that."""
+    head = model.tokenizer.decode(model.tokenizer.encode(source)[:far])
     lines = source.splitlines(keepends=True)
     last = min(head.count("\n"), len(lines) - 1)
     index = next(i for i in range(last, 0, -1) if _is_code(lines[i]) and _is_code(lines[i - 1]))
@@ -120,7 +120,7 @@ def _is_code(line: str) -> bool:
 
 
 def _functions(source: str) -> list[tuple[int, int]]:
-    """Spans of the functions of 4 to 30 lines, whole lines and the blank ones behind."""
+    """Spans of the functions of 4 to 30 lines, whole lines and the blank ones after them."""
     lines = source.splitlines(keepends=True)
     starts = [0]
     for line in lines:
@@ -138,7 +138,7 @@ def _functions(source: str) -> list[tuple[int, int]]:
 
 
 def _local(block: str) -> str | None:
-    """A name that the block assigns to and holds 3 times, or the fewest times more that there are."""
+    """A name that the block assigns to and that occurs 3 times, or the fewest times more that there are."""
     count = Counter(re.findall(r"(?<![\w.\"'])[a-z_]{3,}\b(?!\s*\()", block))
     names = [name for name in count if count[name] >= 3 and re.search(rf"\b{name} = ", block)]
     return min(names, key=lambda name: (count[name], name), default=None)

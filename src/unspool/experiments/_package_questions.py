@@ -20,53 +20,59 @@ FIELDS = {
     "License-Expression": "Under which licence is {}?",
     "Requires-Python": "Which versions of Python does {} need?",
 }
+LONGEST = 600
+"""Characters of a passage."""
 
 
 @dataclass(frozen=True)
-class Case:
+class Question:
+    """A question, the passage that it is about, and the span that answers it."""
+
     kind: str
     passage: str
-    question: str
+    text: str
     answer: str
 
 
-def from_metadata(longest: int) -> Iterator[Case]:
+def from_metadata() -> Iterator[Question]:
     """One passage a package: the short one-line fields that its metadata begin with."""
     for package in sorted(metadata.distributions(), key=lambda d: d.name.lower()):
         found = {key: package.metadata[key] for key in ("Name", *FIELDS) if key in package.metadata}
         found = {key: value for key, value in found.items() if "\n" not in value and len(value) < 150}
         passage = "\n".join(f"{key}: {value}" for key, value in found.items())
-        for key, question in FIELDS.items():
-            if key in found and len(passage) <= longest:
-                yield Case(key, passage, question.format(found["Name"]), found[key])
+        for key, text in FIELDS.items():
+            if key in found and len(passage) <= LONGEST:
+                yield Question(key, passage, text.format(found["Name"]), found[key])
 
 
-def from_docstrings(longest: int) -> Iterator[Case]:
+def from_docstrings() -> Iterator[Question]:
     """What the sections of a docstring in numpy's style say of parameters and of what is returned."""
     for module in MODULES:
         for name, function in sorted(vars(import_module(module)).items()):
             text = inspect.getdoc(function) if callable(function) and not name.startswith("_") else None
             head = re.split(r"\n+(?:See Also|Notes|References|Examples|Raises)\n-+\n", text or "")[0].strip()
-            if not head or len(head) > longest:
+            if not head or len(head) > LONGEST:
                 continue
             parameters, _, returned = head.partition("\nReturns\n-------\n")
             for parameter, kind in re.findall(r"^(\w+) : (.+)$", parameters, re.MULTILINE):
                 answer = kind.partition(", optional")[0].strip()
-                yield Case("parameter", head, f"What is the type of the parameter {parameter} of {name}?", answer)
+                yield Question("parameter", head, f"What is the type of the parameter {parameter} of {name}?", answer)
             if kind := re.match(r"\w+ : (.+)\n", returned):
-                yield Case("returns", head, f"What is the type of what {name} returns?", kind[1].strip())
+                yield Question("returns", head, f"What is the type of what {name} returns?", kind[1].strip())
 
 
-def cases(longest: int, limit: int, seed: int) -> list[Case]:
-    """As many of either source, drawn without replacement; one question a passage."""
-    rng = random.Random(seed)
-    chosen = []
-    for source, count in ((from_docstrings, limit - limit // 2), (from_metadata, limit // 2)):
-        passages: dict[str, list[Case]] = {}
-        for case in source(longest):
-            passages.setdefault(case.passage, []).append(case)
-        chosen += [rng.choice(passages[p]) for p in rng.sample(sorted(passages), max(0, min(count, len(passages))))]
-    return chosen
+def questions(limit: int) -> list[Question]:
+    """As many of either source in turns, drawn by seed 0 without replacement; one question a passage."""
+    rng = random.Random(0)
+    columns = []
+    for source in (from_docstrings, from_metadata):
+        passages: dict[str, list[Question]] = {}
+        for question in source():
+            passages.setdefault(question.passage, []).append(question)
+        columns.append([rng.choice(passages[p]) for p in rng.sample(sorted(passages), len(passages))])
+    half = min(map(len, columns))
+    turns = [question for pair in zip(*(column[:half] for column in columns), strict=True) for question in pair]
+    return [*turns, *(question for column in columns for question in column[half:])][:limit]
 
 
 def words(text: str) -> list[str]:
@@ -76,8 +82,8 @@ def words(text: str) -> list[str]:
 
 
 def f1(text: str, answer: str) -> float:
+    """Of words, as SQuAD computes it."""
     mine, right = words(text), words(answer)
     if not mine or not right:
         return float(mine == right)
-    common_words = (Counter(mine) & Counter(right)).total()
-    return 2 * common_words / (len(mine) + len(right))
+    return 2 * (Counter(mine) & Counter(right)).total() / (len(mine) + len(right))
