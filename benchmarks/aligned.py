@@ -98,7 +98,7 @@ class Language:
 
 def enumerate_language(model: unspool.Model, ids: Sequence[int]) -> Language:
     """Walk the grammar without the model, then score the whole tree of prefixes in one pass."""
-    grammar = methods.build("grammar", CONSTRAINT, model.surroundings(), {"regex": REGEX})(list(ids))
+    grammar = methods.build("grammar", CONSTRAINT, model.resources(), {"regex": REGEX})(list(ids))
     ends = model.eos_token_ids
     legal: dict[Path_, list[int]] = {}
     waiting: list[Path_] = [()]

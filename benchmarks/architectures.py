@@ -332,7 +332,7 @@ def greedy(model: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
 def run_row(row: str) -> dict[str, str]:
     """What each backend makes of a row, and how far its conversion was from the model."""
     from unspool.backends.openvino import conversion_check
-    from unspool.decoding.model import load
+    from unspool.decoding.load import load
 
     found: dict[str, str] = {}
     worst: dict[str, float] = {}

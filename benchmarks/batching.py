@@ -29,7 +29,8 @@ import common
 from unspool import methods, suites
 from unspool.backends.torch.cache import PassCache, RowCache
 from unspool.bench.about import about
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.batch import BatchPlan
 from unspool.engine.method import DRAFTER
@@ -98,10 +99,10 @@ def stopwatch() -> Iterator[list[float]]:
 
 
 def run(model: Model, prompts: Sequence[list[int]], method: str, plan: BatchPlan, max_new_tokens: int) -> Run:
-    surroundings = model.surroundings({})
+    resources = model.resources({})
     options = GenerationOptions(max_new_tokens=max_new_tokens)
     requests = [
-        Request(ids, methods.build(method, DRAFTER, surroundings), Follow(), options, eos=model.eos_token_ids)
+        Request(ids, methods.build(method, DRAFTER, resources), Follow(), options, eos=model.eos_token_ids)
         for ids in prompts
     ]
     texts: list[list[int]] = [[] for _ in prompts]

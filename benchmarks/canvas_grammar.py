@@ -28,7 +28,8 @@ import torch
 from rich.progress import track
 
 from unspool.bench.about import about
-from unspool.decoding.canvas import DiffusionModel, load_diffusion
+from unspool.decoding.canvas import DiffusionModel
+from unspool.decoding.load import load
 from unspool.errors import UnspoolError
 from unspool.models.diffusion import find, task_set
 from unspool.recipes.tiny_diffusion.long_tasks import LONG
@@ -166,7 +167,7 @@ def main() -> int:
     if task_set(find(args.model)) != "long":
         raise UnspoolError(f"{args.model} was not trained on the long tasks; name a model of --tasks long")
     torch.set_num_threads(args.threads)
-    model = load_diffusion(args.model)
+    model = load(args.model)
     made_on = about()
     lines: list[Line] = []
     for case in CASES:

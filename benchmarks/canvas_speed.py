@@ -28,7 +28,8 @@ import psutil
 import torch
 
 from unspool.bench.about import about
-from unspool.decoding.canvas import CanvasResult, DiffusionModel, load_diffusion
+from unspool.decoding.canvas import CanvasResult, DiffusionModel
+from unspool.decoding.load import load
 from unspool.engine.canvas_request import Cache
 from unspool.engine.trace import CanvasEvent
 from unspool.errors import UnspoolError
@@ -132,7 +133,7 @@ def main() -> None:
     for name in dict.fromkeys(arguments.backends):
         backend, options = BACKENDS[name]
         own = {"threads": threads} if backend == "openvino" else {}
-        models[name] = load_diffusion(arguments.model, backend, report=common.say, **options, **own)
+        models[name] = load(arguments.model, backend=backend, report=common.say, **options, **own)
     lines = [Line(*each) for each in product(models, dict.fromkeys(arguments.canvas), CACHES)]
     results: dict[Line, list[CanvasResult]] = {line: [] for line in lines}
     for run in range(arguments.runs + 1):

@@ -39,7 +39,8 @@ from draft_replay import (
 )
 
 from unspool.bench.about import about
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Drafter
 from unspool.engine.options import GenerationOptions

@@ -27,7 +27,8 @@ from unspool.backends.toy import ToyModel
 from unspool.bench.about import about
 from unspool.conformance.enumeration import Node, build, independent, no_replacement, outcomes, trees
 from unspool.conformance.pairs import normalised
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Drafter, LanguageModel, Scores, Session, Step
@@ -228,7 +229,7 @@ def variants(tests_draws: bool, tested: list[tuple[float, bool]]) -> list[Varian
 def run(
     model: Model, drafter: Drafter, acceptance: str | None, ids: list[int], options: GenerationOptions
 ) -> list[StepEvent]:
-    rule = methods.acceptance_rule(acceptance, options.greedy, model.surroundings())
+    rule = methods.acceptance_rule(acceptance, options.greedy, model.resources())
     request = Request(ids, drafter, rule, options, shaping.build(options), model.eos_token_ids)
     return [event for event in decode(model.language_model, [request]) if isinstance(event, StepEvent)]
 

@@ -26,7 +26,8 @@ from extract_questions import cases, f1, words
 
 from unspool.bench.about import about
 from unspool.decoding.extract import extract, line_ends, word_suffixes
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.autoregressive import extend
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError

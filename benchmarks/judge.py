@@ -18,7 +18,8 @@ from transformers import GenerationConfig
 from unspool import suites
 from unspool.backends.torch.model import TransformersModel
 from unspool.bench.about import about
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.trace import StepEvent
 from unspool.proof.case import Case
 from unspool.proof.identity import judge

@@ -38,7 +38,7 @@ def reset_peak() -> None:
 
 def child(model_name: str, weights: str, method: str) -> dict[str, int]:
     """Load, generate, and tell the peaks of this process."""
-    from unspool.decoding.model import load
+    from unspool.decoding.load import load
 
     imported = peak_bytes()
     reset_peak()

@@ -34,7 +34,8 @@ import common
 
 from unspool import methods
 from unspool.bench.about import about
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.method import CONSTRAINT, DRAFTER
 from unspool.engine.options import GenerationOptions
@@ -176,12 +177,12 @@ def outcomes(found: dict[str, list[Found]], controls: list[Found]) -> list[str]:
 
 def line(model: Model, prompt: str, constraint: MonitorConstraint | None, max_new_tokens: int) -> str:
     """The rest of the line, greedily."""
-    surroundings = model.surroundings()
+    resources = model.resources()
     stop = StopStrings(model.tokenizer, ["\n"])
     request = Request(
         model.tokenizer.encode(prompt),
-        methods.build("plain", DRAFTER, surroundings),
-        methods.acceptance_rule(None, True, surroundings),
+        methods.build("plain", DRAFTER, resources),
+        methods.acceptance_rule(None, True, resources),
         GenerationOptions(max_new_tokens=max_new_tokens),
         eos=model.eos_token_ids,
         constraint=constraint,
@@ -218,7 +219,7 @@ def measure(model: Model, made: Library, root: Path, site: Site, arm: Arm, max_n
     if arm.monitored:
         ids = model.tokenizer.encode(prompt)
         options = {"project": root, "verify": arm.verify}
-        constraint = methods.build("monitor", CONSTRAINT, model.surroundings(), options)(ids)
+        constraint = methods.build("monitor", CONSTRAINT, model.resources(), options)(ids)
     rest = line(model, prompt, constraint, max_new_tokens)
     found = re.match(r"\.(\w+)" if arm.cut_before_dot else r"(\w+)", rest)
     name = found[1] if found else ""

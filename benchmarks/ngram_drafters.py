@@ -33,7 +33,8 @@ import common
 
 from unspool import methods, suites
 from unspool.bench.about import about
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Decision, Drafter, Step
 from unspool.engine.options import GenerationOptions
@@ -134,7 +135,7 @@ class Variant:
 
     def run(self, model: Model, ids: list[int], options: GenerationOptions, sample: int | None = None) -> list[int]:
         """Decode one prompt. Passes are counted by sample, or by the half of the answer that they are in."""
-        rule = methods.acceptance_rule(self.acceptance, options.greedy, model.surroundings({}))
+        rule = methods.acceptance_rule(self.acceptance, options.greedy, model.resources({}))
         shapers = shaping.build(options)
         request = Request(ids, self.make(self.memory), rule, options, shapers, model.eos_token_ids)
         text: list[int] = []

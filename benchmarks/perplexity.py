@@ -23,7 +23,8 @@ import numpy as np
 
 from unspool.backends.openvino.convert import WEIGHTS
 from unspool.bench.about import about
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnknownNameError, UnspoolError

@@ -35,7 +35,7 @@ from pie_edits import MODULES, Case, adversarial, ordinary
 
 from unspool.bench.about import about
 from unspool.decoding.edit import EditableText, edit
-from unspool.decoding.model import load
+from unspool.decoding.load import load
 from unspool.engine.numeric import log_softmax
 from unspool.engine.tree import TokenTree
 from unspool.methods.cache.edit import PieOptions

@@ -30,7 +30,8 @@ import numpy as np
 
 from unspool import methods
 from unspool.bench.about import about
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Drafter, Memory, Step
 from unspool.engine.method import DRAFTER
@@ -196,7 +197,7 @@ def renamed(source: str) -> list[str]:
 
 def run(model: Model, arm: Arm, task: Task, ids: list[int], max_new_tokens: int) -> list[int]:
     """Decode one prompt; the figures go to the arm."""
-    drafter = arm.make(model.surroundings(arm.memories))
+    drafter = arm.make(model.resources(arm.memories))
     request = Request(ids, drafter, Follow(), GenerationOptions(max_new_tokens=max_new_tokens), eos=model.eos_token_ids)
     events = list(decode(model.language_model, [request]))
     steps = [event for event in events if isinstance(event, StepEvent)]

@@ -36,7 +36,8 @@ import numpy as np
 from llguidance import LLTokenizer
 
 from unspool.bench.about import about
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.contracts import Logits
 from unspool.methods.shaping import rpg
 from unspool.methods.shaping.rpg import structure

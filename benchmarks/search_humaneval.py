@@ -40,7 +40,8 @@ import numpy as np
 
 from unspool import suites
 from unspool.bench.about import about
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.frontier import BudgetSpentError, Frontier
 from unspool.engine.noise import draw
 from unspool.engine.search import Candidate, Distribution, Found, Output, SearchRequest

@@ -21,7 +21,8 @@ import numpy as np
 
 from unspool import suites
 from unspool.bench.about import about
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Drafter, Step
 from unspool.engine.options import GenerationOptions

@@ -31,8 +31,8 @@ from tests.conformance.cases import CASES, shared_answers
 from tests.conformance.cases import case as case_of
 from tests.specs import spec
 from unspool import methods
-from unspool.decoding.canvas import load_diffusion
-from unspool.decoding.model import Model, load
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.trace import EndEvent, to_json
 from unspool.methods.search.plan.reward import PublicTests
@@ -238,7 +238,7 @@ def on_smollm2() -> Iterator[tuple[str, Run]]:
 
 def on_canvas() -> Iterator[tuple[str, Run]]:
     """Every part of the denoise loop, with the parts that it is usually combined with."""
-    model = load_diffusion("tiny-diffusion")
+    model = load("tiny-diffusion")
     rng = np.random.default_rng(0)
     prompts = ["".join(task.sample(rng).prompt) for _ in range(4) for task in SHORT.tasks][:20]
     for kind in ("unmask", "transform", "schedule", "stop"):

@@ -167,7 +167,7 @@ def test_other_calls_check_their_options_in_the_same_way(model: Model, name: str
     [
         ("name", {"name": ""}),
         ("name", {"name": 5}),
-        ("backend", {"backend": None}),
+        ("backend", {"backend": 5}),
         ("backend", {"backend": ""}),
         ("report", {"report": None}),
         ("assistant_model", {"assistant_model": ""}),

@@ -99,9 +99,9 @@ def test_the_page_shows_the_example_and_it_is_short() -> None:
 @pytest.mark.parametrize("setting", [{}, {"temperature": 0.8, "seed": 4}, {"repetition_penalty": 1.3}])
 def test_the_example_method_gives_plain_decoding(bigram: None, setting: dict[str, Any]) -> None:
     options = GenerationOptions(max_new_tokens=50, **setting)
-    surroundings = methods.Resources(TABLE)
-    expected, passes = run(TABLE, methods.build("plain", DRAFTER, surroundings), options)
-    drafter = methods.build("bigram", DRAFTER, surroundings, {"num_assistant_tokens": 3})
+    resources = methods.Resources(TABLE)
+    expected, passes = run(TABLE, methods.build("plain", DRAFTER, resources), options)
+    drafter = methods.build("bigram", DRAFTER, resources, {"num_assistant_tokens": 3})
     text, steps = run(TABLE, drafter, options)
     assert text == expected
     assert max(len(step.tokens) for step in steps) == 4

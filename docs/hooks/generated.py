@@ -159,7 +159,7 @@ def _of_canvas(method: methods.Row) -> list[str]:
     return _shell(f'unspool generate -m tiny-diffusion --method {method.name} "<reverse> d a c b"') + _python(
         "import unspool",
         "",
-        'model = unspool.load_diffusion("tiny-diffusion")',
+        'model = unspool.load("tiny-diffusion")',
         f'result = model.generate("<reverse> d a c b", method="{method.name}")',
     )
 

@@ -11,21 +11,21 @@ except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
 
 if TYPE_CHECKING:
-    from unspool.decoding.canvas import CanvasResult, DiffusionModel, load_diffusion
+    from unspool.decoding.canvas import CanvasResult, DiffusionModel
     from unspool.decoding.edit import EditableText, EditedResult, edit
     from unspool.decoding.extract import Extraction, extract
-    from unspool.decoding.model import Model, load
+    from unspool.decoding.load import load
+    from unspool.decoding.model import Model
     from unspool.decoding.results import Result, Stream
     from unspool.engine.options import GenerationOptions
     from unspool.errors import UnspoolError
     from unspool.integrations.transformers import transformers_method
 
 _HOMES = {
-    "load": "unspool.decoding.model",
+    "load": "unspool.decoding.load",
     "Model": "unspool.decoding.model",
-    "Result": "unspool.decoding.model",
-    "Stream": "unspool.decoding.model",
-    "load_diffusion": "unspool.decoding.canvas",
+    "Result": "unspool.decoding.results",
+    "Stream": "unspool.decoding.results",
     "DiffusionModel": "unspool.decoding.canvas",
     "CanvasResult": "unspool.decoding.canvas",
     "GenerationOptions": "unspool.engine.options",
@@ -53,7 +53,6 @@ __all__ = [
     "edit",
     "extract",
     "load",
-    "load_diffusion",
     "transformers_method",
 ]
 

@@ -26,7 +26,8 @@ from unspool.bench.tradeoff import (
     swept,
 )
 from unspool.cli import app
-from unspool.decoding.canvas import DiffusionModel, load_diffusion
+from unspool.decoding.canvas import DiffusionModel
+from unspool.decoding.load import load
 from unspool.engine.method import UNMASK
 from unspool.errors import UnspoolError
 from unspool.methods._compose import chosen
@@ -49,7 +50,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(directory: Path) -> DiffusionModel:
-    return load_diffusion(str(directory))
+    return load(str(directory))
 
 
 def point(line: str, right: list[bool], passes: list[int], task: str = "t", dependent: bool = False) -> Point:

@@ -56,7 +56,7 @@ def committed(begin: Callable[[], Constraint], path: Sequence[int]) -> NDArray[n
 def begins(row: Method, which: int = 0) -> tuple[Callable[[], Constraint], Callable[[Sequence[int]], str]]:
     model = load()
     prompt = model.encode(case(row).prompts[which])
-    factory = methods.build(row.name, CONSTRAINT, model.surroundings(), case(row).options)
+    factory = methods.build(row.name, CONSTRAINT, model.resources(), case(row).options)
     return lambda: factory(prompt), model.tokenizer.decode
 
 

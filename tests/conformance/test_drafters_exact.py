@@ -14,7 +14,7 @@ import pytest
 from tests.conformance.enumerated import Make, every_tree
 from tests.conformance.faults import LastTokenFromTarget, TargetNotReduced
 from tests.conformance.harness import RandomDrafter
-from tests.conformance.test_methods import DRAFTERS, run, surroundings
+from tests.conformance.test_methods import DRAFTERS, resources, run
 from unspool import methods
 from unspool.backends.toy import ToyModel
 from unspool.conformance.enumeration import Row, Walks, joint, total_variation
@@ -43,7 +43,7 @@ def test_drafts_keep_the_distribution(name: str) -> None:
     """In the first round and after some, with a memory that has learned from another request."""
 
     def make() -> Drafter:
-        around = surroundings(TOY)
+        around = resources(TOY)
         options = GenerationOptions(max_new_tokens=12, temperature=1.0, seed=1)
         run(TOY, [[1, 2, 0, 0, 1]], [methods.build(name, DRAFTER, around)], options, "lossless")
         return methods.build(name, DRAFTER, around)

@@ -34,7 +34,7 @@ PROMPTS = [[0, 1, 2, 0, 1, 2, 0], [5, 4], [2, 4, 2, 4, 2, 4, 2], [1, 1, 3]]
 CURVE = CostCurve((1, 4, 64), (32,), ((1.0, 1.0, 4.0),))
 
 
-def surroundings(toy: ToyModel = TOY) -> methods.Resources:
+def resources(toy: ToyModel = TOY) -> methods.Resources:
     return methods.Resources(toy, costs=lambda: PassCosts(CURVE), assistant=toy.related(0.7, seed=2))
 
 
@@ -63,7 +63,7 @@ def texts(
 
 def filled(name: str) -> methods.Resources:
     """Resources whose memories have learned from four requests; a datastore, which learns nothing, is given."""
-    around = surroundings()
+    around = resources()
     texts(around, name, PROMPTS, "same_noise")
     for key, memory in around.memories.items():
         if isinstance(memory, Datastore):
@@ -97,12 +97,12 @@ def test_the_methods_that_learn_are_known() -> None:
 def test_other_requests_change_no_text(name: str, acceptance: str) -> None:
     """The second call, and the rows of a batch that share a memory, give what plain decoding gives."""
     plain = [
-        texts(surroundings(), "plain", [prompt], "greedy" if acceptance == "greedy" else "same_noise", None, 7 + i)[0]
+        texts(resources(), "plain", [prompt], "greedy" if acceptance == "greedy" else "same_noise", None, 7 + i)[0]
         for i, prompt in enumerate(PROMPTS)
     ]
-    alone = [texts(surroundings(), name, [prompt], acceptance, None, 7 + i)[0] for i, prompt in enumerate(PROMPTS)]
+    alone = [texts(resources(), name, [prompt], acceptance, None, 7 + i)[0] for i, prompt in enumerate(PROMPTS)]
     assert alone == plain
-    around = surroundings()
+    around = resources()
     assert texts(around, name, PROMPTS, acceptance) == plain
     assert texts(around, name, PROMPTS, acceptance) == plain
 
@@ -157,15 +157,15 @@ SHAPES: list[tuple[str, dict[str, Any], list[tuple[str, dict[str, Any]]]]] = [
 def test_options_of_one_call_leave_the_others_alone(
     name: str, options: dict[str, Any], others: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    plain = texts(surroundings(), "plain", PROMPTS, "greedy")
+    plain = texts(resources(), "plain", PROMPTS, "greedy")
     for calls in ([(name, options), *others], [*others, (name, options)]):
-        around = surroundings()
+        around = resources()
         for method, given in calls:
             assert texts(around, method, PROMPTS, "greedy", given) == plain
 
 
 def test_a_memory_is_kept_by_the_options_that_shape_it() -> None:
-    around = surroundings()
+    around = resources()
     for given in ({}, {"nodes": 3}, {"k": 4}, {"k": 4, "nodes": 5}):
         methods.build("token_recycling", DRAFTER, around, given)
     assert {key: memory.k for key, memory in around.memories.items()} == {  # type: ignore[attr-defined]
@@ -181,7 +181,7 @@ def test_a_memory_of_the_users_own_is_used_or_refused() -> None:
     """Never left aside in silence."""
     from unspool.methods.drafters.token_recycling.matrix import RecyclingMatrix
 
-    around = surroundings()
+    around = resources()
     own = around.memories["token_recycling"] = RecyclingMatrix(4)
     texts(around, "token_recycling", PROMPTS, "greedy", {"k": 4})
     assert own.vocab_size == 6 and set(around.memories) == {"token_recycling"}
@@ -206,7 +206,7 @@ def test_auto_reads_and_writes_its_memory_as_the_options_of_the_call_say(monkeyp
 
     monkeypatch.setattr(AcceptanceRates, "rate", rated)
     monkeypatch.setattr(AcceptanceRates, "update", updated)
-    around = surroundings()
+    around = resources()
     texts(around, "auto", PROMPTS, "greedy")
     assert set(seen) == {("prior_weight", 8.0), ("forget", 0.98)}
     seen.clear()
@@ -230,7 +230,7 @@ def test_auto_reads_and_writes_its_memory_as_the_options_of_the_call_say(monkeyp
 )
 def test_options_of_auto_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UnspoolError, match=next(iter(options))):
-        methods.build("auto", DRAFTER, surroundings(), options)
+        methods.build("auto", DRAFTER, resources(), options)
 
 
 # Files.
@@ -248,9 +248,9 @@ def each_memory(name: str, tmp_path: Path, around: methods.Resources | None = No
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_saved_and_loaded_drafts_the_same(name: str, tmp_path: Path) -> None:
-    full, around = filled(name), surroundings()
+    full, around = filled(name), resources()
     saved = each_memory(name, tmp_path, full)
-    expected, nothing = draft(full, name), draft(surroundings(), name)
+    expected, nothing = draft(full, name), draft(resources(), name)
     for key, memory, file in saved:
         assert isinstance(memory, Memory)
         around.memories[key] = type(memory)()
@@ -327,7 +327,7 @@ def test_memories_of_another_vocabulary_are_refused(name: str, tmp_path: Path) -
     for key, memory, file in each_memory(name, tmp_path):
         if isinstance(memory, AcceptanceRates):
             continue  # it holds no ids
-        around = surroundings(smaller)
+        around = resources(smaller)
         around.memories[key] = type(memory)()
         around.memories[key].load(file)
         with pytest.raises(UnspoolError):

@@ -32,7 +32,7 @@ def model(eos: bool = False) -> ToyModel:
     return ToyModel.random(vocab_size=6, order=2, seed=11, eos_token_id=EOS if eos else None)
 
 
-def surroundings(toy: ToyModel) -> methods.Resources:
+def resources(toy: ToyModel) -> methods.Resources:
     return methods.Resources(toy, costs=lambda: PassCosts(CURVE), assistant=toy.related(0.7, seed=2))
 
 
@@ -43,7 +43,7 @@ def drafters(toy: ToyModel, text: list[int], name: str) -> Drafter:
         "empty": EmptyDrafter,
         "eos": lambda: EosDrafter(EOS, text),
     }
-    return stubs[name]() if name in stubs else methods.build(name, DRAFTER, surroundings(toy))
+    return stubs[name]() if name in stubs else methods.build(name, DRAFTER, resources(toy))
 
 
 ALL = [*DRAFTERS, "random", "perfect", "empty", "eos"]
@@ -57,7 +57,7 @@ def run(
     acceptance: str | None = None,
     eos: bool = False,
 ) -> tuple[list[list[int]], list[str], list[StepEvent]]:
-    rule = methods.acceptance_rule(acceptance, options.greedy, surroundings(toy))
+    rule = methods.acceptance_rule(acceptance, options.greedy, resources(toy))
     requests = [
         Request(
             prompt,
@@ -172,7 +172,7 @@ def test_lossless_keeps_the_distribution(name: str) -> None:
     toy, prompt, draws = ToyModel.random(vocab_size=4, order=1, seed=3), [0, 1, 2, 3, 0, 1], 2000
     exact = toy.distribution(3, prompt)
     counts: Counter[tuple[int, ...]] = Counter()
-    around = surroundings(toy)
+    around = resources(toy)
     for seed in range(draws):
         drafter = RandomDrafter(toy.vocab_size, seed) if name == "random" else methods.build(name, DRAFTER, around)
         options = GenerationOptions(max_new_tokens=3, temperature=1.0, seed=seed)
@@ -191,7 +191,7 @@ def test_lossless_keeps_the_distribution(name: str) -> None:
 def test_memory_changes_speed_and_not_text(name: str) -> None:
     toy, prompt = model(), [0, 1, 2, 0, 1]
     options = GenerationOptions(max_new_tokens=40, temperature=0.7, seed=3)
-    around = surroundings(toy)
+    around = resources(toy)
     expected = plain(toy, prompt, options)
     # Another request first, whose text must not leak into this one's.
     run(toy, [[5, 5, 4, 5, 5]], [methods.build(name, DRAFTER, around)], GenerationOptions(max_new_tokens=40, seed=8))

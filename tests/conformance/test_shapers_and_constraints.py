@@ -102,7 +102,7 @@ def test_an_unknown_option_is_refused_before_any_work(row: Method) -> None:
 def test_a_shaper_is_a_function_of_the_text(row: Method) -> None:
     """Nodes of a tree are asked for in any order, and their logits belong to the session."""
     model, rng = load(), np.random.default_rng(0)
-    around, options = model.surroundings(), case(row).options
+    around, options = model.resources(), case(row).options
 
     def made() -> Shaper:
         return methods.build(row.name, SHAPER, around, options)

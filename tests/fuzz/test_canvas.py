@@ -20,7 +20,8 @@ from tests.backends.test_diffusion_checkpoints import DREAM, LLADA, VOCAB, writt
 from tests.fuzz import canvas_cases
 from tests.specs import canvas
 from unspool.backends import diffusion as diffusion_models
-from unspool.decoding.canvas import DiffusionModel, load_diffusion
+from unspool.decoding.canvas import DiffusionModel
+from unspool.decoding.load import load
 from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest
 from unspool.engine.denoise import denoise
@@ -159,11 +160,11 @@ def grammatical(case: int, model: DiffusionModel) -> list[str]:
 
 
 def test_a_few_texts_of_a_grammar() -> None:
-    model = load_diffusion("tiny-diffusion")
+    model = load("tiny-diffusion")
     assert not [fault for case in range(4) for fault in grammatical(case, model)]
 
 
 @pytest.mark.nightly
 def test_many_texts_of_a_grammar() -> None:
-    model = load_diffusion("tiny-diffusion")
+    model = load("tiny-diffusion")
     assert not [fault for case in range(4, 64) for fault in grammatical(case, model)]

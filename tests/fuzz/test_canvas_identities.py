@@ -10,7 +10,7 @@ import pytest
 
 from tests.methods.diffusion.mocks import Whatever
 from tests.specs import canvas
-from unspool.decoding.canvas import load_diffusion
+from unspool.decoding.load import load
 from unspool.engine.canvas import Denoiser, View
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
@@ -125,4 +125,4 @@ def test_an_oracle_gives_its_reference(seed: int) -> None:
 def test_identities_on_the_shipped_model(directory: Path) -> None:
     tasks = TASK_SETS["short"]
     prompts = [tasks.prompt_ids(example.prompt) for task in tasks.tasks for example in held_out(task, 6)]
-    same(load_diffusion("tiny-diffusion").denoiser, prompts, directory)
+    same(load("tiny-diffusion").denoiser, prompts, directory)

@@ -40,7 +40,7 @@ def test_every_method_of_the_registry_passes_on_the_toy_model() -> None:
     assert proof.faults == 0
     assert {row.method for row in proof.rows} == {
         "session",
-        *(method.label for method in choose(None, [0, 0.8], toy().surroundings())[0]),
+        *(method.label for method in choose(None, [0, 0.8], toy().resources())[0]),
     }
     drafters = {methods.choose(row.name, row.kind).label for row in methods.of_kind(DRAFTER, ACCEPTANCE)}
     assert {"specdec_pp (no head)", "aded (no corpus)"} <= drafters

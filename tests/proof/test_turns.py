@@ -63,12 +63,12 @@ class WatchedModel(CountedModel):
 
 
 def sampled(model: Model) -> dict[str, Any]:
-    surroundings = model.surroundings({})
+    resources = model.resources({})
     assert model.assistant is not None
     return two_samples(
         model.language_model,
         [IDS],
-        lambda: methods.build("draft_model", DRAFTER, surroundings),
+        lambda: methods.build("draft_model", DRAFTER, resources),
         Lossless(),
         1.0,
         0,

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from tests.methods.diffusion.mocks import MockModel
 from unspool.cli import app
-from unspool.decoding.canvas import load_diffusion
+from unspool.decoding.load import load
 from unspool.errors import UnspoolError
 from unspool.methods.diffusion.entropy_threshold import data as certainty_targets
 from unspool.methods.diffusion.entropy_threshold.train import (
@@ -222,7 +222,7 @@ def test_training_resumes_to_the_same_model_which_is_more_certain(source: Path, 
     assert (source / "model.safetensors").read_bytes() == before
 
     def doubt(directory: Path) -> float:
-        model = load_diffusion(str(directory))
+        model = load(str(directory))
         with torch.no_grad():
             ids = torch.from_numpy(targets.ids.copy())
             ids[:, 2:] = PLAIN.ids[MASK]
@@ -274,7 +274,7 @@ def test_the_command(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("luck", 0, 0.0),
     ]
     assert all(2 <= row["passes_after"] <= 6 for row in rows)
-    text = load_diffusion(str(tmp_path / "m")).generate("<same> q", method="entropy_threshold").text
+    text = load(str(tmp_path / "m")).generate("<same> q", method="entropy_threshold").text
     assert text == "bac"
     missing = CliRunner().invoke(app, ["train", "certainty", "-m", str(tmp_path / "no"), "-o", str(tmp_path / "m")])
     assert "no such diffusion model" in str(missing.exception)

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from tests.specs import canvas
 from unspool.cli import app
-from unspool.decoding.canvas import DiffusionModel, load_diffusion
+from unspool.decoding.canvas import DiffusionModel
+from unspool.decoding.load import load
 from unspool.engine.trace import CanvasEvent
 from unspool.errors import UnspoolError
 from unspool.methods.diffusion.learn2pd import UnmaskFilter
@@ -33,7 +34,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(directory: Path) -> DiffusionModel:
-    return load_diffusion(str(directory))
+    return load(str(directory))
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,6 @@ def test_the_command_writes_the_filter_that_the_method_finds(directory: Path, pr
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "precision" in result.stdout and "100% ended in it" in result.stdout
-    assert load_diffusion(str(directory)).generate(prompts[0], method="learn2pd").statistics.passes >= 3
+    assert load(str(directory)).generate(prompts[0], method="learn2pd").statistics.passes >= 3
     result = CliRunner().invoke(app, ["generate", "-m", str(directory), "--method", "learn2pd", "<sort> d a c b"])
     assert result.exit_code == 0, result.output

@@ -88,7 +88,7 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
     """
     from unspool.backends import prepare
     from unspool.bench.peers.genai_export import directory
-    from unspool.decoding.model import split_weights
+    from unspool.decoding.load import split_weights
     from unspool.models.catalogue import default_model
     from unspool.models.resolve import resolve
 

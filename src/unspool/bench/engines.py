@@ -125,7 +125,7 @@ class Unspool:
 
         model = self.model
         clock = Clock()
-        around = model.surroundings()
+        around = model.resources()
         options = GenerationOptions(
             max_new_tokens=task.max_new_tokens, temperature=task.temperature, seed=task.seed, eos_token_id=task.eos
         )

@@ -141,7 +141,7 @@ def left_out(settings: Sequence[Setting], model: DiffusionModel) -> dict[str, st
     found: dict[str, str] = {}
     for setting in settings:
         try:
-            parts = composed(setting.method, model.resources)()
+            parts = composed(setting.method, model.resources())()
             parts.schedule.check(model.canvas_length)
             if parts.stop is not None:
                 parts.stop.check(model.canvas_length)

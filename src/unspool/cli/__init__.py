@@ -39,7 +39,7 @@ app = App(
     help="Decode language models by every published method: the same text sooner, or a better text, "
     "and the proof of which of the two it is.\n\n"
     "What a command makes goes to standard output, what it does to standard error. Exit codes: 0 done; 1 a fault that "
-    "`prove` found; 2 a mistake in the call or its surroundings, told in one line; 3 a text that was cut before it "
+    "`prove` found; 2 a mistake in the call or its environment, reported in one line; 3 a text that was cut before it "
     "fitted its schema, regex, grammar or choices; 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,

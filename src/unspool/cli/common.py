@@ -76,13 +76,14 @@ def loaded(
 
     A text of ``max_new_tokens`` that cannot fit the model is refused before.
     """
-    from unspool.decoding.model import load
+    from unspool.decoding.load import load
+    from unspool.decoding.model import Model
 
     if max_new_tokens is not None:
         check_length(model, max_new_tokens)
     given = {name: value for name, value in options.items() if value is not None}
     with Status() as status:
-        made = load(model, backend=backend, assistant_model=assistant_model, report=status.say, **given)
+        made = load(model, expect=Model, backend=backend, assistant_model=assistant_model, report=status.say, **given)
     yield made
 
 

@@ -43,14 +43,15 @@ def fill(
     Raises:
         UnspoolError: for a backend or an option of it that does not exist.
     """
-    from unspool.decoding.canvas import BACKEND, load_diffusion
+    from unspool.decoding.canvas import DiffusionModel
+    from unspool.decoding.load import load
     from unspool.methods._compose import written
 
     options = {**options, "method": written(options["method"])}
-    given = {"device": device, "weights": weights, "threads": threads}
+    given: dict[str, Any] = {"device": device, "weights": weights, "threads": threads}
     with Status() as status:
         loading = {name: value for name, value in given.items() if value is not None}
-        decoder = load_diffusion(model, backend or BACKEND, report=status.say, **loading)
+        decoder = load(model, expect=DiffusionModel, backend=backend, report=status.say, **loading)
     told: list[Callable[[Event], None]] = []
     with ExitStack() as stack:
         if trace is not None:

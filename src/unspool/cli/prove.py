@@ -116,7 +116,7 @@ def prove(
         threads=threads,
         device=device,
     ) as decoder:
-        chosen, left_out = choose(names, temperatures, decoder.surroundings())
+        chosen, left_out = choose(names, temperatures, decoder.resources())
         if not chosen:
             raise UnsupportedError("none of the methods can be proven; see `unspool methods`")
         for name, why in left_out.items():

@@ -215,7 +215,8 @@ def unmask_filter(
     """
     import numpy as np
 
-    from unspool.decoding.canvas import load_diffusion
+    from unspool.decoding.canvas import DiffusionModel
+    from unspool.decoding.load import load
     from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
     from unspool.methods.diffusion.learn2pd import FILE
     from unspool.methods.diffusion.learn2pd.train import FilterOptions, replay, train
@@ -231,7 +232,7 @@ def unmask_filter(
     rng = np.random.default_rng([seed, 0, 1])
     questions = [tasks.prompt_ids(task.sample(rng).prompt) for task in tasks.tasks for _ in range(prompts)]
     with bars() as progress:
-        examples = replay(load_diffusion(model), questions, block_length, progress)
+        examples = replay(load(model, expect=DiffusionModel), questions, block_length, progress)
         trained, figures = train(examples, options, progress)
     trained.save(file)
     figures |= {"replay_passes": float(np.mean(examples.passes)), "replay_alike": float(np.mean(examples.alike))}

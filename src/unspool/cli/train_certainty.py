@@ -39,7 +39,8 @@ def certainty(
       unspool train certainty -m tiny-diffusion -o tiny-parallel
     """
     from unspool.bench.tradeoff import Setting, measure
-    from unspool.decoding.canvas import load_diffusion
+    from unspool.decoding.canvas import DiffusionModel
+    from unspool.decoding.load import load
     from unspool.methods.diffusion.entropy_threshold.train import CertaintyOptions, train
     from unspool.models.diffusion import find, task_set
     from unspool.recipes.tiny_diffusion.train import QUESTIONS, TASK_SETS
@@ -55,7 +56,8 @@ def certainty(
     with bars() as progress:
         targets = train(source, output, options, progress)
         before, after = (
-            measure(load_diffusion(str(directory)), tasks, [setting], QUESTIONS) for directory in (source, output)
+            measure(load(str(directory), expect=DiffusionModel), tasks, [setting], QUESTIONS)
+            for directory in (source, output)
         )
     found: list[dict[str, Any]] = [
         {

@@ -1,4 +1,4 @@
-"""The Python API of masked-diffusion models: load one, fill canvases, with every pass in the result."""
+"""A loaded masked-diffusion model, which fills canvases, with every pass in the result."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ from unspool.methods.constraints._cfg_canvas import CFGCanvas
 from unspool.methods.constraints._cfg_canvas.cfg import Grammar
 from unspool.models.tokenizer import Tokenizer
 
-BACKEND = "transformers"
-"""The reference: it runs the checkpoint as it is, without a second copy of the weights on the disk."""
 CANVAS_LENGTH = 128
 """Slots of a canvas for models that were trained on no particular length."""
 
@@ -107,7 +105,6 @@ class DiffusionModel:
         self._prompt_length = prompt_length
         self._pad = pad_token_id
 
-    @property
     def resources(self) -> Resources:
         """What methods are built from."""
         return Resources(delimiters=self._newlines, directory=self.directory)
@@ -198,7 +195,7 @@ class DiffusionModel:
             if self.denoiser.eos_token_id is None:
                 raise UnspoolError(f"a grammar needs an end token, and {self.name} has none")
             constraint = CFGCanvas(Grammar(grammar), self._texts, self.denoiser.eos_token_id)
-        parts = composed(method, self.resources, constraint)
+        parts = composed(method, self.resources(), constraint)
         name = written(method)
         requests = [CanvasRequest(self.encode(prompt), slots, parts(), options, name) for prompt in prompts]
         traces: list[list[Event]] = [[] for _ in requests]
@@ -261,31 +258,3 @@ def check_canvas(canvas: Sequence[str | int] | None, max_new_tokens: int | None)
             raise UnspoolError(f"a hole of the canvas has {MOST_TOKENS:,} slots at most, not {piece}")
     if all(isinstance(piece, str) for piece in canvas):
         raise UnspoolError('the canvas has no hole to fill; give one as a number: ["def f0(", 3, "):"]')
-
-
-def load_diffusion(
-    name: str, backend: str = BACKEND, *, report: Callable[[str], None] = lambda message: None, **options: Any
-) -> DiffusionModel:
-    """Load a masked-diffusion model; convert it first if need be.
-
-    Args:
-        name: a directory in Hugging Face layout: a checkpoint of LLaDA or Dream, or one that ``unspool train
-            diffusion`` wrote.
-        backend: ``"transformers"`` (torch), the reference, in the checkpoint's own precision; or ``"openvino"``, for
-            CPUs.
-        report: told in a few words what happens during long work.
-        **options: of the backend. torch: ``device`` (``"cpu"``; CUDA is untested here). openvino: ``weights``
-            (``"fp32"`` or ``"int8"``) and ``threads`` (by default the physical cores that this
-            process may use).
-
-    Raises:
-        UnspoolError: if there is no such directory, it holds no diffusion model, or an option does not fit.
-    """
-    from unspool.backends import diffusion as diffusion_models
-    from unspool.models import diffusion as diffusion_files
-
-    directory = diffusion_files.find(name)
-    denoiser = diffusion_models.load(directory, backend, report, options)
-    layout = diffusion_files.layout(directory)
-    tokenizer = diffusion_models.tokenizer(directory)
-    return DiffusionModel(denoiser, tokenizer, name, directory=directory, **layout)

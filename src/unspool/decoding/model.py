@@ -1,4 +1,4 @@
-"""Load a model, generate, stream. The whole public Python interface besides the registry."""
+"""A loaded language model and what can be done with it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from functools import cache
 from typing import Any, cast, overload
 
 from unspool import methods
-from unspool.backends import loading, prepare
-from unspool.backends.openvino.convert import WEIGHTS
 from unspool.decoding.parsing import read
 from unspool.decoding.results import Result, Stream
 from unspool.decoding.sample import Samples, sample
@@ -25,12 +23,10 @@ from unspool.engine.statistics import summarise
 from unspool.engine.trace import EndEvent, Event, StepEvent
 from unspool.engine.turns import turn
 from unspool.engine.typed import typed_options
-from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.errors import UnknownNameError, UnspoolError
 from unspool.methods.constraints.grammar import GrammarConstraint
 from unspool.methods.shaping._built_in import build as build_shapers
 from unspool.models import calibration, prompt_check
-from unspool.models.catalogue import default_model
-from unspool.models.resolve import resolve
 from unspool.models.tokenizer import Message, StopStrings, Tokenizer, vocabulary_fingerprint
 
 Prompt = str | Sequence[Message] | Sequence[int]
@@ -80,7 +76,7 @@ class Model:
             self._costs = PassCosts(curve, model, tell)
             return self._costs
 
-    def surroundings(
+    def resources(
         self, memories: dict[str, Memory] | None = None, eos: frozenset[int] | None = None
     ) -> methods.Resources:
         """What methods are built from.
@@ -239,13 +235,13 @@ class Model:
             seeds = [row_seed(seed, row) for row in range(len(prompts))]
         eos = self.eos_token_ids if settings.eos_token_id is None else frozenset(settings.eos_token_id)
         settings = replace(settings, eos_token_id=sorted(eos))
-        surroundings = self.surroundings(memories, eos)
+        resources = self.resources(memories, eos)
         texts = {"json_schema": json_schema, "regex": regex, "grammar": grammar, "choices": choices}
-        constrain = _constraint(constraint, texts, surroundings)
+        constrain = _constraint(constraint, texts, resources)
         chosen = methods.choose(method, DRAFTER)
-        rule = methods.acceptance_rule(acceptance, settings.greedy, surroundings)
+        rule = methods.acceptance_rule(acceptance, settings.greedy, resources)
         named = [
-            shaper if callable(shaper) else methods.build(shaper, SHAPER, surroundings) for shaper in settings.shapers
+            shaper if callable(shaper) else methods.build(shaper, SHAPER, resources) for shaper in settings.shapers
         ]
         shapers = build_shapers(replace(settings, shapers=named))
         assistants = (self.assistant.language_model,) if self.assistant else ()
@@ -255,7 +251,7 @@ class Model:
         for prompt, own_seed in zip(prompts, seeds, strict=True):
             tokens = self.encode(prompt, chat)
             with self._building:
-                drafter = chosen.build(surroundings)
+                drafter = chosen.build(resources)
             request = Request(
                 tokens=tokens,
                 drafter=drafter,
@@ -300,48 +296,6 @@ class Model:
         )
 
 
-@typed_options()
-def load(
-    name: str | None = None,
-    *,
-    backend: str = "openvino",
-    assistant_model: str | Model | None = None,
-    report: Report = lambda message: None,
-    **options: Any,
-) -> Model:
-    """Load a model; download and convert it first if need be.
-
-    Args:
-        name: catalogue name, Hugging Face directory or hub name, or GGUF file; the default model if None.
-        backend: ``"openvino"`` (CPU, fast), ``"transformers"`` (torch, reference, GPU), or one of an installed package.
-        assistant_model: draft model for the methods that need one: a loaded model, or a name as above, which is loaded
-            with the same backend and options (``name@int4``: with weights of its own).
-        report: told in a few words what happens during long work.
-        **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``), ``threads`` (by
-            default the physical cores that this process may use). transformers: ``device`` (``"cpu"``) and ``dtype``
-            (``"float32"``).
-
-    Raises:
-        UnspoolError: with one line that says what to do.
-    """
-    loading.check(backend, options)
-    source = resolve(name or default_model())
-    if isinstance(assistant_model, str):
-        assistant, own = split_weights(assistant_model)
-        resolve(assistant)  # a mistake in its name is told before any work
-    loaded = loading.load(source, backend, report, options)
-    tokenizer = prepare.read_tokenizer(source, loaded.tokenizer)
-    model = Model(source.name, source.key, loaded.model, tokenizer, loaded.eos_token_ids)
-    model.report = report
-    if isinstance(assistant_model, str):
-        weights = {"weights": own} if own else {}
-        assistant_model = load(assistant, backend=backend, report=report, **{**options, **weights})
-    if assistant_model is not None:
-        _check_tokenizers(model, assistant_model)
-        model.assistant = assistant_model
-    return model
-
-
 def _constraint(
     spec: Any, texts: Mapping[str, Any], resources: methods.Resources
 ) -> Callable[[Sequence[int]], Constraint] | None:
@@ -352,17 +306,3 @@ def _constraint(
     if given:
         return methods.build(methods.DEFAULTS[CONSTRAINT], CONSTRAINT, resources, given)
     return None if spec is None else methods.build(spec, CONSTRAINT, resources)
-
-
-def split_weights(name: str) -> tuple[str, str | None]:
-    """A model's name and the weight format that it may carry: ``"name@int4"``."""
-    base, _, weights = name.rpartition("@")
-    return (base, weights) if base and weights in WEIGHTS else (name, None)
-
-
-def _check_tokenizers(model: Model, assistant: Model) -> None:
-    if model.tokenizer.vocabulary != assistant.tokenizer.vocabulary:
-        raise UnsupportedError(
-            f"{assistant.name} cannot draft for {model.name}: their tokenizers differ; "
-            "use a smaller model of the same family"
-        )

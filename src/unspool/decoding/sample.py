@@ -91,19 +91,19 @@ def sample(
     if temperature <= 0:
         raise UnspoolError("a sampler needs a temperature above 0; for the likeliest text use generate()")
     row = methods.find(sampler, SAMPLER)
-    surroundings = model.surroundings()
+    resources = model.resources()
     options = methods.make_options(row, grammar)
     ids = model.encode(prompt, chat)
     about = hashlib.sha256(json.dumps([key_of(model), ids, options.compiled(), temperature]).encode()).hexdigest()
     trie = AlignedTrie(about) if trie is None else trie
     if trie.about != about:
         raise UnspoolError("this trie belongs to another model, prompt, grammar or temperature; begin with a new one")
-    checker = methods.build(methods.DEFAULTS[CONSTRAINT], CONSTRAINT, surroundings, grammar)(ids)
+    checker = methods.build(methods.DEFAULTS[CONSTRAINT], CONSTRAINT, resources, grammar)(ids)
     limit = _ATTEMPTS * num_samples if max_attempts is None else max_attempts
     results: list[Result] = []
     attempts = rejected = cut = passes = 0
     while len(results) < num_samples and attempts < limit:
-        shaper = row.build(surroundings, options)(trie, checker, len(ids), temperature)
+        shaper = row.build(resources, options)(trie, checker, len(ids), temperature)
         result, legal = _draw(
             model,
             ids,

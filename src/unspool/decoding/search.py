@@ -132,7 +132,7 @@ def search(
     """
     chosen = methods.choose(method, SEARCH)
     check_reward(chosen.row, reward)
-    run = chosen.build(model.surroundings())
+    run = chosen.build(model.resources())
     tokens = model.encode(prompt, False if chat is None and chosen.row.raw_prompt else chat)
     text, body = partial(model.tokenizer.text, context=model.tokenizer.context(tokens)), None
     if stop_rule == "function_body":

@@ -26,15 +26,13 @@ def is_diffusion(name: str | None) -> bool:
     """Whether ``name`` is a shipped masked-diffusion model, or a directory that holds one."""
     if name is None:
         return False
-    if (Path(name) / CANVAS).is_file() or name in shipped():
-        return True
-    config = Path(name) / "config.json"
-    if not config.is_file():
-        return False
     try:
-        return str(_object(config).get("model_type", "")).lower() in _CHECKPOINTS
-    except UnspoolError:
-        return False  # said by who loads it
+        if (Path(name) / CANVAS).is_file() or name in shipped():
+            return True
+        config = Path(name) / "config.json"
+        return config.is_file() and str(_object(config).get("model_type", "")).lower() in _CHECKPOINTS
+    except (OSError, UnspoolError):
+        return False  # reported by whoever loads it
 
 
 def find(name: str) -> Path:

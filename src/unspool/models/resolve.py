@@ -99,9 +99,7 @@ def resolve(name: str) -> ModelSource:
     if "/" in name or "\\" in name:
         raise UnspoolError(f"no such file or directory: {name}; give a path, or a name of `unspool models`")
     if name in diffusion_files.shipped():
-        raise UnsupportedError(
-            f"{name} is a diffusion model; use `unspool generate` or `unspool tradeoff` (unspool.load_diffusion)"
-        )
+        raise UnsupportedError(f"{name} is a diffusion model; use `unspool generate` or `unspool tradeoff`")
     raise UnknownNameError("model", name, [*known, *diffusion_files.shipped()])
 
 

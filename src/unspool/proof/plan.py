@@ -45,14 +45,14 @@ class Run(NamedTuple):
 def choose(
     names: Sequence[str] | None,
     temperatures: Sequence[float],
-    surroundings: Resources | None = None,
+    resources: Resources | None = None,
     assistant: object | None = None,
 ) -> tuple[list[Chosen[Any]], dict[str, str]]:
     """The methods of these names, of either kind; for None all that can be proven.
 
     Args:
         temperatures: at least one of them must suit each method.
-        surroundings: once there is a model; what it and the draft model offer then plays a part.
+        resources: once there is a model; what it and the draft model offer then plays a part.
         assistant: before, the draft model's name, if there is to be one.
 
     Returns:
@@ -76,7 +76,7 @@ def choose(
             of_tasks = spec == name and row.kind in (CONSTRAINT, SAMPLER)
             trial = row.trial if spec == name else None
             method = Chosen(row, None) if of_tasks else methods.choose(spec, row.kind, trial)
-            _check(method, temperatures, surroundings, assistant)
+            _check(method, temperatures, resources, assistant)
         except UnsupportedError as error:
             if names is not None:
                 raise
@@ -89,7 +89,7 @@ def choose(
 
 
 def _check(
-    method: Chosen[Any], temperatures: Sequence[float], surroundings: Resources | None, assistant: object | None
+    method: Chosen[Any], temperatures: Sequence[float], resources: Resources | None, assistant: object | None
 ) -> None:
     if reason := _untested(method):
         raise UnsupportedError(f"{method.spec} {reason}; leave it out")
@@ -97,11 +97,11 @@ def _check(
         suited = "temperature 0" if applies(method, 0) else "temperatures above 0"
         raise UnsupportedError(f"{method.spec} is for {suited}; add one, or leave the method out")
     check_installed(method.row)
-    if surroundings is None:
+    if resources is None:
         check_assisted(method.row, assistant)
     else:
-        methods.check(method.row, surroundings)
-        if method.row.kind not in _TOKENS_ALONE and not isinstance(surroundings.tokenizer, Tokenizer):
+        methods.check(method.row, resources)
+        if method.row.kind not in _TOKENS_ALONE and not isinstance(resources.tokenizer, Tokenizer):
             raise UnsupportedError(f"{method.spec} needs the model's tokenizer, which this model has not; leave it out")
 
 

@@ -75,7 +75,7 @@ def prove(
     temperatures = list(dict.fromkeys(temperatures))
     for temperature in temperatures:
         GenerationOptions(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
-    chosen, _ = choose(names, temperatures, model.surroundings())
+    chosen, _ = choose(names, temperatures, model.resources())
     ids = [model.encode(prompt) for prompt in prompts]
     if not ids or not temperatures:
         raise UnspoolError("nothing to prove; give at least one prompt and one temperature")
@@ -208,12 +208,12 @@ class _Part:
         # A warm memory: the drafter has seen plain decoding's very text, which is what it gives without a rule's name.
         for case in cases:
             self._generate(Run(run.drafter, None), case.prompt, case.seed, memories)
-        surroundings = self._model.surroundings(memories)
+        resources = self._model.resources(memories)
         figures = distribution.two_samples(
             self._model.language_model,
             [[*case.prompt, *case.token_ids[: len(case.token_ids) // 2]] for case in cases],
-            lambda: methods.build(run.drafter, DRAFTER, surroundings),
-            methods.acceptance_rule(run.acceptance, False, surroundings),
+            lambda: methods.build(run.drafter, DRAFTER, resources),
+            methods.acceptance_rule(run.acceptance, False, resources),
             self._temperature,
             self._seed,
             partial(self._progress, f"{method.spec}, temperature {self._temperature:g}"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.test_methods import ALL, drafters, model, plain, surroundings
+from tests.conformance.test_methods import ALL, drafters, model, plain, resources
 from tests.methods.batching.reading import passes, texts
 from tests.pairwise import pairwise
 from unspool import methods
@@ -27,7 +27,7 @@ PLANS = {
 
 def batch(name: str, options: GenerationOptions, acceptance: str | None = None) -> tuple[ToyModel, list[Request]]:
     toy = model(eos=True)
-    rule, shapers = methods.acceptance_rule(acceptance, options.greedy, surroundings(toy)), shaping.build(options)
+    rule, shapers = methods.acceptance_rule(acceptance, options.greedy, resources(toy)), shaping.build(options)
     made = [
         Request(prompt, drafters(toy, prompt + text, name), rule, options, shapers, frozenset({EOS}))
         for prompt, text in zip(PROMPTS, alone(options), strict=True)

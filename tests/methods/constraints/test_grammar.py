@@ -136,12 +136,12 @@ def test_what_must_follow_is_forced_and_is_all_that_is_allowed(vocabulary):
 
 
 def run(model, options, text, drafter, rule=None):
-    surroundings = methods.Resources(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
-    made = drafter if not isinstance(drafter, str) else methods.build(drafter, DRAFTER, surroundings)
+    resources = methods.Resources(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
+    made = drafter if not isinstance(drafter, str) else methods.build(drafter, DRAFTER, resources)
     request = Request(
         [1],
         made,
-        methods.acceptance_rule(rule, options.greedy, surroundings),
+        methods.acceptance_rule(rule, options.greedy, resources),
         options,
         shaping.build(options),
         frozenset({EOS}),

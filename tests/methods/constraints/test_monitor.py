@@ -392,12 +392,12 @@ def names_of_toys(text):
 
 def run(options, constraint, drafter, rule=None):
     model = ToyModel.random(vocab_size=8, order=2, seed=3, eos_token_id=EOS)
-    surroundings = methods.Resources(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
-    drafting = drafter if not isinstance(drafter, str) else methods.build(drafter, DRAFTER, surroundings)
+    resources = methods.Resources(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
+    drafting = drafter if not isinstance(drafter, str) else methods.build(drafter, DRAFTER, resources)
     request = Request(
         [0],
         drafting,
-        methods.acceptance_rule(rule, options.greedy, surroundings),
+        methods.acceptance_rule(rule, options.greedy, resources),
         options,
         shaping.build(options),
         frozenset({EOS}),
@@ -626,11 +626,11 @@ def test_texts_of_a_real_vocabulary_are_those_of_its_tokenizer(smollm2):
 def test_a_real_model_writes_names_that_exist(smollm2, project):
     prompt = HEAD + "r."
     ids, model = smollm2.tokenizer.encode(prompt), smollm2.language_model
-    constraint = methods.build("monitor", CONSTRAINT, smollm2.surroundings(), {"project": project})(ids)
+    constraint = methods.build("monitor", CONSTRAINT, smollm2.resources(), {"project": project})(ids)
     options = GenerationOptions(max_new_tokens=12)
-    surroundings = smollm2.surroundings()
+    resources = smollm2.resources()
     request = Request(
-        ids, methods.build("plain", DRAFTER, surroundings), methods.acceptance_rule(None, True, surroundings), options,
+        ids, methods.build("plain", DRAFTER, resources), methods.acceptance_rule(None, True, resources), options,
         eos=smollm2.eos_token_ids, constraint=constraint,
     )  # fmt: skip
     out = [token for event in decode(model, [request]) if isinstance(event, StepEvent) for token in event.emitted]
