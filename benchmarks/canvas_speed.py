@@ -28,9 +28,11 @@ import psutil
 import torch
 
 from unspool.bench.about import about
-from unspool.decoding.canvas import CanvasResult, DiffusionModel
+from unspool.decoding.canvas import DiffusionModel
 from unspool.decoding.load import load
+from unspool.decoding.results import Result
 from unspool.engine.canvas_request import Cache
+from unspool.engine.statistics import CanvasStatistics
 from unspool.engine.trace import CanvasEvent
 from unspool.errors import UnspoolError
 
@@ -57,7 +59,9 @@ def prompt_of(model: DiffusionModel, length: int) -> list[int]:
     return [int(token) for token in tokens + (tokens >= model.denoiser.mask_id)]
 
 
-def fill(model: DiffusionModel, line: Line, prompt_length: int, block_length: int, step: int) -> CanvasResult:
+def fill(
+    model: DiffusionModel, line: Line, prompt_length: int, block_length: int, step: int
+) -> Result[CanvasStatistics]:
     return model.generate(
         prompt_of(model, prompt_length),
         method=f"top_k:tokens_per_step={step}+fixed_blocks:block_length={block_length}",
@@ -66,12 +70,12 @@ def fill(model: DiffusionModel, line: Line, prompt_length: int, block_length: in
     )
 
 
-def slots(result: CanvasResult) -> tuple[int | None, ...]:
+def slots(result: Result[CanvasStatistics]) -> tuple[int | None, ...]:
     """The whole canvas, with what stands behind the end of the text."""
     return [event for event in result.trace if isinstance(event, CanvasEvent)][-1].slots
 
 
-def measured(results: dict[Line, list[CanvasResult]], backends: list[str]) -> list[dict[str, Any]]:
+def measured(results: dict[Line, list[Result[CanvasStatistics]]], backends: list[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     medians = {
         line: sorted(runs, key=lambda run: run.statistics.seconds)[len(runs) // 2] for line, runs in results.items()
@@ -135,7 +139,7 @@ def main() -> None:
         own = {"threads": threads} if backend == "openvino" else {}
         models[name] = load(arguments.model, backend=backend, report=common.say, **options, **own)
     lines = [Line(*each) for each in product(models, dict.fromkeys(arguments.canvas), CACHES)]
-    results: dict[Line, list[CanvasResult]] = {line: [] for line in lines}
+    results: dict[Line, list[Result[CanvasStatistics]]] = {line: [] for line in lines}
     for run in range(arguments.runs + 1):
         for line in lines:
             result = fill(

@@ -25,7 +25,7 @@ import numpy as np
 from extract_questions import cases, f1, words
 
 from unspool.bench.about import about
-from unspool.decoding.extract import extract, line_ends, word_suffixes
+from unspool.decoding.extract import line_ends, word_suffixes
 from unspool.decoding.load import load
 from unspool.decoding.model import Model
 from unspool.engine.autoregressive import extend
@@ -143,8 +143,8 @@ def main() -> int:
     wrong = 0
     for i, case in enumerate(chosen, 1):
         options = {"max_span_tokens": arguments.max_span_tokens, "end_token_ids": scorer.ends}
-        found = extract(model, case.question, case.passage, **options)
-        by_mean = extract(model, case.question, case.passage, length_penalty=1.0, **options)
+        found = model.extract(case.question, case.passage, **options)
+        by_mean = model.extract(case.question, case.passage, length_penalty=1.0, **options)
         prompt, spans = found.prompt_token_ids, word_suffixes(model.tokenizer, case.passage, arguments.max_span_tokens)
         greedy, known = scorer.greedy(prompt, spans, case.passage)
         answers = {
@@ -160,7 +160,7 @@ def main() -> int:
             "best first, normalised": [by_mean.passes, by_mean.nodes],
         }
         if arguments.full:
-            whole = extract(model, case.question, case.passage, best_first=False, **options)
+            whole = model.extract(case.question, case.passage, best_first=False, **options)
             row["cost"]["all spans"] = [whole.passes, whole.nodes]
             wrong += abs(whole.spans[0].logprob - found.spans[0].logprob) > TOLERANCE
         for name, answer in answers.items():

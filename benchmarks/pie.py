@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from pie_edits import MODULES, Case, adversarial, ordinary
 
 from unspool.bench.about import about
-from unspool.decoding.edit import EditableText, edit
+from unspool.decoding.edit import EditableText
 from unspool.decoding.load import load
 from unspool.engine.numeric import log_softmax
 from unspool.engine.tree import TokenTree
@@ -183,7 +183,7 @@ def main() -> None:
     modules = set()
     for case in (adversarial if arguments.adversarial else ordinary)(model, arguments.limit):
         if (case.module, case.kind) not in known:
-            base = edit(model, case.before, mode="recompute")
+            base = model.edit(case.before, mode="recompute")
             found = run(base, case, options, arguments.max_new_tokens)
             journal.add({"module": case.module, "kind": case.kind, "outcomes": found})
             known[case.module, case.kind] = found

@@ -28,7 +28,7 @@ from unspool.cli import app
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import LanguageModel, Scores
 from unspool.engine.method import DRAFTER
-from unspool.engine.option import range_of
+from unspool.engine.option import meanings, range_of
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
@@ -246,7 +246,7 @@ def test_every_method_has_a_page_with_its_options() -> None:
         assert method.paper in page
         assert method.guarantee in page
         assert f"({name}.md)" in pages["methods/index.md"]
-        meaning = generated.attributes(method.options.__doc__)
+        meaning = meanings(method.options)
         for field in fields(method.options):
             allowed = range_of(field) or ""
             row = f"| `{field.name}` | `{field.type}` | `{field.default!r}` | {allowed} | {meaning[field.name]} |"
@@ -262,8 +262,8 @@ def test_pages_hold_the_docstring_of_the_method_itself() -> None:
     assert "Choices where the paper or its code leaves one:\n\n- A token" in pages["methods/token_recycling.md"]
 
 
-def test_attributes_of_a_docstring() -> None:
-    text = """Summary.
+class One:
+    """Summary.
 
     Attributes:
         one, two: both, which goes on
@@ -272,11 +272,23 @@ def test_attributes_of_a_docstring() -> None:
 
     More text: not an attribute.
     """
-    assert generated.attributes(text) == {
+
+
+class Two(One):
+    """Another.
+
+    Attributes:
+        three: another text.
+    """
+
+
+def test_meanings_of_fields_are_those_of_the_class_and_its_bases() -> None:
+    assert meanings(One) == {
         "one": "both, which goes on here: with a colon.",
         "two": "both, which goes on here: with a colon.",
         "three": "alone.",
     }
+    assert meanings(Two) == {**meanings(One), "three": "another text."}
 
 
 def test_the_navigation_gets_the_methods() -> None:

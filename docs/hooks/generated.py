@@ -42,7 +42,7 @@ from unspool.engine.method import (
     UNMASK,
     Kind,
 )
-from unspool.engine.option import range_of
+from unspool.engine.option import meanings, range_of
 from unspool.methods import PLAIN
 from unspool.report import tradeoff
 
@@ -117,7 +117,7 @@ def _of_constraint(method: methods.Row) -> list[str]:
 
 
 def _of_sampler(method: methods.Row) -> list[str]:
-    return _python(
+    return _shell(f'unspool sample --sampler {method.name} --regex "[1-6]" -n 20 "Roll a die."') + _python(
         "import unspool",
         "",
         "model = unspool.load()",
@@ -140,16 +140,16 @@ def _of_span(method: methods.Row) -> list[str]:
         "import unspool",
         "",
         "model = unspool.load()",
-        'print(unspool.extract(model, "Who found it?", "Caroline Herschel found the comet.").text)',
+        'print(model.extract("Who found it?", "Caroline Herschel found the comet.").text)',
     )
 
 
 def _of_edit(method: methods.Row) -> list[str]:
-    return _python(
+    return _shell('unspool edit --replace "os=>sys" "import os"') + _python(
         "import unspool",
         "",
         "model = unspool.load()",
-        'editor = unspool.edit(model, "import os")',
+        'editor = model.edit("import os")',
         'editor.replace(7, 9, "sys")',
         "print(editor.generate(max_new_tokens=32).text)",
     )
@@ -236,7 +236,7 @@ def _options(options: type[Any]) -> list[str]:
     summary = inspect.cleandoc(options.__doc__ or "").splitlines()[0]
     if not fields(options):
         return [summary]
-    meaning = attributes(options.__doc__ or "")
+    meaning = meanings(options)
     lines = [_markdown(summary), "", "| option | type | default | range | meaning |", "|---|---|---|---|---|"]
     for field in fields(options):
         kind = field.type if isinstance(field.type, str) else field.type.__name__
@@ -244,16 +244,6 @@ def _options(options: type[Any]) -> list[str]:
         allowed = range_of(field) or ""
         lines.append(f"| `{field.name}` | `{kind}` | {default} | {allowed} | {_cell(meaning.get(field.name, ''))} |")
     return lines
-
-
-def attributes(docstring: str) -> dict[str, str]:
-    """The ``Attributes`` section of a docstring: name to text; ``a, b: text`` gives both names the text."""
-    _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
-    found: dict[str, str] = {}
-    for entry in re.split(r"\n(?=    \w)", section.split("\n\n")[0]) if section else ():
-        names, _, text = entry.strip().partition(":")
-        found |= {name.strip(): " ".join(text.split()) for name in names.split(",")}
-    return found
 
 
 def _markdown(docstring: str) -> str:

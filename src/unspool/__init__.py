@@ -11,9 +11,9 @@ except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
 
 if TYPE_CHECKING:
-    from unspool.decoding.canvas import CanvasResult, DiffusionModel
-    from unspool.decoding.edit import EditableText, EditedResult, edit
-    from unspool.decoding.extract import Extraction, extract
+    from unspool.decoding.canvas import DiffusionModel
+    from unspool.decoding.edit import EditableText, EditedResult
+    from unspool.decoding.extract import Extraction
     from unspool.decoding.load import load
     from unspool.decoding.model import Model
     from unspool.decoding.results import Result, Stream
@@ -27,19 +27,15 @@ _HOMES = {
     "Result": "unspool.decoding.results",
     "Stream": "unspool.decoding.results",
     "DiffusionModel": "unspool.decoding.canvas",
-    "CanvasResult": "unspool.decoding.canvas",
     "GenerationOptions": "unspool.engine.options",
     "UnspoolError": "unspool.errors",
     "transformers_method": "unspool.integrations.transformers",
-    "edit": "unspool.decoding.edit",
     "EditableText": "unspool.decoding.edit",
     "EditedResult": "unspool.decoding.edit",
-    "extract": "unspool.decoding.extract",
     "Extraction": "unspool.decoding.extract",
 }
 
 __all__ = [
-    "CanvasResult",
     "DiffusionModel",
     "EditableText",
     "EditedResult",
@@ -50,8 +46,6 @@ __all__ = [
     "Stream",
     "UnspoolError",
     "__version__",
-    "edit",
-    "extract",
     "load",
     "transformers_method",
 ]

@@ -36,7 +36,7 @@ def unspool(*arguments: str) -> Result:
         (("--suite", "mixd"), "did you mean 'mixed'"),
         (("--suite", "missing.txt"), "cannot read missing.txt"),
         (("-m", "smolm2-135m"), "did you mean 'smollm2-135m'"),
-        (("--temperature", "-1"), "temperature must be 0 or above"),
+        (("--temperature", "-1"), "temperature must be at least 0"),
         (("--temperature", "0.5", "--peers", "llama_cpp"), "peers are compared at temperature 0 only"),
         (("--json", "missing/r.json"), "cannot write missing/r.json"),
         (("--html", "missing/r.html"), "cannot write missing/r.html"),

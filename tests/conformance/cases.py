@@ -74,12 +74,11 @@ def _name_is_whole(output: str) -> bool | None:
 
 
 def _extract(model: Model, which: int) -> Outcome:
-    from unspool.decoding.extract import extract
 
     before = _counts(model)
     passage = ("ab=1, x(a)\ncount index", "x=(1,) in count")[which]
     # The penalty favours long spans, so that the limit is met.
-    found = extract(model, "ab"[which], passage, top_k=9, max_span_tokens=3, length_penalty=2.0, pass_nodes=5)
+    found = model.extract("ab"[which], passage, top_k=9, max_span_tokens=3, length_penalty=2.0, pass_nodes=5)
     assert all(passage[span.start : span.end] == span.text for span in found.spans)
     assert max(len(span.token_ids) for span in found.spans) == 3, "the limit of tokens"
     prompt = found.prompt_token_ids
@@ -87,9 +86,8 @@ def _extract(model: Model, which: int) -> Outcome:
 
 
 def _edit(model: Model, which: int) -> Outcome:
-    from unspool.decoding.edit import edit
 
-    text = edit(model, ("a=(1,)\nx=a\nab=x", "count=1\nx=count")[which])
+    text = model.edit(("a=(1,)\nx=a\nab=x", "count=1\nx=count")[which])
     before = _counts(model)
     done = text.replace(0, 1, "ab")
     encoded = _since(model, before)[2]

@@ -100,7 +100,7 @@ def test_samples_are_of_the_language_and_figures_add_up(row: Method) -> None:
                 seed=seed,
                 max_new_tokens=limit,
                 max_attempts=40,
-                progress=lambda done, attempts, ends=ends, counted=language_model: ends.append(counted.passes),
+                progress=lambda what, done, of, ends=ends, counted=language_model: ends.append(counted.passes),
             )
             for result in drawn.results:
                 assert case(row).complete(result.text) is True, result.text

@@ -17,6 +17,7 @@ from unspool.cli import app
 from unspool.cli.generate_canvas import drawn, fill
 from unspool.decoding.canvas import DiffusionModel
 from unspool.decoding.model import Model
+from unspool.decoding.request import CanvasArguments
 from unspool.engine.trace import CanvasEvent
 from unspool.errors import UnspoolError
 from unspool.models import diffusion as diffusion_files
@@ -88,7 +89,7 @@ def test_a_grammar_holds_where_the_model_knows_nothing(model: DiffusionModel) ->
         ("<sort> d ?", {}, "does not know all symbols"),
         ("<sort> " + "a " * 20, {}, "has 21 tokens, and .* was trained on 10"),
         ("<sort> a", {"method": "suffix"}, "unknown method for canvases"),
-        ("<sort> a", {"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ("<sort> a", {"max_new_tokens": 0}, "max_new_tokens must lie in 1 to 2"),
         ("<sort> a", {"max_new_tokens": 25}, "do not fit into the model's 34 positions"),
         ("<sort> a", {"cache": "tripple"}, "cache must be"),
         ("<sort> a", {"method": "threshold+fixed_blocks:block_length=7"}, "does not divide"),
@@ -166,7 +167,7 @@ def test_loading_says_what_takes_long_and_what_does_not_fit(own_store: None, dir
 
 
 def filled(directory: Path, capsys: pytest.CaptureFixture[str], *, device: str | None = None, **loading: Any) -> Any:
-    fill(str(directory), "<sort> d a c", {"method": "threshold"}, device, True, None, **loading)
+    fill(str(directory), "<sort> d a c", CanvasArguments(), True, None, device=device, **loading)
     return json.loads(capsys.readouterr().out)
 
 
@@ -234,11 +235,11 @@ def test_a_trace_is_written_and_valid(directory: Path, tmp_path: Path) -> None:
     [
         (["--top-k", "5"], "no --top-k"),
         (["--acceptance", "greedy"], "no --acceptance"),
-        (["--assistant-model", "smollm2-135m"], "no --assistant-model"),
+        (["--assistant-model", "smollm2-135m"], "leave out --assistant-model"),
         (["--method", "sufix"], "unknown method for canvases 'sufix'"),
         (["--cache", "pefix"], "cache must be none, prefix or dual, not 'pefix'"),
-        (["--guidance-scale", "-1"], "guidance_scale must be 0 or above"),
-        (["--truncate-at-eos", "2"], "truncate_at_eos is a probability"),
+        (["--guidance-scale", "-1"], "guidance_scale must be at least 0"),
+        (["--truncate-at-eos", "2"], "truncate_at_eos must lie in 0 to 1"),
         (["--canvas", "a,b"], "--canvas is a JSON list"),
         (["--canvas", '["a", 1.5]'], "at least 1, not of 1.5"),
     ],

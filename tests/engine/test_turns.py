@@ -14,7 +14,8 @@ import pytest
 import unspool
 from tests.conformance.small_model import CURVE, EOS, CountedModel, CountedSession, load
 from unspool import Model, UnspoolError
-from unspool.decoding.extract import extract
+from unspool.decoding.generate import requests
+from unspool.decoding.request import GenerationArguments
 from unspool.decoding.search import search
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Scores
@@ -126,7 +127,7 @@ def test_search_extract_batches_and_streams_take_turns_too() -> None:
     model = shared()
     calls: list[Callable[[], Any]] = [
         lambda: search(model, PROMPTS[0], method="beam", max_new_tokens=6).token_ids,
-        lambda: extract(model, "ab", "count in x=1", end_token_ids=[EOS, 19]).spans,
+        lambda: model.extract("ab", "count in x=1", end_token_ids=[EOS, 19]).spans,
         lambda: [r.token_ids for r in model.generate(PROMPTS, method="suffix", max_new_tokens=12, chat=False)],
         lambda: "".join(model.stream(PROMPTS[1], method="token_recycling", max_new_tokens=24, chat=False)),
     ]
@@ -271,7 +272,8 @@ def test_threads_on_a_real_model() -> None:
 def test_a_request_that_is_built_by_hand_names_its_assistants() -> None:
     model = shared()
     assert model.assistant is not None
-    (request,), _ = model._requests([PROMPTS[0]], method="draft_model", chat=False, max_new_tokens=3)
+    arguments = GenerationArguments(method="draft_model", chat=False, max_new_tokens=3)
+    request = requests(model, [PROMPTS[0]], arguments)[0].request
     assert isinstance(request, Request) and list(request.assistants) == [model.assistant.language_model]
     with turn(model.assistant.language_model), pytest.raises(UnspoolError, match="middle of a pass"):
         list(decode(model.language_model, [request]))

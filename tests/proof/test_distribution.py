@@ -9,6 +9,7 @@ from tests.conformance.faults import LastTokenFromTarget, MismatchedSampleDiscar
 from tests.conformance.harness import RandomDrafter
 from tests.proof.conftest import toy
 from tests.proof.faults import KeepsRejectedDraws
+from unspool.engine.progress import silent
 from unspool.methods.acceptance._follow import Follow
 from unspool.methods.acceptance.lossless import Lossless
 from unspool.proof.distribution import TOLERANCE, Prefix, chi_squared, contingency, enumerate_rule, p_value, two_samples
@@ -17,14 +18,14 @@ from unspool.proof.passes import prefilled
 
 def test_the_lossless_rule_is_exact_in_every_comparison() -> None:
     told: list[tuple[int, int]] = []
-    worst, compared, wrong = enumerate_rule("lossless", Lossless(), lambda done, of: told.append((done, of)))
+    worst, compared, wrong = enumerate_rule("lossless", Lossless(), lambda what, done, of: told.append((done, of)))
     assert worst < TOLERANCE and wrong == 0 and compared > 200
     assert told[0] == (0, compared) and told[-1] == (compared, compared)
 
 
 @pytest.mark.parametrize("rule", [LastTokenFromTarget, MismatchedSampleDiscarded])
 def test_wrong_rules_are_not(rule: type[Lossless]) -> None:
-    worst, _, wrong = enumerate_rule("planted", rule(), lambda done, of: None)
+    worst, _, wrong = enumerate_rule("planted", rule(), silent)
     assert worst > 0.01 and wrong > 10
 
 
@@ -63,7 +64,7 @@ def sampled(rule: Follow | Lossless) -> dict[str, float | int | str]:
     model = toy().language_model
     texts = [[0, 1, 2], [4, 4, 1, 3], [5]]
     drafters = iter(range(10_000))
-    return two_samples(model, texts, lambda: RandomDrafter(6, next(drafters)), rule, 1.0, 0, lambda done, of: None)
+    return two_samples(model, texts, lambda: RandomDrafter(6, next(drafters)), rule, 1.0, 0, "draws", silent)
 
 
 @pytest.mark.parametrize("rule", [Follow(), Lossless()])
@@ -103,5 +104,5 @@ def test_few_passes_serve_all_draws() -> None:
             return super().score(tree, rows)
 
     model.session = Counted  # type: ignore[attr-defined]
-    two_samples(model, [[0, 1, 2]], lambda: RandomDrafter(6), Lossless(), 1.0, 0, lambda done, of: None)
+    two_samples(model, [[0, 1, 2]], lambda: RandomDrafter(6), Lossless(), 1.0, 0, "draws", silent)
     assert passes < 500, "400 outputs of two tokens, of which a random drafter's first trees differ"

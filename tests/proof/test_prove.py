@@ -153,11 +153,11 @@ def test_methods_without_a_test_are_refused_by_name_and_left_out_of_all(install:
         ({"names": ["cars"], "temperatures": [0]}, "cars is for temperatures above 0"),
         ({"names": ["beam"], "temperatures": [0.8]}, "beam is for temperature 0"),
         ({"names": ["same_noise"], "temperatures": [0]}, "same_noise is for temperatures above 0"),
-        ({"temperatures": [-1]}, "temperature must be 0 or above"),
+        ({"temperatures": [-1]}, "temperature must be at least 0"),
         ({"temperatures": []}, "at least one prompt and one temperature"),
         ({"prompts": []}, "at least one prompt and one temperature"),
         ({"prompts": ["0", "1" * 500]}, "prompt 2 has 500 tokens"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens must lie in 1"),
     ],
 )
 def test_mistakes_are_told_before_any_work(options: dict, message: str) -> None:  # type: ignore[type-arg]

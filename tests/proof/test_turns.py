@@ -13,6 +13,7 @@ from tests.conformance.small_model import CountedModel, CountedSession, load
 from unspool import Model, UnspoolError, methods
 from unspool.engine.contracts import Ability, Scores
 from unspool.engine.method import DRAFTER
+from unspool.engine.progress import silent
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
 from unspool.methods.acceptance.lossless import Lossless
@@ -72,7 +73,8 @@ def sampled(model: Model) -> dict[str, Any]:
         Lossless(),
         1.0,
         0,
-        lambda done, of: None,
+        "draws",
+        silent,
         [model.assistant.language_model],
     )
 

@@ -118,27 +118,21 @@ class Unspool:
 
     def decode(self, task: Task) -> Decoded:
         from unspool import methods
-        from unspool.engine.autoregressive import Request, decode
+        from unspool.decoding.generate import assemble
+        from unspool.engine.autoregressive import decode
         from unspool.engine.options import GenerationOptions
         from unspool.engine.statistics import summarise
         from unspool.engine.trace import StepEvent
 
         model = self.model
         clock = Clock()
-        around = model.resources()
+        resources = model.resources()
         options = GenerationOptions(
             max_new_tokens=task.max_new_tokens, temperature=task.temperature, seed=task.seed, eos_token_id=task.eos
         )
-        drafter = methods.build(self.method, DRAFTER, around)
-        request = Request(
-            tokens=task.ids,
-            drafter=drafter,
-            rule=methods.acceptance_rule(None, options.greedy, around),
-            options=options,
-            eos=frozenset(task.eos),
-            method=getattr(drafter, "name", self.method),
-            assistants=(around.assistant,) if around.assistant else (),
-        )
+        rule = methods.acceptance_rule(None, options.greedy, resources)
+        method = methods.choose(self.method, DRAFTER)
+        request = assemble(resources, task.ids, method, rule, options, eos=frozenset(task.eos))
         events: list[Event] = []
         for event in decode(model.language_model, [request]):
             if isinstance(event, StepEvent):

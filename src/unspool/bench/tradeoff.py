@@ -8,7 +8,7 @@ the one of fewest passes that is right, which no method knows beforehand.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from unspool import methods
 from unspool.decoding.canvas import DiffusionModel
 from unspool.engine.method import UNMASK
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
 from unspool.methods._compose import chosen, composed, written
 from unspool.methods.spec import parse
@@ -155,7 +156,7 @@ def measure(
     tasks: TaskSet,
     settings: Sequence[Setting],
     questions: int,
-    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> list[Point]:
     """Let every setting answer the same held-out questions.
 

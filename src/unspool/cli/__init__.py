@@ -16,12 +16,14 @@ from unspool.cli import (
     bench,
     calibrate,
     datastore,
+    edit,
     extract,
     generate,
     methods,
     models,
     prove,
     report,
+    sample,
     search,
     tradeoff,
     train,
@@ -47,6 +49,8 @@ app = App(
 )
 app.command("generate")(generate.generate)
 app.command("search")(search.search)
+app.command("sample")(sample.sample)
+app.command("edit")(edit.edit)
 app.command("extract")(extract.extract)
 app.add_typer(models.app, name="models")
 app.command("methods")(methods.list_methods)

@@ -6,7 +6,7 @@ import codecs
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unspool.engine.cpu import MOST_THREADS
+from unspool.engine.progress import Progress
 from unspool.errors import UnspoolError
 from unspool.storage.text_files import decoded, read_text
 
@@ -67,7 +68,7 @@ DeviceOption = Annotated[
 @contextmanager
 def loaded(
     model: str | None,
-    backend: str,
+    backend: str | None = None,
     assistant_model: str | None = None,
     max_new_tokens: int | None = None,
     **options: str | int | None,
@@ -134,10 +135,10 @@ class Status:
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Told (what, done, of how many): bars on a terminal, elsewhere one line for each part that is done."""
+def bars() -> Iterator[Progress]:
+    """Progress as bars on a terminal, elsewhere one line for each part that is done."""
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -148,9 +149,14 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
 
         yield tell
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, transient=True) as shown:
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+    )
+    tasks: dict[str, rich.TaskID] = {}
+    with rich.Progress(*columns, console=console, transient=True) as shown:
 
         def draw(what: str, done: int, of: int) -> None:
             if what not in tasks:

@@ -39,8 +39,8 @@ def load(
 ) -> _Loaded: ...
 
 
-# ``Any`` stands for a DiffusionModel: with the plain union every user of a language model would have to narrow it. Typed
-# code that loads a canvas model says ``expect=DiffusionModel``.
+# ``Any`` stands for a DiffusionModel: with the plain union every user of a language model would have to narrow it.
+# Typed code that loads a canvas model says ``expect=DiffusionModel``.
 @overload
 def load(
     name: str | None = None,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from unspool.engine.canvas import BlockSchedule, CanvasConstraint, Denoiser, ScoreTransform, StopRule, UnmaskPolicy
 from unspool.engine.noise import SEEDS
-from unspool.engine.typed import settle
+from unspool.engine.option import Options, option
 from unspool.errors import UnspoolError
 
 Cache = Literal["none", "prefix", "dual"]
@@ -36,44 +37,31 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class CanvasOptions:
+class CanvasOptions(Options):
     """How a canvas is decoded, whatever the parts.
 
     Attributes:
-        temperature: 0 takes the likeliest token; above 0 Gumbel noise of (seed, position, step), times the temperature,
-            is added to the logits that the token is chosen by. Confidence is measured without it.
-        seed: of the noise, and of policies that draw.
-        cache: ``none`` feeds the whole canvas in every pass. ``prefix`` and ``dual`` are Fast-dLLM's: from a block's
-            second pass on, only the block and what follows it, or only the block, is fed; keys and values of the rest
-            are as old as the block's first pass, so the text may differ.
-        stop_at_eos: whether an end token with no mask before it ends the decoding, since nothing behind it belongs to
-            the text, which stays the same; the rest is filled with it.
-        truncate_at_eos: cuts the canvas behind an end token, so that what follows is neither scored nor filled token by
-            token: Learn2PD's end-of-text prediction. After each pass, behind the first end token that it committed;
-            else behind the masked slot that predicts the end with the highest probability, if that is at least this
-            number. 0 is the paper's rule, which a wrong prediction makes lose text for good; None never cuts. With a
-            cache, a pass over all of the shorter canvas follows.
-        guidance_scale: w of classifier-free guidance, in LLaDA's form: logits are u + (w + 1) (c - u), with c those of
-            the canvas and u those of the canvas with a masked prompt. 0 is none; otherwise a step takes two passes.
+        temperature: 0 takes the most likely token; above 0 Gumbel noise of (seed, position, step), times the
+            temperature, is added to the logits that the token is chosen by. Confidence is measured without it.
+        seed: Of the noise, and of policies that draw.
+        cache: ``none``, or Fast-dLLM's ``prefix`` or ``dual``, whose keys are as old as the block. From a block's
+            second pass on, only the block and what follows it (``prefix``), or only the block (``dual``), is fed; keys
+            and values of the rest are those of the block's first pass, so the text may differ.
+        stop_at_eos: End at an end token with no mask before it; the text stays the same. The rest is filled with it.
+        truncate_at_eos: Cut the canvas after an end token of at least this probability; 0 is Learn2PD's rule. What
+            follows is then neither scored nor filled. The cut is, after each pass, at the first end token that it
+            committed; else at the masked slot that predicts the end with the highest probability. With 0 a wrong
+            prediction loses text for good. Default: never. With a cache, a pass over all of the shorter canvas follows.
+        guidance_scale: Classifier-free guidance, two passes a step; 0: none. The w of LLaDA's form: logits are
+            u + (w + 1) (c - u), with c those of the canvas and u those of the canvas with a masked prompt.
     """
 
-    temperature: float = 0.0
-    seed: int = 0
+    temperature: float = option(0.0, least=0, below=math.inf)
+    seed: int = option(0, least=0, most=SEEDS[-1])
     cache: Cache = "none"
     stop_at_eos: bool = False
-    truncate_at_eos: float | None = None
-    guidance_scale: float = 0.0
-
-    def __post_init__(self) -> None:
-        settle(self)
-        if self.seed not in SEEDS:
-            raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
-        if not 0 <= self.temperature < float("inf"):
-            raise UnspoolError(f"temperature must be 0 or above, not {self.temperature}")
-        if self.truncate_at_eos is not None and not 0 <= self.truncate_at_eos <= 1:
-            raise UnspoolError(f"truncate_at_eos is a probability, 0 to 1, not {self.truncate_at_eos}")
-        if not 0 <= self.guidance_scale < float("inf"):
-            raise UnspoolError(f"guidance_scale must be 0 or above, not {self.guidance_scale}")
+    truncate_at_eos: float | None = option(None, least=0, most=1)
+    guidance_scale: float = option(0.0, least=0, below=math.inf)
 
     @property
     def passes_per_step(self) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import LanguageModel, SeparableModel
+from unspool.engine.progress import Progress, silent
 from unspool.engine.tree import TokenTree
 
 NODES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64)
@@ -151,14 +152,12 @@ class PassCosts:
         return (total + _PRIOR_WEIGHT * prior) / (passes + _PRIOR_WEIGHT)
 
 
-def measure(
-    model: LanguageModel, seconds: float = SECONDS, progress: Callable[[float], None] = lambda done: None
-) -> CostCurve:
+def measure(model: LanguageModel, seconds: float = SECONDS, progress: Progress = silent) -> CostCurve:
     """Measure the curve in about ``seconds``: rounds over all widths, so that a slow moment of the machine spreads.
 
     Args:
         model: its ``max_length`` cuts the lengths, its ``widths`` are measured if it has any.
-        progress: told the share of the time that has passed, 0 to 1.
+        progress: receives how many percent of the time have passed.
     """
     nodes = tuple(n for n in model.widths if n <= NODES[-1]) or NODES
     lengths = sorted({min(length, model.max_length - nodes[-1]) for length in LENGTHS})
@@ -184,9 +183,10 @@ def measure(
                 switches.append(after_another - after_its_like)
                 if times[nodes[-1]] and time.perf_counter() > end:
                     break
-            progress(min(1.0, (time.perf_counter() - start) / seconds))
+            progress("cost curve", min(99, int(100 * (time.perf_counter() - start) / seconds)), 100)
         session.close()
         table.append(tuple(median(times[n]) for n in nodes))
+    progress("cost curve", 100, 100)
     return CostCurve(nodes, tuple(lengths), tuple(table), max(0.0, median(switches)), bool(model.widths))
 
 

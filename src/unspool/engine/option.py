@@ -6,6 +6,8 @@ specs alike; the docs read the same ranges. A class of options checks only what 
 
 from __future__ import annotations
 
+import inspect
+import re
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -39,13 +41,22 @@ class Range:
         )
 
     def __str__(self) -> str:
-        low = None if self.least is None else f"at least {self.least}"
-        low = low or (None if self.above is None else f"above {self.above}")
-        high = None if self.most is None else f"at most {self.most}"
-        high = high or (None if self.below is None else f"below {self.below}")
-        if self.least is not None and self.most is not None:
-            return f"in {self.least} to {self.most}"
+        least, most, above, below = map(_shown, (self.least, self.most, self.above, self.below))
+        if least and most:
+            return f"in {least} to {most}"
+        low = f"at least {least}" if least else f"above {above}" if above else ""
+        high = f"at most {most}" if most else "finite" if below == "inf" else f"below {below}" if below else ""
         return " and ".join(filter(None, (low, high)))
+
+
+def _shown(bound: float | None) -> str:
+    """A bound of a range; what is 2 to some large power is written so."""
+    if bound is None:
+        return ""
+    for offset, written in ((0, ""), (1, " - 1")):
+        if isinstance(bound, int) and bound > 2**20 and (bound + offset).bit_count() == 1:
+            return f"2^{(bound + offset).bit_length() - 1}{written}"
+    return str(bound)
 
 
 def option(
@@ -59,6 +70,17 @@ def option(
     """A field of options: its default, and the range of its values (None is in every range)."""
     made: Any = field(default=default, metadata={_RANGE: Range(least, most, above, below)})
     return made  # type: ignore[no-any-return]
+
+
+def meanings(options: type[Any]) -> dict[str, str]:
+    """What the docstring of a class of options, and of those that it extends, says of each field."""
+    found: dict[str, str] = {}
+    for kind in reversed(options.__mro__):
+        _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
+        for entry in re.split(r"\n(?=    \w)", section.split("\n\n")[0]) if section else ():
+            names, _, text = entry.strip().partition(":")
+            found |= {name.strip(): " ".join(text.split()) for name in names.split(",")}
+    return found
 
 
 def range_of(declared: Field[Any]) -> Range | None:
@@ -79,6 +101,7 @@ class Options:
         settle(self)
         for declared in fields(self):  # type: ignore[arg-type]
             allowed, value = range_of(declared), getattr(self, declared.name)
-            if allowed is not None and value is not None and value not in allowed:
+            values = value if isinstance(value, list | tuple) else () if value is None else (value,)
+            if allowed is not None and (wrong := [one for one in values if one not in allowed]):
                 verb = "lie" if str(allowed).startswith("in ") else "be"
-                raise UnspoolError(f"{declared.name} must {verb} {allowed}, not {value}")
+                raise UnspoolError(f"{declared.name} must {verb} {allowed}, not {wrong[0]}")

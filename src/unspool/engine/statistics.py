@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from unspool.engine.trace import Event, PrefillEvent, StepEvent
+from unspool.engine.trace import CanvasEvent, Event, PrefillEvent, StepEvent
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,34 @@ class Statistics:
         return 1 - self.scoring_seconds / self.decode_seconds if self.decode_seconds else 0.0
 
 
+@dataclass(frozen=True)
+class CanvasStatistics:
+    """Figures of one filled canvas.
+
+    Attributes:
+        tokens: of the text, the end token included.
+        passes: over the model.
+        commits: slots that each pass filled.
+        fed: positions that all passes scored; what passes cost where caches leave out positions.
+        seconds: in the model.
+    """
+
+    tokens: int
+    passes: int
+    commits: tuple[int, ...]
+    fed: int
+    seconds: float
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """Tokens of the text, not of the filling behind it."""
+        return self.tokens / self.passes if self.passes else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
 def summarise(events: Iterable[Event], row: int = 0) -> Statistics:
     """Statistics of one row of a trace."""
     tokens = passes = nodes = 0
@@ -67,6 +95,23 @@ def summarise(events: Iterable[Event], row: int = 0) -> Statistics:
                 source = event.sources[drafted[i]] if i < len(drafted) else "model"
                 by_source[source] = by_source.get(source, 0) + 1
     return Statistics(tokens, passes, nodes, prefill / 1000, total / 1000, scoring / 1000, by_source)
+
+
+def summarise_canvas(events: Iterable[Event], tokens: int, passes_per_step: int) -> CanvasStatistics:
+    """Statistics of the canvas that a trace is of.
+
+    Args:
+        tokens: of the text.
+        passes_per_step: passes over the model that a step takes.
+    """
+    steps = [event for event in events if isinstance(event, CanvasEvent)]
+    return CanvasStatistics(
+        tokens,
+        len(steps) * passes_per_step,
+        tuple(len(event.committed) for event in steps),
+        sum(event.fed for event in steps),
+        sum(event.ms for event in steps) / 1000,
+    )
 
 
 def grouping_rate(events: Iterable[Event]) -> float | None:

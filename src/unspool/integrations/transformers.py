@@ -30,6 +30,7 @@ from transformers.generation import (
 
 from unspool import methods
 from unspool.backends.torch.model import TransformersModel
+from unspool.decoding.generate import assemble
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Drafter, LanguageModel, Logits, Memory
 from unspool.engine.cost import PassCosts
@@ -162,20 +163,19 @@ class TransformersMethod:
             for i, start in enumerate(starts)
         ]
         requests = [
-            Request(
-                tokens=row.padded[row.start :],
-                drafter=(drafter := self._method.build(resources)),
-                rule=rule,
-                options=GenerationOptions(
+            assemble(
+                resources,
+                row.padded[row.start :],
+                self._method,
+                rule,
+                GenerationOptions(
                     max_new_tokens=(stopping_criteria.max_length or generation_config.max_length) - len(row.padded),
                     temperature=temperature,
                     seed=seed + row.index,
                 ),
                 shapers=[row.shape] if logits_processor or record else [],
                 eos=frozenset(eos),
-                method=self._method.label_of(drafter),
                 stopping=row.stop if others else None,
-                assistants=(resources.assistant,) if resources.assistant else (),
             )
             for row in rows
         ]

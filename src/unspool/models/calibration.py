@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from functools import cache
@@ -16,6 +15,7 @@ from typing import cast
 from unspool import __version__
 from unspool.engine.contracts import Ability, LanguageModel, SeparableModel
 from unspool.engine.cost import CostCurve, measure
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
 from unspool.storage import cache as store
 
@@ -88,7 +88,7 @@ def _is_sound(curve: CostCurve) -> bool:
     )
 
 
-def calibrate(model: LanguageModel, key: str, progress: Callable[[float], None] = lambda done: None) -> CostCurve:
+def calibrate(model: LanguageModel, key: str, progress: Progress = silent) -> CostCurve:
     """Measure the curve now (under 10 s), that of a model which has decoded for a while, and store it.
 
     One process measures at a time; where another one has just measured this curve, that one is taken. A cache that
@@ -123,7 +123,7 @@ def _changed(path: Path) -> int | None:
         return None
 
 
-def _measured(model: LanguageModel, progress: Callable[[float], None]) -> CostCurve:
+def _measured(model: LanguageModel, progress: Progress) -> CostCurve:
     if Ability.SEPARATE_WIDTHS in model.abilities:
         cast("SeparableModel", model).settle()
     return measure(model, progress=progress)

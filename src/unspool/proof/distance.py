@@ -43,13 +43,11 @@ def decode(method: Chosen[Any], model: Model, prompt: Sequence[int], options: di
 
 def edited(model: Model, prompt: str, max_new_tokens: int) -> tuple[Sequence[int], list[int], list[int]]:
     """A prompt without its middle word: its ids, what follows when it is encoded anew, and from a moved cache."""
-    from unspool.decoding.edit import edit
-
     start, stop = middle(prompt)
     outputs: list[list[int]] = []
     tokens: Sequence[int] = ()
     for mode in ("recompute", "pie"):
-        text = edit(model, prompt, mode=mode)
+        text = model.edit(prompt, mode=mode)
         try:
             text.replace(start, stop, "")
             tokens = text.tokens

@@ -17,6 +17,7 @@ from unspool.engine.autoregressive import MAX_TREE_NODES
 from unspool.engine.contracts import AcceptanceRule, Context, Drafter, LanguageModel, Logits, Session
 from unspool.engine.noise import rule_generator
 from unspool.engine.options import GenerationOptions
+from unspool.engine.progress import Progress
 from unspool.engine.target import ShapedTarget
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
@@ -41,7 +42,7 @@ Output = tuple[int, ...]
 Build = Callable[[], Drafter]
 
 
-def enumerate_rule(name: str, rule: AcceptanceRule, progress: Callable[[int, int], None]) -> tuple[float, int, int]:
+def enumerate_rule(name: str, rule: AcceptanceRule, progress: Progress) -> tuple[float, int, int]:
     """Compare the exact joint distribution of three tokens under the rule with the model's own, on tiny models.
 
     Every way to draft, on several trees, for near, far and degenerate pairs of target and draft.
@@ -57,15 +58,15 @@ def enumerate_rule(name: str, rule: AcceptanceRule, progress: Callable[[int, int
             f"{name} cannot be enumerated; give the rule a walk(target, chance), as in "
             "unspool.methods.acceptance.lossless"
         )
-    worst, wrong = 0.0, 0
+    worst, wrong, what = 0.0, 0, f"{name}, enumeration"
     combinations = [(kind, draws, shape) for kind in KINDS for draws in DRAWS.values() for shape in SHAPES.values()]
     for done, (kind, draws, shape) in enumerate(combinations):
-        progress(done, len(combinations))
+        progress(what, done, len(combinations))
         target, draft = pair(kind, 3, seed=1)
         found = joint(rule, target, (1,), trees(draft, (1,), shape, draws), 3)
         distance = total_variation(found, target.distribution(3, (1,)))
         worst, wrong = max(worst, distance), wrong + (distance >= TOLERANCE)
-    progress(len(combinations), len(combinations))
+    progress(what, len(combinations), len(combinations))
     return worst, len(combinations), wrong
 
 
@@ -139,7 +140,8 @@ def two_samples(
     rule: AcceptanceRule,
     temperature: float,
     seed: int,
-    progress: Callable[[int, int], None],
+    what: str,
+    progress: Progress,
     assistants: Sequence[LanguageModel] = (),
 ) -> dict[str, float | int | str]:
     """Draw outputs by the rule and by plain sampling after some texts and test whether they are alike.
@@ -148,6 +150,7 @@ def two_samples(
         build: makes the drafter; its memory should be warm, for without drafts the rule is plain sampling.
         temperature: above 0.
         seed: of the draws; all differ.
+        what: for ``progress``.
         assistants: models that drafters run besides.
 
     Returns:
@@ -161,14 +164,14 @@ def two_samples(
             prefix = Prefix(model, session, text, temperature, assistants)
             by_rule = []
             for i in range(DRAWN):
-                progress(number * DRAWN + i, len(texts) * DRAWN)
+                progress(what, number * DRAWN + i, len(texts) * DRAWN)
                 by_rule.append(prefix.draw(build, rule, first + i))
             drafted, accepted = drafted + prefix.drafted, accepted + prefix.accepted
             # The pass of one node after each token is the one that the rule saw after a rejected draft.
             by_plain = [prefix.draw(None, Follow(), first + DRAWN + i) for i in range(DRAWN)]
         found = chi_squared(contingency(by_rule, by_plain))
         statistic, freedom = statistic + found[0], freedom + found[1]
-    progress(len(texts) * DRAWN, len(texts) * DRAWN)
+    progress(what, len(texts) * DRAWN, len(texts) * DRAWN)
     return {
         "p_value": p_value(statistic, freedom),
         "draws": len(texts) * DRAWN,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ from unspool.decoding.results import Result
 from unspool.engine.contracts import LanguageModel, Memory
 from unspool.engine.method import DRAFTER, EDIT
 from unspool.engine.options import GenerationOptions
+from unspool.engine.progress import Progress, silent
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
 from unspool.methods import Chosen
@@ -32,8 +32,6 @@ MAX_NEW_TOKENS = 128
 P_LIMIT = 1e-4
 """Divided by the number of statistical tests of a proof: a p-value below is a fault."""
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and of how much."""
 
 _T = TypeVar("_T")
 
@@ -48,7 +46,7 @@ def prove(
     seed: int = 0,
     command: str = "unspool.proof.prove.prove()",
     runs: Path | None = None,
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> Proof:
     """Put methods to the test.
 
@@ -127,8 +125,7 @@ def _prove(
 
 def _enumerated(method: Chosen[Any], model: LanguageModel, progress: Progress) -> MethodProof:
     rule = methods.acceptance_rule(method.spec, False, methods.Resources(model))
-    what = f"{method.spec}, enumeration"
-    worst, compared, faults = distribution.enumerate_rule(method.spec, rule, partial(progress, what))
+    worst, compared, faults = distribution.enumerate_rule(method.spec, rule, progress)
     details: dict[str, float | int | str] = {
         "model": "toy",
         "total_variation": worst,
@@ -216,7 +213,8 @@ class _Part:
             methods.acceptance_rule(run.acceptance, False, resources),
             self._temperature,
             self._seed,
-            partial(self._progress, f"{method.spec}, temperature {self._temperature:g}"),
+            f"{method.spec}, temperature {self._temperature:g}",
+            self._progress,
             [self._model.assistant.language_model] if self._model.assistant else [],
         )
         return MethodProof(
@@ -247,7 +245,8 @@ class _Part:
             seed=self._seed,
             # Every logit of a row may be off, and so the normaliser; float32 sums have their own last digits.
             allowed=2 * self.meter.limit + 1e-4,
-            progress=partial(self._progress, f"{method.spec}, temperature {self._temperature:g}"),
+            what=f"{method.spec}, temperature {self._temperature:g}",
+            progress=self._progress,
         )
 
     def distance(self, method: Chosen[Any], prompts: Sequence[str]) -> MethodProof:

@@ -44,7 +44,7 @@ def test_suffixes_are_in_order(depth: int, size: int) -> None:
     text = tokens.tolist()
     wanted = sorted(range(size), key=lambda position: (text[position : position + depth], position))
     done: list[float] = []
-    assert sort_suffixes(tokens, depth, done.append).tolist() == wanted
+    assert sort_suffixes(tokens, depth, lambda what, at, of: done.append(at / of)).tolist() == wanted
     assert done == sorted(done) and done[-1] == 1.0
 
 

@@ -174,13 +174,13 @@ METHOD = Method(
     build=lambda _, options: options,
     needs=Needs(abilities=frozenset({Ability.CACHE_EDIT})),
     example=Example(
-        "",
+        'unspool edit -m qwen2.5-coder-0.5b --replace "import os=>import sys" --file unfinished.py',
         """
         import unspool
 
         model = unspool.load("qwen2.5-coder-0.5b")
         with open("unfinished.py") as file:
-            editor = unspool.edit(model, file.read())
+            editor = model.edit(file.read())
         print(editor.replace(0, 0, "import json\\n"))
         print(editor.generate(max_new_tokens=32).text)
         """,

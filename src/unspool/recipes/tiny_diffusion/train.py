@@ -28,10 +28,10 @@ from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.engine.noise import SEEDS
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.methods.diffusion.fixed_blocks import FixedBlocks
 from unspool.methods.diffusion.top_k import TopK
-from unspool.methods.drafters.specdec_pp.data import Progress
 from unspool.recipes.tiny_diffusion import directory as canvas_directory
 from unspool.recipes.tiny_diffusion.long_tasks import LONG
 from unspool.recipes.tiny_diffusion.short_tasks import SHORT
@@ -169,7 +169,7 @@ def loss(model: Callable[..., Any], ids: torch.Tensor, masked: torch.Tensor) -> 
 
 
 def train(
-    directory: Path, options: CanvasTrainingOptions | None = None, progress: Progress = lambda what, done, of: None
+    directory: Path, options: CanvasTrainingOptions | None = None, progress: Progress = silent
 ) -> GPT2LMHeadModel:
     """Train, or go on where ``directory`` ends, and write a Hugging Face directory into it.
 
@@ -255,9 +255,7 @@ def _average(average: GPT2LMHeadModel, model: GPT2LMHeadModel, keep: float) -> N
             kept.lerp_(new, 1 - keep)
 
 
-def evaluate(
-    model: GPT2LMHeadModel, tasks: TaskSet, progress: Progress = lambda what, done, of: None
-) -> dict[str, float]:
+def evaluate(model: GPT2LMHeadModel, tasks: TaskSet, progress: Progress = silent) -> dict[str, float]:
     """Share of right answers by task, one token a step, to 50 questions that training has not seen."""
     from unspool.backends.torch.canvas import TransformersDenoiser
 

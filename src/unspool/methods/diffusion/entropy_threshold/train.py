@@ -34,11 +34,11 @@ from unspool.backends.prepare import quiet
 from unspool.backends.torch.checkpoints import load_denoiser
 from unspool.engine.canvas import Flags
 from unspool.engine.noise import SEEDS
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
 from unspool.methods.diffusion.entropy_threshold import data as certainty_targets
 from unspool.methods.diffusion.entropy_threshold.data import Targets
 from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
-from unspool.methods.drafters.specdec_pp.data import Progress
 from unspool.models.diffusion import CANVAS, task_set
 from unspool.recipes.tiny_diffusion import directory as canvas_directory
 from unspool.recipes.tiny_diffusion.train import TASK_SETS
@@ -159,7 +159,7 @@ def train(
     source: Path,
     directory: Path,
     options: CertaintyOptions | None = None,
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> Targets:
     """Distil the model of a directory, or go on where ``directory`` ends, and write a Hugging Face directory into it.
 

@@ -11,7 +11,7 @@ examples is held out; the best filter on them is kept, and measured there agains
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from unspool.decoding.canvas import DiffusionModel
 from unspool.engine.canvas import Fed
 from unspool.engine.noise import SEEDS
 from unspool.engine.numeric import softmax
+from unspool.engine.progress import Progress, silent
 from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
 from unspool.methods import ONE_BY_ONE
@@ -32,7 +33,6 @@ from unspool.training.checkpoint import check_counts
 if TYPE_CHECKING:
     import torch
 
-Progress = Callable[[str, int, int], None]
 _CHECKED = 50  # steps between two looks at what is held out
 
 
@@ -129,7 +129,7 @@ def _replay(
 
 
 def train(
-    examples: Examples, options: FilterOptions, progress: Progress = lambda what, done, of: None
+    examples: Examples, options: FilterOptions, progress: Progress = silent
 ) -> tuple[UnmaskFilter, dict[str, Any]]:
     """Fit a filter.
 
@@ -155,7 +155,7 @@ def train(
         # One logistic curve for every slot, a threshold in disguise: what the filter must beat.
         alone = torch.nn.Sequential(torch.nn.Unflatten(1, (width, 1)), torch.nn.Linear(1, 1), torch.nn.Flatten())
     data = (x[kept], y[kept], x[held_out], y[held_out])
-    losses = [_fit(network, *data, options, progress), _fit(alone, *data, options, lambda what, done, of: None)]
+    losses = [_fit(network, *data, options, progress), _fit(alone, *data, options, silent)]
     best = _weights(network)
     said = best(examples.confidence[held_out].astype(np.float64)) > 0.9
     truth = examples.final[held_out]

@@ -7,13 +7,14 @@ once, costs the pages that are looked at, and is shared by processes.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
 from unspool.methods.drafters._datastore import files as datastore_files
 from unspool.methods.drafters._datastore.files import Arrays
@@ -54,12 +55,12 @@ class Datastore:
         sequences: Iterable[Sequence[int]],
         vocabulary: str = "",
         model: str = "",
-        progress: Callable[[float], None] = lambda done: None,
+        progress: Progress = silent,
     ) -> Datastore:
         """Build from documents of ids; empty ones are left out.
 
         Args:
-            progress: told what share of the sorting is done.
+            progress: receives how much of the sorting is done.
         """
         tokens, starts = array("i"), array("q")
         for sequence in sequences:

@@ -6,19 +6,19 @@ Suffixes are ordered by their first tokens only, as many as the longest query ha
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine.progress import Progress, silent
+
 SEPARATOR = -1
 """Ends every document of a corpus. No query holds it, so no match crosses it."""
 
 
-def sort_suffixes(
-    tokens: NDArray[np.int32], depth: int, progress: Callable[[float], None] = lambda done: None
-) -> NDArray[np.int64]:
+def sort_suffixes(tokens: NDArray[np.int32], depth: int, progress: Progress = silent) -> NDArray[np.int64]:
     """Positions [n] in the order of the ``depth`` tokens from each position on; equal ones by position.
 
     Prefix doubling: the rank of a window and that of the window behind it are the rank of both together. Takes
@@ -26,18 +26,18 @@ def sort_suffixes(
 
     Args:
         depth: a power of two.
-        progress: told what share is done.
+        progress: receives how many rounds are done.
     """
     ranks, order = _ranked(tokens.astype(np.int64))
     rounds, length = depth.bit_length(), 1
     for done in range(1, rounds):
-        progress(done / rounds)
+        progress("sorting", done, rounds)
         behind = ranks[length:] + 1  # a window that the end cuts short has 0 behind it, and comes first
         ranks *= len(tokens) + 1
         ranks[: len(behind)] += behind
         ranks, order = _ranked(ranks)
         length *= 2
-    progress(1.0)
+    progress("sorting", rounds, rounds)
     return order
 
 

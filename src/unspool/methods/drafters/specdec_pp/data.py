@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from unspool.engine.contracts import Ability, LanguageModel, Logits, Scores
 from unspool.engine.noise import SEEDS
 from unspool.engine.numeric import softmax
 from unspool.engine.options import GenerationOptions
+from unspool.engine.progress import Progress, silent
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
 from unspool.errors import UnspoolError, UnsupportedError
@@ -34,8 +35,6 @@ from unspool.storage.text_files import parse_json, read_text
 if TYPE_CHECKING:
     from unspool.decoding.model import Model
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
 
 _BLOCK = 32  # positions of a pass; their logits are held at once
 
@@ -107,7 +106,7 @@ def generate(
     prompts: Sequence[str],
     directory: Path,
     options: DataOptions | None = None,
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Write one file a prompt into ``directory``; those that are there already are kept.
 

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
-from unspool.methods.drafters.specdec_pp.data import DataOptions, Examples, Progress, generate, pair_of
+from unspool.methods.drafters.specdec_pp.data import DataOptions, Examples, generate, pair_of
 from unspool.methods.drafters.specdec_pp.head import FILE_NAME, AcceptanceHead
 from unspool.storage import cache as store
 from unspool.training.checkpoint import check_counts
@@ -72,7 +73,7 @@ def train(
     directory: Path,
     data: DataOptions | None = None,
     options: TrainingOptions | None = None,
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> AcceptanceHead:
     """Make the data, train a head, measure it on the prompts that were held out, and write it to ``directory``.
 
@@ -103,7 +104,7 @@ def fit(
     files: Sequence[Path],
     state: Path,
     options: TrainingOptions,
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> dict[str, NDArray[np.float32]]:
     """Train on these files; goes on where ``state`` ends, which is written after each epoch.
 

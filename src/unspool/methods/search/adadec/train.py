@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import LanguageModel, Session
+from unspool.engine.progress import Progress, silent
 from unspool.engine.search import Distribution
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
@@ -28,6 +29,7 @@ from unspool.storage.cache import atomic_file
 from unspool.storage.text_files import parse_json, read_text
 
 if TYPE_CHECKING:
+    from unspool.decoding.loaded import LoadedModel
     from unspool.decoding.model import Model
 
 SEED = 42
@@ -64,7 +66,7 @@ class Threshold:
     problems: int
 
 
-def key_of(model: Model) -> str:
+def key_of(model: LoadedModel) -> str:
     """What a threshold belongs to: the model file, and the engine and weights that it runs with."""
     settings = model.language_model.settings
     return f"{model.key} {settings['backend']} {settings['weights']}"
@@ -74,7 +76,7 @@ def measure(
     model: Model,
     problems: Sequence[tuple[str, str]],
     max_tokens: int = 1024,
-    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Entropy in nats and rank (0: the model's first choice) [tokens] of every token of the solutions.
 

@@ -179,7 +179,7 @@ METHOD = Method(
 
         model = unspool.load()
         passage = "The comet was found by Caroline Herschel in 1786."
-        print(unspool.extract(model, "Who found it?", passage).text)
+        print(model.extract("Who found it?", passage).text)
         """,
     ),
 )
