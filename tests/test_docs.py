@@ -25,6 +25,7 @@ from unspool.backends.toy import ToyModel
 from unspool.bench.result import Bench, Run
 from unspool.bench.tradeoff import Point, Tradeoff
 from unspool.cli import app
+from unspool.conformance.session import check_backend
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import LanguageModel, Scores
 from unspool.engine.method import DRAFTER
@@ -56,7 +57,6 @@ def load(path: Path) -> ModuleType:
 
 generated = load(DOCS / "hooks" / "generated.py")
 recompute = load(DOCS / "examples" / "unspool_recompute.py")
-check_backend = load(DOCS / "examples" / "check_backend.py").check_backend
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -220,8 +220,7 @@ def test_code_of_the_backend_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """The check as shown, then ``unspool.Model`` around the model that was checked."""
     page = PAGES["add-a-backend.md"]
     checked, used = (block for block in blocks(page, "python") if "--8<--" not in block)
-    for name in ("unspool_recompute", "check_backend"):
-        assert f"--8<--\nexamples/{name}.py\n--8<--" in page
+    assert "--8<--\nexamples/unspool_recompute.py\n--8<--" in page
     space: dict[str, Any] = {}
     exec(checked, space)
     words = Tokenizer(WordLevel({"Why": 0, "is": 1, "the": 2, "sky": 3, "blue": 4, "?": 5}, unk_token="?"))
@@ -341,7 +340,20 @@ def flags(command: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["generate", "models", "methods", "calibrate", "prove", "bench", "tradeoff", "extract", "search", "report", "view"],
+    [
+        "generate",
+        "models",
+        "methods",
+        "check",
+        "calibrate",
+        "prove",
+        "bench",
+        "tradeoff",
+        "extract",
+        "search",
+        "report",
+        "view",
+    ],
 )
 def test_tables_of_options_equal_the_help(command: str) -> None:
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [command, "--help"]).output
@@ -378,6 +390,7 @@ def test_commands_in_the_pages_have_their_options() -> None:
         "models",
         "methods",
         "calibrate",
+        "check",
         "prove",
         "bench",
         "tradeoff",

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import unspool
-from tests.conformance.small_model import CURVE, EOS, CountedModel, CountedSession, load
 from unspool import Model, UnspoolError
+from unspool.conformance.small_model import CURVE, EOS, CountedModel, CountedSession, load
 from unspool.decoding.extract import extract
 from unspool.decoding.search import search
 from unspool.engine.autoregressive import Request, decode

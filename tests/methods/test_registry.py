@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.conformance.small_model import load
 from unspool import UnspoolError, methods
 from unspool.cli import app
+from unspool.conformance.small_model import load
 from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, KINDS, SEARCH, SHAPER, UNMASK
 from unspool.errors import UnknownNameError, UnsupportedError
 from unspool.methods.constraints.monitor import MonitorOptions

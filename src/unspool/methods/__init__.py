@@ -152,6 +152,18 @@ def find(name: str, kind: Kind[Product]) -> Method[Any, Product]:
     return row
 
 
+def named(name: str) -> Row:
+    """The row of that name, of whatever kind.
+
+    Raises:
+        UnknownNameError: with the nearest name.
+        UnspoolError: if it is a third party's and cannot be loaded.
+    """
+    if name not in _places():
+        raise UnknownNameError("method", name, _places())
+    return _load(name)
+
+
 def of_kind(*kinds: Kind[Any]) -> list[Row]:
     """The rows of these kinds; of all, without any."""
     return [row for row in methods().values() if not kinds or row.kind in kinds]
@@ -285,6 +297,7 @@ __all__ = [
     "make_options",
     "methods",
     "module_of",
+    "named",
     "names",
     "of_kind",
     "unavailable",

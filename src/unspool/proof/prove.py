@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from unspool import methods
 from unspool.bench.about import about
+from unspool.conformance.acceptance import enumerate_rule
+from unspool.conformance.drafter import TOLERANCE
 from unspool.decoding.model import Model
 from unspool.decoding.results import Result
 from unspool.engine.contracts import LanguageModel, Memory
@@ -128,11 +130,11 @@ def _prove(
 def _enumerated(method: Chosen[Any], model: LanguageModel, progress: Progress) -> MethodProof:
     rule = methods.acceptance_rule(method.spec, False, methods.Resources(model))
     what = f"{method.spec}, enumeration"
-    worst, compared, faults = distribution.enumerate_rule(method.spec, rule, partial(progress, what))
+    worst, compared, faults = enumerate_rule(method.spec, rule, partial(progress, what))
     details: dict[str, float | int | str] = {
         "model": "toy",
         "total_variation": worst,
-        "allowed": distribution.TOLERANCE,
+        "allowed": TOLERANCE,
     }
     return MethodProof(
         method.spec,
