@@ -75,5 +75,5 @@ METHOD = Method(
     build=build,
     needs=Needs(tokenizer=True),
     validity="unspool_without",
-    case=Case({"text": "a"}),
+    case=Case({"text": "e="}),
 )

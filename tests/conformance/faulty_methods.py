@@ -118,14 +118,15 @@ class Remembers:
 
 
 class Alternates:
-    """Forbids one half of the tokens and then the other; asking about a draft moves it."""
+    """Forbids one half of the tokens and then the other; the first question about a draft shifts it for good."""
 
     def __init__(self) -> None:
-        self.length = 0
+        self.length, self.asked = 0, False
 
     def allowed(self, path: Sequence[int]) -> Any:
-        self.length += len(path)
-        return np.arange(26) % 2 == self.length % 2
+        mask = np.arange(26) % 2 == (self.length + self.asked + len(path)) % 2
+        self.asked |= len(path) > 0
+        return mask
 
     def forced(self) -> Sequence[int]:
         return ()

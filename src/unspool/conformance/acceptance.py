@@ -46,8 +46,8 @@ def drafters() -> dict[str, Callable[[], Drafter]]:
 def requests(row: Row) -> Iterator[GenerationOptions]:
     """Of each temperature that the rule is for."""
     for temperature in TEMPERATURES[row.at_temperature]:
-        for seed in range(3):
-            yield GenerationOptions(max_new_tokens=40, temperature=temperature, seed=seed)
+        for seed in range(2):
+            yield GenerationOptions(max_new_tokens=30, temperature=temperature, seed=seed)
 
 
 def decisions_are_paths_of_the_tree(row: Row) -> None:

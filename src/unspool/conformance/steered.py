@@ -41,15 +41,16 @@ def seen(result: Result) -> tuple[list[int], str, str]:
 
 def it_does_something(row: Row) -> None:
     """With the options of its case, it changes the text after one of the case's prompts."""
+    free, steered = [], []
     for setting, values in SETTINGS.items():
         request = {"method": methods.PLAIN, "max_new_tokens": LENGTH, **values}
-        free = [seen(load().generate(prompt, **request)) for prompt in row.case.prompts]
-        require(
-            [seen(generate(load(), row, setting, which)) for which in (0, 1)] != free,
-            f"{setting}: the texts are those without it, so that the other checks would show nothing; give its row a "
-            f"case, such as case=Case(options={{...}}, prompts=(..., ...)), in the tokens of "
-            "unspool.conformance.small_model.PIECES",
-        )
+        free += [seen(load().generate(prompt, **request)) for prompt in row.case.prompts]
+        steered += [seen(generate(load(), row, setting, which)) for which in (0, 1)]
+    require(
+        steered != free,
+        "the texts are those without it, so that the other checks would show nothing; give its row a case, such as "
+        "case=Case(options={...}, prompts=(..., ...)), in the tokens of unspool.conformance.small_model.PIECES",
+    )
 
 
 def every_drafter_gives_the_plain_text(row: Row) -> None:

@@ -117,7 +117,8 @@ def unavailable() -> Mapping[str, str]:
     """Why installed methods of third parties cannot be used, by name."""
     found: dict[str, str] = {}
     for entry in entry_points(group="unspool.methods"):
-        if _places()[entry.name] is not entry:
+        place = _places()[entry.name]
+        if isinstance(place, str) or place != entry:
             found[f"{entry.name} ({entry.value})"] = "its name is in use; rename the entry point"
             continue
         try:
