@@ -91,7 +91,8 @@ def seeds_replay_and_rows_are_the_rows_alone(row: Row) -> None:
     toy, rule = model(), made(row)
     prompts = [PROMPT, [5], [2, 4, 2, 4, 2], [1, 1]]
     for name, drafter in drafters().items():
-        for options in requests(row):
+        for temperature in TEMPERATURES[row.at_temperature]:
+            options = GenerationOptions(max_new_tokens=20, temperature=temperature, seed=1)
             alone = [run(toy, [prompt], [drafter()], options, rule)[0][0] for prompt in prompts]
             if name != methods.WIDE or not rule.tests_draws:
                 together, _, _ = run(toy, prompts, [drafter() for _ in prompts], options, rule)

@@ -13,11 +13,12 @@ from unspool.backends.toy import ToyModel
 from unspool.conformance.check import Row, options_of, require
 from unspool.conformance.enumerated import Make, every_tree
 from unspool.conformance.enumeration import Text, Walks, joint, total_variation
+from unspool.conformance.small_model import CURVE, TOKENIZER
 from unspool.conformance.stubs import EmptyDrafter
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.batch import BatchPlan
 from unspool.engine.contracts import AcceptanceRule, Closing, Context, Drafter
-from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.cost import PassCosts
 from unspool.engine.method import ACCEPTANCE
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, StepEvent
@@ -37,8 +38,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "without repeats": {"no_repeat_ngram_size": 3, "sequence_bias": {(1, 2): 2.0}, "bad_words_ids": [[4, 4]]},
     "truncated": {"temperature": 0.7, "seed": 2, "min_p": 0.1, "typical_p": 0.9},
 }
-# Flat up to four nodes, then a node costs a twentieth of a pass: some drafts pay and some do not.
-CURVE = CostCurve((1, 4, 64), (32,), ((1.0, 1.0, 4.0),))
 
 
 def model(eos: bool = False) -> ToyModel:
@@ -47,8 +46,9 @@ def model(eos: bool = False) -> ToyModel:
 
 
 def resources(toy: ToyModel) -> Resources:
-    """A draft model and a cost curve beside the model."""
-    return Resources(toy, costs=lambda: PassCosts(CURVE), assistant=toy.related(0.7, seed=2))
+    """A draft model, a cost curve and a tokenizer beside the model."""
+    draft = toy.related(0.7, seed=2)
+    return Resources(toy, costs=lambda: PassCosts(CURVE), assistant=draft, tokenizer=TOKENIZER)
 
 
 def made(row: Row, around: Resources) -> Drafter:

@@ -111,12 +111,12 @@ class CountedModel(ToyModel):
 
 def load(seed: int = 0, language_model: ToyModel | None = None) -> Model:
     """What ``unspool.load`` would give, new and unused."""
-    made = Model("small", "small", language_model or CountedModel(seed), _TOKENIZER, [EOS])
+    made = Model("small", "small", language_model or CountedModel(seed), TOKENIZER, [EOS])
     made._costs = PassCosts(CURVE)
     return made
 
 
-_TOKENIZER = Pieces()
+TOKENIZER = Pieces()
 
 
 def resources(model: Model) -> Resources:
