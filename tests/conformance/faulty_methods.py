@@ -145,13 +145,13 @@ class Free(AlignedShaper):
         return True
 
 
-def overstated(request: SearchRequest) -> Found:
+def halves_logprobs(request: SearchRequest) -> Found:
     """States a log-probability that the texts do not have."""
     found = beam.METHOD.build(None, beam.METHOD.options())(request)  # type: ignore[arg-type]
     return replace(found, candidates=tuple(replace(c, logprob=c.logprob / 2) for c in found.candidates))
 
 
-def uncounted(request: SearchRequest) -> Found:
+def halves_passes(request: SearchRequest) -> Found:
     """Counts half of its passes."""
     found = beam.METHOD.build(None, beam.METHOD.options())(request)  # type: ignore[arg-type]
     return replace(found, passes=found.passes // 2)
@@ -222,8 +222,8 @@ FAULTS: Mapping[str, tuple[Method[Any, Any], str]] = {
         "texts_end_only_where_they_are_complete",
     ),
     "free": (replace(cars.METHOD, build=lambda r, _: partial(Free, "cars")), "samples_are_of_the_language"),
-    "overstated": (row(SEARCH, lambda r, _: overstated), "candidates_are_whole_texts_best_first"),
-    "uncounted": (row(SEARCH, lambda r, _: uncounted), "figures_are_those_that_the_model_counts"),
+    "overstated": (row(SEARCH, lambda r, _: halves_logprobs), "candidates_are_whole_texts_best_first"),
+    "uncounted": (row(SEARCH, lambda r, _: halves_passes), "figures_are_those_that_the_model_counts"),
     "restless_policy": (row(UNMASK, lambda r, _: Restless()), "canvases_are_filled"),
     "restless_transform": (row(TRANSFORM, lambda r, _: Restless()), "canvases_are_filled"),
     "restless_schedule": (row(SCHEDULE, lambda r, _: Restless()), "canvases_are_filled"),

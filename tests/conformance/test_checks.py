@@ -82,6 +82,15 @@ def faulty(tmp_path: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_planted_faults_are_refused_with_the_reason(faulty: None, name: str) -> None:
+    row = methods.named(name)
+    (one,) = [one for one in checks(row) if one.__name__ == FAULTS[name][1]]
+    with pytest.raises(CheckFailed) as caught:
+        check.checked(row, one)
+    assert str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["untruthful", "no_path", "in_place", "shared", "uncounted", "restless_policy"])
+def test_the_command_refuses_them(faulty: None, name: str) -> None:
     result = CliRunner().invoke(app, ["check", name, "--json"])
     assert result.exit_code == 1, result.output
     (report,) = json.loads(result.stdout)
