@@ -31,6 +31,15 @@ HEAVY = ("torch", "openvino")
 FAST = ("conformance", "engine", "methods", "proof", "storage", "suites")
 """Rooms of the tier without torch: the loops, the methods, their contracts and their proofs, on toy models."""
 
+SLOW = (
+    "conformance/test_acceptance_exact.py",
+    "conformance/test_memories.py",
+    "methods/diffusion/test_closed_forms.py",
+    "methods/drafters/test_dyspec.py",
+    "methods/drafters/test_rsd.py",
+)
+"""Files of these rooms that take ten seconds: sums over whole rules, of which the registered checks make small ones."""
+
 _LOADS = re.compile(r"^\s*(?:import|from) (?:torch|transformers|openvino)\b|mark\.model\b", re.MULTILINE)
 
 _directory = pytest.StashKey[TemporaryDirectory]()  # type: ignore[type-arg]
@@ -59,11 +68,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """The fast tier opens no file that is not of it, so that collecting imports no torch."""
     if not config.getoption("--fast") or TESTS not in collection_path.parents:
         return None
-    room = collection_path.relative_to(TESTS).parts[0]
-    if collection_path.is_dir():
-        return None if room in FAST else True
-    is_test = collection_path.name.startswith("test_")
-    return None if room in FAST and not (is_test and _LOADS.search(collection_path.read_text("utf-8"))) else True
+    place = collection_path.relative_to(TESTS)
+    if place.parts[0] not in FAST or place.as_posix() in SLOW:
+        return True
+    is_test = place.name.startswith("test_") and place.suffix == ".py"
+    return True if is_test and _LOADS.search(collection_path.read_text("utf-8")) else None
 
 
 def loaded() -> list[str]:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import FAST, LONGEST, SLOW, TESTS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -25,6 +27,10 @@ def a_tier(directory: Path, text: str) -> Path:
     (other / "test_other.py").write_text("raise AssertionError('opened')")
     (directory / "torch.py").write_text("")  # any module of that name
     return directory
+
+
+def test_what_is_named_exists() -> None:
+    assert all((TESTS / place).exists() for place in (*FAST, *SLOW)) and all((ROOT / file).exists() for file in LONGEST)
 
 
 def test_only_the_core_is_opened_and_functions_are_counted(tmp_path: Path) -> None:
