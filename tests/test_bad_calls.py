@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import unspool
-from tests.conformance.small_model import EOS, PIECES, load
 from unspool import Model, UnspoolError, methods
+from unspool.conformance.small_model import EOS, PIECES, load
 from unspool.decoding.canvas import DiffusionModel
 from unspool.engine.canvas_request import CanvasOptions
 from unspool.engine.method import DRAFTER

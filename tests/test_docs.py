@@ -20,11 +20,13 @@ from tokenizers.pre_tokenizers import Whitespace
 from typer.testing import CliRunner
 
 from tests.conformance.faults import CACHE_FAULTS, StaleAfterRewind
+from tests.installed import on_path, write, write_examples
 from unspool import methods
 from unspool.backends.toy import ToyModel
 from unspool.bench.result import Bench, Run
 from unspool.bench.tradeoff import Point, Tradeoff
 from unspool.cli import app
+from unspool.conformance.session import check_backend
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import LanguageModel, Scores
 from unspool.engine.method import DRAFTER
@@ -56,7 +58,6 @@ def load(path: Path) -> ModuleType:
 
 generated = load(DOCS / "hooks" / "generated.py")
 recompute = load(DOCS / "examples" / "unspool_recompute.py")
-check_backend = load(DOCS / "examples" / "check_backend.py").check_backend
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -74,26 +75,32 @@ def run(model: LanguageModel, drafter: Any, options: GenerationOptions) -> tuple
 
 
 @pytest.fixture
-def bigram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def bigram(tmp_path: Path) -> Iterator[None]:
     (package,) = (tomllib.loads(block) for block in blocks(PAGES["add-a-method.md"], "toml"))
-    (entry,) = package["project"]["entry-points"]["unspool.methods"].items()
-    name, version = package["project"]["name"], package["project"]["version"]
-    info = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (info / "entry_points.txt").write_text(f"[unspool.methods]\n{entry[0]} = {entry[1]}\n")
-    for file in package["tool"]["hatch"]["build"]["targets"]["wheel"]["include"]:
-        (tmp_path / file).write_text((DOCS / "examples" / file).read_text("utf-8"))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    methods.forget()
-    yield
-    methods.forget()
-    sys.modules.pop("unspool_bigram", None)
+    project = package["project"]
+    files = [DOCS / "examples" / file for file in package["tool"]["hatch"]["build"]["targets"]["wheel"]["include"]]
+    write(tmp_path, project["name"].replace("-", "_"), project["entry-points"]["unspool.methods"], files)
+    with on_path(tmp_path):
+        yield
 
 
-def test_the_page_shows_the_example_and_it_is_short() -> None:
-    assert "--8<--\nexamples/unspool_bigram.py\n--8<--" in PAGES["add-a-method.md"]
-    assert len((DOCS / "examples" / "unspool_bigram.py").read_text("utf-8").splitlines()) < 60
+METHODS = ("bigram", "recent", "margin", "first_tokens", "at_most")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_page_shows_whole_files_and_their_tests_pass(name: str, tmp_path: Path) -> None:
+    page = PAGES["add-a-method.md"]
+    assert f"--8<--\nexamples/unspool_{name}.py\n--8<--" in page
+    assert len((DOCS / "examples" / f"unspool_{name}.py").read_text("utf-8").splitlines()) < 65
+    (shown,) = re.findall(rf'^```python title="test_{name}.py"\n(.*?)^```', page, re.DOTALL | re.MULTILINE)
+    write_examples(tmp_path, name)
+    with on_path(tmp_path):
+        space: dict[str, Any] = {}
+        exec(shown, space)
+        tests = [value for key, value in space.items() if key.startswith("test_")]
+        assert len(tests) == 2
+        for test in tests:
+            test()
 
 
 @pytest.mark.parametrize("setting", [{}, {"temperature": 0.8, "seed": 4}, {"repetition_penalty": 1.3}])
@@ -220,8 +227,7 @@ def test_code_of_the_backend_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """The check as shown, then ``unspool.Model`` around the model that was checked."""
     page = PAGES["add-a-backend.md"]
     checked, used = (block for block in blocks(page, "python") if "--8<--" not in block)
-    for name in ("unspool_recompute", "check_backend"):
-        assert f"--8<--\nexamples/{name}.py\n--8<--" in page
+    assert "--8<--\nexamples/unspool_recompute.py\n--8<--" in page
     space: dict[str, Any] = {}
     exec(checked, space)
     words = Tokenizer(WordLevel({"Why": 0, "is": 1, "the": 2, "sky": 3, "blue": 4, "?": 5}, unk_token="?"))
@@ -353,7 +359,20 @@ def flags(command: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["generate", "models", "methods", "calibrate", "prove", "bench", "tradeoff", "extract", "search", "report", "view"],
+    [
+        "generate",
+        "models",
+        "methods",
+        "check",
+        "calibrate",
+        "prove",
+        "bench",
+        "tradeoff",
+        "extract",
+        "search",
+        "report",
+        "view",
+    ],
 )
 def test_tables_of_options_equal_the_help(command: str) -> None:
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [command, "--help"]).output
@@ -390,6 +409,7 @@ def test_commands_in_the_pages_have_their_options() -> None:
         "models",
         "methods",
         "calibrate",
+        "check",
         "prove",
         "bench",
         "tradeoff",

@@ -23,7 +23,6 @@ from tests.conformance.faults import (
 )
 from tests.conformance.harness import (
     ChiSquared,
-    RandomDrafter,
     RoundGenerator,
     SampledDrafter,
     Sampler,
@@ -38,6 +37,7 @@ from tests.conformance.harness import (
 from tests.conformance.pairs import divergence, five_tokens
 from unspool.backends.toy import ToyModel
 from unspool.conformance.enumeration import joint, outcomes, total_variation, trees
+from unspool.conformance.stubs import RandomDrafter
 from unspool.engine.contracts import Drafter
 from unspool.engine.noise import rule_generator
 from unspool.engine.tree import DraftDistribution, TokenTree

@@ -7,20 +7,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tests.conformance.harness import (
-    EmptyDrafter,
-    EosDrafter,
-    OracleDrafter,
-    RandomDrafter,
-    SampledDrafter,
-    decode,
-    draw_independent,
-    plain,
-    sample_tree,
-    stochastic_beam,
-)
+from tests.conformance.harness import SampledDrafter, decode, draw_independent, plain, sample_tree, stochastic_beam
 from unspool.backends.toy import ToyModel
 from unspool.conformance.enumeration import TextTarget
+from unspool.conformance.stubs import EmptyDrafter, EosDrafter, OracleDrafter, RandomDrafter
 from unspool.engine.contracts import Drafter
 from unspool.engine.tree import TokenTree
 from unspool.methods.acceptance._follow import Follow

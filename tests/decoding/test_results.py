@@ -13,10 +13,10 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 import unspool
-from tests.conformance.harness import EmptyDrafter, OracleDrafter, RandomDrafter
-from tests.conformance.small_model import EOS, load
 from unspool import Model, UnspoolError
 from unspool.backends.toy import ToyModel
+from unspool.conformance.small_model import EOS, load
+from unspool.conformance.stubs import EmptyDrafter, OracleDrafter, RandomDrafter
 from unspool.decoding.parsing import read
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Decision, Ending

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.small_model import CountedModel, CountedSession, load
 from tests.specs import spec
 from unspool.backends.toy import ToyModel, ToySession
+from unspool.conformance.small_model import CountedModel, CountedSession, load
 from unspool.decoding.model import Model
 from unspool.decoding.search import search
 from unspool.errors import UnknownNameError, UnspoolError

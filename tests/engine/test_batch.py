@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tests.conformance.harness import RandomDrafter
 from tests.methods.batching.reading import passes, texts
 from unspool.backends.toy import ToyModel, ToySession
+from unspool.conformance.stubs import RandomDrafter
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.batch import AllRows, OpenRow
 from unspool.engine.contracts import Drafter

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from tests.methods.diffusion.mocks import Whatever
 from tests.pairwise import pairwise
+from unspool.conformance.canvas_model import Whatever
 from unspool.engine.canvas import BlockSchedule, ScoreTransform, StopRule, UnmaskPolicy
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import unspool
-from tests.conformance.small_model import CURVE, EOS, CountedModel, CountedSession, load
 from unspool import Model, UnspoolError
+from unspool.conformance.small_model import CURVE, EOS, CountedModel, CountedSession, load
 from unspool.decoding.generate import requests
 from unspool.decoding.request import GenerationArguments
 from unspool.decoding.search import search

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.methods.diffusion.mocks import Whatever
 from tests.specs import canvas
+from unspool.conformance.canvas_model import Whatever
 from unspool.decoding.load import load
 from unspool.engine.canvas import Denoiser, View
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest, Parts

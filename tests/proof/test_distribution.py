@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from tests.conformance.faults import LastTokenFromTarget, MismatchedSampleDiscarded
-from tests.conformance.harness import RandomDrafter
 from tests.proof.conftest import toy
 from tests.proof.faults import KeepsRejectedDraws
+from unspool.conformance.acceptance import enumerate_rule
+from unspool.conformance.drafter import TOLERANCE
+from unspool.conformance.passes import prefilled
+from unspool.conformance.stubs import RandomDrafter
 from unspool.engine.progress import silent
 from unspool.methods.acceptance._follow import Follow
 from unspool.methods.acceptance.lossless import Lossless
-from unspool.proof.distribution import TOLERANCE, Prefix, chi_squared, contingency, enumerate_rule, p_value, two_samples
-from unspool.proof.passes import prefilled
+from unspool.proof.distribution import Prefix, chi_squared, contingency, p_value, two_samples
 
 
 def test_the_lossless_rule_is_exact_in_every_comparison() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conformance.small_model import CountedModel, CountedSession, load
 from unspool import Model, UnspoolError, methods
+from unspool.conformance.passes import at_once, one_by_one
+from unspool.conformance.small_model import CountedModel, CountedSession, load
 from unspool.engine.contracts import Ability, Scores
 from unspool.engine.method import DRAFTER
 from unspool.engine.progress import silent
@@ -22,7 +23,6 @@ from unspool.methods.search.adadec.train import teacher_forced
 from unspool.proof import session
 from unspool.proof.case import Case
 from unspool.proof.distribution import two_samples
-from unspool.proof.passes import at_once, one_by_one
 from unspool.proof.rounding import NoiseMeter
 
 IDS = [3, 4, 5, 6]

@@ -15,8 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from tests.methods.diffusion.mocks import MockModel
 from unspool.cli import app
+from unspool.conformance.canvas_model import MockModel
 from unspool.decoding.load import load
 from unspool.errors import UnspoolError
 from unspool.methods.diffusion.entropy_threshold import data as certainty_targets

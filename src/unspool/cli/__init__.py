@@ -15,6 +15,7 @@ from unspool import __version__
 from unspool.cli import (
     bench,
     calibrate,
+    check,
     datastore,
     edit,
     extract,
@@ -41,8 +42,8 @@ app = App(
     help="Decode language models by every published method: the same text sooner, or a better text, "
     "and the proof of which of the two it is.\n\n"
     "What a command makes goes to standard output, what it does to standard error. Exit codes: 0 done; 1 a fault that "
-    "`prove` found; 2 a mistake in the call or its environment, reported in one line; 3 a text that was cut before it "
-    "fitted its schema, regex, grammar or choices; 130 Ctrl-C.",
+    "`prove` or `check` found; 2 a mistake in the call or its environment, reported in one line; 3 a text that was cut "
+    "before it fitted its schema, regex, grammar or choices; 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -54,6 +55,7 @@ app.command("edit")(edit.edit)
 app.command("extract")(extract.extract)
 app.add_typer(models.app, name="models")
 app.command("methods")(methods.list_methods)
+app.command("check")(check.check)
 app.command("calibrate")(calibrate.calibrate)
 app.command("prove")(prove.prove)
 app.command("bench")(bench.bench)

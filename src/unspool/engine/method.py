@@ -8,8 +8,10 @@ in its row; instruments (docs, proof, benchmark, conformance) ask rows and kinds
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from unspool.engine.batch import BatchPlan
@@ -140,6 +142,27 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Case:
+    """What ``unspool check`` runs a method on, where its own small model and prompts show nothing of the method.
+
+    Attributes:
+        options: with them the method must do something to what follows the prompts; on top of ``Method.trial``.
+        prompts: of two different requests, in the tokens of ``conformance.small_model.PIECES``.
+        complete: of a constraint: whether an output after the first prompt may end there; None: not known.
+        reward: of a search that needs one.
+        prepare: writes into a directory what is trained for a model, where the method needs it; any values do.
+        during: what all checks run in, such as a cache of what is slow and not the method's own.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    prompts: tuple[str, str] = ("a=(1,)\n", "x=ab\nx=ab")
+    complete: Callable[[str], bool | None] = lambda output: None
+    reward: Callable[[str], float] = lambda output: len(set(output)) / 100
+    prepare: Callable[[Path], None] = lambda directory: None
+    during: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+@dataclass(frozen=True)
 class NoOptions:
     """A method without options."""
 
@@ -166,6 +189,7 @@ class Method(Generic[Options, Product]):
         sweep: of a part of the denoise loop: the specs that ``unspool tradeoff`` measures, by the name of their line;
             empty: the method with its trial options.
         example: how it is used, where the kind's own example does not fit.
+        case: what ``unspool check`` runs it on, where the usual one does not fit.
         name: what the user types: the name of its file, which the registry fills in.
     """
 
@@ -183,6 +207,7 @@ class Method(Generic[Options, Product]):
     trial: Mapping[str, Any] = field(default_factory=dict)
     sweep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     example: Example | None = None
+    case: Case = field(default_factory=Case)
     name: str = ""
 
 

@@ -117,7 +117,8 @@ def unavailable() -> Mapping[str, str]:
     """Why installed methods of third parties cannot be used, by name."""
     found: dict[str, str] = {}
     for entry in entry_points(group="unspool.methods"):
-        if _places()[entry.name] is not entry:
+        place = _places()[entry.name]
+        if isinstance(place, str) or place != entry:
             found[f"{entry.name} ({entry.value})"] = "its name is in use; rename the entry point"
             continue
         try:
@@ -150,6 +151,18 @@ def find(name: str, kind: Kind[Product]) -> Method[Any, Product]:
             f"{name} is not {kind.a_noun} but of kind {row.kind}; `unspool methods` lists what it is for"
         )
     return row
+
+
+def named(name: str) -> Row:
+    """The row of that name, of whatever kind.
+
+    Raises:
+        UnknownNameError: with the nearest name.
+        UnspoolError: if it is a third party's and cannot be loaded.
+    """
+    if name not in _places():
+        raise UnknownNameError("method", name, _places())
+    return _load(name)
 
 
 def of_kind(*kinds: Kind[Any]) -> list[Row]:
@@ -285,6 +298,7 @@ __all__ = [
     "make_options",
     "methods",
     "module_of",
+    "named",
     "names",
     "of_kind",
     "unavailable",

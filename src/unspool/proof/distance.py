@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from unspool import methods
+from unspool.conformance.passes import at_once
 from unspool.decoding.model import Model
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.method import SEARCH
 from unspool.methods import Chosen
 from unspool.proof.identity import first_difference
-from unspool.proof.passes import at_once
 from unspool.proof.result import MethodProof
 
 EDITED_TOKENS = 32

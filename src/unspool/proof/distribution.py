@@ -11,8 +11,7 @@ from math import erfc, exp, pi, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.conformance.enumeration import DRAWS, SHAPES, Walks, joint, total_variation, trees
-from unspool.conformance.pairs import KINDS, pair
+from unspool.conformance.passes import prefilled, scored, store
 from unspool.engine.autoregressive import MAX_TREE_NODES
 from unspool.engine.contracts import AcceptanceRule, Context, Drafter, LanguageModel, Logits, Session
 from unspool.engine.noise import rule_generator
@@ -21,13 +20,8 @@ from unspool.engine.progress import Progress
 from unspool.engine.target import ShapedTarget
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
-from unspool.errors import UnsupportedError
 from unspool.methods.acceptance._follow import Follow
 from unspool.methods.shaping import _built_in as shaping
-from unspool.proof.passes import prefilled, scored, store
-
-TOLERANCE = 1e-12
-"""Total variation that rounding may leave in an enumerated distribution."""
 
 PREFIXES = 3
 DRAWN = 200
@@ -40,34 +34,6 @@ _RARE = 10  # outputs seen less often than this, in both samples together, are c
 
 Output = tuple[int, ...]
 Build = Callable[[], Drafter]
-
-
-def enumerate_rule(name: str, rule: AcceptanceRule, progress: Progress) -> tuple[float, int, int]:
-    """Compare the exact joint distribution of three tokens under the rule with the model's own, on tiny models.
-
-    Every way to draft, on several trees, for near, far and degenerate pairs of target and draft.
-
-    Returns:
-        Largest total variation, number of comparisons, number of them above ``TOLERANCE``.
-
-    Raises:
-        UnsupportedError: if the rule takes its randomness in no form that can be enumerated.
-    """
-    if not isinstance(rule, Walks):
-        raise UnsupportedError(
-            f"{name} cannot be enumerated; give the rule a walk(target, chance), as in "
-            "unspool.methods.acceptance.lossless"
-        )
-    worst, wrong, what = 0.0, 0, f"{name}, enumeration"
-    combinations = [(kind, draws, shape) for kind in KINDS for draws in DRAWS.values() for shape in SHAPES.values()]
-    for done, (kind, draws, shape) in enumerate(combinations):
-        progress(what, done, len(combinations))
-        target, draft = pair(kind, 3, seed=1)
-        found = joint(rule, target, (1,), trees(draft, (1,), shape, draws), 3)
-        distance = total_variation(found, target.distribution(3, (1,)))
-        worst, wrong = max(worst, distance), wrong + (distance >= TOLERANCE)
-    progress(what, len(combinations), len(combinations))
-    return worst, len(combinations), wrong
 
 
 class Prefix:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from unspool.conformance.passes import at_once, one_by_one
 from unspool.engine.contracts import LanguageModel
 from unspool.proof.case import Case
-from unspool.proof.passes import Row, at_once, one_by_one, runner_up
 from unspool.proof.result import Difference
 from unspool.proof.rounding import FEW, NoiseMeter
+from unspool.proof.scale import Row, runner_up
 
 Runs = Mapping[str, Sequence[Sequence[int]]]
 

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from unspool import methods
 from unspool.bench.about import about
+from unspool.conformance.acceptance import enumerate_rule
+from unspool.conformance.drafter import TOLERANCE
 from unspool.decoding.model import Model
 from unspool.decoding.results import Result
 from unspool.engine.contracts import LanguageModel, Memory
@@ -125,11 +127,11 @@ def _prove(
 
 def _enumerated(method: Chosen[Any], model: LanguageModel, progress: Progress) -> MethodProof:
     rule = methods.acceptance_rule(method.spec, False, methods.Resources(model))
-    worst, compared, faults = distribution.enumerate_rule(method.spec, rule, progress)
+    worst, compared, faults = enumerate_rule(method.spec, rule, progress)
     details: dict[str, float | int | str] = {
         "model": "toy",
         "total_variation": worst,
-        "allowed": distribution.TOLERANCE,
+        "allowed": TOLERANCE,
     }
     return MethodProof(
         method.spec,

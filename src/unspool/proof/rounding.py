@@ -12,11 +12,12 @@ from math import sqrt
 
 import numpy as np
 
+from unspool.conformance.passes import prefilled, scored
 from unspool.engine.contracts import LanguageModel, Logits
 from unspool.engine.tree import TokenTree
 from unspool.proof.case import Case
-from unspool.proof.passes import Scale, prefilled, runner_up, scored
 from unspool.proof.result import NoisePoint
+from unspool.proof.scale import Scale, runner_up
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from unspool import methods
+from unspool.conformance.passes import one_by_one
 from unspool.decoding.model import Model
 from unspool.engine.method import SAMPLER, SPAN
 from unspool.engine.progress import Progress
 from unspool.methods import Chosen
 from unspool.methods.constraints.grammar import validity as grammar
-from unspool.proof.passes import one_by_one
 from unspool.proof.prompts import TEXT
 from unspool.proof.result import MethodProof
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.test_methods import ALL, drafters, model, plain, resources
+from tests.conformance.harness import ALL, drafters
 from tests.methods.batching.reading import passes, texts
 from tests.pairwise import pairwise
 from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.conformance.drafter import model, plain, resources
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.batch import BatchPlan
 from unspool.engine.options import GenerationOptions

@@ -15,10 +15,10 @@ from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers
 
 import unspool
-from tests.conformance.harness import EmptyDrafter, OracleDrafter, RandomDrafter
 from tests.methods.constraints.walks import END, takes
 from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.conformance.stubs import EmptyDrafter, OracleDrafter, RandomDrafter
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Permitting
 from unspool.engine.cost import CostCurve, PassCosts

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import unspool
-from tests.conformance.harness import EmptyDrafter, OracleDrafter, RandomDrafter
 from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.conformance.stubs import EmptyDrafter, OracleDrafter, RandomDrafter
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Constraint, Permitting
 from unspool.engine.cost import CostCurve, PassCosts

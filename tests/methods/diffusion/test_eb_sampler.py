@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.methods.diffusion.mocks import Whatever, copy, replace_random, shuffle
+from tests.methods.diffusion.mocks import copy, replace_random, shuffle
+from unspool.conformance.canvas_model import Whatever
 from unspool.engine.canvas import CanvasScores, Sight, UnmaskPolicy, View
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.methods.diffusion.mocks import Exact, Whatever
+from tests.methods.diffusion.mocks import Exact
+from unspool.conformance.canvas_model import Whatever
 from unspool.engine import noise
 from unspool.engine.canvas import CanvasScores, Sight, View
 from unspool.engine.canvas_request import CanvasRequest, Parts

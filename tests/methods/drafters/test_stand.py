@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conformance.enumerated import every_tree
 from tests.conformance.harness import chi_squared
 from unspool.backends.toy import ToyModel
+from unspool.conformance.enumerated import every_tree
 from unspool.conformance.enumeration import joint, total_variation
 from unspool.engine import noise
 from unspool.engine.autoregressive import Request, decode

@@ -11,8 +11,8 @@ import pytest
 from llguidance import LLTokenizer
 
 import unspool
-from tests.conformance.harness import RandomDrafter
 from unspool.backends.toy import ToyModel
+from unspool.conformance.stubs import RandomDrafter
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Drafter
 from unspool.engine.numeric import softmax

@@ -19,6 +19,7 @@ Left out: the Markov chain variants of the same authors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,12 +28,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import Logits, Permitting
+from unspool.engine.method import Case
 from unspool.errors import UnspoolError
 from unspool.methods.constraints.grammar import GrammarOptions
 from unspool.methods.sampling._trie import AlignedTrie
 
 Sampler = Literal["asap", "cars"]
 
+
+_REGEX = r"(ab|x=)(co|a|in)*(1|,a){0,3}\n?"
+CASE = Case({"regex": _REGEX}, complete=lambda output: re.fullmatch(_REGEX, output) is not None)
 
 _OPEN = 8
 """Distributions that are kept, each of 8 bytes a token of the vocabulary."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from unspool.engine.method import SAMPLER, Method, Needs
-from unspool.methods.sampling._aligned import AlignedOptions, AlignedShaper
+from unspool.methods.sampling._aligned import CASE, AlignedOptions, AlignedShaper
 
 METHOD = Method(
     kind=SAMPLER,
@@ -15,4 +15,5 @@ METHOD = Method(
     options=AlignedOptions,
     build=lambda _, options: partial(AlignedShaper, "cars"),
     needs=Needs(tokenizer=True),
+    case=CASE,
 )

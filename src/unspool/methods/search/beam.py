@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from unspool.engine.frontier import Frontier
-from unspool.engine.method import SEARCH, Example, Method
+from unspool.engine.method import SEARCH, Case, Example, Method
 from unspool.engine.search import Branch, Candidate, Found, SearchRequest
 from unspool.errors import UnspoolError
 
@@ -88,6 +88,7 @@ METHOD = Method(
     paper="beam search, as in transformers",
     options=BeamOptions,
     build=lambda _, options: partial(beam, options=options),
+    case=Case({"num_beams": 3}),
     example=Example(
         'unspool search -m qwen2.5-coder-0.5b --method beam:num_beams=5 "Why is the sky blue?"',
         """

@@ -16,13 +16,14 @@ Left out: Lark grammars whose terminals leave nothing in common where they follo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.method import CONSTRAINT, BeginConstraint, Example, Method, Needs
+from unspool.engine.method import CONSTRAINT, BeginConstraint, Case, Example, Method, Needs
 from unspool.errors import UnspoolError
 from unspool.methods.constraints.grammar.guarded import GuardedMatcher
 from unspool.methods.constraints.grammar.json_guard import JsonGuard
@@ -172,6 +173,8 @@ def _build(resources: Resources, options: GrammarOptions) -> BeginConstraint:
     return lambda prompt: GrammarConstraint(options, vocabulary, resources.eos)
 
 
+_REGEX = r"(ab|x=)(co|a|in)*(1|,a){0,3}\n?"
+
 METHOD = Method(
     kind=CONSTRAINT,
     guarantee="valid",
@@ -181,6 +184,7 @@ METHOD = Method(
     build=_build,
     needs=Needs(tokenizer=True),
     validity="unspool.methods.constraints.grammar.validity",
+    case=Case({"regex": _REGEX}, complete=lambda output: re.fullmatch(_REGEX, output) is not None),
     example=Example(
         'unspool generate --choices yes --choices no "Is the sky blue?"',
         """

@@ -21,6 +21,7 @@ models without logits. The two monitors are ``monitor_dereference`` and, as an o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import Constraint
-from unspool.engine.method import CONSTRAINT, BeginConstraint, Example, Method, Needs
+from unspool.engine.method import CONSTRAINT, BeginConstraint, Case, Example, Method, Needs
 from unspool.engine.option import Options
 from unspool.errors import UnspoolError
 from unspool.methods.constraints.monitor.analyser import Analyser, Asked
 from unspool.methods.constraints.monitor.arguments import ArgumentCount
 from unspool.methods.constraints.monitor.dereference import Dereference, Identifier
-from unspool.methods.constraints.monitor.jedi import JediAnalyser
+from unspool.methods.constraints.monitor.jedi import JediAnalyser, shared_answers
 from unspool.methods.constraints.monitor.masks import Vocabulary, monitor_vocabulary
 from unspool.methods.constraints.monitor.scan import Scanner
 from unspool.methods.resources import Resources
@@ -164,6 +165,13 @@ def _build(resources: Resources, options: MonitorOptions) -> BeginConstraint:
     return begin
 
 
+def _is_whole(output: str) -> bool | None:
+    """Whether an output after ``a.``, where ``a`` is a tuple, ends with a whole name; None after another dot."""
+    if "." in output:
+        return None
+    return output in ("count", "index") if re.fullmatch(r"\w*", output) else True
+
+
 METHOD = Method(
     kind=CONSTRAINT,
     guarantee="valid",
@@ -174,6 +182,7 @@ METHOD = Method(
     needs=Needs(tokenizer=True, extra="monitor"),
     raw_prompt=True,
     validity="unspool.methods.constraints.monitor.validity",
+    case=Case(prompts=("a=(1,)\na.", "ab=(1,)\nx=ab.co"), complete=_is_whole, during=shared_answers),
     example=Example(
         "unspool generate -m qwen2.5-coder-0.5b --constraint monitor:project=. --file unfinished.py",
         """

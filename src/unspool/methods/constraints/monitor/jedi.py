@@ -17,7 +17,9 @@ does not tell which ones it could not infer.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from inspect import Parameter as Kinds
 from pathlib import Path
 from typing import Any
@@ -128,3 +130,22 @@ def _seen(text: str, offset: int) -> set[str]:
         return set()
     code = _NO_CODE.sub("''", text[:offset]) + _NO_CODE.sub("''", text[offset:])
     return set(re.findall(rf"(?<![\w.]){re.escape(place[0])}([^\W\d]\w*)", code))
+
+
+@contextmanager
+def shared_answers() -> Iterator[None]:
+    """Ask about each text once in this process, without a project: for checks that decode the same again and again."""
+    asked = JediAnalyser.suggestions
+    JediAnalyser.suggestions = lambda self, text, offset: _answer(text, offset)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        JediAnalyser.suggestions = asked  # type: ignore[method-assign]
+
+
+@cache
+def _answer(text: str, offset: int) -> Sequence[str]:
+    return _suggestions(JediAnalyser(), text, offset)
+
+
+_suggestions = JediAnalyser.suggestions

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from unspool.engine import arrays
 from unspool.engine.canvas import Flags, View
-from unspool.engine.method import UNMASK, Method
+from unspool.engine.method import UNMASK, Case, Method
 from unspool.errors import UnspoolError
 from unspool.methods.diffusion._sweep import THRESHOLDS, at
 from unspool.methods.resources import Resources
@@ -122,6 +122,13 @@ def _build(resources: Resources, options: Learn2PDOptions) -> Learn2PD:
     return Learn2PD(options, UnmaskFilter.load(beside))
 
 
+def _any_filter(directory: Path) -> None:
+    """Write a filter that knows nothing, for the case."""
+    rng = np.random.default_rng(0)
+    shapes = ((12, 12), 12, (12, 12), 12)
+    UnmaskFilter(*(rng.normal(size=shape).astype(np.float32) for shape in shapes)).save(directory / FILE)
+
+
 METHOD = Method(
     kind=UNMASK,
     guarantee="lossy",
@@ -129,5 +136,6 @@ METHOD = Method(
     paper="Learning to Parallel: Accelerating Diffusion Large Language Models via Learnable Parallel Decoding (2025)",
     options=Learn2PDOptions,
     build=_build,
+    case=Case(prepare=_any_filter),
     sweep={"learn2pd, blocks of 8": at(THRESHOLDS, "fixed_blocks:block_length=8+learn2pd:threshold={}")},
 )

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from unspool.engine.method import SEARCH, Example, Method, Needs
+from unspool.engine.method import SEARCH, Case, Example, Method, Needs
 from unspool.engine.search import Found, SearchRequest
 from unspool.methods.search.plan.planner import Planner, PlanOptions
 
@@ -48,6 +48,7 @@ METHOD = Method(
     build=lambda _, options: partial(plan, options=options),
     needs=Needs(reward=True),
     raw_prompt=True,
+    case=Case({"max_completions": 12}),
     example=Example(
         "unspool search -m qwen2.5-coder-0.5b --method plan:max_model_tokens=4000 --file function.py",
         """

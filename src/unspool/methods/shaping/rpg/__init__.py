@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import Logits, Shaper
-from unspool.engine.method import SHAPER, Method, Needs
+from unspool.engine.method import SHAPER, Case, Method, Needs
 from unspool.errors import UnspoolError
 from unspool.methods.resources import Resources
 from unspool.methods.shaping.rpg import structure
@@ -165,4 +165,5 @@ METHOD = Method(
     options=RPGOptions,
     build=_build,
     needs=Needs(tokenizer=True, extra="code"),
+    case=Case({"decay": 0.01}, ("x=1\na=1\nb=1\n", "ab,ab,ab,ab")),
 )

@@ -6,6 +6,7 @@ Its tokens spell bits of Python, so that grammars, monitors and shapers of code 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer as Fast
@@ -16,6 +17,7 @@ from unspool.decoding.model import Model
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.tree import TokenTree
+from unspool.methods import Resources
 from unspool.models.tokenizer import Tokenizer
 
 EOS = 0
@@ -35,7 +37,7 @@ class Pieces(Tokenizer):
         self._fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         self._fast.decoder = decoders.ByteLevel()
         self._fast.add_special_tokens(["<end>"])
-        self._config = {}
+        self._config: dict[str, Any] = {}
         self._template = None
 
 
@@ -109,9 +111,14 @@ class CountedModel(ToyModel):
 
 def load(seed: int = 0, language_model: ToyModel | None = None) -> Model:
     """What ``unspool.load`` would give, new and unused."""
-    made = Model("small", "small", language_model or CountedModel(seed), _TOKENIZER, [EOS])
+    made = Model("small", "small", language_model or CountedModel(seed), TOKENIZER, [EOS])
     made._costs = PassCosts(CURVE)
     return made
 
 
-_TOKENIZER = Pieces()
+TOKENIZER = Pieces()
+
+
+def resources(model: Model) -> Resources:
+    """What a method is built from for a request to this model."""
+    return model.resources()

@@ -7,12 +7,14 @@ the tokens is a draw without replacement from the distribution that was used, wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-import pytest
 
 from unspool.backends.toy import ToyModel
+from unspool.conformance.check import require
 from unspool.conformance.enumeration import Row, Script, Text
 from unspool.engine import noise
 from unspool.engine.autoregressive import Request, decode
@@ -24,15 +26,16 @@ from unspool.methods.acceptance.lossless import Lossless
 Make = Callable[[], Drafter]
 
 
-class ScriptedNoise(np.ndarray):  # type: ignore[type-arg]
+class ScriptedNoise(np.ndarray):
     """Noise whose sum with log-probabilities is in the order that ``script`` draws; good for one sum."""
 
     script: Script
     used: bool
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **_: Any) -> Row:
-        assert ufunc is np.add and method == "__call__", f"noise is added to log-probabilities, not put into {ufunc}"
-        assert not self.used, "noise is added once"
+        added = ufunc is np.add and method == "__call__"
+        require(added, f"the noise of a round must be added to log-probabilities, not put into {ufunc.__name__}")
+        require(not self.used, "the noise of a round was used twice")
         self.used = True
         (logprobs,) = (part for part in inputs if part is not self)
         rest, keys = np.exp(logprobs - logprobs.max()), np.full(len(logprobs), -np.inf)
@@ -52,7 +55,7 @@ class ScriptedGenerator:
         self.random = generator.random
 
     def gumbel(self, size: int) -> ScriptedNoise:
-        assert self._of_the_round, "drawn with the randomness of another round or seed"
+        require(self._of_the_round, "a draft was drawn with the randomness of another round or another seed")
         made = np.zeros(size).view(ScriptedNoise)
         made.script, made.used = self._script, False
         return made
@@ -79,18 +82,17 @@ def draw_tree(
             return ScriptedGenerator(script, (seed, stream) == expected, generator(seed, stream))
 
         def refused(raw: object) -> None:
-            raise AssertionError("the noise of positions decides beside draws, so drafts must not be made with it")
+            require(False, "a draft was made with the noise of positions, which decides where draws are tested")
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(noise, "_generator", scripted)
-            patch.setattr(noise, "_exponential", refused)
+        with patch.object(noise, "_generator", scripted), patch.object(noise, "_exponential", refused):
             found.append((tuple(context.tokens), propose(context, budget)))
         raise _EnoughError
 
-    drafter.propose = watched  # type: ignore[method-assign]
-    options = GenerationOptions(max_new_tokens=40, temperature=1.0, seed=6)
-    with pytest.raises(_EnoughError):
+    drafter.propose = watched  # type: ignore[method-assign, assignment]
+    options = GenerationOptions(max_new_tokens=400, temperature=1.0, seed=6)
+    with suppress(_EnoughError):
         list(decode(target, [Request(prompt, drafter, Lossless(), options)]))
+    require(len(found) == 1, f"the text ended before round {at}")
     return found[0]
 
 
