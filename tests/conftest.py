@@ -37,8 +37,10 @@ SLOW = (
     "methods/diffusion/test_closed_forms.py",
     "methods/drafters/test_dyspec.py",
     "methods/drafters/test_rsd.py",
+    "proof/test_distribution.py",
+    "proof/test_prove.py",
 )
-"""Files of these rooms that take ten seconds: sums over whole rules, of which the registered checks make small ones."""
+"""Files of these rooms of ten seconds: sums over whole rules, of which the checks make small ones; proofs."""
 
 _LOADS = re.compile(r"^\s*(?:import|from) (?:torch|transformers|openvino)\b|mark\.model\b", re.MULTILINE)
 
@@ -119,4 +121,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     functions = {report.nodeid.partition("[")[0] for report in ran}
     failed = {report.nodeid.partition("[")[0] for report in terminalreporter.stats.get("failed", [])}
     minutes = (time.monotonic() - config.stash[_began]) / 60
-    terminalreporter.write_line(f"{len(functions)} test functions in {minutes:.1f} minutes, {len(failed)} failed")
+    terminalreporter.write_line(f"{len(functions)} test functions ran in {minutes:.1f} minutes, {len(failed)} failed")

@@ -37,7 +37,7 @@ def test_only_the_core_is_opened_and_functions_are_counted(tmp_path: Path) -> No
     text = "import pytest\n\n\n@pytest.mark.parametrize('n', range(9))\ndef test_it(n): ...\n"
     done = pytest_in(a_tier(tmp_path, text), "--fast", "tests")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith("1 test functions in 0.0 minutes, 0 failed")
+    assert done.stdout.splitlines()[-1].startswith("1 test functions ran in 0.0 minutes, 0 failed")
     assert "9 passed" not in done.stdout
 
 
