@@ -357,23 +357,25 @@ def flags(command: str) -> set[str]:
     return {flag for t in tables for flag in FLAG.findall(generated.on_page_markdown(f"<!-- options: {t} -->"))}
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "generate",
-        "models",
-        "methods",
-        "check",
-        "calibrate",
-        "prove",
-        "bench",
-        "tradeoff",
-        "extract",
-        "search",
-        "report",
-        "view",
-    ],
+COMMANDS = (
+    "generate",
+    "sample",
+    "search",
+    "extract",
+    "edit",
+    "models",
+    "methods",
+    "calibrate",
+    "check",
+    "prove",
+    "bench",
+    "tradeoff",
+    "report",
+    "view",
 )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_tables_of_options_equal_the_help(command: str) -> None:
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [command, "--help"]).output
     names = re.findall(r"^\W*(--[a-z-]+)", text, re.MULTILINE)
@@ -404,21 +406,7 @@ def test_commands_in_the_pages_have_their_options() -> None:
             seen.add(command)
             assert set(FLAG.findall(rest.split('"')[0] + " ".join(rest.split('"')[2::2]))) <= flags(command), line
     groups = {"datastore", "train"}  # the tables are those of their one command with options of its own
-    assert seen == {
-        "generate",
-        "models",
-        "methods",
-        "calibrate",
-        "check",
-        "prove",
-        "bench",
-        "tradeoff",
-        "extract",
-        "search",
-        "report",
-        "view",
-        *groups,
-    }
+    assert seen == {*COMMANDS, *groups}
 
 
 def test_python_in_the_pages_compiles() -> None:

@@ -88,6 +88,17 @@ def loaded(
     yield made
 
 
+def measure_costs(model: Model, *drafters: Any) -> None:
+    """Measure the cost curve with a spinner, where one of the drafters decides by it and the cache has none."""
+    from unspool.engine.method import DRAFTER
+    from unspool.methods import choose
+
+    if any(choose(drafter, DRAFTER).row.needs.costs for drafter in drafters):
+        with Status() as status:
+            model.report = status.say
+            model.cost_curve()
+
+
 def check_length(model: str | None, max_new_tokens: int) -> None:
     """Refuse a text that cannot fit a model's context, before the model is loaded."""
     from unspool.backends import loading

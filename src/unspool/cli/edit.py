@@ -17,6 +17,7 @@ from unspool.cli.common import (
     ThreadsOption,
     WeightsOption,
     loaded,
+    measure_costs,
     print_json,
     read_prompt,
 )
@@ -86,12 +87,14 @@ def edit(
     arguments.check(assistant_model)
     length = arguments.max_new_tokens
     source = loaded(model, backend, assistant_model, length, weights=weights, threads=threads, device=device)
-    with source as decoder, Status() as status:
-        status.say("encoding the text")
-        edited = decoder.edit(text, **vars(options))
-        edits = [edited.replace(*change) for change in changes]
-        status.say("continuing it")
-        result = edited.generate(**values_of(given))
+    with source as decoder:
+        measure_costs(decoder, arguments.method)
+        with Status() as status:
+            status.say("encoding the text")
+            edited = decoder.edit(text, **vars(options))
+            edits = [edited.replace(*change) for change in changes]
+            status.say("continuing it")
+            result = edited.generate(**values_of(given))
     if show_json:
         shown = as_json(result, decoder.language_model.settings)
         print_json({**shown, "prompt": edited.text, "exact": result.exact, "edits": [vars(one) for one in edits]})

@@ -13,17 +13,16 @@ from unspool.cli.common import (
     AssistantOption,
     DeviceOption,
     ModelOption,
-    Status,
     ThreadsOption,
     WeightsOption,
     loaded,
+    measure_costs,
     print_json,
     read_prompt,
     show_page,
 )
 from unspool.cli.output import TRACED, as_json, check_complete, recorded, summary, trace_file
 from unspool.cli.request import Given, arguments_of, files_of, request_flags
-from unspool.engine.method import DRAFTER
 
 
 @request_flags()
@@ -80,7 +79,6 @@ def generate(
     """
     from unspool.decoding.generate import generate_batch, stream
     from unspool.decoding.request import CanvasArguments
-    from unspool.methods import choose
 
     text = read_prompt(prompt, file)
     arguments = arguments_of(model, given, assistant_model)
@@ -93,10 +91,7 @@ def generate(
         return
     length, template = arguments.max_new_tokens, arguments.template
     with loaded(model, backend, assistant_model, length, weights=weights, threads=threads, device=device) as decoder:
-        if choose(arguments.method, DRAFTER).row.needs.costs:
-            with Status() as status:
-                decoder.report = status.say
-                decoder.cost_curve()
+        measure_costs(decoder, arguments.method)
         about = (decoder.tokenizer, decoder.language_model.vocab_size)
         with recorded(trace, decoder.name, lambda: decoder.encode(text, template), *about) as on_event:
             if on_event is not None:

@@ -17,6 +17,7 @@ from unspool.cli.common import (
     WeightsOption,
     bars,
     loaded,
+    measure_costs,
     print_json,
     read_prompt,
 )
@@ -82,21 +83,23 @@ def sample(
     # Fail before a model is loaded or downloaded.
     check(num_samples, sampler, temperature, max_attempts, arguments.texts)
     arguments.check(assistant_model)
-    options = {"max_new_tokens": arguments.max_new_tokens, "weights": weights, "threads": threads, "device": device}
-    with loaded(model, backend, assistant_model, **options) as decoder, bars() as progress:  # type: ignore[arg-type]
-        samples = decoder.sample(
-            text,
-            num_samples,
-            sampler=sampler,
-            temperature=temperature,
-            max_new_tokens=arguments.max_new_tokens,
-            seed=arguments.seed,
-            method=arguments.method,
-            chat=arguments.chat,
-            max_attempts=max_attempts,
-            progress=progress,
-            **arguments.texts,
-        )
+    length = arguments.max_new_tokens
+    with loaded(model, backend, assistant_model, length, weights=weights, threads=threads, device=device) as decoder:
+        measure_costs(decoder, arguments.method)
+        with bars() as progress:
+            samples = decoder.sample(
+                text,
+                num_samples,
+                sampler=sampler,
+                temperature=temperature,
+                max_new_tokens=length,
+                seed=arguments.seed,
+                method=arguments.method,
+                chat=arguments.chat,
+                max_attempts=max_attempts,
+                progress=progress,
+                **arguments.texts,
+            )
     if as_json:
         print_json(_as_json(decoder, samples))
     else:
