@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import trained
 from tests.methods.diffusion.mocks import Whatever
 from tests.specs import canvas
 from unspool import methods
@@ -17,7 +18,6 @@ from unspool.engine.trace import CanvasEvent, Event
 from unspool.errors import UnspoolError
 from unspool.methods import Resources
 from unspool.methods._compose import chosen, composed
-from unspool.methods.diffusion.learn2pd import FILE, UnmaskFilter
 
 PARTS = {name: method for name, method in methods.methods().items() if method.kind.on_canvas}
 AROUND = Resources(delimiters=lambda: [0, 1])
@@ -29,7 +29,7 @@ def filter_beside_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     """For what is trained for a model: any filter does here."""
     rng = np.random.default_rng(0)
     shapes = ((12, 12), 12, (12, 12), 12)
-    UnmaskFilter(*(rng.normal(size=shape).astype(np.float32) for shape in shapes)).save(tmp_path / FILE)
+    trained.unmask_filter(tmp_path, *(rng.normal(size=shape).astype(np.float32) for shape in shapes))
     monkeypatch.setitem(globals(), "AROUND", Resources(delimiters=lambda: [0, 1], directory=tmp_path))
 
 
@@ -108,7 +108,7 @@ def test_a_model_without_newlines_has_no_adaptive_blocks() -> None:
 
 
 def test_a_method_that_is_trained_says_what_to_do_without() -> None:
-    with pytest.raises(UnspoolError, match="unspool train unmask-filter"):
+    with pytest.raises(UnspoolError, match="unspool train learn2pd"):
         composed("learn2pd", Resources())
 
 

@@ -28,7 +28,7 @@ from unspool.engine.typed import typed_options
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.methods.constraints.grammar import GrammarConstraint
 from unspool.methods.shaping._built_in import build as build_shapers
-from unspool.models import calibration, prompt_check
+from unspool.models import calibration, identity, prompt_check
 from unspool.models.catalogue import default_model
 from unspool.models.resolve import resolve
 from unspool.models.tokenizer import Message, StopStrings, Tokenizer, vocabulary_fingerprint
@@ -97,6 +97,9 @@ class Model:
             lambda: vocabulary_fingerprint(self.tokenizer.vocabulary),
             self.tokenizer,
             self.eos_token_ids if eos is None else eos,
+            keys=lambda: [
+                identity.loaded(model.key, model.language_model.settings) for model in (self, self.assistant) if model
+            ],
         )
 
     def encode(self, prompt: Prompt, chat: bool | None = None) -> list[int]:

@@ -19,7 +19,7 @@ from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
 from unspool.methods.sampling._aligned import AlignedShaper
 from unspool.methods.sampling._trie import AlignedTrie
-from unspool.methods.search.adadec.train import key_of
+from unspool.models import identity
 
 if TYPE_CHECKING:
     from unspool.decoding.model import Model, Prompt
@@ -94,7 +94,8 @@ def sample(
     surroundings = model.surroundings()
     options = methods.make_options(row, grammar)
     ids = model.encode(prompt, chat)
-    about = hashlib.sha256(json.dumps([key_of(model), ids, options.compiled(), temperature]).encode()).hexdigest()
+    key = identity.loaded(model.key, model.language_model.settings)
+    about = hashlib.sha256(json.dumps([key, ids, options.compiled(), temperature]).encode()).hexdigest()
     trie = AlignedTrie(about) if trie is None else trie
     if trie.about != about:
         raise UnspoolError("this trie belongs to another model, prompt, grammar or temperature; begin with a new one")

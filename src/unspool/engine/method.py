@@ -166,6 +166,8 @@ class Method(Generic[Options, Product]):
         sweep: of a part of the denoise loop: the specs that ``unspool tradeoff`` measures, by the name of their line;
             empty: the method with its trial options.
         example: how it is used, where the kind's own example does not fit.
+        trainer: module with the ``TRAINER`` that ``unspool train`` runs, such as ``.train`` beside the method; nothing
+            else loads it. Empty: there is nothing to train.
         name: what the user types: the name of its file, which the registry fills in.
     """
 
@@ -183,6 +185,7 @@ class Method(Generic[Options, Product]):
     trial: Mapping[str, Any] = field(default_factory=dict)
     sweep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     example: Example | None = None
+    trainer: str = ""
     name: str = ""
 
 

@@ -13,10 +13,10 @@ from unspool.engine import arrays
 from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import CanvasRequest, Parts
 from unspool.engine.denoise import denoise
+from unspool.engine.progress import Progress
 from unspool.errors import UnspoolError
 from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
 from unspool.methods.diffusion.top_k import TopK
-from unspool.methods.drafters.specdec_pp.data import Progress
 from unspool.recipes.tiny_diffusion.tasks import Example, Task, TaskSet
 
 FILE = "targets.npz"

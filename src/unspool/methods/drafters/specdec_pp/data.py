@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from unspool.engine.contracts import Ability, LanguageModel, Logits, Scores
 from unspool.engine.noise import SEEDS
 from unspool.engine.numeric import softmax
 from unspool.engine.options import GenerationOptions
+from unspool.engine.progress import Progress
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
 from unspool.errors import UnspoolError, UnsupportedError
@@ -33,9 +34,6 @@ from unspool.storage.text_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from unspool.decoding.model import Model
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
 
 _BLOCK = 32  # positions of a pass; their logits are held at once
 
@@ -84,8 +82,8 @@ class Examples:
         return cls(**load_file(path))
 
 
-def pair_of(target: Model) -> dict[str, Any]:
-    """The target and its draft model as the head's ``about`` names them.
+def pair_of(target: Model) -> list[Model]:
+    """The target and its draft model.
 
     Raises:
         UnsupportedError: if there is no draft model, or it has no hidden states.
@@ -96,10 +94,7 @@ def pair_of(target: Model) -> dict[str, Any]:
     if Ability.HIDDEN_STATES not in draft.language_model.abilities:
         backend = draft.language_model.settings["backend"]
         raise UnsupportedError(f"the {backend} backend offers no hidden states; try --backend transformers")
-    return {
-        whose: {"name": model.name, "key": model.key, "vocab_size": model.language_model.vocab_size}
-        for whose, model in (("draft", draft), ("target", target))
-    }
+    return [target, draft]
 
 
 def generate(
@@ -123,7 +118,7 @@ def generate(
     """
     options = options or DataOptions()
     made_from = {
-        **pair_of(target),
+        "models": [model.key for model in pair_of(target)],
         "options": asdict(options),
         "prompts": hashlib.sha256("\0".join(prompts).encode()).hexdigest(),
     }
