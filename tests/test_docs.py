@@ -189,7 +189,7 @@ def test_the_check_catches_wrong_caches(name: str, monkeypatch: pytest.MonkeyPat
     session = CACHE_FAULTS.get(name, StaleAfterRewind)
     # Every distance counts, so that a wrong entry shows wherever it stands.
     model = ToyModel.random(seed=3, vocab_size=5, order=3, floor=0.02)
-    monkeypatch.setattr(model, "open", lambda: session(model))
+    monkeypatch.setattr(model, "open", lambda taps=None: session(model))
     with pytest.raises(AssertionError):
         check_backend(model, PROMPT)
 

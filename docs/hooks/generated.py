@@ -220,6 +220,8 @@ def _page(method: methods.Row) -> str:
     guarantee = f"[{method.guarantee}](../concepts.md#guarantees): {GUARANTEES[method.guarantee]}"
     facts = {"kind": method.kind.name, "guarantee": guarantee, "paper": method.paper}
     facts |= {"needs": ", ".join(needs) or "no optional ability of the backend", "module": f"`{module}`"}
+    if method.memory:
+        facts["remembers"] = f"{method.memory} (`model.memories`)"
     lines += [f"| {key} | {_cell(value)} |" for key, value in facts.items()]
     lines += ["", "## Use", "", *_example(method), "", "## Options", "", *_options(method.options)]
     if method.trainer:

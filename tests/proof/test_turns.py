@@ -13,6 +13,7 @@ from tests.conformance.small_model import CountedModel, CountedSession, load
 from unspool import Model, UnspoolError, methods
 from unspool.engine.contracts import Ability, Scores
 from unspool.engine.method import DRAFTER
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
 from unspool.methods.acceptance.lossless import Lossless
@@ -43,7 +44,7 @@ class WatchedSession(CountedSession):
         memory = self.model.memory
         memory[: len(scores.logits)] = scores.logits
         hidden = scores.logits[:, :4].astype(np.float32)
-        return Scores(memory[: len(scores.logits)], scores.rows, scores.ms, hidden=hidden)
+        return Scores(memory[: len(scores.logits)], scores.rows, scores.ms, hidden={OUTPUT: hidden})
 
 
 class WatchedModel(CountedModel):
@@ -54,7 +55,7 @@ class WatchedModel(CountedModel):
         self.outside = 0
         self.memory = np.empty((256, self.vocab_size))
 
-    def open(self, hidden_states: bool = False) -> WatchedSession:
+    def open(self, taps: Taps | None = None) -> WatchedSession:
         return WatchedSession(self)
 
     def score_many(self, sessions: Any, trees: Any, rows: Any = None) -> list[Scores]:

@@ -23,6 +23,7 @@ from unspool.cli import train as command
 from unspool.decoding.model import Model
 from unspool.engine.contracts import Ability, LanguageModel, Scores
 from unspool.engine.method import DRAFTER
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
 from unspool.methods.drafters.specdec_pp import SpecDecPPOptions
@@ -41,8 +42,8 @@ class Shown(ToyModel):
 
     abilities = frozenset({Ability.HIDDEN_STATES})
 
-    def open(self, hidden_states: bool = False) -> ToySession:
-        return ShownSession(self) if hidden_states else ToySession(self)
+    def open(self, taps: Taps | None = None) -> ToySession:
+        return ShownSession(self) if taps else ToySession(self)
 
 
 class ShownSession(ToySession):
@@ -58,7 +59,11 @@ class ShownSession(ToySession):
         for row, node in enumerate(scores.rows):
             seen = [*text, *(tree.tokens[i] for i in tree.path(node))]
             self._states[row] = seen[-1], seen[-2] if len(seen) > 1 else -1, len(seen) - 1
-        return replace(scores, hidden=self._states[: len(scores.rows)])
+        return replace(scores, hidden={OUTPUT: self._states[: len(scores.rows)]})
+
+
+class Blind(ToyModel):
+    abilities = frozenset[Ability]()
 
 
 class Digits:
@@ -292,8 +297,8 @@ def test_a_trained_head_ends_drafts_and_changes_no_text(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_trained_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="no hidden states; try --backend transformers"):
-        train(pair(draft=TARGET.related(0.9)), PROMPTS, tmp_path)
+    with pytest.raises(UnsupportedError, match="needs hidden states, which the toy backend does not offer"):
+        train(pair(draft=Blind(TARGET.table)), PROMPTS, tmp_path)
     alone = pair()
     alone.assistant = None
     with pytest.raises(UnsupportedError, match="--assistant-model"):

@@ -16,6 +16,8 @@ from unspool.engine.batch import BatchPlan
 from unspool.engine.canvas import BlockSchedule, ScoreTransform, StopRule, UnmaskPolicy
 from unspool.engine.contracts import Ability, AcceptanceRule, Constraint, Drafter, Shaper
 from unspool.engine.search import Found, SearchRequest
+from unspool.engine.taps import Taps
+from unspool.engine.taps import check as check_taps
 from unspool.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -115,6 +117,7 @@ class Needs:
         costs: the model's cost curve.
         reward: a reward of texts.
         abilities: that the backend must offer.
+        taps: what is read of the model's inside.
         extra: of ``EXTRAS``: optional packages.
     """
 
@@ -123,6 +126,7 @@ class Needs:
     costs: bool = False
     reward: bool = False
     abilities: frozenset[Ability] = frozenset()
+    taps: Taps | None = None
     extra: str | None = None
 
 
@@ -166,6 +170,7 @@ class Method(Generic[Options, Product]):
         sweep: of a part of the denoise loop: the specs that ``unspool tradeoff`` measures, by the name of their line;
             empty: the method with its trial options.
         example: how it is used, where the kind's own example does not fit.
+        memory: what it learns across requests, in the user's ``memories`` and files; empty: nothing.
         trainer: module with the ``TRAINER`` that ``unspool train`` runs, such as ``.train`` beside the method; nothing
             else loads it. Empty: there is nothing to train.
         name: what the user types: the name of its file, which the registry fills in.
@@ -185,6 +190,7 @@ class Method(Generic[Options, Product]):
     trial: Mapping[str, Any] = field(default_factory=dict)
     sweep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     example: Example | None = None
+    memory: str = ""
     trainer: str = ""
     name: str = ""
 
@@ -234,6 +240,8 @@ def check(method: Method[Any, Any], resources: Resources) -> None:
     ):
         if wanted and there is None:
             raise UnsupportedError(f"{method.name} needs {what}; run through unspool.load(), which gives it")
+    if needs.taps:
+        check_taps(resources.model, needs.taps, method.name)
     if not needs.abilities:
         return
     model = resources.model

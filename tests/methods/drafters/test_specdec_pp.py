@@ -19,6 +19,7 @@ from unspool.engine.contracts import Ability, Context, Drafter, Scores
 from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import summarise
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
@@ -38,14 +39,22 @@ class Shown(ToyModel):
 
     abilities = frozenset({Ability.HIDDEN_STATES})
 
-    def open(self, hidden_states: bool = False) -> ToySession:
-        return ShownSession(self) if hidden_states else ToySession(self)
+    def open(self, taps: Taps | None = None) -> ToySession:
+        return ShownSession(self) if taps else ToySession(self)
 
 
 class ShownSession(ToySession):
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
         scores = super().score(tree, rows)
-        return replace(scores, hidden=np.eye(6, dtype=np.float32)[[tree.tokens[node] for node in scores.rows]])
+        return replace(
+            scores, hidden={OUTPUT: np.eye(6, dtype=np.float32)[[tree.tokens[node] for node in scores.rows]]}
+        )
+
+
+class Blind(ToyModel):
+    """A toy model that shows nothing of its inside."""
+
+    abilities = frozenset[Ability]()
 
 
 DRAFT = Shown(TARGET.related(0.9, seed=4).table)
@@ -153,9 +162,9 @@ def test_lengths_vary_and_the_text_does_not(saved: str) -> None:
 
 
 def test_what_the_draft_model_must_offer_depends_on_the_head(saved: str) -> None:
-    built(SpecDecPPOptions(), TARGET)
-    with pytest.raises(UnsupportedError, match="hidden states of its draft model, which the toy backend"):
-        built(SpecDecPPOptions(saved), TARGET)
+    built(SpecDecPPOptions(), Blind(TARGET.table))
+    with pytest.raises(UnsupportedError, match="needs hidden states, which the toy backend does not offer"):
+        built(SpecDecPPOptions(saved), Blind(TARGET.table))
 
 
 def test_a_head_of_other_models_is_refused(tmp_path: Path) -> None:

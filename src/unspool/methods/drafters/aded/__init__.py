@@ -134,4 +134,5 @@ METHOD = Method(
     paper="Adaptive Draft-Verification for Efficient Large Language Model Decoding (2025)",
     options=AdedOptions,
     build=_build,
+    memory="a table of trigrams",
 )

@@ -209,4 +209,5 @@ METHOD = Method(
     options=RASDOptions,
     build=_build,
     draws=True,
+    memory="a datastore of texts",
 )

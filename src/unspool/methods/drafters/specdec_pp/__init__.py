@@ -28,11 +28,12 @@ from functools import partial
 import numpy as np
 
 from unspool.engine.assistant import Assistant, Draws
-from unspool.engine.contracts import Ability, Context, LanguageModel, Step
+from unspool.engine.contracts import Context, LanguageModel, Step
 from unspool.engine.method import DRAFTER, Method, Needs
 from unspool.engine.option import Options, option
+from unspool.engine.taps import OUTPUT, Taps, check
 from unspool.engine.tree import TokenTree, TreeBuilder
-from unspool.errors import UnspoolError, UnsupportedError
+from unspool.errors import UnspoolError
 from unspool.methods.drafters.specdec_pp.head import AcceptanceHead
 from unspool.methods.resources import Resources
 from unspool.training.artifact import Artifact
@@ -92,12 +93,9 @@ class SpecDecPP:
         self.name = f"specdec_pp ({options.lacks})" if options.lacks else "specdec_pp"
         self.estimates: list[float] = []
         self._head = head
-        if head is not None and Ability.HIDDEN_STATES not in model.abilities:
-            raise UnsupportedError(
-                f"specdec_pp with a trained head needs {Ability.HIDDEN_STATES.value} of its draft model, which the "
-                f"{model.settings['backend']} backend does not offer; try --backend transformers"
-            )
-        self._assistant = Assistant(model, vocab_size, hidden_states=head is not None)
+        taps = None if head is None else Taps()
+        check(model, taps, "the head of specdec_pp")
+        self._assistant = Assistant(model, vocab_size, taps)
         self._vocab_size = vocab_size
 
     def start(self, context: Context) -> None:
@@ -116,7 +114,7 @@ class SpecDecPP:
                 logprobs = draws.logprobs(self._assistant.step(builder.tokens[node]))
                 if self._head is not None and node:  # the root is committed text, there is nothing to accept
                     assert self._assistant.hidden is not None
-                    all_accepted *= float(self._head.probabilities(self._assistant.hidden)[0])
+                    all_accepted *= float(self._head.probabilities(self._assistant.hidden[OUTPUT])[0])
                 token = int(np.argmax(logprobs + draws.noise(node)))
                 builder.add(node, token, self.name, draft=builder.drawn_from(draws.distribution(logprobs)))
                 if self._head is None:
