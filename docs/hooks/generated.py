@@ -28,11 +28,14 @@ from unspool.cli.train import find
 from unspool.engine.method import (
     ACCEPTANCE,
     BATCH,
+    CHANNEL,
+    COMPRESSOR,
     CONSTRAINT,
     DRAFTER,
     EDIT,
     GUARANTEES,
     KINDS,
+    PROBE,
     SAMPLER,
     SCHEDULE,
     SEARCH,
@@ -167,6 +170,40 @@ def _of_canvas(method: methods.Row) -> list[str]:
     )
 
 
+def _of_probe(method: methods.Row) -> list[str]:
+    return _python(
+        "import unspool",
+        "from unspool import methods",
+        "from unspool.engine.method import PROBE",
+        "",
+        "model = unspool.load()",
+        f'probe = methods.build("{method.name}", PROBE, model.surroundings())',
+    )
+
+
+def _of_channel(method: methods.Row) -> list[str]:
+    return _python(
+        "from unspool import methods",
+        "from unspool.engine.method import CHANNEL",
+        "",
+        f'channel = methods.build("{method.name}", CHANNEL, methods.Resources())',
+        "print(channel.decode(channel.encode([0, 1, 1, 0])))",
+    )
+
+
+def _of_compressor(method: methods.Row) -> list[str]:
+    return _python(
+        "from pathlib import Path",
+        "",
+        "from unspool import methods",
+        "from unspool.engine.method import COMPRESSOR",
+        "from unspool.engine.progress import silent",
+        "",
+        f'compressor = methods.build("{method.name}", COMPRESSOR, methods.Resources())',
+        'compressor.run(Path("my-model"), Path("my-smaller-model"), silent)',
+    )
+
+
 EXAMPLES: dict[Kind[Any], Callable[[methods.Row], list[str]]] = {
     DRAFTER: _of_drafter,
     ACCEPTANCE: _of_acceptance,
@@ -177,6 +214,9 @@ EXAMPLES: dict[Kind[Any], Callable[[methods.Row], list[str]]] = {
     SEARCH: _of_search,
     SPAN: _of_span,
     EDIT: _of_edit,
+    PROBE: _of_probe,
+    CHANNEL: _of_channel,
+    COMPRESSOR: _of_compressor,
     UNMASK: _of_canvas,
     TRANSFORM: _of_canvas,
     SCHEDULE: _of_canvas,

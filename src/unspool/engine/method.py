@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from unspool.engine.batch import BatchPlan
 from unspool.engine.canvas import BlockSchedule, ScoreTransform, StopRule, UnmaskPolicy
+from unspool.engine.channel import Channel
+from unspool.engine.compressor import Compressor
 from unspool.engine.contracts import Ability, AcceptanceRule, Constraint, Drafter, Shaper
+from unspool.engine.probe import Probe
 from unspool.engine.search import Found, SearchRequest
 from unspool.engine.taps import Taps
 from unspool.engine.taps import check as check_taps
@@ -85,6 +88,9 @@ EDIT: Kind[Any] = Kind("edit", "Edits of a cached prompt", "edit method")
 UNMASK: Kind[UnmaskPolicy] = Kind("unmask", "Diffusion: unmask policies", "unmask policy", True)
 TRANSFORM: Kind[ScoreTransform] = Kind("transform", "Diffusion: score transforms", "score transform", True)
 SCHEDULE: Kind[BlockSchedule] = Kind("schedule", "Diffusion: block schedules", "block schedule", True)
+PROBE: Kind[Probe] = Kind("probe", "Probes", "probe")
+CHANNEL: Kind[Channel] = Kind("channel", "Channels", "channel")
+COMPRESSOR: Kind[Compressor] = Kind("compressor", "Compressors", "compressor")
 STOP: Kind[StopRule] = Kind("stop", "Diffusion: stop rules", "stop rule", True)
 
 KINDS: dict[str, Kind[Any]] = {
@@ -99,6 +105,9 @@ KINDS: dict[str, Kind[Any]] = {
         SEARCH,
         SPAN,
         EDIT,
+        PROBE,
+        CHANNEL,
+        COMPRESSOR,
         UNMASK,
         TRANSFORM,
         SCHEDULE,

@@ -38,7 +38,10 @@ from unspool.methods.spec import canonical, parse
 if TYPE_CHECKING:
     from unspool.training.trainer import Trainer
 
-ROOMS = ("drafters", "acceptance", "batching", "shaping", "constraints", "sampling", "search", "cache", "diffusion")
+ROOMS = (
+    *("drafters", "acceptance", "batching", "shaping", "constraints", "sampling", "search", "cache", "diffusion"),
+    *("probes", "channels", "compress"),
+)
 """Folders of methods, in the order in which they are listed."""
 
 DEFAULTS: dict[Kind[Any], str] = {
