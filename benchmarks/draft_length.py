@@ -54,6 +54,7 @@ from unspool.methods.drafters.specdec_pp.train import measures
 from unspool.methods.shaping import _built_in as shaping
 from unspool.proof.prompts import PROMPTS
 from unspool.suites.prompts import read_prompts
+from unspool.training.artifact import Artifact
 
 
 def run(model: Model, drafter: Drafter, ids: list[int], options: GenerationOptions) -> tuple[list[int], int]:
@@ -125,7 +126,7 @@ def main() -> int:
     if len(prompts) < 2:
         raise UnspoolError("give at least two prompts: the first half fits a rule, the second half measures all")
     setting = about()
-    head = AcceptanceHead.load(arguments.head) if arguments.head else None
+    head = AcceptanceHead(Artifact.load(arguments.head, "specdec_pp")) if arguments.head else None
     model = load(arguments.model, assistant_model=arguments.assistant_model, report=common.say)
     assert model.assistant is not None
     draft, size = model.assistant.language_model, model.language_model.vocab_size
@@ -143,7 +144,7 @@ def main() -> int:
         )
         texts.append(draft_along(model, ids, result.token_ids, options, head))
         parallel = Pearl(PearlOptions(), draft, size)
-        theirs = run(model, SpecDecPP(SpecDecPPOptions(head=chosen_head), draft, size), ids, options)
+        theirs = run(model, SpecDecPP(SpecDecPPOptions(head=chosen_head), draft, size, head), ids, options)
         ours = run(model, parallel, ids, options)
         parallel.close()
         identical += theirs[0] == ours[0] == result.token_ids

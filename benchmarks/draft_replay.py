@@ -17,6 +17,7 @@ from unspool.decoding.model import Model
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context
 from unspool.engine.options import GenerationOptions
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.methods.drafters.specdec_pp import SpecDecPPOptions
 from unspool.methods.drafters.specdec_pp.head import AcceptanceHead
 
@@ -79,7 +80,7 @@ def draft_along(
     """Everything that could be drafted, one pass a token, as the methods do it."""
     assert model.assistant is not None
     text, size = Text(ids, output), model.language_model.vocab_size
-    assistant = Assistant(model.assistant.language_model, size, head is not None)
+    assistant = Assistant(model.assistant.language_model, size, Taps() if head else None)
 
     def candidate(tokens: list[int]) -> tuple[Candidate, float]:
         """What is drafted behind tokens, and the head's opinion of the last of them."""
@@ -90,7 +91,9 @@ def draft_along(
         p = np.exp(logprobs)
         second, first = np.partition(p, -2)[-2:]
         entropy = -float((p * np.where(p > 0, logprobs, 0.0)).sum())
-        opinion = 1.0 if head is None or assistant.hidden is None else float(head.probabilities(assistant.hidden)[0])
+        opinion = (
+            1.0 if head is None or assistant.hidden is None else float(head.probabilities(assistant.hidden[OUTPUT])[0])
+        )
         return Candidate(token, float(p[token]), entropy, float(first - second)), opinion
 
     for at in range(len(output)):

@@ -33,6 +33,7 @@ from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Drafter, LanguageModel, Scores, Session, Step
 from unspool.engine.options import GenerationOptions
+from unspool.engine.taps import Taps
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import DraftDistribution, TokenTree
 from unspool.methods.acceptance.lossless import Lossless
@@ -123,8 +124,8 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def open(self, hidden_states: bool = False) -> Session:
-        return _CountedSession(self, self._model.open(hidden_states))  # type: ignore[return-value]
+    def open(self, taps: Taps | None = None) -> Session:
+        return _CountedSession(self, self._model.open(taps))  # type: ignore[return-value]
 
 
 class _CountedSession:

@@ -2,7 +2,7 @@
 
 - greedy: adadec with a threshold of inf, which is greedy decoding.
 - beam: beam search.
-- adadec: needs --threshold, or --threshold-file from `unspool train adadec-threshold`, which is learned elsewhere.
+- adadec: needs --threshold, or --threshold-file from `unspool train adadec`, which is learned elsewhere.
 - random pauses: adadec that pauses at as many steps of a problem as adadec did, at steps drawn at random.
 - shuffled scores: adadec's pauses; the scores of the candidates are shuffled, so that one of them is taken at random.
 - random changes: adadec's pauses; another candidate than greedy decoding's is taken as often as adadec took one on the
@@ -49,8 +49,6 @@ from unspool.errors import UnknownNameError, UnspoolError
 from unspool.methods.search import adadec
 from unspool.methods.search._function_body import FunctionBody
 from unspool.methods.search.adadec import AdaDecOptions
-from unspool.methods.search.adadec import train as adadec_threshold
-from unspool.methods.search.adadec.train import key_of
 from unspool.methods.search.beam import BeamOptions, beam
 from unspool.methods.search.plan import plan
 from unspool.methods.search.plan.planner import PlanOptions
@@ -90,8 +88,11 @@ class Problem:
             eos=model.eos_token_ids,
             stopping=self.body,
             reward=self._reward,
-            key=key_of(model),
         )
+        self.adadec: AdaDecOptions | None = None
+        if "adadec" in arguments.methods.split(","):
+            chosen = AdaDecOptions(arguments.threshold, arguments.threshold_file)
+            self.adadec = adadec.learned(chosen, model.surroundings())
         self._known: dict[str, float] = {}
 
     def program(self, output: Output) -> str:
@@ -120,7 +121,8 @@ def search(problem: Problem, method: str, earlier: dict[str, Run], chance: rando
     if method == "sample" and problem.tests:
         return sample(request, arguments.budget, arguments.temperature)
     if method == "adadec":
-        return adadec.adadec(request, AdaDecOptions(arguments.threshold, arguments.threshold_file))
+        assert problem.adadec is not None
+        return adadec.adadec(request, problem.adadec)
     if method in OF_ADADEC:
         return control(problem, method, earlier["adadec"], chance)
     return adadec.adadec(request, AdaDecOptions(math.inf))
@@ -128,14 +130,13 @@ def search(problem: Problem, method: str, earlier: dict[str, Run], chance: rando
 
 def control(problem: Problem, method: str, ours: Run, chance: random.Random) -> Found:
     """adadec with one of its two rules replaced by chance."""
-    request, arguments = problem.request, problem.arguments
+    request = problem.request
     pauses, changed = ours["counts"]["pauses"], ours["counts"]["changed"]
     if method == "random pauses":
         steps = set(chance.sample(range(ours["tokens"]), pauses))
         return adadec.decode(request, AdaDecOptions(0.0), lambda output, _: len(output) in steps, adadec.best)
-    threshold = arguments.threshold
-    if threshold is None:
-        threshold = adadec_threshold.load(arguments.threshold_file, request.key).threshold
+    assert problem.adadec is not None and problem.adadec.threshold is not None
+    threshold = problem.adadec.threshold
 
     def unsure(output: Output, distribution: Distribution) -> bool:
         return distribution.entropy >= threshold
@@ -295,7 +296,7 @@ def main() -> int:
     parser.add_argument("--max-new-tokens", type=int, default=512, help="512 by default")
     parser.add_argument("--num-beams", type=int, default=3, help="of beam; 3 by default")
     parser.add_argument("--threshold", type=float, help="of adadec, in nats")
-    parser.add_argument("--threshold-file", type=Path, help="of adadec; instead of --threshold")
+    parser.add_argument("--threshold-file", help="of adadec; instead of --threshold")
     parser.add_argument("--budget", type=int, default=1024, help="of plan and sample, model tokens a problem; 1,024")
     parser.add_argument("--temperature", type=float, default=0.8, help="of sample; 0.8 by default, not tuned")
     parser.add_argument("--json", type=Path, help="file for all figures")

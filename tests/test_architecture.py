@@ -133,6 +133,19 @@ def test_no_instrument_names_a_method() -> None:
     assert found == {}
 
 
+def test_only_training_loads_trainers() -> None:
+    code = (
+        "import sys\n"
+        "from unspool import methods\n"
+        "rows = methods.methods().values()\n"
+        "trainers = [methods.module_of(row.name) + row.trainer for row in rows if row.trainer]\n"
+        "assert len(trainers) > 3 and not set(trainers) & set(sys.modules), trainers\n"
+        "methods.trainer(methods.find('learn2pd', methods.KINDS['unmask']))\n"
+        "assert len(set(trainers) & set(sys.modules)) == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_look_up_loads_little() -> None:
     code = (
         "import sys, unspool\n"

@@ -196,7 +196,7 @@ def test_the_check_catches_wrong_caches(name: str, monkeypatch: pytest.MonkeyPat
     session = CACHE_FAULTS.get(name, StaleAfterRewind)
     # Every distance counts, so that a wrong entry shows wherever it stands.
     model = ToyModel.random(seed=3, vocab_size=5, order=3, floor=0.02)
-    monkeypatch.setattr(model, "open", lambda: session(model))
+    monkeypatch.setattr(model, "open", lambda taps=None: session(model))
     with pytest.raises(AssertionError):
         check_backend(model, PROMPT)
 
@@ -257,6 +257,23 @@ def test_every_method_has_a_page_with_its_options() -> None:
             allowed = range_of(field) or ""
             row = f"| `{field.name}` | `{field.type}` | `{field.default!r}` | {allowed} | {meaning[field.name]} |"
             assert row in page
+
+
+def test_what_can_be_trained_says_how() -> None:
+    pages = generated.pages()
+    for row in methods.of_kind():
+        page = pages[f"methods/{row.name}.md"]
+        if not row.trainer:
+            assert "## Training" not in page
+            continue
+        trainer = methods.trainer(row)
+        command, *_ = re.findall(rf"unspool train ({row.name}\S*) -", page)
+        assert methods.training_options(row.name, trainer, command), "the command that is shown can be read"
+        table = page.partition("## Training")[2].partition("## How it works")[0]
+        shown = re.findall(r"^\| `(\w+)` \| `", table, re.MULTILINE)
+        assert shown == [field.name for field in fields(trainer.options)], row.name
+        assert f"methods/{row.name}.md#training" in generated.on_page_markdown("<!-- trainers -->")
+    assert "`task_set`" in generated.on_page_markdown("<!-- trainer: diffusion -->")
 
 
 def test_pages_hold_the_docstring_of_the_method_itself() -> None:
@@ -345,7 +362,6 @@ FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
 TABLES = {
-    "train": ("train acceptance-head", "train diffusion", "train unmask-filter"),
     "models": ("models", "models remove"),
     "datastore": ("datastore build",),
 }
@@ -370,6 +386,7 @@ COMMANDS = (
     "prove",
     "bench",
     "tradeoff",
+    "train",
     "report",
     "view",
 )
@@ -385,7 +402,7 @@ def test_tables_of_options_equal_the_help(command: str) -> None:
     assert len(rows) == len(set(names) - {"--help"})
 
 
-@pytest.mark.parametrize(("group", "command"), [("datastore", "build"), ("train", "acceptance-head")])
+@pytest.mark.parametrize(("group", "command"), [("datastore", "build")])
 def test_tables_of_options_of_subcommands_equal_the_help(group: str, command: str) -> None:
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [group, command, "--help"]).output
     names = re.findall(r"^│\W*(--[a-z-]+)", text, re.MULTILINE)
@@ -405,7 +422,7 @@ def test_commands_in_the_pages_have_their_options() -> None:
         for command, rest in re.findall(r"unspool (\w+)(.*)", line):
             seen.add(command)
             assert set(FLAG.findall(rest.split('"')[0] + " ".join(rest.split('"')[2::2]))) <= flags(command), line
-    groups = {"datastore", "train"}  # the tables are those of their one command with options of its own
+    groups = {"datastore"}  # the tables are those of their one command with options of its own
     assert seen == {*COMMANDS, *groups}
 
 

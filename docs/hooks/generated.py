@@ -24,14 +24,18 @@ from unspool.bench.result import Bench
 from unspool.bench.summary import ALL, ratio_table, summarise
 from unspool.bench.tradeoff import Tradeoff
 from unspool.cli import app
+from unspool.cli.train import find
 from unspool.engine.method import (
     ACCEPTANCE,
     BATCH,
+    CHANNEL,
+    COMPRESSOR,
     CONSTRAINT,
     DRAFTER,
     EDIT,
     GUARANTEES,
     KINDS,
+    PROBE,
     SAMPLER,
     SCHEDULE,
     SEARCH,
@@ -52,6 +56,8 @@ from architecture import picture
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+
+    from unspool.training.trainer import Trainer
 
 _BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -164,6 +170,40 @@ def _of_canvas(method: methods.Row) -> list[str]:
     )
 
 
+def _of_probe(method: methods.Row) -> list[str]:
+    return _python(
+        "import unspool",
+        "from unspool import methods",
+        "from unspool.engine.method import PROBE",
+        "",
+        "model = unspool.load()",
+        f'probe = methods.build("{method.name}", PROBE, model.surroundings())',
+    )
+
+
+def _of_channel(method: methods.Row) -> list[str]:
+    return _python(
+        "from unspool import methods",
+        "from unspool.engine.method import CHANNEL",
+        "",
+        f'channel = methods.build("{method.name}", CHANNEL, methods.Resources())',
+        "print(channel.decode(channel.encode([0, 1, 1, 0])))",
+    )
+
+
+def _of_compressor(method: methods.Row) -> list[str]:
+    return _python(
+        "from pathlib import Path",
+        "",
+        "from unspool import methods",
+        "from unspool.engine.method import COMPRESSOR",
+        "from unspool.engine.progress import silent",
+        "",
+        f'compressor = methods.build("{method.name}", COMPRESSOR, methods.Resources())',
+        'compressor.run(Path("my-model"), Path("my-smaller-model"), silent)',
+    )
+
+
 EXAMPLES: dict[Kind[Any], Callable[[methods.Row], list[str]]] = {
     DRAFTER: _of_drafter,
     ACCEPTANCE: _of_acceptance,
@@ -174,6 +214,9 @@ EXAMPLES: dict[Kind[Any], Callable[[methods.Row], list[str]]] = {
     SEARCH: _of_search,
     SPAN: _of_span,
     EDIT: _of_edit,
+    PROBE: _of_probe,
+    CHANNEL: _of_channel,
+    COMPRESSOR: _of_compressor,
     UNMASK: _of_canvas,
     TRANSFORM: _of_canvas,
     SCHEDULE: _of_canvas,
@@ -217,10 +260,36 @@ def _page(method: methods.Row) -> str:
     guarantee = f"[{method.guarantee}](../concepts.md#guarantees): {GUARANTEES[method.guarantee]}"
     facts = {"kind": method.kind.name, "guarantee": guarantee, "paper": method.paper}
     facts |= {"needs": ", ".join(needs) or "no optional ability of the backend", "module": f"`{module}`"}
+    if method.memory:
+        facts["remembers"] = f"{method.memory} (`model.memories`)"
     lines += [f"| {key} | {_cell(value)} |" for key, value in facts.items()]
     lines += ["", "## Use", "", *_example(method), "", "## Options", "", *_options(method.options)]
+    if method.trainer:
+        trainer = methods.trainer(method)
+        lines += ["", "## Training", "", trainer.summary, "", *_training(method.name, trainer)]
     lines += ["", "## How it works", "", _markdown(sys.modules[module].__doc__ or ""), ""]
     return "\n".join(lines)
+
+
+_TRAINED_FOR = {
+    "model": "-m qwen2.5-coder-0.5b -o",
+    "pair": "-m qwen2.5-coder-1.5b --assistant-model qwen2.5-coder-0.5b -o",
+    "canvas": "-m tiny-diffusion -o",
+    "nothing": "-o",
+}
+
+
+def _training(name: str, trainer: Trainer[Any]) -> list[str]:
+    """The command and the options of a trainer."""
+    spec = f"{name}:{trainer.example}" if trainer.example else name
+    command = _shell(f"unspool train {spec} {_TRAINED_FOR[trainer.trains_for]} trained-{name}")
+    return [*command, *_options(trainer.options)]
+
+
+def _trainers() -> str:
+    """What can be trained, as a Markdown list."""
+    rows = [row for row in methods.of_kind() if row.trainer]
+    return "\n".join(f"- [{row.name}](methods/{row.name}.md#training): {methods.trainer(row).summary}" for row in rows)
 
 
 def _example(method: methods.Row) -> list[str]:
@@ -385,6 +454,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in ``<!-- options: COMMAND -->``, and ``<!-- bench: FILE -->`` and ``<!-- tradeoff: FILE -->``, results in
     ``benchmarks``."""
     markdown = re.sub(r"<!-- options: ([\w -]+?) -->", lambda match: command_table(_commands()[match[1]]), markdown)
+    markdown = re.sub("<!-- trainers -->", lambda _: _trainers(), markdown)
+    markdown = re.sub(r"<!-- trainer: (\w+) -->", lambda match: "\n".join(_options(find(match[1]).options)), markdown)
     markdown = re.sub("<!-- architecture -->", lambda _: picture(), markdown)
     markdown = re.sub(r"<!-- bench: (\S+) -->", lambda match: _bench_file(match[1]), markdown)
     return re.sub(r"<!-- tradeoff: (\S+) -->", lambda match: _tradeoff_file(match[1]), markdown)

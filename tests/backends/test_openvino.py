@@ -23,6 +23,7 @@ from unspool.backends.openvino import separate_widths
 from unspool.backends.openvino.convert import Weights, convert
 from unspool.backends.openvino.imports import imported
 from unspool.backends.openvino.model import OpenVINOModel, OpenVINOSession
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
 from unspool.models.calibration import processor
@@ -152,13 +153,13 @@ def test_peaks_are_the_largest_logits_of_runs_of_the_vocabulary(pair: Pair) -> N
 
 
 def test_hidden_states_are_what_the_output_layer_reads(pair: Pair) -> None:
-    session = pair.model.open(hidden_states=True)
+    session = pair.model.open(Taps())
     session.score(TokenTree.chain(PROMPT), rows=())
     session.commit(range(len(PROMPT)))
     scores = session.score(TREE, rows=(2, 6))
     assert scores.hidden is not None
     with torch.no_grad():
-        logits = pair.reference.get_output_embeddings()(torch.tensor(scores.hidden)).numpy()
+        logits = pair.reference.get_output_embeddings()(torch.tensor(scores.hidden[OUTPUT])).numpy()
     np.testing.assert_allclose(logits, scores.logits, atol=1e-4)
     assert pair.opened(PROMPT).score(TREE).hidden is None
 
@@ -182,7 +183,7 @@ def test_separated_widths_score_to_the_last_bit_as_one_graph_for_all(pair: Pair)
     """In a session that was begun before, by passes of widths with a branch of their own and without."""
     model = OpenVINOModel(pair.directory, threads=1)
     assert not model.separated(0)
-    one, other = pair.model.open(hidden_states=True), model.open(hidden_states=True)
+    one, other = pair.model.open(Taps((OUTPUT, 1))), model.open(Taps((OUTPUT, 1)))
     for i, session in enumerate((one, other)):
         session.score(TokenTree.chain(PROMPT), rows=())
         if i:
@@ -194,7 +195,8 @@ def test_separated_widths_score_to_the_last_bit_as_one_graph_for_all(pair: Pair)
         rows = None if len(tree) % 3 else [0, len(tree) - 1]
         expected, scores = one.score(tree, rows), other.score(tree, rows)
         np.testing.assert_array_equal(scores.logits, expected.logits)
-        np.testing.assert_array_equal(scores.hidden, expected.hidden)
+        for layer in (OUTPUT, 1):
+            np.testing.assert_array_equal(scores.hidden[layer], expected.hidden[layer])
         for session in (one, other):
             session.commit([0])
     for entries, same in zip(other.cache, one.cache, strict=True):

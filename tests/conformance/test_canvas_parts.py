@@ -67,7 +67,7 @@ def test_a_model_without_newlines_has_no_adaptive_blocks() -> None:
 
 
 def test_a_method_that_is_trained_says_what_to_do_without() -> None:
-    with pytest.raises(UnspoolError, match="unspool train unmask-filter"):
+    with pytest.raises(UnspoolError, match="unspool train learn2pd"):
         composed("learn2pd", Resources())
 
 

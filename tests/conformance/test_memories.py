@@ -7,9 +7,7 @@ are its own.
 
 from __future__ import annotations
 
-import random
-import shutil
-from collections.abc import Callable
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 
 from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.conformance import memory as conformance
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Memory
 from unspool.engine.cost import CostCurve, PassCosts
@@ -263,62 +262,41 @@ def test_saved_and_loaded_drafts_the_same(name: str, tmp_path: Path) -> None:
     assert draft(around, name).tokens == nothing.tokens
 
 
-def _truncated(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-20])
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "missing": lambda file: file.unlink(),
-    "empty": lambda file: file.write_bytes(b""),
-    "text": lambda file: file.write_bytes(b"hello"),
-    "truncated": _truncated,
-    "array": lambda file: file.write_text("[1, 2]"),
-    "object": lambda file: file.write_text('{"a": 1}'),
-    "not UTF-8": lambda file: file.write_bytes(b"\xff\xfe\x00"),
-    "deep": lambda file: file.write_text("[" * 100_000),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", LEARNING)
-def test_damaged_files_are_refused_by_name(name: str, damage: str, tmp_path: Path) -> None:
-    for _, memory, file in each_memory(name, tmp_path):
-        parts = sorted(file.iterdir()) if file.is_dir() else [file]
-        for part in parts:
-            copy = tmp_path / "copy"
-            shutil.copytree(file, copy) if file.is_dir() else shutil.copy(file, copy)
-            broken = copy / part.name if file.is_dir() else copy
-            DAMAGES[damage](broken)
-            before = vars(memory).copy()
-            with pytest.raises(UnspoolError, match="copy"):
-                memory.load(copy)
-            assert all(vars(memory)[attribute] is value for attribute, value in before.items()), "it was changed"
-            shutil.rmtree(copy) if copy.is_dir() else copy.unlink(missing_ok=True)
+def test_files_of_memories(name: str, tmp_path: Path) -> None:
+    for memory in filled(name).memories.values():
+        conformance.check(memory, tmp_path)
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_a_directory_is_no_file_and_a_file_no_directory(name: str, tmp_path: Path) -> None:
-    for _, memory, file in each_memory(name, tmp_path):
-        other = tmp_path / "other"
-        other.write_bytes(b"x") if file.is_dir() else other.mkdir()
-        with pytest.raises(UnspoolError, match="other"):
-            memory.load(other)
-        other.unlink() if other.is_file() else other.rmdir()
+def test_the_checks_see_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that believes any file, one that a damaged file changes, foreign errors, one that saves in place."""
+    full = filled("auto").memories["auto"]
+    with monkeypatch.context() as patch:
+        patch.setattr(AcceptanceRates, "load", lambda self, path: None)
+        with pytest.raises(AssertionError, match="a file that is missing is loaded"):
+            conformance.damaged_files_are_refused(full, tmp_path)
+    load = AcceptanceRates.load
+
+    def forgets(self: AcceptanceRates, path: Path) -> None:
+        self.reset()
+        load(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AcceptanceRates, "load", forgets)
+        with pytest.raises(AssertionError, match="the memory was changed"):
+            conformance.damaged_files_are_refused(full, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(AcceptanceRates, "load", lambda self, path: json.loads(path.read_text()))
+        with pytest.raises((ValueError, FileNotFoundError)):
+            conformance.damaged_files_are_refused(full, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(AcceptanceRates, "save", lambda self, path: path.write_text("[1, 2, 3, 4, 5, 6]"))
+        with pytest.raises(OSError):
+            conformance.a_failed_save_leaves_the_old_file(full, tmp_path)
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_a_changed_byte_is_an_error_of_our_own_or_none(name: str, tmp_path: Path) -> None:
-    rng = random.Random(name)
-    for _, memory, file in each_memory(name, tmp_path):
-        for part in sorted(file.iterdir()) if file.is_dir() else [file]:
-            whole = part.read_bytes()
-            for at in rng.sample(range(len(whole)), min(150, len(whole))):
-                part.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
-                try:
-                    memory.load(file)
-                except UnspoolError as error:
-                    assert file.name in str(error)
-            part.write_bytes(whole)
+def test_rows_say_what_they_remember() -> None:
+    assert [name for name, row in DRAFTERS.items() if row.memory] == LEARNING
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -361,21 +339,3 @@ def test_rates_that_nobody_saw_are_refused(rows: str, tmp_path: Path) -> None:
     with pytest.raises(UnspoolError, match=r"rates\.json is not a saved table of acceptance rates"):
         rates.load(file)
     assert rates.rate("suffix", 1, 1) == before
-
-
-def test_a_failed_save_leaves_the_old_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = AcceptanceRates()
-    rates.update("suffix", 1, 1, hit=True)
-    rates.save(tmp_path / "rates")
-    rates.reset()
-
-    def full(self: Path, text: str, encoding: str) -> int:
-        self.write_bytes(text[:1].encode())
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UnspoolError, match="No space left"):
-        rates.save(tmp_path / "rates")
-    assert [file.name for file in tmp_path.iterdir()] == ["rates"]
-    rates.load(tmp_path / "rates")
-    assert rates.rate("suffix", 1, 1) > 0.3

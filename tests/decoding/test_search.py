@@ -14,6 +14,7 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.conformance.small_model import CountedModel, CountedSession, load
 from unspool.decoding.model import Model
 from unspool.decoding.search import search
+from unspool.engine.taps import Taps
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.methods.search._function_body import FunctionBody
 from unspool.methods.search.plan.reward import PublicTests
@@ -157,7 +158,7 @@ def test_passes_that_bring_a_branch_up_to_its_text_are_counted() -> None:
     class Counted(CountedModel):
         calls = 0
 
-        def open(self, hidden_states: bool = False) -> Narrow:
+        def open(self, taps: Taps | None = None) -> Narrow:
             return Narrow(self)
 
         def count(self, nodes: int, wanted: bool) -> None:

@@ -18,6 +18,7 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.engine.autoregressive import PREFILL_BLOCK, Decoding, Request, decode, extend
 from unspool.engine.batch import OpenRow
 from unspool.engine.options import GenerationOptions
+from unspool.engine.taps import Taps
 from unspool.engine.trace import EndEvent, Event, PrefillEvent, StartEvent, StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
@@ -57,7 +58,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ToySession]]:
     sessions: list[ToySession] = []
     open_, close = ToyModel.open, ToySession.close
 
-    def opened(self: ToyModel, hidden_states: bool = False) -> ToySession:
+    def opened(self: ToyModel, taps: Taps | None = None) -> ToySession:
         sessions.append(open_(self))
         return sessions[-1]
 

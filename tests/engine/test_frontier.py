@@ -13,6 +13,7 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.engine.contracts import Scores
 from unspool.engine.frontier import MAX_TREE_NODES, BudgetSpentError, Frontier, roll_out
 from unspool.engine.search import Branch, Distribution, PassEvent, SearchRequest
+from unspool.engine.taps import Taps
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
 
@@ -82,7 +83,7 @@ def test_equal_branches_are_scored_once_and_large_trees_are_split() -> None:
 class Narrow(ToyModel):
     """Sessions with room for a few levels, as where sums are grouped."""
 
-    def open(self, hidden_states: bool = False) -> ToySession:
+    def open(self, taps: Taps | None = None) -> ToySession:
         return NarrowSession(self)
 
 

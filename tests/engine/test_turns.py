@@ -20,6 +20,7 @@ from unspool.decoding.search import search
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Scores
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.taps import Taps
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
 
@@ -52,7 +53,7 @@ class SharedModel(CountedModel):
         super().__init__(seed)
         self.memory = np.empty((256, self.vocab_size))
 
-    def open(self, hidden_states: bool = False) -> SharedSession:
+    def open(self, taps: Taps | None = None) -> SharedSession:
         return SharedSession(self)
 
     def score_many(self, sessions: Any, trees: Any, rows: Any = None) -> list[Scores]:

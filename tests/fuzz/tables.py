@@ -17,6 +17,7 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.decoding.model import Model
 from unspool.engine.contracts import Ability, Scores
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree
 from unspool.models.tokenizer import Tokenizer
 
@@ -110,7 +111,7 @@ class Table(ToyModel):
         newest = [token + 1 for token in tokens[-self.order :]]
         return self._logits[(0,) * (self.order - len(newest)) + tuple(newest)]
 
-    def open(self, hidden_states: bool = False) -> TableSession:
+    def open(self, taps: Taps | None = None) -> TableSession:
         return TableSession(self)
 
 
@@ -126,7 +127,7 @@ class TableSession(ToySession):
         scores = super().score(tree, rows)
         hidden = np.eye(SIZE, dtype=np.float32)[[tree.tokens[row] for row in scores.rows]]
         peaks = scores.logits.reshape(len(scores.logits), SIZE // 2, 2).max(axis=2) if self.model.peaks else None
-        return Scores(scores.logits, scores.rows, scores.ms, hidden if self.model.hidden else None, peaks)
+        return Scores(scores.logits, scores.rows, scores.ms, {OUTPUT: hidden} if self.model.hidden else None, peaks)
 
 
 def model(target: Table, draft: Table | None = None, switch_ms: float = 0.0) -> Model:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from lark import Lark
 
+from tests import trained
 from tests.backends.test_diffusion_checkpoints import DREAM, LLADA, VOCAB, written
 from tests.fuzz import canvas_cases
 from tests.specs import canvas
@@ -28,7 +29,6 @@ from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 from unspool.methods import Resources
 from unspool.methods._compose import composed
-from unspool.methods.diffusion.learn2pd import FILE, UnmaskFilter
 from unspool.recipes.tiny_diffusion.tasks import held_out
 from unspool.recipes.tiny_diffusion.train import TASK_SETS
 
@@ -52,7 +52,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         written(made[name], config)
         numbers = np.random.default_rng(0)
         shapes: list[Any] = [(6, 6), 6, (6, 6), 6]
-        UnmaskFilter(*(numbers.normal(size=shape).astype(np.float32) for shape in shapes)).save(made[name] / FILE)
+        trained.unmask_filter(made[name], *(numbers.normal(size=shape).astype(np.float32) for shape in shapes))
     return made
 
 

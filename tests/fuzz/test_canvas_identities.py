@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import trained
 from tests.specs import canvas
 from unspool.conformance.canvas_model import Whatever
 from unspool.decoding.load import load
@@ -17,7 +18,6 @@ from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 from unspool.methods import Resources
 from unspool.methods._compose import composed
-from unspool.methods.diffusion.learn2pd import FILE, UnmaskFilter
 from unspool.recipes.tiny_diffusion.tasks import held_out
 from unspool.recipes.tiny_diffusion.train import TASK_SETS
 
@@ -67,7 +67,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a filter that lets nothing pass."""
     made: Path = tmp_path_factory.mktemp("filter")
     zeros = np.zeros((8, 8), np.float32)
-    UnmaskFilter(zeros, np.zeros(8, np.float32), zeros, np.full(8, -99, np.float32)).save(made / FILE)
+    trained.unmask_filter(made, zeros, np.zeros(8, np.float32), zeros, np.full(8, -99, np.float32))
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,17 +20,33 @@ from tests.bench.fakes import Silent
 from tests.bench.fakes import plan as bench_plan
 from tests.installed import on_path, write, write_examples
 from unspool import UnspoolError, methods
+from unspool.backends.toy import ToyModel
 from unspool.bench import tradeoff
 from unspool.bench.contestants import Contestant, contestants
 from unspool.bench.engines import Unspool
 from unspool.bench.runner import measure as bench_measure
 from unspool.cli import app
+from unspool.conformance import channel, probe
 from unspool.conformance.canvas_model import Whatever
 from unspool.conformance.small_model import load
 from unspool.decoding.canvas import DiffusionModel
-from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, KINDS, SEARCH, SHAPER, UNMASK
+from unspool.engine.ensemble import Ensemble, Member
+from unspool.engine.method import (
+    ACCEPTANCE,
+    CHANNEL,
+    COMPRESSOR,
+    CONSTRAINT,
+    DRAFTER,
+    KINDS,
+    PROBE,
+    SEARCH,
+    SHAPER,
+    UNMASK,
+    Kind,
+)
 from unspool.errors import UnknownNameError, UnsupportedError
 from unspool.methods.constraints.monitor import MonitorOptions
+from unspool.methods.drafters.plain import Plain
 from unspool.methods.drafters.rsd import RSDOptions
 from unspool.methods.drafters.token_recycling import TokenRecyclingOptions
 from unspool.methods.spec import canonical, parse, split
@@ -203,7 +220,38 @@ def test_a_name_that_is_in_use_stays_who_had_it(examples: Path) -> None:
 
 def test_every_kind_has_an_example_and_a_heading() -> None:
     assert set(generated.EXAMPLES) == set(KINDS.values())
-    assert {row.kind for row in methods.of_kind()} == set(KINDS.values())
+    assert {row.kind for row in methods.of_kind()} == set(KINDS.values()) - {PROBE, CHANNEL, COMPRESSOR}, (
+        "contracts only"
+    )
+
+
+@pytest.fixture
+def open_kinds(tmp_path: Path) -> Iterator[dict[str, Kind[Any]]]:
+    """A method of each kind that no built-in method fills, installed."""
+    rows: dict[str, Kind[Any]] = {"mean": PROBE, "repeat": CHANNEL, "half": COMPRESSOR}
+    write(tmp_path, "contracts", {name: f"tests.conformance.contracts:{name}" for name in rows}, [])
+    with on_path(tmp_path):
+        yield rows
+
+
+def test_kinds_that_no_built_in_method_fills_are_open(open_kinds: dict[str, Kind[Any]], tmp_path: Path) -> None:
+    """One file with a row: it is listed, has a page, is built and is run by the checks of its kind."""
+    rows = open_kinds
+    pages = generated.pages()
+    for name, kind in rows.items():
+        listed = CliRunner().invoke(app, ["methods", "--kind", kind.name, "--json"]).stdout
+        assert [row["name"] for row in json.loads(listed)] == [name]
+        assert f"## {kind.title}" in pages["methods/index.md"] and f"]({name}.md)" in pages["methods/index.md"]
+        (code,) = re.findall(r"```python\n(.*?)```", pages[f"methods/{name}.md"], re.DOTALL)
+        compile(code, name, "exec")
+        assert [row.name for row in methods.of_kind(kind)] == [name]
+    made = methods.build("repeat:times=5", CHANNEL, methods.Resources())
+    assert channel.check(made, 2) > 13
+    toy = ToyModel.random(vocab_size=6, order=3, seed=11)
+    read = methods.build("mean", PROBE, methods.Resources(toy))
+    probe.check(read, toy, [[0, 1], [2, 3, 4]], Plain, (), tmp_path)
+    with pytest.raises(UnsupportedError, match="mean needs hidden states"):
+        methods.build("mean", PROBE, methods.Resources(Ensemble([Member(toy)], lambda rows: rows[0])))
 
 
 def test_names_of_other_kinds_and_of_nothing() -> None:

@@ -15,6 +15,7 @@ from unspool.conformance.small_model import CountedModel, CountedSession, load
 from unspool.engine.contracts import Ability, Scores
 from unspool.engine.method import DRAFTER
 from unspool.engine.progress import silent
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
 from unspool.methods.acceptance.lossless import Lossless
@@ -44,7 +45,7 @@ class WatchedSession(CountedSession):
         memory = self.model.memory
         memory[: len(scores.logits)] = scores.logits
         hidden = scores.logits[:, :4].astype(np.float32)
-        return Scores(memory[: len(scores.logits)], scores.rows, scores.ms, hidden=hidden)
+        return Scores(memory[: len(scores.logits)], scores.rows, scores.ms, hidden={OUTPUT: hidden})
 
 
 class WatchedModel(CountedModel):
@@ -55,7 +56,7 @@ class WatchedModel(CountedModel):
         self.outside = 0
         self.memory = np.empty((256, self.vocab_size))
 
-    def open(self, hidden_states: bool = False) -> WatchedSession:
+    def open(self, taps: Taps | None = None) -> WatchedSession:
         return WatchedSession(self)
 
     def score_many(self, sessions: Any, trees: Any, rows: Any = None) -> list[Scores]:

@@ -262,8 +262,8 @@ def test_options_that_make_no_sense(wrong: dict[str, Any]) -> None:
 
 def test_the_command(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canvas_model, "QUESTIONS", 4)
-    arguments = ["train", "certainty", "-m", str(source), "-o", str(tmp_path / "m"), "--questions", "5"]
-    arguments += ["--max-steps", "2", "--block-length", "3", "--batch-size", "4", "--threads", "1"]
+    arguments = ["train", "entropy_threshold:questions=5,max_steps=2,block_length=3,batch_size=4"]
+    arguments += ["-m", str(source), "-o", str(tmp_path / "m"), "--threads", "1"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "same                   5    1.00 -> 1.00" in result.stdout
@@ -276,7 +276,7 @@ def test_the_command(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(2 <= row["passes_after"] <= 6 for row in rows)
     text = load(str(tmp_path / "m")).generate("<same> q", method="entropy_threshold").text
     assert text == "bac"
-    missing = CliRunner().invoke(app, ["train", "certainty", "-m", str(tmp_path / "no"), "-o", str(tmp_path / "m")])
+    missing = CliRunner().invoke(app, ["train", "entropy_threshold", "-m", str(tmp_path / "no"), "-o", "m"])
     assert "no such diffusion model" in str(missing.exception)
 
 

@@ -63,7 +63,7 @@ app.command("tradeoff")(tradeoff.tradeoff)
 app.command("report")(report.report)
 app.command("view")(view.view)
 app.add_typer(datastore.app, name="datastore")
-app.add_typer(train.app, name="train")
+app.command("train")(train.train)
 
 
 def _version(value: bool) -> None:

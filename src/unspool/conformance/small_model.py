@@ -16,6 +16,7 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.decoding.model import Model
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.taps import Taps
 from unspool.engine.tree import TokenTree
 from unspool.methods import Resources
 from unspool.models.tokenizer import Tokenizer
@@ -84,7 +85,7 @@ class CountedModel(ToyModel):
     def widths(self) -> tuple[int, ...]:
         return self._widths
 
-    def open(self, hidden_states: bool = False) -> CountedSession:
+    def open(self, taps: Taps | None = None) -> CountedSession:
         return CountedSession(self)
 
     def score_many(

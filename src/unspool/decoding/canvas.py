@@ -19,6 +19,7 @@ from unspool.methods import Resources
 from unspool.methods._compose import composed, written
 from unspool.methods.constraints._cfg_canvas import CFGCanvas
 from unspool.methods.constraints._cfg_canvas.cfg import Grammar
+from unspool.models.diffusion import key as diffusion_key
 from unspool.models.tokenizer import Tokenizer
 
 CANVAS_LENGTH = 128
@@ -56,7 +57,7 @@ class DiffusionModel:
 
     def resources(self) -> Resources:
         """What methods are built from."""
-        return Resources(delimiters=self._newlines, directory=self.directory)
+        return Resources(delimiters=self._newlines, directory=self.directory, keys=self._keys)
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Ids of a prompt, in the chat template if the model has one, padded if it was trained with padding.
@@ -118,6 +119,9 @@ class DiffusionModel:
         """The text of every token; None for special ones and parts of characters."""
         texts = (self.tokenizer.decode([token]) for token in range(self.denoiser.vocab_size))
         return [text if text and "\ufffd" not in text else None for text in texts]
+
+    def _keys(self) -> list[str]:
+        return [] if self.directory is None else [diffusion_key(self.directory)]
 
     def _newlines(self) -> list[int]:
         return [token for token, text in enumerate(self.texts) if text is not None and "\n" in text]

@@ -15,7 +15,7 @@ from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.progress import Progress, silent
 from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
-from unspool.models import calibration, prompt_check
+from unspool.models import calibration, identity, prompt_check
 from unspool.models.tokenizer import Message, Tokenizer, vocabulary_fingerprint
 
 Prompt = str | Sequence[Message] | Sequence[int]
@@ -90,6 +90,9 @@ class LoadedModel:
             lambda: vocabulary_fingerprint(self.tokenizer.vocabulary),
             self.tokenizer,
             self.eos_token_ids if eos is None else eos,
+            keys=lambda: [
+                identity.loaded(model.key, model.language_model.settings) for model in (self, self.assistant) if model
+            ],
         )
 
     def encode(self, prompt: Prompt, chat: bool | None = None) -> list[int]:

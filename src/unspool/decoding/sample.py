@@ -25,7 +25,7 @@ from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
 from unspool.methods.sampling._aligned import AlignedOptions, AlignedShaper
 from unspool.methods.sampling._trie import AlignedTrie
-from unspool.methods.search.adadec.train import key_of
+from unspool.models import identity
 
 MOST_SAMPLES = 100_000
 """Of one call; more is a slip of the keyboard."""
@@ -95,7 +95,8 @@ def sample(
     row, options = check(num_samples, sampler, temperature, max_attempts, grammar)
     resources = model.resources()
     ids = model.encode(prompt, chat)
-    about = hashlib.sha256(json.dumps([key_of(model), ids, options.compiled(), temperature]).encode()).hexdigest()
+    key = identity.loaded(model.key, model.language_model.settings)
+    about = hashlib.sha256(json.dumps([key, ids, options.compiled(), temperature]).encode()).hexdigest()
     trie = AlignedTrie(about) if trie is None else trie
     if trie.about != about:
         raise UnspoolError("this trie belongs to another model, prompt, grammar or temperature; begin with a new one")

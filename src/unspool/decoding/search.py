@@ -19,7 +19,6 @@ from unspool.engine.trace import FinishReason
 from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
 from unspool.methods.search._function_body import FunctionBody
-from unspool.methods.search.adadec.train import key_of
 from unspool.methods.search.plan.reward import PublicTests
 
 StopRule = Literal["end_of_text", "function_body"]
@@ -154,7 +153,6 @@ def search(
         eos=model.eos_token_ids,
         stopping=body or (lambda output: False),
         reward=(lambda output: reward(text_of(output))) if reward else None,
-        key=key_of(model),
         on_event=on_event,
     )
     _check(request, resources)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from unspool.engine.contracts import Context, LanguageModel, Logits, Session
 from unspool.engine.noise import draft_generator, gumbel
 from unspool.engine.numeric import cooled, log_softmax, top_k
+from unspool.engine.taps import Hidden, Taps
 from unspool.engine.tree import DraftDistribution, TokenTree
 
 _BLOCK = 128
@@ -25,17 +26,16 @@ class Assistant:
         model: the draft model.
         vocab_size: of the target. Models of one tokenizer pad their output layers differently; logits are cut or filled
             up with -inf to this width.
-        hidden_states: whether ``hidden`` is asked for; the model must offer ``Ability.HIDDEN_STATES``.
+        taps: what is read of the model's inside.
 
     Attributes:
-        hidden: [rows, hidden size] of the last ``score`` or ``step``: the last layer's hidden states at the nodes
-            that were scored. Valid until the next call.
+        hidden: of the last ``score`` or ``step``, see ``Scores``. Valid until the next call.
     """
 
-    def __init__(self, model: LanguageModel, vocab_size: int, hidden_states: bool = False) -> None:
+    def __init__(self, model: LanguageModel, vocab_size: int, taps: Taps | None = None) -> None:
         self.model = model
-        self.hidden: NDArray[np.float32] | None = None
-        self._hidden_states = hidden_states
+        self.hidden: Hidden | None = None
+        self._taps = taps
         self._vocab_size = vocab_size
         self._session: Session | None = None
         self._first: Logits | None = None  # [1, vocabulary], right behind the text that was followed last
@@ -56,7 +56,7 @@ class Assistant:
         What is missing goes into passes of its own only if one pass cannot take it together with the root.
         """
         if self._session is None:
-            self._session = self.model.open(self._hidden_states)
+            self._session = self.model.open(self._taps)
         self._first = None
         same = self._shared(tokens)
         if same < len(self._held):

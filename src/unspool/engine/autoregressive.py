@@ -155,7 +155,7 @@ class Decoding:
         scores = self._model.score_many(sessions, trees)
         for (row, tree, draft_ms), score in zip(proposals, scores, strict=True):
             with self._alone(row):
-                self._events.append(row.accept(tree, score, draft_ms, self._passes))
+                self._events += row.accept(tree, score, draft_ms, self._passes)
                 if row.finished:
                     self._end(row, row.finished)
         self._passes += 1

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine.taps import Hidden, Taps
 from unspool.engine.tree import TokenTree
 
 Logits = NDArray[np.float32] | NDArray[np.float64]
@@ -40,14 +41,16 @@ class Scores:
         ms: milliseconds that the pass took, shared evenly between the sessions of one batch.
         peaks: [number of rows, groups] the largest logit of each of some equal runs of the vocabulary, in order, where
             the backend has found them on the way; rankings then need not read all logits.
-        hidden: [number of rows, hidden size], where ``Ability.HIDDEN_STATES`` was asked for.
+        hidden: by tapped layer, [nodes, hidden size]; in the memory of the session as ``logits``. None without taps.
+        attention: by tapped layer, [nodes, heads, committed tokens + nodes of the tree], each row sums to 1.
     """
 
     logits: Logits
     rows: tuple[int, ...]
     ms: float
-    hidden: NDArray[np.float32] | None = None
+    hidden: Hidden | None = None
     peaks: Logits | None = None
+    attention: Hidden | None = None
 
 
 class Session(Protocol):
@@ -122,11 +125,19 @@ class LanguageModel(Protocol):
         """Everything that changes speed or rounding: backend, weights, threads, versions. Keys the calibration."""
         ...
 
-    def open(self, hidden_states: bool = False) -> Session:
+    @property
+    def layers(self) -> int:
+        """Layers whose inputs can be read, see ``Taps``; 0 without ``Ability.HIDDEN_STATES``."""
+        ...
+
+    def open(self, taps: Taps | None = None) -> Session:
         """An empty session.
 
         Args:
-            hidden_states: whether scores carry the last layer's hidden states (``Ability.HIDDEN_STATES``).
+            taps: what its scores contain besides logits, which stay the same bits.
+
+        Raises:
+            UnsupportedError: if the model has no such taps.
         """
         ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from unspool.engine.typed import settle
 from unspool.errors import UnspoolError
 
 _Value = TypeVar("_Value")
-_RANGE = "range"
+_RANGE, _CHECK = "range", "check"
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,17 @@ def option(
     most: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    check: Callable[[Any], object] | None = None,
 ) -> _Value:
-    """A field of options: its default, and the range of its values (None is in every range)."""
-    made: Any = field(default=default, metadata={_RANGE: Range(least, most, above, below)})
+    """A field of options: its default, and the range of its values (None is in every range).
+
+    Args:
+        check: called with a value that is not None; raises an ``UnspoolError`` for one that cannot be used, such as a
+            file that is damaged. Options are made before a model is loaded, so that is when a user hears of it.
+    """
+    bounds = (least, most, above, below)
+    allowed = None if bounds == (None,) * 4 else Range(*bounds)
+    made: Any = field(default=default, metadata={_RANGE: allowed, _CHECK: check})
     return made  # type: ignore[no-any-return]
 
 
@@ -93,7 +102,7 @@ class Options:
     """Base of frozen dataclasses of options."""
 
     def __post_init__(self) -> None:
-        """Types, then ranges; a class that relates two fields calls this first.
+        """Types, then ranges and checks; a class that relates two fields calls this first.
 
         Raises:
             UnspoolError: with the option's name, what it takes and what was given.
@@ -105,3 +114,6 @@ class Options:
             if allowed is not None and (wrong := [one for one in values if one not in allowed]):
                 verb = "lie" if str(allowed).startswith("in ") else "be"
                 raise UnspoolError(f"{declared.name} must {verb} {allowed}, not {wrong[0]}")
+            check = declared.metadata.get(_CHECK)
+            if check is not None and value is not None:
+                check(value)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from unspool.engine.contracts import AcceptanceRule, Constraint, Drafter, LanguageModel, Session, Shaper
 from unspool.engine.options import GenerationOptions
+from unspool.engine.probe import Probe
+from unspool.engine.taps import Taps, joined
+from unspool.engine.taps import check as check_taps
 from unspool.engine.trace import FinishReason
 from unspool.errors import UnspoolError
 
@@ -29,6 +32,7 @@ class Request:
         session: where decoding begins: a session of the model that already holds the first tokens of the prompt, not
             all of them. The row works on it and closes it. None: a new one.
         assistants: models besides the target that the drafter may run.
+        probes: by name; each reads the states of every emitted token, which makes a ``ProbeEvent`` a pass.
     """
 
     tokens: Sequence[int]
@@ -42,12 +46,19 @@ class Request:
     stopping: Callable[[int], FinishReason | None] | None = None
     session: Session | None = None
     assistants: Sequence[LanguageModel] = ()
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+
+    @property
+    def taps(self) -> Taps | None:
+        """What the probes read."""
+        return joined(probe.taps for probe in self.probes.values())
 
 
 def check(model: LanguageModel, request: Request) -> None:
     """Refuse a request that cannot be served, before any work.
 
     Raises:
+        UnsupportedError: for states that the model does not have.
         UnspoolError: empty prompt, ids outside the vocabulary, a text longer than the context, or a session that holds
             more than the prompt.
     """
@@ -71,3 +82,6 @@ def check(model: LanguageModel, request: Request) -> None:
             f"the session holds {request.session.length} tokens, the prompt has {prompt}; rewind it to at most "
             f"{prompt - 1}, because the last token of the prompt is scored anew"
         )
+    if request.probes and request.session is not None:
+        raise UnspoolError("probes read the states of a session of their own; leave out the session, or the probes")
+    check_taps(model, request.taps, f"probe {', '.join(request.probes)}")

@@ -14,9 +14,10 @@ from unspool.engine import numeric
 from unspool.engine.contracts import Closing, Context, Decision, Ending, LanguageModel, Logits, Scores, Session
 from unspool.engine.noise import rule_generator
 from unspool.engine.prefill import store
+from unspool.engine.probe import states_of
 from unspool.engine.request import Request
 from unspool.engine.target import ShapedTarget
-from unspool.engine.trace import FinishReason, PrefillEvent, StartEvent, StepEvent
+from unspool.engine.trace import Event, FinishReason, PrefillEvent, ProbeEvent, StartEvent, StepEvent
 from unspool.engine.tree import TokenTree
 
 MAX_TREE_NODES = 128
@@ -90,7 +91,7 @@ class Row:
     def open(self, model: LanguageModel) -> StartEvent:
         request, options = self.request, self.request.options
         if self._session is None:
-            self._session = model.open()
+            self._session = model.open(request.taps)
         self.opened = True
         return StartEvent(
             self.index, len(request.tokens), request.method, model.settings, options.temperature, options.seed
@@ -129,7 +130,8 @@ class Row:
             raise ValueError(f"{self.request.method}: a drafted token lies outside the vocabulary")
         return tree, _ms(start)
 
-    def accept(self, tree: TokenTree, scores: Scores, draft_ms: float, batch_pass: int) -> StepEvent:
+    def accept(self, tree: TokenTree, scores: Scores, draft_ms: float, batch_pass: int) -> list[Event]:
+        """Decide, commit and observe; gives the event of the pass, and what probes read."""
         start = time.perf_counter()
         request, options = self.request, self.request.options
         target = ShapedTarget(
@@ -168,6 +170,7 @@ class Row:
         self.session.commit(nodes)
         self.tokens.extend(emitted)
         accept_ms = _ms(start)
+        readings = self._read_probes(scores, nodes, emitted, position)
         start = time.perf_counter()
         if not self.finished and self._asked:
             request.drafter.observe(
@@ -193,7 +196,21 @@ class Row:
             batch_pass=batch_pass,
         )
         self.steps += 1
-        return event
+        return [event, *readings]
+
+    def _read_probes(
+        self, scores: Scores, nodes: Sequence[int], emitted: Sequence[int], position: int
+    ) -> list[ProbeEvent]:
+        events = []
+        for name, probe in self.request.probes.items():
+            assert scores.hidden is not None  # see Request.taps
+            states = states_of(scores.hidden, scores.attention, probe.taps, nodes, emitted, position)
+            reading = probe.read(states)
+            for what, given in (("values", reading.values), ("labels", reading.labels)):
+                if len(given) != len(emitted) and (given or what == "values"):
+                    raise ValueError(f"probe {name} gives {len(given)} {what} for {len(emitted)} tokens")
+            events.append(ProbeEvent(self.index, self.steps, position, name, reading.values, reading.labels))
+        return events
 
     def _advance(self, emitted: Sequence[int]) -> int:
         """Move the constraint over the tokens of a round; gives how many of them stay.

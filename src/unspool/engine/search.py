@@ -52,7 +52,6 @@ class SearchRequest:
         eos: ids that end an output; the ending id is part of it.
         stopping: tells of an output whether it is over for another reason than end of text or length.
         reward: of an output that is over, 0 to 1; only for methods that plan with it.
-        key: of the loaded model, weights included, under which figures that belong to it are saved.
         on_event: told what happens, in the thread that searches.
     """
 
@@ -62,7 +61,6 @@ class SearchRequest:
     eos: frozenset[int] = frozenset()
     stopping: Callable[[Output], bool] = lambda output: False
     reward: Callable[[Output], float] | None = None
-    key: str = ""
     on_event: OnEvent = lambda event: None
 
     def ended(self, output: Output) -> FinishReason | None:

@@ -108,6 +108,27 @@ class CanvasEvent:
 
 
 @dataclass(frozen=True)
+class ProbeEvent:
+    """What a probe read of the tokens that a pass emitted; it comes after the pass.
+
+    Attributes:
+        index: number of the pass of this row, as in ``StepEvent``.
+        position: absolute position of the first of these tokens.
+        probe: its name.
+        values: one for each emitted token.
+        labels: one for each of them, where the probe has classes; else empty.
+    """
+
+    row: int
+    index: int
+    position: int
+    probe: str
+    values: tuple[float, ...]
+    labels: tuple[str, ...] = ()
+    kind: Literal["probe"] = "probe"
+
+
+@dataclass(frozen=True)
 class EndEvent:
     """A request is over; one that was cancelled or failed before it began has no other event.
 
@@ -121,20 +142,20 @@ class EndEvent:
     kind: Literal["end"] = "end"
 
 
-Event = StartEvent | PrefillEvent | StepEvent | CanvasEvent | EndEvent
+Event = StartEvent | PrefillEvent | StepEvent | CanvasEvent | ProbeEvent | EndEvent
 
 
 def to_json(event: Event) -> dict[str, Any]:
     """The event as plain data for one line of a JSONL trace.
 
-    JSON has no infinity, so a margin without a runner-up and the log-probability of a token that a lossy rule took
-    against the distribution are None.
+    JSON has no infinity, so a margin without a runner-up, the log-probability of a token that a lossy rule took
+    against the distribution, and a reading that is not a number are None.
     """
     if isinstance(event, EndEvent):
         error = {} if event.error is None else {"error": f"{type(event.error).__name__}: {event.error}"}
         return {"row": event.row, "reason": event.reason, "kind": event.kind, **error}
     data = asdict(event)
-    for name in ("margins", "logprobs"):
+    for name in ("margins", "logprobs", "values"):
         if data.get(name):
             data[name] = [value if math.isfinite(value) else None for value in data[name]]
     return data

@@ -74,7 +74,11 @@ def values_of(options: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UnspoolError: as ``typed``.
     """
-    return {name: typed(name, _hints(options)[name], value) for name, value in given.items()}
+    lists = {field.name for field in fields(options) if field.metadata == ONE_IS_A_LIST}
+    return {
+        name: typed(name, _hints(options)[name], (value,) if name in lists and isinstance(value, str) else value)
+        for name, value in given.items()
+    }
 
 
 def texts_of(options: Any, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from unspool.engine.contracts import AcceptanceRule
 from unspool.engine.method import (
@@ -35,7 +35,13 @@ from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.methods.resources import Resources
 from unspool.methods.spec import canonical, parse
 
-ROOMS = ("drafters", "acceptance", "batching", "shaping", "constraints", "sampling", "search", "cache", "diffusion")
+if TYPE_CHECKING:
+    from unspool.training.trainer import Trainer
+
+ROOMS = (
+    *("drafters", "acceptance", "batching", "shaping", "constraints", "sampling", "search", "cache", "diffusion"),
+    *("probes", "channels", "compress"),
+)
 """Folders of methods, in the order in which they are listed."""
 
 DEFAULTS: dict[Kind[Any], str] = {
@@ -61,6 +67,7 @@ TESTED = "lossless"
 """The acceptance rule that tests drawn drafts."""
 
 Row = Method[Any, Any]
+Made = TypeVar("Made")
 
 
 @cache
@@ -177,11 +184,39 @@ def make_options(method: Row, values: Mapping[str, Any]) -> Any:
         UnknownNameError: for an option that the method does not have.
         UnspoolError: for a value that is not of the option's type, or that the method refuses.
     """
-    known = [f.name for f in fields(method.options)]
+    return _made(method.name, method.options, values)
+
+
+def _made(owner: str, options: type[Made], values: Mapping[str, Any]) -> Made:
+    known = [f.name for f in fields(options)]  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            raise UnknownNameError(f"option of {method.name}", name, known or ("(none)",))
-    return method.options(**values_of(method.options, values))
+            raise UnknownNameError(f"option of {owner}", name, known or ("(none)",))
+    return options(**values_of(options, values))
+
+
+def trainer(row: Row) -> Trainer[Any]:
+    """How what a method needs is trained. Loads the trainer's module.
+
+    Raises:
+        UnsupportedError: if there is nothing to train.
+    """
+    if not row.trainer:
+        names_of_all = ", ".join(other.name for other in of_kind() if other.trainer)
+        raise UnsupportedError(f"{row.name} has nothing to train; these have: {names_of_all}")
+    found: Trainer[Any] = import_module(row.trainer, module_of(row.name)).TRAINER
+    return found
+
+
+def training_options(name: str, trainer: Trainer[Made], spec: str) -> Made:
+    """The options of a trainer that a spec gives, such as ``specdec_pp:prompts=FILE,batch_size=8``.
+
+    Raises:
+        UnspoolError: if there is no such option, or a value is not of the option's type or range.
+    """
+    read = parse(spec, "training")
+    values = texts_of(trainer.options, read.values) if read.written else read.values
+    return _made(name, trainer.options, values)
 
 
 @dataclass(frozen=True)
@@ -301,5 +336,7 @@ __all__ = [
     "named",
     "names",
     "of_kind",
+    "trainer",
+    "training_options",
     "unavailable",
 ]

@@ -29,6 +29,8 @@ class Resources:
         eos: ids that end a text of this request.
         delimiters: gives the ids of the tokens that contain a newline.
         directory: of the model, where what was trained for it may lie; None: it has none.
+        keys: gives the identities of the model and of the draft model, see ``models.identity.loaded``; empty where they
+            are not known, as for a model that was handed over as an object.
     """
 
     language_model: LanguageModel | None = None
@@ -40,6 +42,7 @@ class Resources:
     eos: frozenset[int] = frozenset()
     delimiters: Callable[[], Sequence[int]] = tuple
     directory: Path | None = None
+    keys: Callable[[], Sequence[str]] = tuple
 
     @property
     def model(self) -> LanguageModel:

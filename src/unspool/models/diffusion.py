@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.models import identity
 from unspool.storage.text_files import parse_json, read_text
 
 CANVAS = "canvas.json"
@@ -51,6 +52,13 @@ def find(name: str) -> Path:
         f"no such diffusion model: {name} (known: {known}); name one, a directory that holds one, or make one with "
         "`unspool train diffusion`"
     )
+
+
+def key(directory: Path) -> str:
+    """64 hex digits of the weights, by which what was trained for a model knows it."""
+    from unspool.models.resolve import weight_files
+
+    return identity.of_directory(directory, weight_files(directory))
 
 
 def layout(directory: Path) -> dict[str, Any]:

@@ -36,6 +36,11 @@ def of_directory(path: Path, files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def loaded(key: str, settings: Mapping[str, str]) -> str:
+    """A model as it runs: the key of its content, the backend and the weight format."""
+    return f"{key} {settings['backend']} {settings['weights']}"
+
+
 def _sums(model: Path, files: Mapping[str, Path], check: Callable[[Path], object]) -> dict[str, str]:
     record = store.hashes_dir() / f"{hashlib.sha256(str(model.resolve()).encode()).hexdigest()}.json"
     known = _kept.get(record) or _remembered(record)

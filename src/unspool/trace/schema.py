@@ -11,7 +11,7 @@ from importlib import resources
 from itertools import pairwise
 from typing import Any
 
-KINDS = ("start", "prefill", "step", "canvas", "end")
+KINDS = ("start", "prefill", "step", "canvas", "probe", "end")
 
 _TYPES: dict[str, set[type]] = {"integer": {int}, "number": {int, float}, "string": {str}, "null": {type(None)}}
 
@@ -40,6 +40,8 @@ def problem_of(line: Mapping[str, Any], kind: Any) -> str | None:
         return f"{where}: {message}" if where else message
     if kind == "step":
         return _step_problem(line)
+    if kind == "probe" and len(line["labels"]) not in (0, len(line["values"])):
+        return f"labels needs one entry for each of the {len(line['values'])} values, or none"
     return _canvas_problem(line) if kind == "canvas" else None
 
 

@@ -23,6 +23,7 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.decoding.edit import EditableText
 from unspool.engine.autoregressive import extend
 from unspool.engine.contracts import Ability
+from unspool.engine.taps import Taps
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnsupportedError
 from unspool.methods.cache import edit as pie
@@ -45,7 +46,7 @@ class EditableToy(ToyModel):
 
     abilities = frozenset({Ability.CACHE_EDIT})  # type: ignore[assignment]
 
-    def open(self, hidden_states: bool = False) -> EditableToySession:
+    def open(self, taps: Taps | None = None) -> EditableToySession:
         return EditableToySession(self)
 
 

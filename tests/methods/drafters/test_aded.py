@@ -135,39 +135,6 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert len(other) == 0
 
 
-@pytest.mark.parametrize("damage", ["missing", "text", "truncated", "array"])
-def test_files_that_hold_no_table_are_refused(tmp_path: Path, damage: str) -> None:
-    file = tmp_path / "table.npz"
-    TrigramTable.from_corpus([corpus()]).save(file)
-    if damage == "missing":
-        file.unlink()
-    elif damage == "array":
-        with file.open("wb") as handle:
-            np.save(handle, np.arange(3))
-    else:
-        file.write_bytes({"text": b"hello", "truncated": file.read_bytes()[:-40]}[damage])
-    table = TrigramTable.from_corpus([[1, 2, 3]])
-    with pytest.raises(UnspoolError, match="cannot read" if damage == "missing" else "not a saved trigram table"):
-        table.load(file)
-    assert table.successors(1, 2) == [(3, 1.0)]
-
-
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "table.npz"
-    TrigramTable.from_corpus([corpus()]).save(file)
-    before = file.read_bytes()
-
-    def full_disk(handle: object, **arrays: object) -> None:
-        handle.write(b"half")  # type: ignore[attr-defined]
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez", full_disk)
-    with pytest.raises(UnspoolError, match=r"cannot write .*No space left"):
-        TrigramTable().save(file)
-    assert file.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["table.npz"]
-
-
 def test_tables_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
     table = TrigramTable.from_corpus([[1, 2, VOCAB]])
     with pytest.raises(UnspoolError, match="own tokenizer"):

@@ -14,6 +14,7 @@ from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Scores
 from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
+from unspool.engine.taps import Taps
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import POINT_MASS, TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
@@ -92,7 +93,7 @@ def test_what_was_not_read_is_read_with_the_next_token() -> None:
             return super().score(tree, rows)
 
     class Counted(ToyModel):
-        def open(self, hidden_states: bool = False) -> ToySession:
+        def open(self, taps: Taps | None = None) -> ToySession:
             return Counting(self)
 
     drafter = DraftModel(DraftModelOptions(3), Counted(TARGET.table), TARGET.vocab_size)
@@ -114,7 +115,7 @@ def test_no_pass_is_longer_than_the_session_has_room_for() -> None:
             return super().score(tree, rows)
 
     class Small(ToyModel):
-        def open(self, hidden_states: bool = False) -> ToySession:
+        def open(self, taps: Taps | None = None) -> ToySession:
             return Sectioned(self)
 
     options = GenerationOptions(max_new_tokens=40)

@@ -140,40 +140,6 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert small.lookup((9, 9)) is not None and len(small) == 2
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "memory.npz"
-    filled(5).save(file)
-    before = file.read_bytes()
-
-    def full_disk(handle: object, **arrays: object) -> None:
-        handle.write(b"half")  # type: ignore[attr-defined]
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez", full_disk)
-    with pytest.raises(UnspoolError, match=r"cannot write .*No space left"):
-        NGramMemory().save(file)
-    assert file.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["memory.npz"]
-
-
-@pytest.mark.parametrize("damage", ["missing", "text", "truncated", "array"])
-def test_files_that_hold_no_memory_are_refused(tmp_path: Path, damage: str) -> None:
-    file = tmp_path / "memory.npz"
-    filled(5).save(file)
-    if damage == "missing":
-        file.unlink()
-    elif damage == "array":
-        with file.open("wb") as handle:
-            np.save(handle, np.arange(3))
-    else:
-        file.write_bytes({"text": b"hello", "truncated": file.read_bytes()[:-40]}[damage])
-    memory = filled(5, seed=1)
-    before = memory.lookup((1, 2))
-    with pytest.raises(UnspoolError, match="cannot read" if damage == "missing" else "not a saved n-gram memory"):
-        memory.load(file)
-    assert memory.lookup((1, 2)) == before
-
-
 def test_memories_of_others_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "memory.npz"
     filled(5).save(file)

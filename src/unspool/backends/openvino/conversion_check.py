@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from unspool.backends.openvino.sections import Sections
 from unspool.engine.contracts import Session
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnsupportedError
 
@@ -161,7 +162,7 @@ class TextCheck:
         from unspool.backends.openvino.model import OpenVINOSession
 
         model = runner(replace(info, sliding_window=self.window))
-        yield from self.of_session(OpenVINOSession(cast("OpenVINOModel", model), hidden_states=True))
+        yield from self.of_session(OpenVINOSession(cast("OpenVINOModel", model), Taps()))
         empty = OpenVINOSession(cast("OpenVINOModel", model))
         logits, *_ = model.infer(empty.cache, empty.inputs(TokenTree.chain(self._far), start=self._far_start))
         yield Compared("logits at the end of the context", logits[: len(self._far)], self._expected_far["logits"])
@@ -171,7 +172,7 @@ class TextCheck:
         chain = TokenTree.chain(self._text)
         for part, tree in enumerate((chain, self._tree)):
             scores = session.score(tree)
-            for name, found in (("logits", scores.logits), ("hidden states", scores.hidden)):
+            for name, found in (("logits", scores.logits), ("hidden states", (scores.hidden or {}).get(OUTPUT))):
                 yield Compared(name, cast("NDArray[np.float32]", found), self._expected[name][part])
             if tree is chain:
                 session.commit(range(len(self._text)))

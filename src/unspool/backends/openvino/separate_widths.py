@@ -22,10 +22,13 @@ SLOTS = 1024
 """A cache of so many slots or more takes the branch for all widths."""
 
 
-def separate(graph: Any, widths: Sequence[int]) -> None:
+def separate(graph: Any, widths: Sequence[int], states: int = 0) -> None:
     """Change a graph of ``openvino_convert`` in place: a branch for each of ``widths``, and one for all others.
 
     The output layer stays outside, as one node: its result is too large to be copied.
+
+    Args:
+        states: number of further outputs at the end, [1, nodes, size], see ``layers.expose``.
     """
     op = imported("openvino.opset13")
 
@@ -39,27 +42,26 @@ def separate(graph: Any, widths: Sequence[int]) -> None:
     others = chosen[0]
     for condition in chosen[1:]:
         others = op.logical_or(others, condition)
-    parts = [_branch(graph, inputs, condition) for condition in (*chosen, op.logical_not(others))]
-    hidden, keys, values = (
-        op.concat(list(part), axis) for part, axis in zip(zip(*parts, strict=True), _AXES, strict=True)
-    )
-    selection.input(0).replace_source_output(hidden.output(0))
-    for name, joined in (("new_keys", keys), ("new_values", values)):
-        _output(graph, name).get_node().input(0).replace_source_output(joined.output(0))
+    axes = (*_AXES, *[1] * states)
+    parts = [_branch(graph, inputs, condition, axes) for condition in (*chosen, op.logical_not(others))]
+    readers = [selection, *(_output(graph, name).get_node() for name in _JOINED[1:]), *_last(graph, states)]
+    for reader, axis, part in zip(readers, axes, zip(*parts, strict=True), strict=True):
+        reader.input(0).replace_source_output(op.concat(list(part), axis).output(0))
     graph.validate_nodes_and_infer_types()
 
 
-def _branch(graph: Any, inputs: dict[str, Any], condition: Any) -> list[Any]:
+def _branch(graph: Any, inputs: dict[str, Any], condition: Any, axes: Sequence[int]) -> list[Any]:
     """Outputs of a copy of the body that runs under a condition; empty where it does not hold."""
     ov = imported("openvino")
     op = imported("openvino.opset13")
 
     copy = graph.clone()
-    ends = [_output(copy, name).get_node().input_value(0) for name in _JOINED]
+    results = [*(_output(copy, name).get_node() for name in _JOINED), *_last(copy, len(axes) - len(_JOINED))]
+    ends = [result.input_value(0) for result in results]
     ends[0] = ends[0].get_node().input_value(0)
     used = [parameter for parameter in copy.get_parameters() if _name(parameter) != "rows"]
     body = ov.Model([op.result(end) for end in ends], used)
-    nothing = ov.Model([op.result(_empty(end, axis)) for end, axis in zip(ends, _AXES, strict=True)], [])
+    nothing = ov.Model([op.result(_empty(end, axis)) for end, axis in zip(ends, axes, strict=True)], [])
     branch = op.if_op(condition.output(0))
     branch.set_then_body(body)
     branch.set_else_body(nothing)
@@ -73,6 +75,11 @@ def _empty(output: Any, axis: int) -> Any:
 
     shape = [0 if i == axis else size.get_length() for i, size in enumerate(output.partial_shape)]
     return op.constant(np.zeros(shape, np.float32))
+
+
+def _last(graph: Any, count: int) -> list[Any]:
+    """Result nodes of the last outputs."""
+    return [output.get_node() for output in graph.outputs[len(graph.outputs) - count :]]
 
 
 def _output(graph: Any, name: str) -> Any:

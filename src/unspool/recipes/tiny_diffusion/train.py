@@ -28,6 +28,7 @@ from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.engine.noise import SEEDS
+from unspool.engine.option import Options
 from unspool.engine.progress import Progress, silent
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.methods.diffusion.fixed_blocks import FixedBlocks
@@ -37,10 +38,13 @@ from unspool.recipes.tiny_diffusion.long_tasks import LONG
 from unspool.recipes.tiny_diffusion.short_tasks import SHORT
 from unspool.recipes.tiny_diffusion.tasks import END, MASK, PAD, Task, TaskSet, held_out
 from unspool.training import checkpoint
+from unspool.training.trainer import Job, Report, Run, Trainer
 
 if TYPE_CHECKING:
     import torch
     from transformers import GPT2LMHeadModel
+
+    from unspool.decoding.model import Model
 
 TASK_SETS = {"short": SHORT, "long": LONG}
 
@@ -50,11 +54,11 @@ QUESTIONS = 50
 
 
 @dataclass(frozen=True)
-class CanvasTrainingOptions:
-    """What a model that ships was trained with stands in its ``canvas.json``.
+class CanvasTrainingOptions(Options):
+    """What `unspool train diffusion` takes. What a built-in model was trained with is in its ``canvas.json``.
 
     Attributes:
-        task_set: of ``TASK_SETS``.
+        task_set: ``short`` (lists, sums, functions) or ``long`` (records, JSON, programs, squares).
         hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: of the model.
         max_steps: training steps, at least 1.
         batch_size: canvases of a step, at least 1.
@@ -87,6 +91,7 @@ class CanvasTrainingOptions:
     start: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = ("hidden_size", "num_hidden_layers", "intermediate_size", "max_steps", "batch_size", "save_steps")
         checkpoint.check_counts(self, *names)
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
@@ -98,7 +103,11 @@ class CanvasTrainingOptions:
         known = {task.name for task in SHORT.tasks + LONG.tasks}
         for name, weight in self.weights:
             if name not in known or not 0 <= weight < math.inf:
-                raise UnspoolError(f"{name}={weight} is not a task with a weight of at least 0; tasks: {sorted(known)}")
+                raise UnspoolError(
+                    f"weights: {name}={weight} is not a task with a weight of at least 0; tasks: {sorted(known)}"
+                )
+        if len(dict(self.weights)) < len(self.weights):
+            raise UnspoolError(f"weights names a task twice: {self.weights}; name it once")
         if self.seed not in SEEDS:
             raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
 
@@ -277,3 +286,31 @@ def _accuracy(denoiser: Denoiser, tasks: TaskSet, task: Task) -> float:
     answers = denoise(denoiser, requests)
     right = (task.right(e, tasks.answer_of(slots)) for e, slots in zip(examples, answers, strict=True))
     return sum(right) / len(examples)
+
+
+def _prepare(job: Job, options: CanvasTrainingOptions) -> Run:
+    def run(_: Model | None, progress: Progress) -> Report:
+        import torch
+
+        from unspool.recipes.tiny_diffusion import card
+
+        torch.set_num_threads(job.threads or 2)
+        accuracies = evaluate(train(job.output, options, progress), options.tasks, progress)
+        card.write(job.output, options, accuracies, QUESTIONS)
+        return Report(
+            {"accuracy": accuracies},
+            [
+                f"accuracy on {QUESTIONS} held-out questions, one token a step:",
+                *(f"{name:16}{value:5.2f}" for name, value in accuracies.items()),
+            ],
+        )
+
+    return run
+
+
+TRAINER = Trainer(
+    summary="A small masked-diffusion model, from nothing, on tasks whose examples are made as needed.",
+    options=CanvasTrainingOptions,
+    prepare=_prepare,
+    trains_for="nothing",
+)

@@ -44,9 +44,10 @@ class EntropyThreshold:
 METHOD = Method(
     kind=UNMASK,
     guarantee="lossy",
-    summary="Commits every token whose entropy is low enough; `unspool train certainty` trains models for it.",
+    summary="Commits every token whose entropy is low enough; `unspool train entropy_threshold` trains models for it.",
     paper="dParallel: Learnable Parallel Decoding for dLLMs (2025)",
     options=EntropyThresholdOptions,
     build=lambda _, options: EntropyThreshold(options),
     sweep={"entropy_threshold": at((0.05, 0.1, 0.2, 0.5, 1.0), "entropy_threshold:threshold={}")},
+    trainer=".train",
 )

@@ -50,10 +50,13 @@ def write(path: Path, header: Mapping[str, Any], arrays: Arrays) -> None:
     check_new(path)
     sizes = {name: len(values) for name, values in arrays.items()}
     content = {"kind": _KIND, "version": FORMAT_VERSION, **header, "sizes": sizes}
-    with store.atomic_directory(path) as directory:
-        for name in _ARRAYS:
-            np.save(directory / f"{name}.npy", arrays[name], allow_pickle=False)
-        (directory / "header.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    try:
+        with store.atomic_directory(path) as directory:
+            for name in _ARRAYS:
+                np.save(directory / f"{name}.npy", arrays[name], allow_pickle=False)
+            (directory / "header.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UnspoolError(f"cannot write the datastore to {path}: {error.strerror or error}") from error
 
 
 def read(path: Path) -> tuple[dict[str, Any], Arrays]:

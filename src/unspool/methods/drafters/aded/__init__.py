@@ -54,7 +54,7 @@ class AdedOptions(Options):
     nodes: int = option(64, least=1, most=64)
     iterations: int = option(150, least=1)
     increment: float = option(0.04, least=0, most=3)
-    corpus: str | None = None
+    corpus: str | None = option(None, check=Datastore.open)
 
     @property
     def lacks(self) -> str:
@@ -134,4 +134,5 @@ METHOD = Method(
     paper="Adaptive Draft-Verification for Efficient Large Language Model Decoding (2025)",
     options=AdedOptions,
     build=_build,
+    memory="a table of trigrams",
 )

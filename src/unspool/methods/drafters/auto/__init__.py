@@ -224,4 +224,5 @@ METHOD = Method(
     options=AutoOptions,
     build=_build,
     needs=Needs(costs=True),
+    memory="how often drafts of each source were right",
 )

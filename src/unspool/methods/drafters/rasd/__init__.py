@@ -80,7 +80,7 @@ class RASDOptions(Options):
     """
 
     drafter: str | None = None
-    datastore: str | None = None
+    datastore: str | None = option(None, check=Datastore.open)
     nodes: int = option(60, least=1)
     retrieved_nodes: int = option(30, least=1)
     continuation: int = option(10, least=1)
@@ -209,4 +209,5 @@ METHOD = Method(
     options=RASDOptions,
     build=_build,
     draws=True,
+    memory="a datastore of texts",
 )

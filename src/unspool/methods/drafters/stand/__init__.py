@@ -180,4 +180,5 @@ METHOD = Method(
         options, resources.memory("stand", NGramMemory, orders=options.orders), resources.model.vocab_size
     ),
     draws=True,
+    memory="n-grams with the distributions after them",
 )

@@ -145,4 +145,5 @@ METHOD = Method(
     build=lambda resources, options: TokenRecycling(
         options, resources.memory("token_recycling", RecyclingMatrix, k=options.k), resources.model.vocab_size
     ),
+    memory="the tokens that were ranked highest after each token",
 )
