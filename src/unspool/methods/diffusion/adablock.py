@@ -36,7 +36,7 @@ class AdaBlockOptions(Options):
         delimiter_threshold: least probability of a delimiter for a block to end there; the paper uses 0.3 for LLaDA
             and 0.5 for Dream.
         block_length: of a block without a delimiter.
-        window: ``canvas`` looks a quarter of the canvas ahead, ``generated`` a quarter of what is generated; at least 1.
+        window: ``canvas`` looks ahead a quarter of the canvas, ``generated`` a quarter of the text so far, at least 1.
     """
 
     delimiter_ids: Sequence[int] | None = None

@@ -102,7 +102,6 @@ class RecyclingMatrix:
             part.size and (part.min() < low or part.max() >= vocab_size) for part, low in ((tokens, 0), (ids, EMPTY))
         ):
             raise UnspoolError(f"{path} contains ids outside its vocabulary; delete it and start with a new one")
-
         if vocab_size:
             self.fit(vocab_size)
         if self._rows is not None:

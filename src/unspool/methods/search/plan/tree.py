@@ -81,7 +81,6 @@ def select(root: Node, c: float, c_base: float) -> Path:
 def back_up(path: Path, child: Node, reward: float, gamma: float) -> None:
     """Expand ``child`` at the end of the path and back up its return to the root.
 
-
     Args:
         reward: of the program that the child's prefix was completed to. A terminal node's reward belongs to the step
             into it, so it is not discounted there.
