@@ -13,7 +13,7 @@ from unspool.methods.constraints.grammar.schema_walk import types
 _EXACT = 2**53
 """Floats represent every integer up to here."""
 _ROUNDED = Context(prec=12, rounding=ROUND_CEILING)
-"""Digits of bounds: llguidance loses the last ones of more than 15."""
+"""Digits of bounds; llguidance loses digits beyond the 15th."""
 _SMALL = Decimal("1e-9")
 """Bounds nearer to 0 than this are moved to it or to 0."""
 _LONGEST = 2**63 - 1024

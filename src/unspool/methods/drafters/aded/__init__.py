@@ -1,8 +1,8 @@
 """Adaptive Draft-Verification for Efficient Large Language Model Decoding (2025): ADED, tree search in a trigram table.
 
 A table gives the probability of each token after each pair of tokens. It is counted in a corpus or starts empty, and
-every trigram of the newest text is raised. Before each pass a tree search (PUCT, as in AlphaZero) runs through the
-table from the last two tokens; the prefixes that it visited most often are drafted.
+the values of all trigrams in the newest text are raised. Before each pass a tree search (PUCT, as in AlphaZero) runs
+through the table from the last two tokens; the prefixes that it visited most often are drafted.
 
 The paper's table starts from a corpus; so does this one if ``corpus`` names one. Without it the table contains only
 what was decoded with it, and results are labelled ``aded (no corpus)``.
