@@ -6,7 +6,7 @@ pass, and overwrites the rows of all scored nodes, including rejected ones. Draf
 stays that of plain decoding, whatever the matrix contains.
 
 Choices where the paper or its code leaves one:
-- If a token is at several nodes, its row is written in breadth-first order and the last write wins.
+- A token at several nodes is written in breadth-first order, and the last write wins.
 - Rows that were never written yield no draft (the paper's code drafts id 0 there); repeated siblings are one node.
 - A small budget takes the nodes of the template that are most likely to be accepted, see ``TEMPLATE``.
 
