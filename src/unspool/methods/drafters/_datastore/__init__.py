@@ -59,7 +59,7 @@ class Datastore:
         """Build from documents of ids; empty ones are left out.
 
         Args:
-            progress: receives the share of the sorting that is done.
+            progress: receives how much of the sorting is done.
         """
         tokens, starts = array("i"), array("q")
         for sequence in sequences:

@@ -26,7 +26,7 @@ def sort_suffixes(
 
     Args:
         depth: a power of two.
-        progress: receives the share that is done.
+        progress: receives how many rounds are done.
     """
     ranks, order = _ranked(tokens.astype(np.int64))
     rounds, length = depth.bit_length(), 1
