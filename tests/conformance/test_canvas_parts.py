@@ -61,7 +61,7 @@ def test_mistakes_are_told_before_any_work(names: str, values: dict[str, dict[st
 
 
 def test_a_model_without_newlines_has_no_adaptive_blocks() -> None:
-    with pytest.raises(UnspoolError, match="no token of this model holds a newline"):
+    with pytest.raises(UnspoolError, match="no token of this model contains a newline"):
         composed("adablock", Resources())
     composed("adablock(delimiter_ids=[2])", Resources())
 

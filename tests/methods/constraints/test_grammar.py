@@ -248,7 +248,7 @@ def test_the_lossless_rule_keeps_the_masked_distribution(vocabulary):
         ({"grammar": "start: other"}, "unknown name"),
         ({"json_schema": {"not": {}}}, 'Unimplemented keys: \\["not"\\]'),
         ({"json_schema": {"type": "string", "minLength": 2, "maxLength": 1}}, "Unsatisfiable"),
-        ({"json_schema": {"type": "string", "format": "soap"}}, "format 'soap' cannot be kept"),
+        ({"json_schema": {"type": "string", "format": "soap"}}, "format 'soap' cannot be enforced"),
         ({"json_schema": "{"}, "cannot be read: not JSON"),
         ({"json_schema": '{"type": "string", "type": "integer"}'}, "cannot be read: the key 'type' comes twice"),
         ({"grammar": 'start: %json {"type": "null", "type": "null"}'}, "the key 'type' comes twice"),
@@ -390,7 +390,7 @@ def test_a_grammar_is_checked_without_a_model():
     check(GrammarOptions(json_schema={"type": "integer"}))
     for options, message in (
         ({"json_schema": {"not": {}}}, "not"),
-        ({"regex": "a{100000}"}, "no text of less than 10,000 tokens"),
+        ({"regex": "a{100000}"}, "no text of fewer than 10,000 tokens"),
         ({"grammar": "start: x"}, "unknown name"),
     ):
         with pytest.raises(UnspoolError, match=message):
@@ -418,7 +418,7 @@ def test_a_text_that_cannot_be_read_is_told_with_the_reason():
     for text, why in (
         ('{"a": 1, "a": 2}', "'a' comes twice"),
         ("1e400", "too large"),
-        ("NaN", "no number"),
+        ("NaN", "not a JSON number"),
         ("{", "JSON"),
     ):
         with pytest.raises(ParseError, match=why):

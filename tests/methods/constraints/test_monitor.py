@@ -601,7 +601,7 @@ def test_a_missing_analyser_says_what_to_install(project, monkeypatch):
 
 
 def test_a_project_is_a_directory():
-    with pytest.raises(UnspoolError, match="no directory"):
+    with pytest.raises(UnspoolError, match="not a directory"):
         MonitorOptions(Path("no/such/place"))
 
 

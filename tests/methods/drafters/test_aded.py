@@ -149,7 +149,7 @@ def test_tables_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
         used.count([[1, 2, VOCAB]])
     table.fit(VOCAB + 1)
     table.save(file)
-    with pytest.raises(UnspoolError, match=f"vocabulary of {VOCAB + 1} tokens and the model has {VOCAB}"):
+    with pytest.raises(UnspoolError, match=f"vocabulary of {VOCAB + 1} tokens but the model has {VOCAB}"):
         used.load(file)
     with pytest.raises(UnspoolError, match="reset it"):
         drafter(table)
@@ -391,7 +391,7 @@ def test_a_corpus_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
     other = replace(around_toy(8), vocabulary=lambda: "other")
     with pytest.raises(UnspoolError, match="was built with the tokenizer"):
         methods.build("aded", DRAFTER, other, options)
-    with pytest.raises(UnspoolError, match="no datastore"):
+    with pytest.raises(UnspoolError, match="not a datastore"):
         methods.build("aded", DRAFTER, around_toy(), {"corpus": str(tmp_path)})
 
 

@@ -145,7 +145,7 @@ def test_memories_of_others_are_refused(tmp_path: Path) -> None:
     filled(5).save(file)
     with pytest.raises(UnspoolError, match="orders"):
         NGramMemory(orders=(3, 2)).load(file)
-    with pytest.raises(UnspoolError, match="vocabulary of 6 tokens and the model has 5"):
+    with pytest.raises(UnspoolError, match="vocabulary of 6 tokens but the model has 5"):
         filled(6).load(file)
     with pytest.raises(UnspoolError, match="reset it"):
         Stand(StandOptions(), filled(5), 6)

@@ -229,7 +229,7 @@ def test_files_of_other_shapes_are_refused(tmp_path: Path) -> None:
     memory.save(file)
     with pytest.raises(UnspoolError, match="k = 8"):
         RecyclingMatrix(k=8).load(file)
-    with pytest.raises(UnspoolError, match=f"vocabulary of 50 tokens and the model has {VOCAB}"):
+    with pytest.raises(UnspoolError, match=f"vocabulary of 50 tokens but the model has {VOCAB}"):
         RecyclingMatrix(k=4, vocab_size=50).load(file)
     with file.open("wb") as handle:
         np.savez(handle, vocab_size=5, tokens=np.array([1]), ids=np.array([[1, 2, 3, 5]]))

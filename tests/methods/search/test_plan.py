@@ -289,5 +289,5 @@ def test_examples_of_a_docstring() -> None:
 
 @pytest.mark.parametrize("prompt", ["x = 1\n", "def f(:", 'def f():\n    """Nothing."""\n', "def f():\n"])
 def test_prompts_without_examples(prompt: str) -> None:
-    with pytest.raises(UnspoolError, match=r"mend it|no example"):
+    with pytest.raises(UnspoolError, match=r"fix it|no example"):
         PublicTests(prompt)

@@ -1,11 +1,11 @@
-"""Follow the tokens that plain decoding takes, as long as the draft holds them.
+"""Accepts drafted tokens as long as they are those that plain decoding takes.
 
 Papers: "SpecInfer: Accelerating Large Language Model Serving with Tree-based Speculative Inference and Verification"
 (2023) for greedy trees; the same walk with randomness keyed by position makes sampling reproducible.
 
-What it changes about plain decoding: several of plain decoding's tokens leave one pass. Guarantee: identical text,
-greedy and sampled alike, for any tree, however it was drafted. The target says which token plain decoding takes: the
-argmax, or the draw with the noise that belongs to the position. So one walk is both the greedy and the same-noise rule.
+What it changes about plain decoding: one pass yields several of plain decoding's tokens. Guarantee: identical text,
+greedy and sampled alike, for any tree, however it was drafted. The target determines which token plain decoding takes:
+the argmax, or the draw with the noise of the position. So one walk is both the greedy and the same-noise rule.
 Left out: nothing.
 """
 
@@ -24,7 +24,7 @@ class Follow:
     tests_draws = False
 
     def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
-        """Descend while a child holds the token that plain decoding takes; ``rng`` is not used."""
+        """Descend while a child has the token that plain decoding takes; ``rng`` is not used."""
         path = [0]
         while True:
             child, token = choose_child(target, path[-1])
@@ -34,7 +34,7 @@ class Follow:
 
 
 def choose_child(target: Target, node: int) -> tuple[int | None, int]:
-    """The token that plain decoding takes after ``node``, and the child that holds it; None if no child does."""
+    """The token that plain decoding takes after ``node``, and the child with that token; None if no child has it."""
     tree, token = target.tree, target.choose(node)
-    # Siblings with equal tokens have equal contexts, so the first one is as right as any other.
+    # Siblings with equal tokens have equal contexts, so any of them will do: take the first.
     return next((child for child in tree.children[node] if tree.tokens[child] == token), None), token

@@ -1,4 +1,4 @@
-"""``greedy``: keeps drafts that equal the argmax. The rule at temperature 0; see ``_follow``."""
+"""``greedy``: accepts drafted tokens that equal the argmax. The rule at temperature 0; see ``_follow``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from unspool.methods.acceptance._follow import Follow
 METHOD = Method(
     kind=ACCEPTANCE,
     guarantee="identical",
-    summary="Keeps drafts that equal the argmax. The rule at temperature 0.",
+    summary="Accepts drafted tokens that equal the argmax. The rule at temperature 0.",
     paper="textbook greedy verification of a tree",
     options=NoOptions,
     build=lambda *_: Follow(),

@@ -1,6 +1,6 @@
-"""``same_noise``: keeps drafts that equal the draw with the position's own noise; see ``_follow``.
+"""``same_noise``: accepts drafted tokens that equal the draw with the position's own noise; see ``_follow``.
 
-So a sampled text is token for token the plain run of its seed.
+So a sampled text equals plain decoding's with the same seed, token for token.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ METHOD = Method(
     kind=ACCEPTANCE,
     guarantee="identical",
     summary=(
-        "Keeps drafts that equal the draw with the position's own noise: token for token the plain run of that seed."
+        "Accepts drafted tokens that equal the draw with the position's noise: plain decoding's text for that seed."
     ),
     paper="Gumbel coupling (unspool's reference rule for sampling)",
     options=NoOptions,

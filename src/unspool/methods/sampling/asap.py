@@ -1,4 +1,4 @@
-"""``asap``: masks what a grammar forbids and weighs the rest by what earlier samples learned; see ``_aligned``."""
+"""``asap``: masks what a grammar forbids and weights the rest by what earlier samples learned; see ``_aligned``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unspool.methods.sampling._aligned import CASE, AlignedOptions, AlignedShape
 METHOD = Method(
     kind=SAMPLER,
     guarantee="valid",
-    summary="Samples texts of a grammar ever closer to the model's own distribution over them.",
+    summary="Samples texts of a grammar, with each sample closer to the model's own distribution over them.",
     paper="Grammar-Aligned Decoding (2024)",
     options=AlignedOptions,
     build=lambda _, options: partial(AlignedShaper, "asap"),
