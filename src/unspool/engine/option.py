@@ -1,7 +1,7 @@
-"""Options of a method: a frozen dataclass of ``Options`` whose ranges stand at its fields.
+"""Options of a method: a frozen dataclass of ``Options`` that declares ranges at its fields.
 
-One place gives every value its declared type and checks its range, with one wording, for the command line, Python and
-specs alike; the docs read the same ranges. A class of options checks only what relates two of its fields.
+Types and ranges are checked in one place, with one wording, for the command line, Python and specs; the docs show the
+same ranges. A class of options checks only relations between its fields.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _RANGE = "range"
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be; None: no bound on that side.
+    """The allowed range of a number; None: no bound on that side.
 
     Attributes:
-        least, most: bounds that are allowed themselves.
-        above, below: bounds that are not.
+        least, most: inclusive bounds.
+        above, below: exclusive bounds.
     """
 
     least: float | None = None
@@ -67,7 +67,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
 ) -> _Value:
-    """A field of options: its default, and the range of its values (None is in every range)."""
+    """A field of options: its default and the range of its values (None is always allowed)."""
     made: Any = field(default=default, metadata={_RANGE: Range(least, most, above, below)})
     return made  # type: ignore[no-any-return]
 
@@ -84,19 +84,19 @@ def meanings(options: type[Any]) -> dict[str, str]:
 
 
 def range_of(declared: Field[Any]) -> Range | None:
-    """The range that a field was declared with."""
+    """The declared range of a field."""
     found: Range | None = declared.metadata.get(_RANGE)
     return found
 
 
 class Options:
-    """Base of frozen dataclasses of options."""
+    """Base class of method options, which are frozen dataclasses."""
 
     def __post_init__(self) -> None:
-        """Types, then ranges; a class that relates two fields calls this first.
+        """Check types, then ranges. A class that relates fields calls this first.
 
         Raises:
-            UnspoolError: with the option's name, what it takes and what was given.
+            UnspoolError: with the option's name, the allowed values and the given value.
         """
         settle(self)
         for declared in fields(self):  # type: ignore[arg-type]
