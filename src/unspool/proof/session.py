@@ -1,8 +1,8 @@
-"""Whether a backend's session keeps its contract: a token's logits do not depend on how the text got into the cache.
+"""Whether a backend's session fulfils its contract: a token's logits do not depend on how the text was cached.
 
-Plain output is scored one token at a time, and again by trees whose right path lies between wrong drafts, after texts
-that were stored and rewound, and on forks and beside them. So a cache that keeps a rejected draft, loses or shifts an
-entry, mixes up siblings or positions, or holds something stale after a rewind is found whatever methods do.
+Plain output is scored one token at a time, and again by trees with the right path between wrong drafts, after texts
+that were stored and rewound, on forks and next to them. This finds any cache that keeps a rejected draft, loses or
+shifts an entry, confuses siblings or positions, or is stale after a rewind, whatever methods do.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from unspool.proof.result import MethodProof
 from unspool.proof.rounding import NoiseMeter
 
 NAME = "session"
-"""Name of the row; no method of the registry."""
+"""Name of the row; not a method of the registry."""
 
-_TOKENS = 12  # compared in each case and way
+_TOKENS = 12  # compared per case and way
 _DEPTH = 4  # levels of a tree, root included
-_JUNK = 3  # tokens that are stored and must leave no trace
+_JUNK = 3  # tokens that are stored, then must leave no trace
 
-# Rounding grows on its way through the cache: what a pass of many nodes stored is read by later ones. Faults change
-# logits by tenths at least, rounding by this many times the change of a single node at most.
+# Rounding grows through the cache: later passes read what a pass of many nodes stored. Faults change logits by tenths
+# at least, rounding by at most this many times the change of a single node.
 _GROWTH = 100
 
 Ways = Callable[[LanguageModel, Sequence[int], Sequence[int]], Iterator[Logits]]
 
 
 def check(meter: NoiseMeter, cases: Sequence[Case]) -> MethodProof:
-    """One row: for each way, the largest change of a logit, and how much rounding may explain.
+    """One row: for each way, the largest change of a logit, and the limit that rounding explains.
 
-    What is allowed follows from the noise of the first node of a pass, whose place is the same at any width: a fault of
-    positions, masks or cache cannot widen it. And noise that would flip every second choice is a fault of its own.
+    The limit follows from the noise of a pass's first node, whose place is the same at any width: a fault of positions,
+    masks or cache cannot widen it. Noise that would flip every second choice is itself a fault.
 
     Args:
-        meter: that has measured the cases.
+        meter: has already measured the cases.
     """
     allowed = min(_GROWTH * max(meter.root, meter.resolution * meter.largest), median(meter.leads))
     changes = {"widths": meter.chain} | dict.fromkeys(_WAYS, 0.0)
@@ -87,7 +87,7 @@ def _by_trees(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]
 
 
 def _between_wrong_drafts(text: Sequence[int], vocab_size: int) -> tuple[TokenTree, list[int]]:
-    """A tree with ``text`` as a path: each token between wrong siblings, which are drafted on with right tokens."""
+    """A tree with ``text`` as a path: each token between wrong siblings, which continue with right tokens."""
     tokens, parents, path = [text[0]], [-1], [0]
     for level, token in enumerate(text[1:], 1):
         before, after = ((token + step) % vocab_size for step in (1, -1))
@@ -127,7 +127,7 @@ def _beside_forks(model: LanguageModel, prompt: Sequence[int], output: Sequence[
 
 
 def _with_junk(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """Each token that is scored, with others in its place that stay within the length of the output."""
+    """Each scored token, with others to store in its place that stay within the length of the output."""
     for index, token in enumerate((prompt[-1], *output[:-1])):
         yield token, [(token + 1 + i) % model.vocab_size for i in range(min(_JUNK, len(output) - index))]
 

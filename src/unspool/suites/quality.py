@@ -41,7 +41,7 @@ def check(prompt: Prompt) -> None:
 
 
 def score(prompt: Prompt, answer: str) -> float | None:
-    """1.0 if the prompt's checker accepts the answer, 0.0 if not, None without a checker."""
+    """1.0 if the prompt's checker approves the answer, 0.0 if not, None without a checker."""
     if prompt.checker is None:
         return None
     return float(CHECKERS[prompt.checker](answer, prompt.reference))

@@ -32,7 +32,7 @@ class Panel {
     const list = [
       ["model", trace.model], ["method", trace.method], ["decoding", trace.temperature === null ? null : sampling], ["backend", settings],
       ["tokens", count], ["passes", trace.passes.length],
-      ["tokens a pass", trace.passes.length ? (count / trace.passes.length).toFixed(2) : null],
+      ["tokens per pass", trace.passes.length ? (count / trace.passes.length).toFixed(2) : null],
       ["decoding time", trace.passes.length ? duration(ms) : null],
       ["speed", ms ? `${(1000 * count / ms).toFixed(1)} tokens/s` : null],
       ["prompt", trace.prefillMs === null ? null : duration(trace.prefillMs)],
