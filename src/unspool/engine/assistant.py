@@ -22,13 +22,13 @@ class Assistant:
 
     Args:
         model: the draft model.
-        vocab_size: of the target. Models that share a tokenizer may pad their output layers differently; logits are cut
-            to this width or padded with -inf.
-        hidden_states: whether ``hidden`` is recorded. The model must have ``Ability.HIDDEN_STATES``.
+        vocab_size: of the target. Models of one tokenizer pad their output layers differently; logits are cut or filled
+            up with -inf to this width.
+        hidden_states: whether ``hidden`` is asked for; the model must offer ``Ability.HIDDEN_STATES``.
 
     Attributes:
-        hidden: [rows, hidden size] last-layer hidden states at the nodes scored by the last ``score`` or ``step``.
-            Valid until the next call.
+        hidden: [rows, hidden size] of the last ``score`` or ``step``: the last layer's hidden states at the nodes
+            that were scored. Valid until the next call.
     """
 
     def __init__(self, model: LanguageModel, vocab_size: int, hidden_states: bool = False) -> None:
