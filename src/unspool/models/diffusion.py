@@ -46,7 +46,7 @@ def find(name: str) -> Path:
         return path
     if name in shipped():
         return SHIPPED / name
-    known = ", ".join(shipped()) or "none ships"
+    known = ", ".join(shipped()) or "none"
     raise UnspoolError(
         f"no such diffusion model: {name} (known: {known}); name one, a directory that contains one, or make one with "
         "`unspool train diffusion`"

@@ -43,7 +43,7 @@ def checked(prompt: Any) -> Any:
         return given
     if isinstance(given[0], str):
         raise UnspoolError("the prompt is a list of texts; that is a batch, which only generate takes")
-    ids: list[int] = typed("the prompt, if it is no text,", list[int], given)
+    ids: list[int] = typed("the prompt, if it is not a text,", list[int], given)
     return ids
 
 

@@ -63,7 +63,7 @@ def history(directory: Path) -> tuple[Mapping[str, Any], Curve]:
         curve = [(point["step"], point["loss"], point["seconds"]) for point in parse_json(read_text(directory / CURVE))]
     except (UnspoolError, ValueError, KeyError, TypeError):
         raise UnspoolError(
-            f"{directory} holds no model to go on with; name a directory that `unspool train diffusion` wrote"
+            f"{directory} contains no model to continue from; name a directory that `unspool train diffusion` wrote"
         ) from None
     return about, curve
 
