@@ -50,7 +50,7 @@ class Range:
 
 
 def _shown(bound: float | None) -> str:
-    """A bound of a range; what is 2 to some large power is written so."""
+    """A bound as text; large powers of 2 are written as such."""
     if bound is None:
         return ""
     for offset, written in ((0, ""), (1, " - 1")):
@@ -73,7 +73,7 @@ def option(
 
 
 def meanings(options: type[Any]) -> dict[str, str]:
-    """What the docstring of a class of options, and of those that it extends, says of each field."""
+    """Field descriptions from the docstrings of a class of options and of its base classes."""
     found: dict[str, str] = {}
     for kind in reversed(options.__mro__):
         _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")

@@ -44,8 +44,8 @@ class GenerationOptions(Options):
         alternatives: How many of the best tokens a trace lists for each emitted one. Includes their
             log-probabilities and the rank of the emitted one; 0 records none and is free.
         on_event: Called with each trace event as it happens, in the thread that decodes.
-        shapers: Logits shapers after the built-in ones; transformers' ``LogitsProcessor`` objects are accepted, and by
-            ``Model.generate`` specs of the registry's.
+        shapers: Logits shapers after the built-in ones; transformers' ``LogitsProcessor`` objects are
+            accepted, and by ``Model.generate`` registry specs.
     """
 
     max_new_tokens: int = option(256, least=1, most=MOST_TOKENS)

@@ -52,9 +52,9 @@ class CanvasStatistics:
 
     Attributes:
         tokens: of the text, the end token included.
-        passes: over the model.
+        passes: of the model.
         commits: slots that each pass filled.
-        fed: positions that all passes scored; what passes cost where caches leave out positions.
+        fed: positions scored by all passes; the cost of passes if caches omit positions.
         seconds: in the model.
     """
 
@@ -66,7 +66,7 @@ class CanvasStatistics:
 
     @property
     def tokens_per_pass(self) -> float:
-        """Tokens of the text, not of the filling behind it."""
+        """Counts tokens of the text, without the fill after it."""
         return self.tokens / self.passes if self.passes else 0.0
 
     @property
