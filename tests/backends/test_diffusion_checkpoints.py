@@ -159,8 +159,8 @@ def test_a_checkpoint_scores_as_its_architecture_says(config: dict[str, Any], tm
         ({"block_type": "sequential"}, "block_type"),
         ({"activation_type": "swiglu"}, "activation_type"),
         ({"mask_token_id": None}, "id of its mask"),
-        ({"n_layers": 3}, "do not belong together"),
-        ({"n_layers": 1}, "do not belong together"),
+        ({"n_layers": 3}, "do not match"),
+        ({"n_layers": 1}, "do not match"),
     ],
 )
 def test_what_the_stock_class_does_not_do_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:

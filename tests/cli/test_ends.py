@@ -257,7 +257,7 @@ def test_two_processes_do_not_share_a_journal(tmp_path: Path) -> None:
 
     pytest.importorskip("fcntl")
     first = Journal(tmp_path / "runs.jsonl", {"seed": 0}, "--runs")
-    with pytest.raises(UnspoolError, match="another process writes"):
+    with pytest.raises(UnspoolError, match="another process is writing"):
         Journal(tmp_path / "runs.jsonl", {"seed": 0}, "--runs")
     first.add({"run": 1})
     first.close()

@@ -29,7 +29,7 @@ def test_help_has_what_the_docstrings_say_with_ranges_and_defaults(main: Main, m
     text = " ".join(out.replace("│", " ").split())
     for part in (
         "probability; 0: all (in 0 to 1; default 0)",
-        "Most tokens to emit (in 1 to 2^24; default 256). On a canvas: slots of the canvas. Default: as many",
+        "Maximum number of tokens to emit (in 1 to 2^24; default 256). On a canvas: slots of the canvas. Default:",
         "Acceptance rule. Default: greedy, or same_noise above temperature 0.",
         "Diffusion models",
     ):

@@ -90,7 +90,7 @@ def test_a_grammar_holds_where_the_model_knows_nothing(model: DiffusionModel) ->
         ("<sort> " + "a " * 20, {}, "has 21 tokens, and .* was trained on 10"),
         ("<sort> a", {"method": "suffix"}, "unknown method for canvases"),
         ("<sort> a", {"max_new_tokens": 0}, "max_new_tokens must lie in 1 to 2"),
-        ("<sort> a", {"max_new_tokens": 25}, "do not fit into the model's 34 positions"),
+        ("<sort> a", {"max_new_tokens": 25}, "exceed the model's 34 positions"),
         ("<sort> a", {"cache": "tripple"}, "cache must be"),
         ("<sort> a", {"method": "threshold+fixed_blocks:block_length=7"}, "does not divide"),
         ("<sort> a", {"grammar": 'start: "a" start'}, "grammar"),

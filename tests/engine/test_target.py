@@ -205,7 +205,7 @@ def test_logits_that_are_not_numbers(fields):
     options = GenerationOptions(**fields)
     logits = scored(8)
     logits[0, 3] = np.nan
-    with pytest.raises(UnspoolError, match="position 5 hold NaN"):
+    with pytest.raises(UnspoolError, match="position 5 contain NaN"):
         ShapedTarget(TREE, logits, CONTEXT, build(options), options).choose(0)
 
 
@@ -220,7 +220,7 @@ def test_a_nan_beside_the_tokens_that_compete_is_noticed(fields, ask):
     logits[0, 3] = np.nan
     for constraint in (None, Only(64, range(40, 50))):
         target = ShapedTarget(TREE, logits, CONTEXT, build(options), options, constraint, peaks)
-        with pytest.raises(UnspoolError, match="position 5 hold NaN"):
+        with pytest.raises(UnspoolError, match="position 5 contain NaN"):
             getattr(target, ask)(0)
         getattr(target, ask)(1)
 
@@ -228,7 +228,7 @@ def test_a_nan_beside_the_tokens_that_compete_is_noticed(fields, ask):
 def test_a_shaper_that_makes_nan_is_named():
     options = GenerationOptions(temperature=1.0)
     target = ShapedTarget(TREE, scored(8), CONTEXT, [lambda tokens, row: row * np.nan], options)
-    with pytest.raises(UnspoolError, match="a shaper makes NaN of the logits at position 5"):
+    with pytest.raises(UnspoolError, match="a shaper turns the logits at position 5 into NaN"):
         target.choose(0)
 
 

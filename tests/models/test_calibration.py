@@ -112,7 +112,7 @@ def test_a_curve_that_cannot_be_kept_serves_this_process(
     obstacle(monkeypatch)
     assert calibration.calibrate(model, "toy") == CURVE
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("the cost curve is kept for this process alone: ")
+    assert line.startswith("the cost curve is kept only for this process: ")
     assert not calibration.path_of(model, "toy").exists()
 
 

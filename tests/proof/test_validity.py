@@ -114,7 +114,7 @@ def test_lossy_methods_are_measured_and_never_at_fault(model: Model, monkeypatch
 def test_an_edited_cache_is_compared_with_the_text_encoded_anew(model: Model) -> None:
     (row,) = rows(model, "edit")
     assert row.check == "distance" and row.prompts == len(PROMPTS)
-    assert row.details["compared_with"] == "the edited text, encoded anew"
+    assert row.details["compared_with"] == "the edited text, encoded again"
 
 
 @pytest.mark.parametrize(

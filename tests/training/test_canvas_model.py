@@ -145,7 +145,7 @@ def test_training_goes_on_from_another_model(tmp_path: Path) -> None:
     assert about["training"]["start"] == json.loads((first / CANVAS).read_text())["training"], "and no path"
     with pytest.raises(UnspoolError, match="another shape"):
         train(tmp_path / "third", replace(more, hidden_size=8))
-    with pytest.raises(UnspoolError, match="holds no model"):
+    with pytest.raises(UnspoolError, match="contains no model"):
         train(tmp_path / "third", replace(more, start=str(tmp_path)))
     assert not (tmp_path / "third" / "model.safetensors").exists()
 

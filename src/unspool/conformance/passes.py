@@ -15,7 +15,7 @@ Rows = Generator[Logits, None, None]
 
 @contextmanager
 def prefilled(model: LanguageModel, prompt: Sequence[int]) -> Iterator[Session]:
-    """A session that holds all of ``prompt`` but its last token, in the blocks of the loop's own prefill."""
+    """A session with all of ``prompt`` except its last token, prefilled in the loop's own blocks."""
     session = model.open()
     try:
         at, end = 0, len(prompt) - 1
@@ -29,17 +29,17 @@ def prefilled(model: LanguageModel, prompt: Sequence[int]) -> Iterator[Session]:
 
 
 def store(model: LanguageModel, session: Session, tokens: Sequence[int]) -> None:
-    """Put tokens into the cache by one pass."""
+    """Put tokens into the cache in one pass."""
     with turn(model):
         session.score(TokenTree.chain(tokens), rows=())
         session.commit(range(len(tokens)))
 
 
 def scored(model: LanguageModel, session: Session, tree: TokenTree, kept: Sequence[int] | None = None) -> Logits:
-    """Logits [nodes, vocabulary] of one pass, which takes its turn among the threads; a copy.
+    """Logits [nodes, vocabulary] of one pass, as a copy. Takes the model's turn for it.
 
     Args:
-        kept: nodes that go into the cache; None stores nothing.
+        kept: nodes to commit; None: none.
     """
     with turn(model):
         logits: Logits = session.score(tree).logits.copy()
@@ -49,14 +49,14 @@ def scored(model: LanguageModel, session: Session, tree: TokenTree, kept: Sequen
 
 
 def one_by_one(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]) -> Rows:
-    """Raw logits [vocabulary] that decide each token of ``output``, from passes of one node, as in plain decoding."""
+    """Raw logits [vocabulary] that decide each token of ``output``, from single-node passes, as in plain decoding."""
     with prefilled(model, prompt) as session:
         for token in (*prompt[-1:], *output[:-1]):
             yield scored(model, session, TokenTree.chain([token]), [0])[0]
 
 
 def at_once(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]) -> Rows:
-    """The same from passes over all tokens together, in blocks as of a prefill."""
+    """The same, from passes over all tokens together, in prefill blocks."""
     with prefilled(model, prompt) as session:
         text = [*prompt[-1:], *output[:-1]]
         at = 0

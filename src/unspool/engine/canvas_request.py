@@ -1,4 +1,4 @@
-"""What the denoise loop is asked for: a canvas, the parts that fill it, options; and what is refused before work."""
+"""The request of the denoise loop: a canvas, its parts and options, and the checks before any work."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Cache = Literal["none", "prefix", "dual"]
 
 @dataclass(frozen=True)
 class Parts:
-    """What fills the loop for one canvas. Parts keep state, so each canvas has its own.
+    """The parts of the loop for one canvas. Parts are stateful, so each canvas has its own.
 
     Attributes:
-        policy: which masks are replaced.
+        policy: which masks are replaced after a pass.
         schedule: where blocks end.
-        transforms: applied to the logits of a block in this order.
-        stop: when the rest is filled at once; None: never.
-        constraint: what may be committed; None: anything. A token that it refuses is not looked at again in its slot,
-            which waits for the next pass; if a pass would commit nothing, the likeliest token that is allowed is
-            committed. Behind an end token everything is filled with it.
+        transforms: applied to the logits of a block, in this order.
+        stop: when all remaining masks are filled at once; None: never.
+        constraint: which tokens may be committed; None: any. A refused token is not tried again in its slot, which
+            waits for the next pass. If a pass would commit nothing, the most likely allowed token is committed. After
+            an end token, the canvas is filled with it.
     """
 
     policy: UnmaskPolicy
@@ -38,15 +38,15 @@ class Parts:
 
 @dataclass(frozen=True)
 class CanvasOptions(Options):
-    """How a canvas is decoded, whatever the parts.
+    """How a canvas is decoded, independent of its parts.
 
     Attributes:
         temperature: 0 takes the most likely token; above 0 Gumbel noise of (seed, position, step), times the
-            temperature, is added to the logits that the token is chosen by. Confidence is measured without it.
+            temperature, is added to the logits before the token is chosen. Confidence is measured without it.
         seed: Of the noise, and of policies that draw.
         cache: ``none``, or Fast-dLLM's ``prefix`` or ``dual``, whose keys are as old as the block. From a block's
             second pass on, only the block and what follows it (``prefix``), or only the block (``dual``), is fed; keys
-            and values of the rest are those of the block's first pass, so the text may differ.
+            and values of the rest date from the block's first pass, so the text may differ.
         stop_at_eos: End at an end token with no mask before it; the text stays the same. The rest is filled with it.
         truncate_at_eos: Cut the canvas after an end token of at least this probability; 0 is Learn2PD's rule. What
             follows is then neither scored nor filled. The cut is, after each pass, at the first end token that it
@@ -65,7 +65,7 @@ class CanvasOptions(Options):
 
     @property
     def passes_per_step(self) -> int:
-        """Passes over the model that a step takes."""
+        """Passes of the model per step."""
         return 2 if self.guidance_scale else 1
 
 
@@ -75,8 +75,8 @@ class CanvasRequest:
 
     Attributes:
         prompt: token ids before the slots.
-        slots: token id of each slot, None for a mask; at least one. Tokens that are given are never changed.
-        parts: of this canvas alone.
+        slots: token id of each slot, None for a mask; at least one. Given tokens are never changed.
+        parts: used by this canvas only.
         options: see ``CanvasOptions``.
         name: of the method, for the trace.
     """
@@ -95,15 +95,15 @@ def check(model: Denoiser, request: CanvasRequest) -> None:
         raise UnspoolError("the canvas has no slots; ask for at least one token")
     if length > model.max_length:
         raise UnspoolError(
-            f"a prompt of {len(request.prompt)} tokens and {len(request.slots)} slots do not fit into the model's "
+            f"a prompt of {len(request.prompt)} tokens and {len(request.slots)} slots exceed the model's "
             f"{model.max_length} positions; shorten the prompt or the canvas"
         )
     given = [*request.prompt, *(token for token in request.slots if token is not None)]
     for token in given:
         if not 0 <= token < model.vocab_size:
-            raise UnspoolError(f"token id {token} lies outside the model's vocabulary of {model.vocab_size}")
+            raise UnspoolError(f"token id {token} is outside the model's vocabulary of {model.vocab_size}")
         if token == model.mask_id:
-            raise UnspoolError(f"token id {token} is the mask; write None for a slot that is to be filled")
+            raise UnspoolError(f"token id {token} is the mask; write None for a slot to fill")
     options, parts = request.options, request.parts
     if model.eos_token_id is None and (options.stop_at_eos or options.truncate_at_eos is not None):
         name = "stop_at_eos" if options.stop_at_eos else "truncate_at_eos"
@@ -114,7 +114,7 @@ def check(model: Denoiser, request: CanvasRequest) -> None:
         if any(token is not None for token in request.slots):
             raise UnspoolError("truncate_at_eos may cut off slots that are given; use stop_at_eos instead")
     if options.guidance_scale and not request.prompt:
-        raise UnspoolError("guidance_scale compares with a masked prompt, and there is none; leave it out")
+        raise UnspoolError("guidance_scale needs a prompt to mask; give one or leave it out")
     request.parts.schedule.check(len(request.slots))
     if request.parts.stop is not None:
         request.parts.stop.check(len(request.slots))

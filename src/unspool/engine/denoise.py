@@ -1,6 +1,6 @@
-"""The denoise loop: score the canvas, choose positions, unmask. Methods fill its parts and never copy it.
+"""The denoise loop: score the canvas, choose positions, unmask. Methods fill its parts; none has a loop of its own.
 
-Each row is a generator that asks for passes; a batch answers the rows together, so a row decodes as it would alone.
+Each row is a generator that requests passes. A batch serves all rows together, so a row decodes as it does alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
 
 _Passes = Generator[list[Fed], list[CanvasScores], None]
-"""Asks for the passes of one step, one for each session of the row."""
+"""Requests the passes of one step, one for each session of the row."""
 
 
 def denoise(
@@ -28,14 +28,14 @@ def denoise(
     """Fill canvases in one batch.
 
     Returns:
-        The tokens of the slots of each request; behind an end token they are the canvas's filling.
+        The tokens of the slots of each request; after an end token, the fill.
 
     Raises:
-        UnspoolError: see ``check``; nothing has been scored then.
+        UnspoolError: see ``check``; raised before any pass.
     """
     for request in requests:
         check(model, request)
-    events: list[Event] = []  # handed out between passes, when nobody has the turn on the model
+    events: list[Event] = []  # delivered between passes, when no thread has the turn on the model
     rows = [_Row(model, request, index, events.append) for index, request in enumerate(requests)]
 
     def tell() -> None:
@@ -57,7 +57,7 @@ def denoise(
 
 
 def _pass(model: Denoiser, waiting: list[_Waiting]) -> list[_Waiting]:
-    """One pass over the rows that wait for one; gives those that wait for another."""
+    """One pass over the waiting rows; returns those that wait for another."""
     sessions = [session for row, *_ in waiting for session in row.sessions]
     scores = iter(model.score_many(sessions, [fed for *_, feds in waiting for fed in feds]))
     answers = [[next(scores) for _ in feds] for *_, feds in waiting]
@@ -76,14 +76,14 @@ def _send(passes: _Passes, scores: list[CanvasScores]) -> list[Fed] | None:
 
 
 _Waiting = tuple["_Row", _Passes, list[Fed]]
-"""A row, what it waits in, and what it asks for."""
+"""A row, its generator, and the passes that it requests."""
 
 
 class _Row:
-    """One canvas on its way.
+    """The state of one canvas.
 
     Attributes:
-        sessions: of the canvas, and of the one with a masked prompt if there is guidance.
+        sessions: of the canvas and, with guidance, of the canvas with a masked prompt.
     """
 
     def __init__(self, model: Denoiser, request: CanvasRequest, index: int, emit: Callable[[Event], None]) -> None:
@@ -93,16 +93,16 @@ class _Row:
         self._emit = emit
         filled = [model.mask_id if token is None else token for token in request.slots]
         self._tokens = np.array([*request.prompt, *filled], dtype=np.int64)
-        self._length = len(self._tokens)  # without what was cut off
+        self._length = len(self._tokens)  # without the truncated end
         self._first = len(request.prompt)
         self._masked = self._tokens == model.mask_id
         texts = [i for i, token in enumerate(request.slots) if token not in (None, model.eos_token_id)]
-        self._open_end = self._first + (texts[-1] if texts else 0)  # where the text may end: behind what is given
+        self._open_end = self._first + (texts[-1] if texts else 0)  # where the text may end: after the last given slot
         self._masked[: self._first] = False
         self._step = 0
         self._block = 0
-        self._refused: dict[int, list[int]] = {}  # by position, tokens that the constraint does not allow
-        self._fresh = True  # nothing was fed to the sessions yet
+        self._refused: dict[int, list[int]] = {}  # by position, tokens that the constraint refused
+        self._fresh = True  # nothing has been fed to the sessions yet
         self.sessions: list[CanvasSession] = []
 
     def slots(self) -> list[int]:
@@ -115,7 +115,7 @@ class _Row:
         self.sessions = []
 
     def passes(self) -> _Passes:
-        """Ask for pass after pass until no mask is left."""
+        """Request passes until no mask is left."""
         options, settings = self._request.options, dict(self._model.settings)
         if options.guidance_scale:
             settings["guidance_scale"] = str(options.guidance_scale)
@@ -192,7 +192,7 @@ class _Row:
         logits[:, self._model.mask_id] = -np.inf
         if self._model.eos_token_id is not None:
             logits[: max(0, self._open_end - start), self._model.eos_token_id] = -np.inf
-            logits[len(rows) :, self._model.eos_token_id] = 0.0  # was cut off
+            logits[len(rows) :, self._model.eos_token_id] = 0.0  # truncated
         for position, tokens in self._refused.items():
             if start <= position < stop:
                 logits[position - start, tokens] = -np.inf
@@ -214,10 +214,10 @@ class _Row:
         return view, chosen
 
     def _commit(self, view: View, slots: NDArray[np.int64]) -> dict[int, float]:
-        """Fill these slots of the block, and what follows from it.
+        """Fill these slots of the block, with all consequences.
 
         Returns:
-            Confidence of each position that got its token.
+            Confidence of each position that was filled.
         """
         committed: dict[int, float] = {}
         for slot in slots[np.argsort(-view.confidence[slots], kind="stable")].tolist():
@@ -226,7 +226,7 @@ class _Row:
         for position, tokens in self._refused.items():
             if 0 <= position - view.start < len(left):
                 left[position - view.start, tokens] = -1.0
-        while not committed:  # only a constraint refuses anything
+        while not committed:  # only a constraint can refuse
             slot, token = np.unravel_index(int(left.argmax()), left.shape)
             if left[slot, token] < 0:
                 raise UnspoolError("the constraint allows no token in any slot, though it allowed the canvas before")
@@ -236,9 +236,9 @@ class _Row:
         return committed
 
     def _place(self, position: int, token: int, confidence: float, committed: dict[int, float]) -> None:
-        """Commit a token unless the constraint refuses it, and what follows from it."""
+        """Commit a token unless the constraint refuses it, with all consequences."""
         constraint = self._request.parts.constraint
-        if not self._masked[position]:  # an end token before it has filled it
+        if not self._masked[position]:  # already filled after an end token
             return
         if constraint is not None and not constraint.allows(self._slots(), position - self._first, token):
             self._refused.setdefault(position, []).append(token)
@@ -253,7 +253,7 @@ class _Row:
             committed |= dict.fromkeys(behind.tolist(), 1.0)
 
     def _end(self, committed: dict[int, float], sight: Sight) -> None:
-        """Stop, or cut the canvas, behind an end token if the options ask for it."""
+        """Stop or truncate the canvas after an end token, if the options ask for it."""
         options, eos = self._request.options, self._model.eos_token_id
         if eos is None:
             return
@@ -274,16 +274,16 @@ class _Row:
             self._open()
 
     def _slots(self) -> list[int | None]:
-        """The slots, None where they hold a mask."""
+        """The slots; None where masked."""
         slots = zip(self._tokens[self._first :].tolist(), self._masked[self._first :].tolist(), strict=True)
         return [None if masked else token for token, masked in slots]
 
     def _stops(self, sight: Sight) -> bool:
-        """Fill all masks with the likeliest tokens that are allowed if the stop rule says so."""
+        """Fill all masks with the most likely allowed tokens if the stop rule says so."""
         rule = self._request.parts.stop
         left = np.flatnonzero(self._masked)
         first, end = int(left[0]), int(left[-1]) + 1
-        # A pass that fed only a part knows nothing new about the rest, so it cannot fill it.
+        # A pass over a part says nothing new about the rest, so it cannot fill it.
         if rule is None or sight.logits(first, end) is None or not rule.stop(sight):
             return False
         rows = self._raw(first, end, sight)[left - first]

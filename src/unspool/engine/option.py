@@ -1,7 +1,7 @@
-"""Options of a method: a frozen dataclass of ``Options`` whose ranges stand at its fields.
+"""Options of a method: a frozen dataclass of ``Options`` that declares ranges at its fields.
 
-One place gives every value its declared type and checks its range, with one wording, for the command line, Python and
-specs alike; the docs read the same ranges. A class of options checks only what relates two of its fields.
+Types and ranges are checked in one place, with one wording, for the command line, Python and specs; the docs show the
+same ranges. A class of options checks only relations between its fields.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _RANGE, _CHECK = "range", "check"
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be; None: no bound on that side.
+    """The allowed range of a number; None: no bound on that side.
 
     Attributes:
-        least, most: bounds that are allowed themselves.
-        above, below: bounds that are not.
+        least, most: inclusive bounds.
+        above, below: exclusive bounds.
     """
 
     least: float | None = None
@@ -51,7 +51,7 @@ class Range:
 
 
 def _shown(bound: float | None) -> str:
-    """A bound of a range; what is 2 to some large power is written so."""
+    """A bound as text; large powers of 2 are written as such."""
     if bound is None:
         return ""
     for offset, written in ((0, ""), (1, " - 1")):
@@ -69,11 +69,11 @@ def option(
     below: float | None = None,
     check: Callable[[Any], object] | None = None,
 ) -> _Value:
-    """A field of options: its default, and the range of its values (None is in every range).
+    """A field of options: its default and the range of its values (None is always allowed).
 
     Args:
         check: called with a value that is not None; raises an ``UnspoolError`` for one that cannot be used, such as a
-            file that is damaged. Options are made before a model is loaded, so that is when a user hears of it.
+            damaged file. Options are made before a model is loaded, so the error comes before any work.
     """
     bounds = (least, most, above, below)
     allowed = None if bounds == (None,) * 4 else Range(*bounds)
@@ -82,7 +82,7 @@ def option(
 
 
 def meanings(options: type[Any]) -> dict[str, str]:
-    """What the docstring of a class of options, and of those that it extends, says of each field."""
+    """Field descriptions from the docstrings of a class of options and of its base classes."""
     found: dict[str, str] = {}
     for kind in reversed(options.__mro__):
         _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
@@ -93,19 +93,19 @@ def meanings(options: type[Any]) -> dict[str, str]:
 
 
 def range_of(declared: Field[Any]) -> Range | None:
-    """The range that a field was declared with."""
+    """The declared range of a field."""
     found: Range | None = declared.metadata.get(_RANGE)
     return found
 
 
 class Options:
-    """Base of frozen dataclasses of options."""
+    """Base class of method options, which are frozen dataclasses."""
 
     def __post_init__(self) -> None:
-        """Types, then ranges and checks; a class that relates two fields calls this first.
+        """Check types, then ranges, then each field's own check. A class that relates fields calls this first.
 
         Raises:
-            UnspoolError: with the option's name, what it takes and what was given.
+            UnspoolError: with the option's name, the allowed values and the given value.
         """
         settle(self)
         for declared in fields(self):  # type: ignore[arg-type]

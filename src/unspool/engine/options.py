@@ -1,4 +1,4 @@
-"""What a request asks for. Names are transformers' names; values of near types are taken, see ``typed``."""
+"""Options of a request, named as in transformers. Values of similar types are converted, see ``typed``."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from unspool.engine.typed import ONE_IS_A_LIST
 from unspool.errors import UnspoolError
 
 MAX_ALTERNATIVES = 20
-"""Most alternatives that a trace lists per token."""
+"""Maximum number of alternatives per token in a trace."""
 
 
 MOST_TOKENS = 2**24
-"""No model's context is longer; more is a slip of the keyboard."""
+"""No model's context is longer; a larger number is a typing mistake."""
 
 
 @dataclass(frozen=True)
 class GenerationOptions(Options):
-    """One request.
+    """Options of one request.
 
     Attributes:
-        max_new_tokens: Most tokens to emit.
+        max_new_tokens: Maximum number of tokens to emit.
         temperature: 0 is greedy; above 0 tokens are sampled.
         top_k: Sample among the k most likely tokens; 0: all.
         top_p: Sample among the most likely tokens of this total probability; 1: all.
         min_p: Sample among the tokens of at least this share of the top token's probability; 0: all.
         typical_p: Sample among the most typical tokens of this total probability; 1: all.
         repetition_penalty: Above 1 makes tokens of the text less likely.
-        no_repeat_ngram_size: N-grams of this size appear once at most; 0: off.
+        no_repeat_ngram_size: No n-gram of this size appears twice; 0: off.
         bad_words_ids: Token sequences that must not appear.
         sequence_bias: Token sequences and what is added to the logit of their last token; -inf forbids it, +inf forbids
             all others.
-        seed: Of the noise; token t of the output depends on (seed, t) alone.
+        seed: Of the noise; the noise of output token t depends only on (seed, t).
         eos_token_id: Id or ids that end the text. Default: the model's own; an empty list: none.
         stop: End the text at this string, which is not part of it.
         logprobs: Give the log-probability of each token, in the distribution that it was taken from.
-        alternatives: How many of the best tokens a trace lists for each emitted one. Their log-probabilities and the
-            rank of the emitted one come with them; 0 records none of that and costs nothing.
+        alternatives: How many of the best tokens a trace lists for each emitted one. Includes their
+            log-probabilities and the rank of the emitted one; 0 records none and is free.
         on_event: Called with each trace event as it happens, in the thread that decodes.
-        shapers: Logits shapers after the built-in ones; transformers' ``LogitsProcessor`` objects are accepted, and by
-            ``Model.generate`` specs of the registry's.
+        shapers: Logits shapers after the built-in ones; transformers' ``LogitsProcessor`` objects are
+            accepted, and by ``Model.generate`` registry specs.
     """
 
     max_new_tokens: int = option(256, least=1, most=MOST_TOKENS)
@@ -70,7 +70,7 @@ class GenerationOptions(Options):
         super().__post_init__()
         eos = self.eos_token_id or ()
         for ok, message in (
-            (min(eos, default=0) >= 0, f"eos_token_id must hold ids of 0 or above, not {list(eos)}"),
+            (min(eos, default=0) >= 0, f"eos_token_id must contain ids of 0 or above, not {list(eos)}"),
             (all(map(_is_ids, self.bad_words_ids)), "bad_words_ids takes non-empty lists of ids of 0 or above"),
             (all(map(_is_ids, self.sequence_bias)), "sequence_bias takes non-empty tuples of ids of 0 or above"),
             (
@@ -82,7 +82,7 @@ class GenerationOptions(Options):
                 raise UnspoolError(message)
 
     def check_ids(self, vocab_size: int) -> None:
-        """Refuse token ids that the model does not have.
+        """Refuse token ids outside the model's vocabulary.
 
         Raises:
             UnspoolError: with the option's name.

@@ -1,4 +1,4 @@
-"""How long work says how far it is: one shape of callback, everywhere."""
+"""The progress callback of long work: the same signature everywhere."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Progress(Protocol):
-    """Called during long work, in its thread."""
+    """Called during long work, in the thread that does it."""
 
     def __call__(self, what: str, done: int, of: int, /) -> None:
-        """``done`` of ``of`` parts of ``what`` are done; at the end both are equal."""
+        """Report that ``done`` of ``of`` parts of ``what`` are done; equal at the end."""
 
 
 def silent(what: str, done: int, of: int, /) -> None:
-    """Says nothing."""
+    """Report nothing."""

@@ -21,7 +21,7 @@ from unspool.engine.trace import Event, FinishReason, PrefillEvent, ProbeEvent, 
 from unspool.engine.tree import TokenTree
 
 MAX_TREE_NODES = 128
-"""Upper bound of the budget that drafters are given."""
+"""Maximum node budget of a drafter."""
 
 
 @dataclass
@@ -49,13 +49,13 @@ class _Step:
 
 
 class Row:
-    """State of one sequence while it waits and while it is decoded.
+    """State of one sequence, while it waits and while it is decoded.
 
     Attributes:
-        opened: whether the row has begun.
-        ready: whether the prompt is in the cache, so that the row can be in a pass.
-        waited: number of passes since the row was last in one, or since it was ready.
-        finished: why the text ends, once it does.
+        opened: whether decoding has begun.
+        ready: whether the prompt is in the cache, so that the row can join a pass.
+        waited: passes since the row was last in one, or since it became ready.
+        finished: why the text ended; None before.
     """
 
     def __init__(self, index: int, request: Request) -> None:
@@ -98,7 +98,7 @@ class Row:
         )
 
     def read(self) -> PrefillEvent | None:
-        """Put a block of the prompt into the cache; gives the event once all but its last token are there."""
+        """Put a block of the prompt into the cache; returns the event once all but the last token are in it."""
         start = time.perf_counter()
         prompt = self.request.tokens[:-1]
         if self.session.length < len(prompt):
@@ -112,18 +112,18 @@ class Row:
 
     def propose(self, vocab_size: int) -> tuple[TokenTree, float]:
         start = time.perf_counter()
-        # Drafts beyond the length limit could never be emitted, so they are not paid for.
+        # Drafts beyond the length limit could never be emitted.
         levels = min(self.remaining, self.session.room)
         forced = self.request.constraint.forced() if self.request.constraint else ()
         self._asked = not forced
         if forced:
-            # All of them are right, so that no drafter could do better.
+            # All forced tokens are right, so no drafter could do better.
             tree = TokenTree.chain((self.tokens[-1], *forced[: MAX_TREE_NODES - 1]), "forced")
         else:
             tree = self.request.drafter.propose(self.context, MAX_TREE_NODES)
         tree = tree.truncated(levels - 1)
         if tree.tokens[0] != self.tokens[-1]:
-            raise ValueError(f"{self.request.method}: the root of the tree is not the newest committed token")
+            raise ValueError(f"{self.request.method}: the root of the tree must be the newest committed token")
         if len(tree) > MAX_TREE_NODES:
             raise ValueError(f"{self.request.method}: {len(tree)} nodes, more than the budget of {MAX_TREE_NODES}")
         if max(tree.tokens) >= vocab_size or min(tree.tokens) < 0:
@@ -158,7 +158,7 @@ class Row:
         if options.alternatives:
             alternatives = tuple(target.alternatives(node, options.alternatives) for node in nodes)
             ranks = tuple(target.rank(node, token) for node, token in zip(nodes, emitted, strict=True))
-            # What a trace asks for is in none of the times, which are to tell what decoding costs.
+            # What only a trace needs is not timed: the times are those of decoding.
             start += time.perf_counter() - pause
         if (kept := self._advance(emitted)) < len(emitted):
             emitted, nodes, margins = emitted[:kept], nodes[:kept], margins[:kept]
@@ -213,10 +213,10 @@ class Row:
         return events
 
     def _advance(self, emitted: Sequence[int]) -> int:
-        """Move the constraint over the tokens of a round; gives how many of them stay.
+        """Advance the constraint over the tokens of a round; returns how many of them are kept.
 
-        All of them, but where a text is complete and nothing but an end token may follow: it ends there, so that an end
-        token that was drafted is not emitted where plain decoding asks for none.
+        All of them, unless the text is complete and only an end token may follow. The text then ends there, so that a
+        drafted end token is not emitted where plain decoding would not emit one.
         """
         constraint = self.request.constraint
         if constraint is None:
@@ -233,7 +233,7 @@ class Row:
         return len(emitted)
 
     def close(self) -> None:
-        """The drafter first: it may still be at work. Closing twice, as Ctrl-C in here may cause, is no error."""
+        """Close the drafter first: it may still run. Closing twice, as Ctrl-C in here may cause, is not an error."""
         if self._closed:
             return
         self._closed = True
@@ -245,7 +245,7 @@ class Row:
                 self._session.close()
 
     def _reason(self, token: int, count: int) -> FinishReason | None:
-        # A stop string ends the text before the limit does, and end of text before both.
+        # A stop string takes precedence over the length limit, and end of text over both.
         if token in self.request.eos:
             return "stop"
         if self.request.stopping is not None and (reason := self.request.stopping(token)):

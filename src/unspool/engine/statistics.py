@@ -1,4 +1,4 @@
-"""Statistics of a request, computed from its trace events alone."""
+"""Statistics of a request, computed only from its trace events."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from unspool.engine.trace import CanvasEvent, Event, PrefillEvent, StepEvent
 
 @dataclass(frozen=True)
 class Statistics:
-    """Figures of one decoded sequence. Times are seconds.
+    """Figures of one decoded sequence. Times are in seconds.
 
     Attributes:
         tokens: emitted tokens.
-        passes: scoring passes of the loop (prefill not counted).
+        passes: scoring passes of the loop (without prefill).
         nodes: scored nodes, roots included.
-        prefill_seconds: time to put the prompt into the cache.
-        decode_seconds: time of all passes and of everything around them.
+        prefill_seconds: time of the prefill.
+        decode_seconds: time of all passes, and of everything between them.
         scoring_seconds: the part of ``decode_seconds`` in the model.
-        by_source: emitted tokens per source; ``"model"`` are the bonus tokens that no draft foresaw.
+        by_source: emitted tokens per source; ``"model"`` counts the bonus tokens, which no draft contained.
     """
 
     tokens: int
@@ -32,12 +32,12 @@ class Statistics:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of decoding, without prefill."""
+        """Decoding speed, without prefill."""
         return self.tokens / self.decode_seconds if self.decode_seconds else 0.0
 
     @property
     def mean_accepted_tokens(self) -> float:
-        """Emitted tokens per pass, the bonus token included; plain decoding has 1."""
+        """Mean accepted tokens per forward pass (acceptance length), bonus token included; 1 for plain decoding."""
         return self.tokens / self.passes if self.passes else 0.0
 
     @property
@@ -52,9 +52,9 @@ class CanvasStatistics:
 
     Attributes:
         tokens: of the text, the end token included.
-        passes: over the model.
+        passes: of the model.
         commits: slots that each pass filled.
-        fed: positions that all passes scored; what passes cost where caches leave out positions.
+        fed: positions scored by all passes; the cost of passes if caches omit positions.
         seconds: in the model.
     """
 
@@ -66,7 +66,7 @@ class CanvasStatistics:
 
     @property
     def tokens_per_pass(self) -> float:
-        """Tokens of the text, not of the filling behind it."""
+        """Counts tokens of the text, without the fill after it."""
         return self.tokens / self.passes if self.passes else 0.0
 
     @property
@@ -115,13 +115,13 @@ def summarise_canvas(events: Iterable[Event], tokens: int, passes_per_step: int)
 
 
 def grouping_rate(events: Iterable[Event]) -> float | None:
-    """Share of a batch's passes in which all rows had texts of equal length, so that none was padded.
+    """Share of a batch's passes in which all rows had texts of equal length, so that no row was padded.
 
     Args:
-        events: of all rows of one batch, in any order.
+        events: all rows of one batch, in any order.
 
     Returns:
-        0 to 1, of the passes that scored several rows; None if there was none.
+        0 to 1, over the passes that scored several rows; None if there were none.
     """
     lengths: dict[int, list[int]] = {}
     for event in events:

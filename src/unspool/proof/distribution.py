@@ -1,4 +1,4 @@
-"""Whether an acceptance rule keeps the model's distribution: exactly on small models, and by a test on a real one."""
+"""Whether an acceptance rule preserves the model's distribution: exactly on tiny models, by a test on a real one."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from unspool.methods.shaping import _built_in as shaping
 
 PREFIXES = 3
 DRAWN = 200
-"""Outputs drawn after each prefix, by the rule and by plain sampling each."""
+"""Number of outputs drawn after each prefix, by the rule and by plain sampling each."""
 
 LENGTH = 2
-"""Tokens of such an output: a draft, and what follows it; or what takes the draft's place, and what follows that."""
+"""Tokens per output: a draft token and its successor, or the token that replaces the draft and its successor."""
 
-_RARE = 10  # outputs seen less often than this, in both samples together, are counted together
+_RARE = 10  # outputs rarer than this in both samples together are pooled
 
 Output = tuple[int, ...]
 Build = Callable[[], Drafter]
 
 
 class Prefix:
-    """Draws outputs after one text. Every tree is scored once, so that many draws cost few passes.
+    """Draws outputs after one text. Every tree is scored only once, so many draws cost few passes.
 
-    What a loop does in a request of two new tokens is done here with recorded logits; so drafts are one token deep.
+    Replays the loop of a request for two new tokens on recorded logits, so drafts are one token deep.
 
     Args:
         model: of the session.
-        session: holds all of ``tokens`` but the last.
+        session: contains all of ``tokens`` except the last.
         tokens: the text.
-        assistants: models that drafters run besides.
+        assistants: other models that drafters run.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Prefix:
         self.drafted = self.accepted = 0
 
     def draw(self, build: Build | None, rule: AcceptanceRule, seed: int) -> Output:
-        """Two tokens.
+        """Draw two tokens.
 
         Args:
-            build: makes the drafter, whose memory stays as it is; None drafts nothing.
+            build: makes the drafter, whose memory is not changed; None drafts nothing.
         """
         emitted: Output = ()
         while len(emitted) < LENGTH:
@@ -110,18 +110,18 @@ def two_samples(
     progress: Progress,
     assistants: Sequence[LanguageModel] = (),
 ) -> dict[str, float | int | str]:
-    """Draw outputs by the rule and by plain sampling after some texts and test whether they are alike.
+    """Draw outputs by the rule and by plain sampling after some texts, and test whether they are alike.
 
     Args:
-        build: makes the drafter; its memory should be warm, for without drafts the rule is plain sampling.
+        build: makes the drafter. Its memory should be warm: without drafts the rule is plain sampling.
         temperature: above 0.
-        seed: of the draws; all differ.
-        what: for ``progress``.
-        assistants: models that drafters run besides.
+        seed: of the draws, which all differ.
+        what: label for ``progress``.
+        assistants: other models that drafters run.
 
     Returns:
-        ``p_value`` of a chi-squared test over all texts; number of ``draws`` by the rule; how many of them ``drafted``
-        and ``accepted`` a draft.
+        ``p_value`` of a chi-squared test over all texts; the number of ``draws`` by the rule; how many of them
+        ``drafted`` and ``accepted`` a draft.
     """
     statistic, freedom, drafted, accepted = 0.0, 0, 0, 0
     for number, text in enumerate(texts):
@@ -133,7 +133,7 @@ def two_samples(
                 progress(what, number * DRAWN + i, len(texts) * DRAWN)
                 by_rule.append(prefix.draw(build, rule, first + i))
             drafted, accepted = drafted + prefix.drafted, accepted + prefix.accepted
-            # The pass of one node after each token is the one that the rule saw after a rejected draft.
+            # The single-node pass after each token is the one that the rule saw after a rejected draft.
             by_plain = [prefix.draw(None, Follow(), first + DRAWN + i) for i in range(DRAWN)]
         found = chi_squared(contingency(by_rule, by_plain))
         statistic, freedom = statistic + found[0], freedom + found[1]
@@ -147,7 +147,7 @@ def two_samples(
 
 
 def contingency(a: Sequence[Output], b: Sequence[Output]) -> NDArray[np.int64]:
-    """Counts [2, cells] of two samples' outputs. Rare ones are counted by their first token, or all together."""
+    """Counts [2, cells] of two samples' outputs. Rare outputs are pooled by first token, or all together."""
     both = Counter([*a, *b])
     common = {output for output, count in both.items() if count >= _RARE}
     firsts: Counter[int] = Counter()
@@ -165,15 +165,15 @@ def contingency(a: Sequence[Output], b: Sequence[Output]) -> NDArray[np.int64]:
 
 
 def chi_squared(table: NDArray[np.int64]) -> tuple[float, int]:
-    """Chi-squared and degrees of freedom of two samples; columns [2, cells] none of which is empty."""
+    """Chi-squared and degrees of freedom of two samples; no column of [2, cells] may be empty."""
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / table.sum()
     return float((np.square(table - expected) / expected).sum()), table.shape[1] - 1
 
 
 def p_value(statistic: float, freedom: int) -> float:
-    """Probability of a chi-squared at least this large, by the finite sum for whole degrees of freedom.
+    """Probability of a chi-squared at least this large, by the finite sum for integer degrees of freedom.
 
-    1 where there is nothing to compare.
+    1 if there is nothing to compare.
     """
     half = statistic / 2
     # The upper incomplete gamma function at freedom / 2, by its recurrence from 1 / 2 or 1.

@@ -1,4 +1,4 @@
-"""Whether a backend's session keeps its contract: a token's logits do not depend on how the text got into the cache.
+"""Whether a backend's session fulfils its contract: a token's logits do not depend on how the text was cached.
 
 Plain output is scored one token at a time, and again in the ways of ``conformance.session``.
 """
@@ -17,23 +17,23 @@ from unspool.proof.result import MethodProof
 from unspool.proof.rounding import NoiseMeter
 
 NAME = "session"
-"""Name of the row; no method of the registry."""
+"""Name of the row; not a method of the registry."""
 
-_TOKENS = 12  # compared in each case and way
+_TOKENS = 12  # compared per case and way
 
-# Rounding grows on its way through the cache: what a pass of many nodes stored is read by later ones. Faults change
-# logits by tenths at least, rounding by this many times the change of a single node at most.
+# Rounding grows through the cache: later passes read what a pass of many nodes stored. Faults change logits by tenths
+# at least, rounding by at most this many times the change of a single node.
 _GROWTH = 100
 
 
 def check(meter: NoiseMeter, cases: Sequence[Case]) -> MethodProof:
-    """One row: for each way, the largest change of a logit, and how much rounding may explain.
+    """One row: for each way, the largest change of a logit, and the limit that rounding explains.
 
-    What is allowed follows from the noise of the first node of a pass, whose place is the same at any width: a fault of
-    positions, masks or cache cannot widen it. And noise that would flip every second choice is a fault of its own.
+    The limit follows from the noise of a pass's first node, whose place is the same at any width: a fault of positions,
+    masks or cache cannot widen it. Noise that would flip every second choice is itself a fault.
 
     Args:
-        meter: that has measured the cases.
+        meter: has already measured the cases.
     """
     allowed = min(_GROWTH * max(meter.root, meter.resolution * meter.largest), median(meter.leads))
     changes = {"widths": meter.chain} | dict.fromkeys(WAYS, 0.0)

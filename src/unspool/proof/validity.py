@@ -1,9 +1,9 @@
-"""Whether methods that promise valid output give it: fixed tasks, and a judge that shares no code with the method.
+"""Whether methods that promise valid output produce it: fixed tasks, and checkers that share no code with the method.
 
-``grammar`` and samplers: JSON Schemas are judged by ``jsonschema``, regular expressions by Python's ``re``, a grammar
-of sums by Python's own parser. ``monitor``: the identifier behind a dot is a member of the class, as its file's syntax
-tree says. ``extract``: the answer stands in the passage, and plain passes of one node give its probability.
-Output that the length limit cut is counted apart: nothing is promised of it.
+``grammar`` and samplers: JSON Schemas are checked by ``jsonschema``, regular expressions by Python's ``re``, a grammar
+of sums by Python's own parser. ``monitor``: the identifier after a dot is a member of the class, according to its
+file's syntax tree. ``extract``: the answer is in the passage, and single-node passes confirm its probability. Output
+cut by the length limit is counted separately: nothing is promised for it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from unspool.proof.prompts import TEXT
 from unspool.proof.result import MethodProof
 
 Outcome = tuple[bool | None, int]
-"""Whether an output is valid, None if it was cut; and its tokens."""
+"""Whether an output is valid (None if it was cut), and its tokens."""
 
 SAMPLES = 2
-"""Of each grammar."""
+"""Outputs per grammar."""
 
 _ATTEMPTS = 10
-"""For a sample."""
+"""Maximum attempts per sample."""
 
 QUESTIONS = ("When was the lighthouse built?", "What turns the lens?", "What does the library lend out?")
 
@@ -50,8 +50,8 @@ def check(
     """The row of one method.
 
     Args:
-        allowed: how far a log-probability may be from that of plain passes.
-        what: for ``progress``.
+        allowed: maximum deviation of a log-probability from that of plain passes.
+        what: label for ``progress``.
     """
     options = {"temperature": temperature, "max_new_tokens": max_new_tokens, "method": methods.WIDE}
     if method.row.kind is SAMPLER:

@@ -250,8 +250,8 @@ def test_the_lossless_rule_keeps_the_masked_distribution(vocabulary):
         ({"json_schema": {"type": "string", "minLength": 2, "maxLength": 1}}, "Unsatisfiable"),
         ({"json_schema": {"type": "string", "format": "soap"}}, "format 'soap' cannot be enforced"),
         ({"json_schema": "{"}, "cannot be read: not JSON"),
-        ({"json_schema": '{"type": "string", "type": "integer"}'}, "cannot be read: the key 'type' comes twice"),
-        ({"grammar": 'start: %json {"type": "null", "type": "null"}'}, "the key 'type' comes twice"),
+        ({"json_schema": '{"type": "string", "type": "integer"}'}, "cannot be read: the key 'type' appears twice"),
+        ({"grammar": 'start: %json {"type": "null", "type": "null"}'}, "the key 'type' appears twice"),
         ({"json_schema": 3}, "is an object"),
     ],
 )
@@ -416,7 +416,7 @@ def test_a_text_that_cannot_be_read_is_told_with_the_reason():
     options = GrammarOptions(json_schema={"type": "object"})
     assert options.parse('{"a": 1}') == {"a": 1}
     for text, why in (
-        ('{"a": 1, "a": 2}', "'a' comes twice"),
+        ('{"a": 1, "a": 2}', "'a' appears twice"),
         ("1e400", "too large"),
         ("NaN", "not a JSON number"),
         ("{", "JSON"),

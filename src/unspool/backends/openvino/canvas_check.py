@@ -1,4 +1,4 @@
-"""Compares a converted canvas model with the one it comes from; what ``conversion_check`` does for texts."""
+"""Compares a converted canvas model with its source: ``conversion_check`` for canvases."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from unspool.backends.torch.canvas import TransformersDenoiser
 from unspool.engine.canvas import Fed
 
 _LENGTH = 24
-"""Of the canvas."""
+"""Length of the canvas."""
 
 
 class CanvasCheck:
-    """What the model itself makes of a canvas, and of a part of it behind stored keys and values.
+    """The source model's results for a canvas, and for a part of it after stored keys and values.
 
-    Taken when this is made, before the model is changed.
+    Computed on construction, before the model is changed.
     """
 
     def __init__(self, denoiser: TransformersDenoiser, max_length: int) -> None:
@@ -35,14 +35,14 @@ class CanvasCheck:
         self.vocab_size = int(self._expected[0].shape[1])
 
     def compared(self, info: GraphInfo, runner: Callable[[GraphInfo], Runner]) -> Iterator[Compared]:
-        """The same passes by a session of the OpenVINO backend on top of ``runner``."""
+        """The same passes by a session of the OpenVINO backend, run by ``runner``."""
         session = _Unconverted(runner(info), self._denoiser).open()
         for fed, expected in zip(self._passes, self._expected, strict=True):
             yield Compared("logits", session.score(fed).logits.astype(np.float32), expected)
 
 
 class _Unconverted(OpenVINODenoiser):
-    """Passes that are not yet those of a graph."""
+    """Passes that are not a graph's yet."""
 
     def __init__(self, runner: Runner, denoiser: TransformersDenoiser) -> None:
         self.graph = cast("OpenVINOModel", runner)

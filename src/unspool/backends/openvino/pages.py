@@ -1,10 +1,10 @@
-"""Which pages the weights lie in.
+"""Manages the memory pages of the weights.
 
-OpenVINO maps the weight file and repacks it into memory of its own during the first pass; after that the mapped pages
-are dead weight. The kernel would drop them only under pressure, and until then they count as this process's memory.
+OpenVINO maps the weight file and repacks it into its own memory during the first pass; the mapped pages are then dead
+weight. The kernel drops them only under memory pressure; until then they count as this process's memory.
 
-Its own memory has pages of 4 kB, and a pass reads all of it: looking up where each page lies takes a tenth of the time
-(seen on a virtual machine). Huge pages of 2 MB need few look-ups.
+Its own memory has pages of 4 kB, and a pass reads all of it: address translation takes a tenth of the time (measured on
+a virtual machine). Huge pages of 2 MB need few look-ups.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _HUGE = 2 << 20
 _PART = 4 * _HUGE
 
 Block = tuple[int, int]
-"""First address and the one behind the last."""
+"""First address, and the address after the last."""
 
 
 @contextmanager
 def released(file: Path) -> Iterator[None]:
     """While the block runs, keep dropping the pages of ``file`` that this process has mapped and read.
 
-    Safe at any time: the mapping is read only, and a page that is needed again is read from the file again. Does
-    nothing on systems other than Linux.
+    Safe at any time: the mapping is read-only, and a dropped page is read from the file again when needed. No effect on
+    systems other than Linux.
     """
     if not sys.platform.startswith("linux"):
         yield
@@ -63,12 +63,12 @@ def _drop(file: Path) -> None:
 
 
 def moved_to_huge_pages(but: Sequence[Block] = ()) -> Iterator[None]:
-    """Move this process's large blocks of memory into huge pages, some 10 ms a step, a second for half a gigabyte.
+    """Move this process's large memory blocks into huge pages: some 10 ms a step, a second for half a gigabyte.
 
-    What they hold stays as it is. A part that the system does not move stays where it is: all do before Linux 6.1.
+    Their contents do not change. A part that the system does not move stays in place; before Linux 6.1 all do.
 
     Args:
-        but: what stays where it is, as ``blocks`` gave it: what others had in memory before.
+        but: blocks, as returned by ``blocks``, that stay in place: those that existed before.
     """
     parts = [part for block in blocks() for part in _without(block, but)]
     if not parts:
@@ -81,9 +81,9 @@ def moved_to_huge_pages(but: Sequence[Block] = ()) -> Iterator[None]:
 
 
 def blocks() -> list[Block]:
-    """Start and end, on borders of huge pages, of this process's anonymous memory that is mostly in use, ascending.
+    """Start and end, on huge-page borders, of this process's anonymous memory that is mostly in use, ascending.
 
-    Empty where the system does not tell: elsewhere than on Linux, and in some sandboxes.
+    Empty if the system does not say: on systems other than Linux, and in some sandboxes.
     """
     smaps = Path("/proc/self/smaps")
     if not smaps.is_file():
@@ -102,7 +102,7 @@ def blocks() -> list[Block]:
 
 
 def _without(block: Block, others: Sequence[Block]) -> Iterator[Block]:
-    """What is left of a block, part by part. ``others`` ascend."""
+    """The parts of a block outside ``others``, which ascend."""
     at, end = block
     for low, high in others:
         if high > at and low < end:

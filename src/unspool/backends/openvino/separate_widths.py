@@ -1,9 +1,9 @@
-"""Gives each of some widths a copy of the graph's body to itself, so that a change of width costs nothing.
+"""Gives some widths their own copy of the graph's body, so that changing the width is free (shape specialisation).
 
-OpenVINO prepares every node of a graph for the shapes that it meets, anew whenever they change: some eight microseconds
-a node, a third of a narrow pass. Copies in branches of one graph keep what was prepared for them, and share the
-weights, which are most of a model. A branch gets its inputs by copy and keeps that of the cache, so behind long texts,
-where copies are large and a change of width is a small part of a pass, all widths take one branch.
+OpenVINO prepares every node of a graph for its input shapes, and again whenever they change: about eight microseconds
+per node, a third of a narrow pass. Copies in branches of one graph keep what was prepared for them and share the
+weights, which are most of a model. A branch copies its inputs, the cache included. So after long texts, where copies
+are large and a width change is a small part of a pass, all widths take one branch.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _JOINED = ("hidden", "new_keys", "new_values")
 _AXES = (0, 2, 2)  # along which they have an entry a node
 
 SLOTS = 1024
-"""A cache of so many slots or more takes the branch for all widths."""
+"""A cache with at least this many slots takes the branch for all widths."""
 
 
 def separate(graph: Any, widths: Sequence[int], states: int = 0) -> None:
     """Change a graph of ``openvino_convert`` in place: a branch for each of ``widths``, and one for all others.
 
-    The output layer stays outside, as one node: its result is too large to be copied.
+    The output layer stays outside, as one node: its result is too large to copy.
 
     Args:
         states: number of further outputs at the end, [1, nodes, size], see ``layers.expose``.
