@@ -28,7 +28,7 @@ LONGEST = (
 
 TESTS = Path(__file__).parent
 HEAVY = ("torch", "openvino")
-FAST = ("conformance", "engine", "methods", "proof", "storage", "suites")
+FAST = ("conformance", "engine", "methods", "proof", "storage")
 """Rooms of the tier without torch: the loops, the methods, their contracts and their proofs, on toy models."""
 
 SLOW = (
