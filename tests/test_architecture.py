@@ -120,7 +120,7 @@ def test_files_are_small() -> None:
     assert long == {}
 
 
-INSTRUMENTS = ("proof", "bench", "report", "conformance", "trace", "cli", "integrations", "decoding")
+INSTRUMENTS = ("proof", "bench", "report", "reproduce", "conformance", "trace", "cli", "integrations", "decoding")
 
 
 def test_no_instrument_names_a_method() -> None:

@@ -387,6 +387,7 @@ COMMANDS = (
     "bench",
     "tradeoff",
     "train",
+    "reproduce",
     "report",
     "view",
 )

@@ -18,7 +18,8 @@ LAYERS = (
     ("decoding",),
     ("recipes", "suites", "trace", "conformance"),
     ("proof", "bench"),
-    ("report",),
+    ("reproduce", "report"),
+    ("experiments",),
     ("cli", "integrations"),
 )
 """From the ground up: a room may import itself, its layer and what is below."""

@@ -7,22 +7,17 @@ their page like the shipped ones.
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from enum import Enum
 from pathlib import Path
-from statistics import geometric_mean
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from unspool import methods
-from unspool.bench.result import Bench
-from unspool.bench.summary import ALL, ratio_table, summarise
-from unspool.bench.tradeoff import Tradeoff
 from unspool.cli import app
 from unspool.cli.train import find
 from unspool.engine.method import (
@@ -47,10 +42,9 @@ from unspool.engine.method import (
     Kind,
 )
 from unspool.engine.option import meanings, range_of
-from unspool.methods import PLAIN
-from unspool.report import tradeoff
 
 sys.path.append(str(Path(__file__).parent))
+import results
 from architecture import picture
 
 if TYPE_CHECKING:
@@ -58,8 +52,6 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
     from unspool.training.trainer import Trainer
-
-_BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def _shell(*lines: str) -> list[str]:
@@ -368,73 +360,6 @@ def _values(kind: Any) -> str:
     return "" if kind in (bool, type(None)) else str(kind.__name__).lower()
 
 
-def bench_table(bench: Bench) -> str:
-    """Speed of every contestant in relation to plain decoding as a Markdown table, with what it was measured on."""
-    summaries = summarise(bench)
-    categories = [name for name in dict.fromkeys(row.category for row in summaries) if name != ALL]
-    ratios = ratio_table(summaries)
-    best = {c: max(by[c][1] for by in ratios.values() if c in by) for c in categories}
-    passes = {row.contestant: row.mean_accepted_tokens for row in summaries if row.category == ALL}
-    speed = next(row.tokens_per_second.median for row in summaries if (row.contestant, row.category) == (PLAIN, ALL))
-
-    def cell(by: Mapping[str, tuple[float, float]], category: str) -> str:
-        if category not in by:
-            return "–"
-        text = f"{by[category][1]:.2f}"
-        return f"**{text}**" if by[category][1] == best[category] else text
-
-    lines = [
-        f"| | tokens a pass | {' | '.join(categories)} | geometric mean |",
-        "|---|" + "---:|" * (len(categories) + 2),
-    ]
-    for name, by in ratios.items():
-        cells = [cell(by, category) for category in categories]
-        accepted = passes.get(name)
-        mean = geometric_mean(by[c][1] for c in categories if c in by)
-        shown = "–" if accepted is None else f"{accepted:.2f}"
-        lines.append(f"| `{name}` | {shown} | {' | '.join(cells)} | {mean:.2f} |")
-    host, versions = bench.about["machine"], bench.about["versions"]
-    lines += [
-        "",
-        "Speed ÷ plain decoding's (ratio of totals; the best of a category is bold; below 1 is slower). "
-        f"{bench.model}; plain: {speed:.1f} tokens/s. "
-        f"{host['cpu']}, {host['physical_cores']} cores, {bench.about['date'][:10]}, "
-        f"unspool {versions['unspool']}, OpenVINO {versions['openvino']}. Made by:",
-        "",
-        "```sh",
-        bench.command,
-        "```",
-    ]
-    return "\n".join(lines)
-
-
-def _bench_file(name: str) -> str:
-    return bench_table(Bench.from_json(json.loads((_BENCHMARKS / name).read_text())))
-
-
-def tradeoff_table(result: Tradeoff) -> str:
-    """Of every line the fewest passes that lose at most one point, as Markdown tables, one for each kind of task."""
-    lines: list[str] = []
-    for dependent, words in tradeoff.KINDS.items():
-        rows = [tradeoff.FEWEST, ("---", "---", "---:", "---:", "---:"), *tradeoff.fewest(result, dependent)]
-        lines += [f"{words}:", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
-    host = result.about["machine"]
-    questions = len(result.points[0].right)
-    lines += [
-        f"{result.model}, {questions} held-out questions of each task. {host['cpu']}, {result.about['date'][:10]}. "
-        "Made by:",
-        "",
-        "```sh",
-        result.command,
-        "```",
-    ]
-    return "\n".join(lines)
-
-
-def _tradeoff_file(name: str) -> str:
-    return tradeoff_table(Tradeoff.from_json(json.loads((_BENCHMARKS / name).read_text())))
-
-
 def on_config(config: MkDocsConfig) -> None:
     """Put the methods' pages into the navigation, where ``mkdocs.yml`` has only their index."""
     for entry in config.nav or []:
@@ -443,19 +368,17 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add the generated pages."""
+    """Add the generated pages and the reports."""
     from mkdocs.structure.files import File
 
-    for path, content in pages().items():
+    for path, content in {**pages(), **results.reports()}.items():
         files.append(File.generated(config, path, content=content))
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in ``<!-- options: COMMAND -->``, and ``<!-- bench: FILE -->`` and ``<!-- tradeoff: FILE -->``, results in
-    ``benchmarks``."""
+    """Fill in ``<!-- options: COMMAND -->``, the picture of the layers, and results."""
     markdown = re.sub(r"<!-- options: ([\w -]+?) -->", lambda match: command_table(_commands()[match[1]]), markdown)
     markdown = re.sub("<!-- trainers -->", lambda _: _trainers(), markdown)
     markdown = re.sub(r"<!-- trainer: (\w+) -->", lambda match: "\n".join(_options(find(match[1]).options)), markdown)
     markdown = re.sub("<!-- architecture -->", lambda _: picture(), markdown)
-    markdown = re.sub(r"<!-- bench: (\S+) -->", lambda match: _bench_file(match[1]), markdown)
-    return re.sub(r"<!-- tradeoff: (\S+) -->", lambda match: _tradeoff_file(match[1]), markdown)
+    return results.filled(markdown)

@@ -56,4 +56,9 @@ def versions(peers: bool = True) -> dict[str, str]:
 
 def command_line(arguments: Sequence[str]) -> str:
     """The command as typed by the user, with paths reduced to file names, since results are published."""
-    return shlex.join(["unspool", *(re.sub(r"(^|[=:])~?/(?:[^/]*/)*", r"\1", part) for part in arguments)])
+    return shlex.join(["unspool", *map(without_directories, arguments)])
+
+
+def without_directories(text: str) -> str:
+    """Paths in a text, reduced to file names."""
+    return re.sub(r"(^|[=:])~?/(?:[^/]*/)*", r"\1", text)

@@ -24,6 +24,7 @@ from unspool.cli import (
     models,
     prove,
     report,
+    reproduce,
     sample,
     search,
     tradeoff,
@@ -60,6 +61,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("prove")(prove.prove)
 app.command("bench")(bench.bench)
 app.command("tradeoff")(tradeoff.tradeoff)
+app.command("reproduce")(reproduce.reproduce)
 app.command("report")(report.report)
 app.command("view")(view.view)
 app.add_typer(datastore.app, name="datastore")
