@@ -30,7 +30,7 @@ class AtMostOptions(Options):
 class AtMost:
     """Descends the tree while a child holds the token that plain decoding takes."""
 
-    tests_draws = False
+    uses_draft_probs = False
 
     def __init__(self, options: AtMostOptions) -> None:
         self.options = options

@@ -43,7 +43,7 @@ def first_tokens(request: SearchRequest, options: FirstTokensOptions) -> Found:
                 for branch, after in zip(running, frontier.read([b.output for b in running]), strict=True):
                     branch.extend(after.best, after.logprob(after.best))
         found.sort(key=lambda candidate: -candidate.score)
-        return Found(tuple(found), frontier.passes, frontier.evaluated, {"texts": len(found)})
+        return Found(tuple(found), frontier.passes, frontier.evaluated_tokens, {"texts": len(found)})
 
 
 METHOD = Method(

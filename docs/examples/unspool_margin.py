@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.method import UNMASK, Method
 from unspool.engine.option import Options, option
 
@@ -29,10 +29,10 @@ class Margin:
     def __init__(self, options: MarginOptions) -> None:
         self.options = options
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         """Nothing: the rule has no state."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         chosen: Flags = view.margin >= self.options.margin
         return chosen
 

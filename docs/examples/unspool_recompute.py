@@ -65,7 +65,7 @@ class RecomputeSession:
         return len(self.tokens)
 
     @property
-    def room(self) -> int:
+    def max_depth(self) -> int:
         return self.model.max_length - len(self.tokens)
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:

@@ -24,7 +24,7 @@ from unspool.engine.options import GenerationOptions
 from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.batching.eqspec import EqSpec, EqSpecOptions
 from unspool.methods.batching.exspec import ExSpec, ExSpecOptions
 from unspool.methods.drafters.plain import Plain
@@ -388,7 +388,7 @@ def run(
     ]
     shapers = build_shapers(options)
     made = [
-        Request(prompt, drafter, Follow(), options, shapers, frozenset({2}))
+        Request(prompt, drafter, ExactMatch(), options, shapers, frozenset({2}))
         for prompt, drafter in zip(text, drafters, strict=True)
     ]
     return texts(decode(model, made, plan), len(text))

@@ -53,7 +53,7 @@ class Untruthful:
 
     def propose(self, context: Context, budget: int) -> TokenTree:
         builder = TreeBuilder(context.tokens[-1])
-        if context.tests_draws and budget > 1:
+        if context.uses_draft_probs and budget > 1:
             self.assistant.follow(context.tokens)
             draws = Draws(context, self.size)
             tokens, _ = draws.siblings(self.assistant.step(context.tokens[-1]), 0, 2)
@@ -73,7 +73,7 @@ class TooLarge(Untruthful):
 class TakesDrafts:
     """Accepts the first draft, whatever the model says."""
 
-    tests_draws = False
+    uses_draft_probs = False
 
     def decide(self, target: Any, rng: Any) -> Decision:
         path = (0, 1) if len(target.tree) > 1 else (0,)
@@ -141,7 +141,7 @@ class Free(AlignedShaper):
     def __call__(self, tokens: Any, logits: Any) -> Any:
         return logits
 
-    def permits(self, text: Sequence[int]) -> bool:
+    def is_allowed(self, text: Sequence[int]) -> bool:
         return True
 
 
@@ -170,7 +170,7 @@ class Restless:
 
     def check(self, slots: int) -> None: ...
 
-    def enter(self, view: Any) -> None: ...
+    def start_block(self, view: Any) -> None: ...
 
     def select(self, view: Any) -> Any:
         return np.random.default_rng(next(_calls)).random(len(view.masked)) < 0.5

@@ -23,7 +23,7 @@ from unspool.engine.contracts import AcceptanceRule, Context, Drafter, Step
 from unspool.engine.method import DRAFTER
 from unspool.engine.numeric import softmax
 from unspool.engine.tree import DraftDistribution, TokenTree
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 
 
 class ScoredTarget:
@@ -96,7 +96,9 @@ def decode(
 
 def plain(model: ToyModel, prompt: Text, max_new_tokens: int, *, seed: int = 0, temperature: float = 1.0) -> Text:
     """Plain decoding, one token a pass."""
-    return decode(model, EmptyDrafter(), Follow(), prompt, max_new_tokens, seed=seed, temperature=temperature).tokens
+    return decode(
+        model, EmptyDrafter(), ExactMatch(), prompt, max_new_tokens, seed=seed, temperature=temperature
+    ).tokens
 
 
 ALL = [*(row.name for row in methods.of_kind(DRAFTER)), "random", "perfect", "empty", "eos"]

@@ -30,7 +30,7 @@ from unspool.conformance.drafter import resources, run
 from unspool.engine.contracts import AcceptanceRule, Drafter
 from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.acceptance.lossless import Lossless
 
 pytestmark = pytest.mark.nightly
@@ -92,4 +92,4 @@ def test_every_drafter_keeps_the_distribution(name: str) -> None:
 
 def test_same_noise(bigram_pair: Pair) -> None:
     target, draft = bigram_pair
-    assert_fits(target, SampledDrafter(draft, widths(take_top, 2, 1)), Follow(), 10_000)
+    assert_fits(target, SampledDrafter(draft, widths(take_top, 2, 1)), ExactMatch(), 10_000)

@@ -27,7 +27,7 @@ from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.trace import EndEvent, StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.drafters.draft_model import DraftModel, DraftModelOptions
 from unspool.methods.drafters.plain import Plain
 
@@ -98,7 +98,7 @@ def test_the_checks_of_probes_see_faults(tmp_path: Path) -> None:
         probe.readings_are_pure(Remembers(direction), TOY, PROMPTS)
     with pytest.raises(AssertionError, match="depend on the drafts"):
         probe.readings_belong_to_tokens(SeesDrafts(direction), TOY, PROMPTS[0], drafter)
-    request = Request([0, 1], drafter(), Follow(), GenerationOptions(), probes={"mine": Mislabels(direction)})
+    request = Request([0, 1], drafter(), ExactMatch(), GenerationOptions(), probes={"mine": Mislabels(direction)})
     with pytest.raises(ValueError, match="probe mine gives 1 labels for 4 tokens"):
         list(decode(TOY, [request]))
 
@@ -109,7 +109,7 @@ def test_what_a_probe_cannot_read_is_refused_before_work() -> None:
 
     def ask(**more: Any) -> None:
         options = GenerationOptions(max_new_tokens=3)
-        list(decode(TOY, [Request([0, 1], Plain(), Follow(), options, probes={"deep": more.pop("probe")}, **more)]))
+        list(decode(TOY, [Request([0, 1], Plain(), ExactMatch(), options, probes={"deep": more.pop("probe")}, **more)]))
 
     with pytest.raises(UnsupportedError, match="probe deep reads layer 3, and the model has layers 0 to 0"):
         ask(probe=Deep(np.zeros(21)))
@@ -124,8 +124,8 @@ def test_a_probe_that_fails_ends_its_row_alone() -> None:
 
     options = GenerationOptions(max_new_tokens=5)
     requests = [
-        Request([0, 1], Plain(), Follow(), options, probes={"fails": Fails(np.zeros(21))}),
-        Request([0, 1], Plain(), Follow(), options),
+        Request([0, 1], Plain(), ExactMatch(), options, probes={"fails": Fails(np.zeros(21))}),
+        Request([0, 1], Plain(), ExactMatch(), options),
     ]
     events = []
     with pytest.raises(UnspoolError, match="it fails"):
@@ -154,7 +154,7 @@ def test_an_ensemble_is_decoded_as_its_combination_under_every_drafter() -> None
     options = GenerationOptions(max_new_tokens=30)
 
     def text(model: Any, make: Callable[[], Any]) -> list[int]:
-        events = decode(model, [Request([0], make(), Follow(), options, assistants=[TOY, other])])
+        events = decode(model, [Request([0], make(), ExactMatch(), options, assistants=[TOY, other])])
         return [token for event in events if isinstance(event, StepEvent) for token in event.emitted]
 
     right, written = [0], []

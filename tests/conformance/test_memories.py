@@ -117,7 +117,7 @@ def test_under_lossless_retrieval_is_plain_sampling_where_the_inner_drafter_draw
 def test_the_registry_says_truly_who_draws_nothing(name: str) -> None:
     around = filled(name)
     for temperature in (0.0, 0.9):
-        context = Context([0, 1, 2, 0, 1, 2, 0], 3, seed=1, temperature=temperature, tests_draws=True)
+        context = Context([0, 1, 2, 0, 1, 2, 0], 3, seed=1, temperature=temperature, uses_draft_probs=True)
         made = methods.build(name, DRAFTER, around)
         made.start(context)
         assert not made.propose(context, 64).distributions
@@ -137,7 +137,7 @@ def test_no_drafter_looks_at_the_noise_of_positions_where_draws_are_tested(
     around = filled(name)
     for module, function in ((assistant, "gumbel"), (stand, "gumbel_of"), (noise, "exponential")):
         monkeypatch.setattr(module, function, refuse)
-    context = Context([0, 1, 2, 0, 1, 2, 0], 3, seed=1, temperature=0.9, tests_draws=True)
+    context = Context([0, 1, 2, 0, 1, 2, 0], 3, seed=1, temperature=0.9, uses_draft_probs=True)
     made = methods.build(name, DRAFTER, around, {"overlap": False} if name == "pearl" else {})
     made.start(context)
     made.propose(context, 64)

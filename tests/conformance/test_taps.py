@@ -65,7 +65,7 @@ def test_openvino(name: str, tmp_path: Path) -> None:
     model = OpenVINOModel(tmp_path, threads=1)
     layers = Taps((0, 2, SIZES["num_hidden_layers"] - 1, OUTPUT))
     conformance.check(model, layers, TEXT, TREE, 2e-4, expected(made()))
-    model.separate_widths()
+    model.specialise_widths()
     conformance.check(model, layers, TEXT, TREE, 2e-4)
     with pytest.raises(UnsupportedError, match="attention maps, which the openvino backend does not offer"):
         model.open(Taps((), attention=(0,)))

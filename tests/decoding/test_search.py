@@ -59,7 +59,9 @@ def test_the_text_of_greedy_decoding(seed: int, method: str, options: dict[str, 
     assert (found.token_ids, found.text, found.finish_reason) == (plain.token_ids, plain.text, plain.finish_reason)
     assert found.logprob == pytest.approx(sum(plain.logprobs))  # type: ignore[arg-type]
     assert found.prompt_token_ids == [0, 1, 0]
-    assert found.statistics.tokens == found.statistics.evaluated == found.statistics.passes == len(plain.token_ids)
+    assert (
+        found.statistics.tokens == found.statistics.evaluated_tokens == found.statistics.passes == len(plain.token_ids)
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
@@ -152,7 +154,7 @@ def test_passes_that_bring_a_branch_up_to_its_text_are_counted() -> None:
         """Takes four tokens at most, and none across a multiple of four, so that branches lag behind."""
 
         @property
-        def room(self) -> int:
+        def max_depth(self) -> int:
             return 4 - self.length % 4
 
     class Counted(CountedModel):

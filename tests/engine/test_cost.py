@@ -73,13 +73,13 @@ class Separable:
 
     calls = 0
 
-    def separated(self, length: int) -> frozenset[int]:
+    def specialised(self, length: int) -> frozenset[int]:
         return frozenset({1, 8}) if self.calls and length < 100 else frozenset()
 
-    def settle(self) -> None:
+    def warm_up(self) -> None:
         raise AssertionError("costs do not depend on it")
 
-    def separate_widths(self) -> None:
+    def specialise_widths(self) -> None:
         self.calls += 1
 
 

@@ -12,7 +12,7 @@ from tests import trained
 from tests.specs import canvas
 from unspool.conformance.canvas_model import Whatever
 from unspool.decoding.load import load
-from unspool.engine.canvas import Denoiser, View
+from unspool.engine.canvas import BlockState, Denoiser
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
@@ -98,9 +98,9 @@ class Oracle:
     def __init__(self, reference: list[int], first: int) -> None:
         self._reference, self._first = np.array(reference), first
 
-    def enter(self, view: View) -> None: ...
+    def start_block(self, view: BlockState) -> None: ...
 
-    def select(self, view: View) -> np.ndarray:
+    def select(self, view: BlockState) -> np.ndarray:
         start = view.start - self._first
         return view.tokens == self._reference[start : start + len(view.masked)]
 

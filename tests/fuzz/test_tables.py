@@ -51,7 +51,7 @@ def loaded(rng: Random, max_length: int) -> tuple[Model, Table]:
         zeros=zeros,
         max_length=max_length,
         section=rng.choice([0, 0, 7, 16]),
-        peaks=rng.random() < 0.4,
+        block_max=rng.random() < 0.4,
     )
     noise = rng.choice([0.0, 0.2, 0.8, 3.0])
     draft = target.near(noise, rng.randrange(10**6), rng.choice([max_length, 24]), rng.choice([0, 5]))

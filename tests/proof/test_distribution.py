@@ -13,7 +13,7 @@ from unspool.conformance.drafter import TOLERANCE
 from unspool.conformance.passes import prefilled
 from unspool.conformance.stubs import RandomDrafter
 from unspool.engine.progress import silent
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.acceptance.lossless import Lossless
 from unspool.proof.distribution import Prefix, chi_squared, contingency, p_value, two_samples
 
@@ -62,15 +62,15 @@ def test_rare_outputs_are_counted_together() -> None:
     assert contingency(a, b).tolist() == [[2, 20, 12], [0, 25, 9]]
 
 
-def sampled(rule: Follow | Lossless) -> dict[str, float | int | str]:
+def sampled(rule: ExactMatch | Lossless) -> dict[str, float | int | str]:
     model = toy().language_model
     texts = [[0, 1, 2], [4, 4, 1, 3], [5]]
     drafters = iter(range(10_000))
     return two_samples(model, texts, lambda: RandomDrafter(6, next(drafters)), rule, 1.0, 0, "draws", silent)
 
 
-@pytest.mark.parametrize("rule", [Follow(), Lossless()])
-def test_right_rules_draw_what_plain_sampling_draws(rule: Follow | Lossless) -> None:
+@pytest.mark.parametrize("rule", [ExactMatch(), Lossless()])
+def test_right_rules_draw_what_plain_sampling_draws(rule: ExactMatch | Lossless) -> None:
     figures = sampled(rule)
     # A p-value of 1 would be that of two samples drawn with the same seeds.
     assert 1e-3 < figures["p_value"] < 0.999
@@ -78,8 +78,8 @@ def test_right_rules_draw_what_plain_sampling_draws(rule: Follow | Lossless) -> 
     assert 0 < figures["accepted"] < 600
 
 
-@pytest.mark.parametrize("rule", [Follow(), Lossless()])
-def test_draws_have_the_exact_distribution(rule: Follow | Lossless) -> None:
+@pytest.mark.parametrize("rule", [ExactMatch(), Lossless()])
+def test_draws_have_the_exact_distribution(rule: ExactMatch | Lossless) -> None:
     model, text = toy().language_model, [0, 1, 2]
     drafters = iter(range(10_000))
     with prefilled(model, text) as session:

@@ -18,7 +18,7 @@ from unspool import methods
 from unspool.decoding.model import Model
 from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, check_installed
 from unspool.errors import UnspoolError, UnsupportedError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.acceptance.lossless import Lossless
 from unspool.proof.plan import choose
 from unspool.proof.prove import prove
@@ -90,7 +90,7 @@ def test_a_broken_session_is_found_under_rounding() -> None:
 
 
 @pytest.mark.parametrize("rule", [KeepsRejected, TokenOfTheParent])
-def test_broken_rules_are_found(rule: type[Follow], install: Install) -> None:
+def test_broken_rules_are_found(rule: type[ExactMatch], install: Install) -> None:
     install(method("planted", "acceptance", "identical", rule))
     proof = SHORT(toy(), ["same_noise", "planted"], temperatures=[0.8])
     assert faulty(proof) == {"planted"}
@@ -137,7 +137,7 @@ def test_a_rule_that_cannot_be_enumerated_says_what_to_do(install: Install) -> N
 
 
 def test_methods_without_a_test_are_refused_by_name_and_left_out_of_all(install: Install) -> None:
-    install(method("loose", "acceptance", "lossy", Follow))
+    install(method("loose", "acceptance", "lossy", ExactMatch))
     with pytest.raises(UnspoolError, match="loose is 'lossy' of kind acceptance, for which there is no test"):
         SHORT(toy(), ["loose"])
     assert "loose" not in {row.method for row in SHORT(toy(), None, temperatures=[0]).rows}

@@ -289,9 +289,11 @@ def test_a_trained_head_ends_drafts_and_changes_no_text(tmp_path: Path) -> None:
     from unspool.engine.autoregressive import Request, decode
     from unspool.engine.options import GenerationOptions
     from unspool.engine.trace import StepEvent
-    from unspool.methods.acceptance._follow import Follow
+    from unspool.methods.acceptance._exact_match import ExactMatch
 
-    events = decode(model.language_model, [Request([0, 1], drafter, Follow(), GenerationOptions(max_new_tokens=30))])
+    events = decode(
+        model.language_model, [Request([0, 1], drafter, ExactMatch(), GenerationOptions(max_new_tokens=30))]
+    )
     text = [token for event in events if isinstance(event, StepEvent) for token in event.emitted]
     assert text == model.generate([0, 1], method="plain", max_new_tokens=30).token_ids
 

@@ -198,7 +198,7 @@ class ToySession:
         return len(self.cache)
 
     @property
-    def room(self) -> int:
+    def max_depth(self) -> int:
         """The rest of the context."""
         return self.model.max_length - self.length
 

@@ -11,7 +11,7 @@ from unspool.engine.contracts import Ability
 from unspool.engine.method import DRAFTER
 
 if TYPE_CHECKING:
-    from unspool.engine.contracts import SeparableModel
+    from unspool.engine.contracts import SpecialisingModel
     from unspool.engine.trace import Event, StepEvent
 
 
@@ -110,9 +110,9 @@ class Unspool:
             threads=settings.threads,
         )
         language_model = self.model.language_model
-        if Ability.SEPARATE_WIDTHS in language_model.abilities:
+        if Ability.SPECIALISE_WIDTHS in language_model.abilities:
             # Every method starts in the state of a long-running process, and none pays for it in its figures.
-            cast("SeparableModel", language_model).separate_widths()
+            cast("SpecialisingModel", language_model).specialise_widths()
         self.method = method
         self.settings = {**self.model.language_model.settings, "method": method}
 

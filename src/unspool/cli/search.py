@@ -87,7 +87,7 @@ def search(
     figures = result.statistics
     counts = " · ".join(f"{name} {value:g}" for name, value in figures.counts.items())
     print(
-        f"[{figures.tokens} tokens · {figures.seconds:.1f} s · {figures.evaluated} evaluated in {figures.passes} passes"
-        f" · {counts}]",
+        f"[{figures.tokens} tokens · {figures.seconds:.1f} s · {figures.evaluated_tokens} evaluated in "
+        f"{figures.passes} passes · {counts}]",
         file=sys.stderr,
     )

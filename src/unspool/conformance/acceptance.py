@@ -61,7 +61,7 @@ def decisions_are_paths_of_the_tree(row: Row) -> None:
         session.commit(range(len(tokens) - 1))
         for number in range(12):
             drafter = RandomDrafter(toy.vocab_size, number)
-            context = Context(tokens, len(tokens), number, options.temperature, rule.tests_draws)
+            context = Context(tokens, len(tokens), number, options.temperature, rule.uses_draft_probs)
             drafter.start(context)
             tree = drafter.propose(context, 8)
             logits = session.score(tree).logits.copy()
@@ -95,7 +95,7 @@ def seeds_replay_and_rows_are_the_rows_alone(row: Row) -> None:
         for temperature in TEMPERATURES[row.at_temperature]:
             options = GenerationOptions(max_new_tokens=20, temperature=temperature, seed=1)
             alone = [run(toy, [prompt], [drafter()], options, rule)[0][0] for prompt in prompts]
-            if name != methods.WIDE or not rule.tests_draws:
+            if name != methods.WIDE or not rule.uses_draft_probs:
                 together, _, _ = run(toy, prompts, [drafter() for _ in prompts], options, rule)
                 require(together == alone, f"{name}: rows of a batch differ from the rows alone")
             again = run(toy, [PROMPT], [drafter()], options, rule)[0][0]

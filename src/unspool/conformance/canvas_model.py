@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.canvas import CanvasScores, CanvasSession, Fed
+from unspool.engine.canvas import CanvasPass, CanvasScores, CanvasSession
 
 
 class MockSession:
@@ -17,16 +17,16 @@ class MockSession:
     def __init__(self, model: MockModel) -> None:
         self._model = model
         self._stored: NDArray[np.int64] | None = None
-        self.fed: list[Fed] = []
+        self.fed: list[CanvasPass] = []
         self.closed = False
 
-    def score(self, fed: Fed) -> CanvasScores:
+    def score(self, fed: CanvasPass) -> CanvasScores:
         assert not self.closed
         if self._stored is None:
             assert (fed.start, fed.stop) == (0, len(fed.tokens)), "the first pass must feed everything"
             self._stored = fed.tokens.copy()
         self._stored[fed.start : fed.stop] = fed.tokens[fed.start : fed.stop]
-        self.fed.append(Fed(fed.tokens.copy(), fed.start, fed.stop))
+        self.fed.append(CanvasPass(fed.tokens.copy(), fed.start, fed.stop))
         return CanvasScores(fed.start, self._model.logits(self._stored)[fed.start : fed.stop], 1.0)
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class MockModel:
         self.sessions.append(MockSession(self))
         return self.sessions[-1]
 
-    def score_many(self, sessions: Sequence[CanvasSession], fed: Sequence[Fed]) -> list[CanvasScores]:
+    def score_many(self, sessions: Sequence[CanvasSession], fed: Sequence[CanvasPass]) -> list[CanvasScores]:
         return [session.score(one) for session, one in zip(sessions, fed, strict=True)]
 
 

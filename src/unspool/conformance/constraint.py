@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from unspool import methods
 from unspool.conformance.check import Row, options_of, require
 from unspool.conformance.small_model import EOS, PIECES, load, resources
-from unspool.engine.contracts import Constraint, Permitting
+from unspool.engine.contracts import Constraint, TokenChecker
 from unspool.engine.method import CONSTRAINT
 
 Begin = Callable[[], Constraint]
@@ -76,8 +76,8 @@ def masks_of_a_tree_are_those_of_committed_paths(row: Row) -> None:
             # After a token that may not follow nothing is asked that matters, and nothing may be left of the question.
             for token in np.flatnonzero(~right[path])[:2]:
                 asked.allowed((*path, int(token)))
-            if isinstance(asked, Permitting):
-                permitted = [asked.permits(path, token) for token in range(len(PIECES))]
+            if isinstance(asked, TokenChecker):
+                permitted = [asked.is_allowed(path, token) for token in range(len(PIECES))]
                 require(permitted == right[path].tolist(), f"permits and allowed differ after {spelled(path)}")
 
 

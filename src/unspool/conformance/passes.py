@@ -20,7 +20,7 @@ def prefilled(model: LanguageModel, prompt: Sequence[int]) -> Iterator[Session]:
     try:
         at, end = 0, len(prompt) - 1
         while at < end:
-            block = prompt[at : min(at + PREFILL_BLOCK, at + session.room, end)]
+            block = prompt[at : min(at + PREFILL_BLOCK, at + session.max_depth, end)]
             store(model, session, block)
             at += len(block)
         yield session
@@ -61,6 +61,6 @@ def at_once(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]) 
         text = [*prompt[-1:], *output[:-1]]
         at = 0
         while at < len(text):
-            block = text[at : at + min(PREFILL_BLOCK, session.room)]
+            block = text[at : at + min(PREFILL_BLOCK, session.max_depth)]
             yield from scored(model, session, TokenTree.chain(block), range(len(block)))
             at += len(block)

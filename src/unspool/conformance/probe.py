@@ -14,7 +14,7 @@ from unspool.engine.options import GenerationOptions
 from unspool.engine.probe import Probe, States
 from unspool.engine.trace import Event, ProbeEvent, StepEvent, to_json
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.drafters.plain import Plain
 from unspool.trace.schema import problem_of
 
@@ -95,7 +95,7 @@ def _run(
     model: LanguageModel, prompts: Sequence[Sequence[int]], probes: dict[str, Probe], make: Callable[[], Drafter]
 ) -> list[Event]:
     options = GenerationOptions(max_new_tokens=20)
-    return list(decode(model, [Request(prompt, make(), Follow(), options, probes=probes) for prompt in prompts]))
+    return list(decode(model, [Request(prompt, make(), ExactMatch(), options, probes=probes) for prompt in prompts]))
 
 
 def _text(events: Sequence[Event]) -> list[int]:

@@ -25,7 +25,7 @@ def search(model: Model, row: Row, which: int = 0, **options: Any) -> SearchResu
 def value(model: Model, row: Row, which: int) -> object:
     """All that a call gives, but for times."""
     found = search(model, row, which)
-    return found.candidates, found.statistics.passes, found.statistics.evaluated, found.statistics.counts
+    return found.candidates, found.statistics.passes, found.statistics.evaluated_tokens, found.statistics.counts
 
 
 def calls_do_not_depend_on_one_another(row: Row) -> None:
@@ -50,11 +50,13 @@ def _figures(row: Row, widths: tuple[int, ...], seed: int, limit: int) -> None:
     figures, prompt = found.statistics, found.prompt_token_ids
     evaluated = language_model.nodes + language_model.filled - (len(prompt) - 1)
     where, counted = f"model {seed}, at most {limit} tokens", (language_model.passes, evaluated)
-    require((figures.passes, figures.evaluated) == counted, f"{where}: the model counts {counted} passes and tokens")
+    require(
+        (figures.passes, figures.evaluated_tokens) == counted, f"{where}: the model counts {counted} passes and tokens"
+    )
     passes = [event for event in events if isinstance(event, PassEvent)]
     told = (len(passes), sum(event.nodes for event in passes))
     require(told == counted, f"{where}: its events are of {told} passes and tokens, the model counts {counted}")
-    require(0 < figures.tokens == len(found.token_ids) <= figures.evaluated, f"{where}: {figures.tokens} tokens")
+    require(0 < figures.tokens == len(found.token_ids) <= figures.evaluated_tokens, f"{where}: {figures.tokens} tokens")
 
 
 def candidates_are_whole_texts_best_first(row: Row) -> None:

@@ -112,7 +112,7 @@ def _by_trees(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]
         text = [prompt[-1], *output[:-1]]
         at = 0
         while at < len(text):
-            levels = min(_DEPTH, session.room, len(text) - at)
+            levels = min(_DEPTH, session.max_depth, len(text) - at)
             tree, path = _between_wrong_drafts(text[at : at + levels], model.vocab_size)
             logits = scored(model, session, tree, path)
             for node in path:
@@ -139,7 +139,7 @@ def _after_rewind(model: LanguageModel, prompt: Sequence[int], output: Sequence[
     with prefilled(model, prompt) as session:
         for token, junk in _with_junk(model, prompt, output):
             length = session.length
-            store(model, session, junk[: session.room])
+            store(model, session, junk[: session.max_depth])
             session.rewind(length)
             yield scored(model, session, TokenTree.chain([token]), [0])[0]
 
@@ -156,7 +156,7 @@ def _beside_forks(model: LanguageModel, prompt: Sequence[int], output: Sequence[
     with prefilled(model, prompt) as session:
         for token, junk in _with_junk(model, prompt, output):
             with closing(session.fork()) as twin:
-                store(model, twin, junk[: twin.room])
+                store(model, twin, junk[: twin.max_depth])
                 yield scored(model, session, TokenTree.chain([token]), [0])[0]
 
 

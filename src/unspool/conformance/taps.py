@@ -47,7 +47,7 @@ def opened(model: LanguageModel, taps: Taps | None, text: Sequence[int]) -> Sess
     """A session that contains a text."""
     session = model.open(taps)
     while session.length < len(text):
-        block = text[session.length : session.length + min(session.room, 32)]
+        block = text[session.length : session.length + min(session.max_depth, 32)]
         session.score(TokenTree.chain(block), rows=())
         session.commit(range(len(block)))
     return session

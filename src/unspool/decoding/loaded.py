@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from unspool import methods
-from unspool.engine.contracts import Ability, LanguageModel, Memory, SeparableModel
+from unspool.engine.contracts import Ability, LanguageModel, Memory, SpecialisingModel
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.progress import Progress, silent
 from unspool.engine.turns import turn
@@ -64,8 +64,8 @@ class LoadedModel:
             if curve is None:
                 self.report("measuring this machine's cost curve, once (10 s)")
                 curve = calibration.calibrate(self.language_model, self.key, progress)
-            separable = Ability.SEPARATE_WIDTHS in self.language_model.abilities
-            model = cast("SeparableModel", self.language_model) if separable else None
+            separable = Ability.SPECIALISE_WIDTHS in self.language_model.abilities
+            model = cast("SpecialisingModel", self.language_model) if separable else None
 
             def tell(message: str) -> None:
                 self.report(message)  # whoever listens then

@@ -158,10 +158,10 @@ def _draw(
 
     def stopping(token: int) -> FinishReason | None:
         text.append(token)
-        return None if shaper.permits(text) else "stopping_criteria"
+        return None if shaper.is_allowed(text) else "stopping_criteria"
 
     result = prepared.result(list(decode(model.language_model, [replace(prepared.request, stopping=stopping)])))
-    return result, result.finish_reason != "stopping_criteria" and shaper.permits(result.token_ids)
+    return result, result.finish_reason != "stopping_criteria" and shaper.is_allowed(result.token_ids)
 
 
 def _seed(seed: int, attempt: int) -> int:

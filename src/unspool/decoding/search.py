@@ -31,14 +31,14 @@ class SearchStatistics:
     Attributes:
         tokens: of the output.
         passes: calls of the model.
-        evaluated: tokens that it evaluated, but for those of the prompt; greedy decoding evaluates ``tokens``.
+        evaluated_tokens: tokens that it evaluated, but for those of the prompt; greedy decoding evaluates ``tokens``.
         seconds: of the whole search, the prompt's prefill included.
         counts: the method's own figures, see the method.
     """
 
     tokens: int
     passes: int
-    evaluated: int
+    evaluated_tokens: int
     seconds: float
     counts: Mapping[str, float]
 
@@ -161,7 +161,7 @@ def search(
     seconds = time.perf_counter() - start
     candidates = [_candidate(candidate, text_of) for candidate in found.candidates]
     count = len(candidates[0].token_ids)
-    statistics = SearchStatistics(count, found.passes, found.evaluated, seconds, found.counts)
+    statistics = SearchStatistics(count, found.passes, found.evaluated_tokens, seconds, found.counts)
     guards = reward.guards if isinstance(reward, PublicTests) else None
     return SearchResult(candidates, statistics, tokens, chosen.label, model.name, guards)
 

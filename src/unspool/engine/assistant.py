@@ -98,7 +98,7 @@ class Assistant:
         """Commit the waiting tokens that do not fit into one pass together with ``more`` others; None: all of them."""
         assert self._session is not None
         while self._waiting:
-            size = min(_BLOCK, self._session.room)
+            size = min(_BLOCK, self._session.max_depth)
             if more is not None and len(self._waiting) + more <= size:
                 return
             block = self._waiting[:size]
@@ -147,13 +147,13 @@ class Draws:
         """Gumbel noise [vocabulary] for the children of one node at this depth (root: 0). Use it once."""
         if self.greedy:
             return 0.0
-        if self._context.tests_draws:
+        if self._context.uses_draft_probs:
             return self._rng.gumbel(size=self._vocab_size)
         return gumbel(self._context.seed, len(self._context.tokens) + depth, self._vocab_size)
 
     def distribution(self, logprobs: NDArray[np.float64]) -> DraftDistribution | None:
         """The distribution that siblings are drawn from, without replacement; None if no rule uses it."""
-        if self.greedy or not self._context.tests_draws:
+        if self.greedy or not self._context.uses_draft_probs:
             return None
         return DraftDistribution(np.exp(logprobs), replacement=False)
 

@@ -20,7 +20,7 @@ Tokens = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 
-class Fed(NamedTuple):
+class CanvasPass(NamedTuple):
     """A requested pass.
 
     Attributes:
@@ -53,7 +53,7 @@ class CanvasScores:
 class CanvasSession(Protocol):
     """One canvas on one model."""
 
-    def score(self, fed: Fed) -> CanvasScores:
+    def score(self, fed: CanvasPass) -> CanvasScores:
         """Logits at the fed positions."""
         ...
 
@@ -92,13 +92,13 @@ class Denoiser(Protocol):
 
     def open(self) -> CanvasSession: ...
 
-    def score_many(self, sessions: Sequence[CanvasSession], fed: Sequence[Fed]) -> list[CanvasScores]:
+    def score_many(self, sessions: Sequence[CanvasSession], fed: Sequence[CanvasPass]) -> list[CanvasScores]:
         """``score`` of all sessions in one batch. The results equal those of separate calls up to rounding."""
         ...
 
 
 @dataclass(frozen=True)
-class Sight:
+class CanvasState:
     """What schedules and stop rules see: the whole canvas, without its truncated end, and the last pass over it.
 
     Attributes:
@@ -124,7 +124,7 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class View:
+class BlockState:
     """What transforms and policies see: the slots of the active block.
 
     A block keeps its length. Truncated slots look decided: the end token, with certainty.
@@ -138,7 +138,7 @@ class View:
         seed: of the request.
     """
 
-    sight: Sight
+    sight: CanvasState
     start: int
     masked: Flags
     logits: NDArray[np.float64]
@@ -174,11 +174,11 @@ class View:
 class ScoreTransform(Protocol):
     """Changes the logits of a block before tokens are chosen. May keep state across the steps of one block."""
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         """Start a block; ``view`` is that of its first pass."""
         ...
 
-    def __call__(self, view: View) -> NDArray[np.float64]:
+    def __call__(self, view: BlockState) -> NDArray[np.float64]:
         """New logits [block, vocabulary]. Must not change ``view``."""
         ...
 
@@ -186,11 +186,11 @@ class ScoreTransform(Protocol):
 class UnmaskPolicy(Protocol):
     """Chooses which masks are replaced after a pass."""
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         """Start a block; ``view`` is that of its first pass."""
         ...
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         """[block] which slots to commit. Unmasked slots are ignored. If none is left, the loop commits the masked slot
         of the highest confidence, so every pass commits at least one."""
         ...
@@ -213,7 +213,7 @@ class BlockSchedule(Protocol):
         """Raise an ``UnspoolError``, before any pass, if this number of slots cannot be divided into blocks."""
         ...
 
-    def next_block(self, start: int, sight: Sight) -> int:
+    def next_block(self, start: int, sight: CanvasState) -> int:
         """Length of the block that starts at position ``start``, at least 1. The loop cuts it at the end of the canvas
         and at the limit of a bounded policy.
 
@@ -229,7 +229,7 @@ class StopRule(Protocol):
         """Raise an ``UnspoolError``, before any pass, if the rule does not fit this number of slots."""
         ...
 
-    def stop(self, sight: Sight) -> bool:
+    def stop(self, sight: CanvasState) -> bool:
         """Called after each pass, before any of its tokens is committed."""
         ...
 

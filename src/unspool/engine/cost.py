@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.contracts import LanguageModel, SeparableModel
+from unspool.engine.contracts import LanguageModel, SpecialisingModel
 from unspool.engine.progress import Progress, silent
 from unspool.engine.tree import TokenTree
 
@@ -95,7 +95,7 @@ class PassCosts:
     def __init__(
         self,
         curve: CostCurve,
-        model: SeparableModel | None = None,
+        model: SpecialisingModel | None = None,
         report: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.curve = curve
@@ -117,13 +117,13 @@ class PassCosts:
         return np.minimum.accumulate((self.curve.row(length) * full)[::-1])[::-1]
 
     def _free(self, length: int) -> frozenset[int]:
-        return frozenset() if self._model is None else self._model.separated(length)
+        return frozenset() if self._model is None else self._model.specialised(length)
 
     def begin(self) -> None:
         """Called when a request begins: specialises all widths if width changes have cost enough."""
         if self._model is not None and not self._free(0) and self._changes_ms > _WORTH_MS:
             self._report("specialising the frequent pass widths, once (some seconds)")
-            self._model.separate_widths()
+            self._model.specialise_widths()
 
     def change(self, width: int, length: int) -> float:
         """Additional milliseconds of a pass of this width after ``length`` tokens, given the width of the last pass."""

@@ -11,14 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine import noise
-from unspool.engine.canvas import BoundedPolicy, CanvasScores, CanvasSession, Denoiser, Fed, Sight, View
+from unspool.engine.canvas import (
+    BlockState,
+    BoundedPolicy,
+    CanvasPass,
+    CanvasScores,
+    CanvasSession,
+    CanvasState,
+    Denoiser,
+)
 from unspool.engine.canvas_request import CanvasRequest, check
 from unspool.engine.canvas_scores import guided, predicted_end
 from unspool.engine.trace import CanvasEvent, EndEvent, Event, StartEvent
 from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
 
-_Passes = Generator[list[Fed], list[CanvasScores], None]
+_Passes = Generator[list[CanvasPass], list[CanvasScores], None]
 """Requests the passes of one step, one for each session of the row."""
 
 
@@ -68,14 +76,14 @@ def _pass(model: Denoiser, waiting: list[_Waiting]) -> list[_Waiting]:
     ]
 
 
-def _send(passes: _Passes, scores: list[CanvasScores]) -> list[Fed] | None:
+def _send(passes: _Passes, scores: list[CanvasScores]) -> list[CanvasPass] | None:
     try:
         return passes.send(scores)
     except StopIteration:
         return None
 
 
-_Waiting = tuple["_Row", _Passes, list[Fed]]
+_Waiting = tuple["_Row", _Passes, list[CanvasPass]]
 """A row, its generator, and the passes that it requests."""
 
 
@@ -148,18 +156,18 @@ class _Row:
         self.sessions = [self._model.open() for _ in range(self._request.options.passes_per_step)]
         self._fresh = True
 
-    def _asked(self, start: int, stop: int) -> list[Fed]:
+    def _asked(self, start: int, stop: int) -> list[CanvasPass]:
         if self._fresh:
             start, stop, self._fresh = 0, self._length, False
         canvas = self._tokens[: self._length]
-        fed = [Fed(canvas, start, stop)]
+        fed = [CanvasPass(canvas, start, stop)]
         if self._request.options.guidance_scale:
             blank = canvas.copy()
             blank[: self._first] = self._model.mask_id
-            fed.append(Fed(blank, start, stop))
+            fed.append(CanvasPass(blank, start, stop))
         return fed
 
-    def _block_end(self, start: int, sight: Sight) -> int:
+    def _block_end(self, start: int, sight: CanvasState) -> int:
         policy = self._request.parts.policy
         length = max(1, self._request.parts.schedule.next_block(start, sight))
         if isinstance(policy, BoundedPolicy):
@@ -170,21 +178,23 @@ class _Row:
         cache = self._request.options.cache
         return (0 if cache == "none" else start), (min(stop, self._length) if cache == "dual" else self._length)
 
-    def _sight(self, scores: list[CanvasScores]) -> Sight:
+    def _sight(self, scores: list[CanvasScores]) -> CanvasState:
         self._step += 1
         scale = self._request.options.guidance_scale
         seen = guided(scores[0], scores[1], scale) if scale else scores[0]
-        return Sight(self._tokens[: self._length], self._masked[: self._length], self._first, seen, self._step - 1)
+        return CanvasState(
+            self._tokens[: self._length], self._masked[: self._length], self._first, seen, self._step - 1
+        )
 
-    def _view(self, start: int, stop: int, sight: Sight, logits: NDArray[np.float64]) -> View:
+    def _view(self, start: int, stop: int, sight: CanvasState, logits: NDArray[np.float64]) -> BlockState:
         options = self._request.options
         scores = logits
         if options.temperature > 0:
             drawn = [noise.canvas_gumbel(options.seed, p, sight.step, logits.shape[1]) for p in range(start, stop)]
             scores = logits + options.temperature * np.array(drawn)
-        return View(sight, start, self._masked[start:stop].copy(), logits, scores.argmax(axis=1), options.seed)
+        return BlockState(sight, start, self._masked[start:stop].copy(), logits, scores.argmax(axis=1), options.seed)
 
-    def _raw(self, start: int, stop: int, sight: Sight) -> NDArray[np.float64]:
+    def _raw(self, start: int, stop: int, sight: CanvasState) -> NDArray[np.float64]:
         rows = sight.logits(start, min(stop, self._length))
         assert rows is not None  # every pass feeds the active block
         logits = np.full((stop - start, rows.shape[1]), -np.inf)
@@ -198,13 +208,13 @@ class _Row:
                 logits[position - start, tokens] = -np.inf
         return logits
 
-    def _enter(self, start: int, stop: int, sight: Sight) -> None:
+    def _enter(self, start: int, stop: int, sight: CanvasState) -> None:
         view = self._view(start, stop, sight, self._raw(start, stop, sight))
         for transform in self._request.parts.transforms:
-            transform.enter(view)
-        self._request.parts.policy.enter(view)
+            transform.start_block(view)
+        self._request.parts.policy.start_block(view)
 
-    def _chosen(self, start: int, stop: int, sight: Sight) -> tuple[View, NDArray[np.int64]]:
+    def _chosen(self, start: int, stop: int, sight: CanvasState) -> tuple[BlockState, NDArray[np.int64]]:
         view = self._view(start, stop, sight, self._raw(start, stop, sight))
         for transform in self._request.parts.transforms:
             view = self._view(start, stop, sight, transform(view))
@@ -213,7 +223,7 @@ class _Row:
             chosen = np.array([np.argmax(np.where(view.masked, view.confidence, -1.0))])
         return view, chosen
 
-    def _commit(self, view: View, slots: NDArray[np.int64]) -> dict[int, float]:
+    def _commit(self, view: BlockState, slots: NDArray[np.int64]) -> dict[int, float]:
         """Fill these slots of the block, with all consequences.
 
         Returns:
@@ -252,7 +262,7 @@ class _Row:
             self._masked[behind] = False
             committed |= dict.fromkeys(behind.tolist(), 1.0)
 
-    def _end(self, committed: dict[int, float], sight: Sight) -> None:
+    def _end(self, committed: dict[int, float], sight: CanvasState) -> None:
         """Stop or truncate the canvas after an end token, if the options ask for it."""
         options, eos = self._request.options, self._model.eos_token_id
         if eos is None:
@@ -278,7 +288,7 @@ class _Row:
         slots = zip(self._tokens[self._first :].tolist(), self._masked[self._first :].tolist(), strict=True)
         return [None if masked else token for token, masked in slots]
 
-    def _stops(self, sight: Sight) -> bool:
+    def _stops(self, sight: CanvasState) -> bool:
         """Fill all masks with the most likely allowed tokens if the stop rule says so."""
         rule = self._request.parts.stop
         left = np.flatnonzero(self._masked)
@@ -298,7 +308,7 @@ class _Row:
         self._tell(committed, sight)
         return True
 
-    def _tell(self, committed: dict[int, float], sight: Sight) -> None:
+    def _tell(self, committed: dict[int, float], sight: CanvasState) -> None:
         positions = sorted(committed)
         self._emit(
             CanvasEvent(

@@ -126,8 +126,8 @@ class EnsembleSession:
         return self.members[0].length - len(self._ensemble.members[0].prefix)
 
     @property
-    def room(self) -> int:
-        return min(session.room for session in self.members)
+    def max_depth(self) -> int:
+        return min(session.max_depth for session in self.members)
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
         return self._ensemble.score_many([self], [tree], [rows])[0]

@@ -55,7 +55,7 @@ class Frontier:
         on_event: receives an event for each pass.
 
     Attributes:
-        evaluated: tokens evaluated so far, without the prefill (the prompt except its last token).
+        evaluated_tokens: tokens evaluated so far, without the prefill (the prompt except its last token).
         passes: calls of the model so far. Branches that share a call count once, whatever the backend does.
         recalled: number of distributions served from memory.
     """
@@ -70,7 +70,7 @@ class Frontier:
         budget: int | None = None,
         on_event: OnEvent = lambda event: None,
     ) -> None:
-        self.evaluated = self.passes = self.recalled = 0
+        self.evaluated_tokens = self.passes = self.recalled = 0
         self._model = model
         self._prompt = tuple(prompt)
         self._sessions = sessions
@@ -90,7 +90,7 @@ class Frontier:
         self._pool = []
 
     @property
-    def room(self) -> int:
+    def max_depth(self) -> int:
         """Maximum output length in tokens, given the model's context."""
         return self._model.max_length - len(self._prompt)
 
@@ -105,7 +105,7 @@ class Frontier:
         self.recalled += len(outputs) - len(missing)
         found = {output: self._known[output] for output in outputs if output in self._known}
         if missing:
-            start, before = time.perf_counter(), self.evaluated
+            start, before = time.perf_counter(), self.evaluated_tokens
             texts = [self._prompt + output for output in missing]
             with turn(self._model):
                 for output, logits in zip(missing, self._score(texts), strict=True):
@@ -114,7 +114,7 @@ class Frontier:
                         raise UnspoolError(f"the logits at position {at} contain NaN; try other weights")
                     found[output] = Distribution(logits)
             ms = (time.perf_counter() - start) * 1000
-            self._on_event(PassEvent(len(missing), self.evaluated - before, self.evaluated, ms))
+            self._on_event(PassEvent(len(missing), self.evaluated_tokens - before, self.evaluated_tokens, ms))
         for output in outputs:
             self._known[output] = found[output]
             self._known.move_to_end(output)
@@ -146,7 +146,7 @@ class Frontier:
         if len(builder) > MAX_TREE_NODES:
             return None
         holder.rewind(start)
-        if levels > holder.session.room:
+        if levels > holder.session.max_depth:
             return None
         self._spend(len(builder))
         rows = sorted(set(ends))
@@ -164,7 +164,7 @@ class Frontier:
         self._spend(sum(len(text) - len(holder.tokens) for text, holder in zip(texts, holders, strict=True)))
         trees = []
         for text, holder in zip(texts, holders, strict=True):
-            if len(text) - len(holder.tokens) > min(PREFILL_BLOCK, holder.session.room):
+            if len(text) - len(holder.tokens) > min(PREFILL_BLOCK, holder.session.max_depth):
                 self.passes += self._fill(holder, text[:-1])
             trees.append(TokenTree.chain(text[len(holder.tokens) :]))
         last = [[len(tree) - 1] for tree in trees]
@@ -207,9 +207,9 @@ class Frontier:
         return max(self._pool, key=lambda holder: (_held(holder, text), -len(holder.tokens)))
 
     def _spend(self, nodes: int) -> None:
-        if self._budget is not None and self.evaluated + nodes > self._budget:
+        if self._budget is not None and self.evaluated_tokens + nodes > self._budget:
             raise BudgetSpentError
-        self.evaluated += nodes
+        self.evaluated_tokens += nodes
 
     def _fill(self, holder: _Holder, text: Sequence[int]) -> int:
         """Bring a holder to a text; returns the number of passes."""
@@ -234,7 +234,7 @@ def roll_out(
     """
     for _ in range(steps):
         open_branches = [
-            branch for branch in branches if not ended(branch.output) and len(branch.output) < frontier.room
+            branch for branch in branches if not ended(branch.output) and len(branch.output) < frontier.max_depth
         ]
         if not open_branches:
             return

@@ -16,7 +16,7 @@ _COLDEST, _HOTTEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32
 """Temperatures that float32 represents in full precision."""
 
 
-def top_k(rows: NDArray[Any], k: int, peaks: NDArray[Any] | None = None) -> tuple[NDArray[np.int64], NDArray[Any]]:
+def top_k(rows: NDArray[Any], k: int, block_max: NDArray[Any] | None = None) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Ids and values [n, k] of the ``k`` largest entries of each row [n, vocabulary]; best first, lowest id first.
 
     The maxima of groups of up to 128 entries are computed first. ``k`` groups contain an entry at least as large as the
@@ -24,7 +24,7 @@ def top_k(rows: NDArray[Any], k: int, peaks: NDArray[Any] | None = None) -> tupl
     """
     n, vocab = rows.shape
     k = min(k, vocab)
-    if peaks is not None and k <= peaks.shape[1] and (found := _top_of_peaks(rows, k, peaks)):
+    if block_max is not None and k <= block_max.shape[1] and (found := _top_of_peaks(rows, k, block_max)):
         return found
     size = min(_GROUP, vocab // (2 * k)) if k else 0
     if size < 2:
@@ -49,11 +49,11 @@ def top_k(rows: NDArray[Any], k: int, peaks: NDArray[Any] | None = None) -> tupl
     return ids, values
 
 
-def _top_of_peaks(rows: NDArray[Any], k: int, peaks: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
+def _top_of_peaks(rows: NDArray[Any], k: int, block_max: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
     """``top_k`` of all rows at once, reading only groups with a large maximum; None if NaN leaves too few entries."""
-    n, groups = peaks.shape
-    floor = np.partition(peaks, groups - k, axis=1)[:, groups - k, None]
-    owner, group = np.nonzero(peaks >= floor)
+    n, groups = block_max.shape
+    floor = np.partition(block_max, groups - k, axis=1)[:, groups - k, None]
+    owner, group = np.nonzero(block_max >= floor)
     runs = rows.reshape(n, groups, -1)[owner, group]
     run, at = np.nonzero(runs >= floor[owner, 0, None])
     values, ids, owner = runs[run, at], group[run] * runs.shape[1] + at, owner[run]
@@ -66,21 +66,21 @@ def _top_of_peaks(rows: NDArray[Any], k: int, peaks: NDArray[Any]) -> tuple[NDAr
     return ids[first], values[first]
 
 
-def argmax(row: NDArray[Any], peaks: NDArray[Any]) -> int:
+def argmax(row: NDArray[Any], block_max: NDArray[Any]) -> int:
     """Index of the largest entry, the first among equals, using the block maxima of the row."""
-    size = len(row) // len(peaks)
-    start = int(peaks.argmax()) * size
+    size = len(row) // len(block_max)
+    start = int(block_max.argmax()) * size
     return start + int(row[start : start + size].argmax())
 
 
-def runner_up(row: NDArray[Any], best: int, peaks: NDArray[Any] | None = None) -> float:
+def runner_up(row: NDArray[Any], best: int, block_max: NDArray[Any] | None = None) -> float:
     """The largest entry besides the one at ``best``, using the block maxima if given; -inf if there is no other."""
-    if peaks is None:
+    if block_max is None:
         return float(max(row[:best].max(initial=-np.inf), row[best + 1 :].max(initial=-np.inf)))
-    size = len(row) // len(peaks)
+    size = len(row) // len(block_max)
     group = best // size
     start = group * size
-    others = max(peaks[:group].max(initial=-np.inf), peaks[group + 1 :].max(initial=-np.inf))
+    others = max(block_max[:group].max(initial=-np.inf), block_max[group + 1 :].max(initial=-np.inf))
     return max(float(others), runner_up(row[start : start + size], best - start))
 
 

@@ -23,7 +23,7 @@ def extend(session: Session, tokens: Sequence[int]) -> int:
 
 def store(session: Session, tokens: Sequence[int]) -> int:
     """One pass that puts a first block of the tokens into the cache; returns its size. Computes no logits."""
-    block = tokens[: min(PREFILL_BLOCK, session.room)]
+    block = tokens[: min(PREFILL_BLOCK, session.max_depth)]
     session.score(TokenTree.chain(block), rows=())
     session.commit(range(len(block)))
     return len(block)

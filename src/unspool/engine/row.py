@@ -68,7 +68,7 @@ class Row:
             len(request.tokens),
             request.options.seed,
             request.options.temperature,
-            request.rule.tests_draws,
+            request.rule.uses_draft_probs,
         )
         self.steps = 0
         self.waited = 0
@@ -113,7 +113,7 @@ class Row:
     def propose(self, vocab_size: int) -> tuple[TokenTree, float]:
         start = time.perf_counter()
         # Drafts beyond the length limit could never be emitted.
-        levels = min(self.remaining, self.session.room)
+        levels = min(self.remaining, self.session.max_depth)
         forced = self.request.constraint.forced() if self.request.constraint else ()
         self._asked = not forced
         if forced:
@@ -135,7 +135,7 @@ class Row:
         start = time.perf_counter()
         request, options = self.request, self.request.options
         target = ShapedTarget(
-            tree, scores.logits, self.tokens, request.shapers, options, request.constraint, scores.peaks
+            tree, scores.logits, self.tokens, request.shapers, options, request.constraint, scores.block_max
         )
         position = len(self.tokens)
         decision = request.rule.decide(target, partial(rule_generator, options.seed, position))
@@ -174,7 +174,7 @@ class Row:
         start = time.perf_counter()
         if not self.finished and self._asked:
             request.drafter.observe(
-                _Step(tree, decision, tuple(emitted), self.context, scores.ms, scores.logits, target, scores.peaks)
+                _Step(tree, decision, tuple(emitted), self.context, scores.ms, scores.logits, target, scores.block_max)
             )
         event = StepEvent(
             row=self.index,

@@ -28,13 +28,13 @@ class PassEvent(SearchEvent):
     Attributes:
         branches: number of branches.
         nodes: tokens that the model evaluated for them.
-        evaluated: tokens evaluated since the prefill, these included.
+        evaluated_tokens: tokens evaluated since the prefill, these included.
         ms: milliseconds in the model.
     """
 
     branches: int
     nodes: int
-    evaluated: int
+    evaluated_tokens: int
     ms: float
 
 
@@ -97,13 +97,13 @@ class Found:
 
     Attributes:
         candidates: best first, at least one.
-        passes, evaluated: as counted by ``Frontier``.
+        passes, evaluated_tokens: as counted by ``Frontier``.
         counts: the method's own figures.
     """
 
     candidates: tuple[Candidate, ...]
     passes: int
-    evaluated: int
+    evaluated_tokens: int
     counts: Mapping[str, float]
 
 

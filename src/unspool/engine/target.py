@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine import noise, numeric
-from unspool.engine.contracts import Constraint, Logits, Permitting, Shaper
+from unspool.engine.contracts import Constraint, Logits, Shaper, TokenChecker
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
@@ -37,9 +37,9 @@ class ShapedTarget:
         shapers: ordered as by ``unspool.methods.shaping._built_in.build``. The constraint's mask is applied before the
             first shaper with a true ``is_warper``, so truncation counts only allowed tokens.
         options: ``temperature`` (0 is greedy) and ``seed``; temperature is itself one of the shapers.
-        constraint: which tokens may follow. A ``Permitting`` one computes its mask only if the token chosen without it
+        constraint: which tokens may follow. A ``TokenChecker`` computes its mask only if the token chosen without it
             is not allowed, or if more than the choice is needed (lazy masking).
-        peaks: see ``contracts.Scores``.
+        block_max: see ``contracts.Scores``.
 
     Raises:
         UnspoolError: on use of a node after which no token may follow, or whose logits contain NaN.
@@ -53,7 +53,7 @@ class ShapedTarget:
         shapers: Sequence[Shaper],
         options: GenerationOptions,
         constraint: Constraint | None = None,
-        peaks: Logits | None = None,
+        block_max: Logits | None = None,
     ) -> None:
         self.tree = tree
         self._logits = logits
@@ -63,12 +63,12 @@ class ShapedTarget:
         self._constraint = constraint
         self._plain = not shapers and constraint is None
         # Block maxima of raw rows: useless if rows are shaped or noise is added.
-        self._peaks = peaks if self._plain and options.greedy else None
+        self._peaks = block_max if self._plain and options.greedy else None
         # If the token drawn from the whole vocabulary is allowed, the draw from the allowed tokens is the same one:
         # leaving others out changes neither its score nor its lead. Truncation, however, would count the disallowed
         # tokens.
-        self._permitting: Permitting | None = None
-        if constraint is not None and isinstance(constraint, Permitting) and self._untruncated():
+        self._permitting: TokenChecker | None = None
+        if constraint is not None and isinstance(constraint, TokenChecker) and self._untruncated():
             self._permitting = constraint
         self._ids: NDArray[np.int64] | None = None
         self._rows: dict[int, Logits] = {}
@@ -142,7 +142,7 @@ class ShapedTarget:
         if self._permitting is not None:
             pick = self._best(node, self._shape(node, None))
             token = pick.best if pick.ids is None else int(pick.ids[pick.best])
-            if self._permitting.permits(self.tree.path_tokens(node), token):
+            if self._permitting.is_allowed(self.tree.path_tokens(node), token):
                 return pick
         return self._best(node, self._row(node))
 

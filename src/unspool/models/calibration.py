@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from unspool import __version__
-from unspool.engine.contracts import Ability, LanguageModel, SeparableModel
+from unspool.engine.contracts import Ability, LanguageModel, SpecialisingModel
 from unspool.engine.cost import CostCurve, measure
 from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
@@ -124,8 +124,8 @@ def _changed(path: Path) -> int | None:
 
 
 def _measured(model: LanguageModel, progress: Progress) -> CostCurve:
-    if Ability.SEPARATE_WIDTHS in model.abilities:
-        cast("SeparableModel", model).settle()
+    if Ability.SPECIALISE_WIDTHS in model.abilities:
+        cast("SpecialisingModel", model).warm_up()
     return measure(model, progress=progress)
 
 

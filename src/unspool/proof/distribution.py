@@ -20,7 +20,7 @@ from unspool.engine.progress import Progress
 from unspool.engine.target import ShapedTarget
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.shaping import _built_in as shaping
 
 PREFIXES = 3
@@ -73,10 +73,10 @@ class Prefix:
         emitted: Output = ()
         while len(emitted) < LENGTH:
             tokens = [*self._tokens, *emitted]
-            levels = min(LENGTH - len(emitted), self._session.room)
+            levels = min(LENGTH - len(emitted), self._session.max_depth)
             tree = TokenTree.chain(tokens[-1:])
             if build is not None and levels > 1:
-                context = Context(tokens, len(self._tokens), seed, self._options.temperature, rule.tests_draws)
+                context = Context(tokens, len(self._tokens), seed, self._options.temperature, rule.uses_draft_probs)
                 drafter = build()
                 with turn(self._model, *self._assistants):
                     drafter.start(context)
@@ -134,7 +134,7 @@ def two_samples(
                 by_rule.append(prefix.draw(build, rule, first + i))
             drafted, accepted = drafted + prefix.drafted, accepted + prefix.accepted
             # The single-node pass after each token is the one that the rule saw after a rejected draft.
-            by_plain = [prefix.draw(None, Follow(), first + DRAWN + i) for i in range(DRAWN)]
+            by_plain = [prefix.draw(None, ExactMatch(), first + DRAWN + i) for i in range(DRAWN)]
         found = chi_squared(contingency(by_rule, by_plain))
         statistic, freedom = statistic + found[0], freedom + found[1]
     progress(what, len(texts) * DRAWN, len(texts) * DRAWN)

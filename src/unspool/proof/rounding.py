@@ -89,7 +89,7 @@ class NoiseMeter:
         with prefilled(self.model, case.prompt) as session:
             for index in range(len(case.token_ids)):
                 at = len(case.prompt) - 1 + index
-                room = min(session.room, self.model.max_length - at)
+                room = min(session.max_depth, self.model.max_length - at)
                 for width in WIDTHS:
                     if index % max(width, _STRIDE) == 0 and width <= room:
                         rows = scored(self.model, session, TokenTree.chain(text[at : at + width]))

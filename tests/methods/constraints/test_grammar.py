@@ -20,7 +20,7 @@ from unspool import methods
 from unspool.backends.toy import ToyModel
 from unspool.conformance.stubs import EmptyDrafter, OracleDrafter, RandomDrafter
 from unspool.engine.autoregressive import Request, decode
-from unspool.engine.contracts import Permitting
+from unspool.engine.contracts import TokenChecker
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
@@ -91,7 +91,7 @@ def test_masks_are_those_of_enumeration_at_every_node(vocabulary):
             right = [viable(text_of([*path, token])) for token in range(7)]
             right.append(re.fullmatch(REGEX, text_of(path)) is not None)
             assert mask.tolist() == right, path
-            assert [grammar.permits(path, token) for token in range(8)] == right
+            assert [grammar.is_allowed(path, token) for token in range(8)] == right
 
 
 def test_an_end_of_the_tokenizer_that_is_none_of_this_text(vocabulary):
@@ -99,8 +99,8 @@ def test_an_end_of_the_tokenizer_that_is_none_of_this_text(vocabulary):
     grammar = GrammarConstraint(GrammarOptions(regex="a?"), vocabulary, {PIECES.index("c")})
     for path in ([], [0]):
         mask = grammar.allowed(path)
-        assert not mask[EOS] and not grammar.permits(path, EOS)
-        assert mask[PIECES.index("c")] and grammar.permits(path, PIECES.index("c"))
+        assert not mask[EOS] and not grammar.is_allowed(path, EOS)
+        assert mask[PIECES.index("c")] and grammar.is_allowed(path, PIECES.index("c"))
 
 
 def test_masks_do_not_depend_on_what_was_asked_before(vocabulary):
@@ -130,7 +130,7 @@ def test_what_must_follow_is_forced_and_is_all_that_is_allowed(vocabulary):
     grammar = constraint(vocabulary, regex="abab(c|aa)")
     assert text_of(grammar.forced()) == "ab"  # the second one could be the beginning of "aba"
     assert np.flatnonzero(grammar.allowed([])).tolist() == [PIECES.index("ab")]
-    assert not grammar.permits([], PIECES.index("a"))
+    assert not grammar.is_allowed([], PIECES.index("a"))
     grammar.advance([PIECES.index("ab")] * 2)
     assert not grammar.forced()
 
@@ -186,8 +186,8 @@ class Unhurried:
 
 
 def test_the_reference_is_slow_and_the_grammar_is_not(vocabulary):
-    assert isinstance(constraint(vocabulary, regex="a"), Permitting)
-    assert not isinstance(Unhurried(constraint(vocabulary, regex="a")), Permitting)
+    assert isinstance(constraint(vocabulary, regex="a"), TokenChecker)
+    assert not isinstance(Unhurried(constraint(vocabulary, regex="a")), TokenChecker)
 
 
 def test_a_mask_is_not_computed_where_the_choice_is_allowed(vocabulary):

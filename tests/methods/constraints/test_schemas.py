@@ -200,7 +200,7 @@ def test_what_is_required_and_forbidden_is_told():
 def begins(grammar, text):
     path = []
     for byte in text.encode():
-        if not grammar.permits(path, byte):
+        if not grammar.is_allowed(path, byte):
             return False
         path.append(byte)
     return True

@@ -20,7 +20,7 @@ from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.drafters._datastore import Datastore
 from unspool.methods.drafters.aded import Aded, AdedOptions
 from unspool.methods.drafters.aded.search import Search
@@ -330,7 +330,7 @@ def test_a_corpus_and_what_is_learned_save_passes_and_change_no_text() -> None:
     def run(table: TrigramTable, increment: float) -> tuple[list[int], int]:
         options = GenerationOptions(max_new_tokens=60)
         one = Aded(AdedOptions(increment=increment), table, toy.vocab_size)
-        steps = [e for e in decode(toy, [Request([0, 1, 2], one, Follow(), options)]) if isinstance(e, StepEvent)]
+        steps = [e for e in decode(toy, [Request([0, 1, 2], one, ExactMatch(), options)]) if isinstance(e, StepEvent)]
         return [token for step in steps for token in step.emitted], len(steps)
 
     text, passes = run(TrigramTable(), 0.0)
@@ -360,7 +360,7 @@ def around_toy(vocab_size: int = 6) -> methods.Resources:
 def passes(around: methods.Resources, options: dict[str, object]) -> tuple[list[int], int, str]:
     """Text, passes, and what the trace calls the drafts."""
     made = methods.build("aded", DRAFTER, around, options)
-    request = Request([0, 1, 2], made, Follow(), GenerationOptions(max_new_tokens=40))
+    request = Request([0, 1, 2], made, ExactMatch(), GenerationOptions(max_new_tokens=40))
     steps = [event for event in decode(around.model, [request]) if isinstance(event, StepEvent)]
     names = {source for step in steps for source in step.sources} - {"root"}
     return [token for step in steps for token in step.emitted], len(steps), names.pop()
@@ -368,7 +368,7 @@ def passes(around: methods.Resources, options: dict[str, object]) -> tuple[list[
 
 def test_a_corpus_is_read_from_a_datastore(tmp_path: Path) -> None:
     toy = around_toy().model
-    plain = decode(toy, [Request([0, 1, 2], Plain(), Follow(), GenerationOptions(max_new_tokens=40))])
+    plain = decode(toy, [Request([0, 1, 2], Plain(), ExactMatch(), GenerationOptions(max_new_tokens=40))])
     text = [token for event in plain if isinstance(event, StepEvent) for token in event.emitted]
     Datastore.from_sequences([[0, 1, 2, *text], text[::-1]]).save(tmp_path / "corpus")
     options = {"corpus": str(tmp_path / "corpus")}

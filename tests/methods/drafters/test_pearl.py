@@ -47,8 +47,8 @@ class RecordingSession(ToySession):
     model: Recording
 
     @property
-    def room(self) -> int:
-        return super().room if self.model.levels is None else self.model.levels(self.length)
+    def max_depth(self) -> int:
+        return super().max_depth if self.model.levels is None else self.model.levels(self.length)
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
         if rows is not None and not len(rows):

@@ -122,10 +122,10 @@ def test_the_head_judges_the_token_that_was_fed(temperature: float, saved: str) 
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
-@pytest.mark.parametrize("tests_draws", [True, False])
-def test_the_stand_in_multiplies_the_drafts_own_probabilities(temperature: float, tests_draws: bool) -> None:
+@pytest.mark.parametrize("uses_draft_probs", [True, False])
+def test_the_stand_in_multiplies_the_drafts_own_probabilities(temperature: float, uses_draft_probs: bool) -> None:
     drafter = built(SpecDecPPOptions(stop_threshold=1.0, num_assistant_tokens=6), TARGET)
-    tree = drafter.propose(Context(PROMPT, 3, 5, temperature, tests_draws), 64)
+    tree = drafter.propose(Context(PROMPT, 3, 5, temperature, uses_draft_probs), 64)
     expected, product = [], 1.0
     for node in range(1, 7):
         p = TARGET.probabilities([*PROMPT, *tree.tokens[1:node]]) ** (1 / (temperature or 1))

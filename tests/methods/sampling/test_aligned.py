@@ -209,10 +209,10 @@ def test_nearly_all_of_the_mass_may_be_followed(model):
     trie = AlignedTrie()
     trie.add((), 0.0, -100.0)
     trie.add((3,), 0.0, -np.inf)
-    trie.settle([(3,)])
+    trie.warm_up([(3,)])
     assert trie.log_bound == pytest.approx(-100.0)
     trie.add((), 0.0, -np.inf)
-    trie.settle([()])
+    trie.warm_up([()])
     assert trie.log_bound == -np.inf and trie.bound == 0.0
 
 

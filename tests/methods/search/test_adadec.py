@@ -69,7 +69,7 @@ def test_without_a_comparison_it_is_greedy_decoding(seed: int, options: dict[str
     found = run(model, **options)
     assert found.candidates[0].token_ids == greedy(model, (), 40)
     assert found.candidates[0].logprob == pytest.approx(logprob(model, found.candidates[0].token_ids))
-    assert found.evaluated == len(found.candidates[0].token_ids)
+    assert found.evaluated_tokens == len(found.candidates[0].token_ids)
     assert found.counts["changed"] == 0
 
 
@@ -104,7 +104,7 @@ def test_every_score_is_that_of_full_prefills(
     assert found.candidates[0].token_ids == output
     assert found.counts["pauses"] == len(pauses)
     assert found.candidates[0].finish_reason == ("stop" if output[-1] == EOS else "length")
-    assert found.evaluated == sum(event.nodes for event in events if isinstance(event, PassEvent))
+    assert found.evaluated_tokens == sum(event.nodes for event in events if isinstance(event, PassEvent))
 
 
 def test_these_models_pause_and_change_tokens() -> None:
@@ -168,7 +168,7 @@ def test_what_a_lookahead_told_is_not_asked_again() -> None:
     recalled = sum(one.counts["recalled"] for one in found)
     assert recalled > 50
     # A branch is entered anew where the next pause is behind its end, so a few tokens are scored twice.
-    assert sum(one.evaluated for one in found) < asked - recalled / 2
+    assert sum(one.evaluated_tokens for one in found) < asked - recalled / 2
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from unspool.backends.openvino.conversion_check import Compared, Runner, spread_
 from unspool.backends.openvino.convert import GraphInfo
 from unspool.backends.openvino.model import OpenVINOModel
 from unspool.backends.torch.canvas import TransformersDenoiser
-from unspool.engine.canvas import Fed
+from unspool.engine.canvas import CanvasPass
 
 _LENGTH = 24
 """Length of the canvas."""
@@ -29,7 +29,10 @@ class CanvasCheck:
         tokens = np.array(spread_ids(denoiser.model, length))
         other = np.roll(tokens, 1)
         self._denoiser = denoiser
-        self._passes = [Fed(tokens, 0, length), Fed(other, length // 3, max(length // 2, length // 3 + 1))]
+        self._passes = [
+            CanvasPass(tokens, 0, length),
+            CanvasPass(other, length // 3, max(length // 2, length // 3 + 1)),
+        ]
         session = denoiser.open()
         self._expected = [session.score(fed).logits.astype(np.float32) for fed in self._passes]
         self.vocab_size = int(self._expected[0].shape[1])

@@ -101,7 +101,12 @@ class Runner:
         given = {**inputs, "past_keys": cache[0].copy(), "past_values": cache[1].copy()}
         outputs = self._infer(given)
         self.passes.append((given, outputs))
-        return outputs["logits"], (outputs["new_keys"], outputs["new_values"]), outputs["hidden"], outputs.get("peaks")
+        return (
+            outputs["logits"],
+            (outputs["new_keys"], outputs["new_values"]),
+            outputs["hidden"],
+            outputs.get("block_max"),
+        )
 
     def move(self) -> None:
         """Does nothing: no huge pages here."""

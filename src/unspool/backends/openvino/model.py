@@ -17,10 +17,10 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from unspool.backends.openvino import layers, rotary, separate_widths
+from unspool.backends.openvino import layers, rotary, specialise_widths
 from unspool.backends.openvino.convert import FORMAT_VERSION, GraphInfo
+from unspool.backends.openvino.huge_pages import blocks, moved_to_huge_pages, released
 from unspool.backends.openvino.imports import imported
-from unspool.backends.openvino.pages import blocks, moved_to_huge_pages, released
 from unspool.backends.openvino.sections import STEP, Sections
 from unspool.backends.openvino.shapes import SIZES, padded, resized
 from unspool.engine.contracts import Ability, Scores, Session
@@ -98,9 +98,9 @@ class OpenVINOModel:
         self._outputs = len(graph.outputs)
         layers.expose(graph, tapped)
         if separate:
-            separate_widths.separate(graph, separate, len(tapped))
+            specialise_widths.separate(graph, separate, len(tapped))
         compiled = core.compile_model(graph, "CPU", self._properties)
-        self._peaks = any("peaks" in output.get_names() for output in compiled.outputs)
+        self._peaks = any("block_max" in output.get_names() for output in compiled.outputs)
         self._request = compiled.create_infer_request()
         self._tapped = tapped
         # The first pass repacks the weights. Done here, so that the first request does not wait for it, and so that the
@@ -108,11 +108,11 @@ class OpenVINOModel:
         with released(self._directory / "openvino_model.bin"):
             self.open().score(TokenTree.chain([0]))
 
-    def separate_widths(self) -> None:
-        """See ``SeparableModel``.
+    def specialise_widths(self) -> None:
+        """See ``SpecialisingModel``.
 
         Moves the weights into huge pages too. Takes about a second and 40 MB a width with 24 layers, and each one that
-        is used keeps a copy of a cache of less than ``separate_widths.SLOTS`` slots.
+        is used keeps a copy of a cache of less than ``specialise_widths.SLOTS`` slots.
         """
         if not self._separated:
             try:
@@ -121,17 +121,17 @@ class OpenVINOModel:
                 self._compile((), self._tapped)  # whoever interrupts this goes on with the model as it was
                 raise
             self._separated = frozenset(_SEPARATE)
-            self.settle()
+            self.warm_up()
 
-    def settle(self) -> None:
-        """See ``SeparableModel``: the weights move into huge pages."""
+    def warm_up(self) -> None:
+        """See ``SpecialisingModel``: the weights move into huge pages."""
         self._moving = moved_to_huge_pages(self._before)
         for _ in self._moving:
             pass
 
-    def separated(self, length: int) -> frozenset[int]:
-        """See ``SeparableModel``: none where the cache has ``separate_widths.SLOTS`` slots or more."""
-        return self._separated if self.sections.slots[length] < separate_widths.SLOTS else frozenset()
+    def specialised(self, length: int) -> frozenset[int]:
+        """See ``SpecialisingModel``: none where the cache has ``specialise_widths.SLOTS`` slots or more."""
+        return self._separated if self.sections.slots[length] < specialise_widths.SLOTS else frozenset()
 
     @property
     def vocab_size(self) -> int:
@@ -147,7 +147,7 @@ class OpenVINOModel:
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        return frozenset({Ability.HIDDEN_STATES, Ability.CACHE_EDIT, Ability.SEPARATE_WIDTHS})
+        return frozenset({Ability.HIDDEN_STATES, Ability.CACHE_EDIT, Ability.SPECIALISE_WIDTHS})
 
     @property
     def layers(self) -> int:
@@ -197,7 +197,7 @@ class OpenVINOModel:
     def infer(
         self, cache: Entries, inputs: dict[str, NDArray[Any]]
     ) -> tuple[NDArray[np.float32], Entries, NDArray[np.float32], NDArray[np.float32] | None]:
-        """One pass; returns views, valid until the next: logits, new keys and values, hidden states, peaks.
+        """One pass; returns views, valid until the next: logits, new keys and values, hidden states, block_max.
 
         What the tapped layers read is in ``states``.
         """
@@ -215,8 +215,8 @@ class OpenVINOModel:
         logits, keys, values, hidden = (
             self._request.get_tensor(name).data for name in ("logits", "new_keys", "new_values", "hidden")
         )
-        peaks = self._request.get_tensor("peaks").data if self._peaks else None
-        return logits, (keys, values), hidden, peaks
+        block_max = self._request.get_tensor("block_max").data if self._peaks else None
+        return logits, (keys, values), hidden, block_max
 
     def states(self, layer: int) -> NDArray[np.float32]:
         """What a tapped layer read in the last pass, [nodes and padding, hidden size]; a view, valid until the next."""
@@ -248,8 +248,8 @@ class OpenVINOSession:
         return self._length
 
     @property
-    def room(self) -> int:
-        return self._model.sections.room(self._length)
+    def max_depth(self) -> int:
+        return self._model.sections.max_depth(self._length)
 
     @property
     def _capacity(self) -> int:
@@ -259,7 +259,7 @@ class OpenVINOSession:
         self._model.move()
         start = time.perf_counter()
         wanted = tuple(range(len(tree))) if rows is None else tuple(rows)
-        logits, self._new, hidden, peaks = self._model.infer(self.cache, self.inputs(tree, rows))
+        logits, self._new, hidden, block_max = self._model.infer(self.cache, self.inputs(tree, rows))
         count = len(wanted)
         states = None
         if taps := self._taps:
@@ -272,7 +272,7 @@ class OpenVINOSession:
             wanted,
             (time.perf_counter() - start) * 1000,
             states,
-            None if peaks is None else peaks[:count],
+            None if block_max is None else block_max[:count],
         )
 
     def inputs(
@@ -302,8 +302,8 @@ class OpenVINOSession:
         keys, values = self._new
         self._new = keys.copy(), values.copy()
         hidden = None if scores.hidden is None else {layer: part.copy() for layer, part in scores.hidden.items()}
-        peaks = None if scores.peaks is None else scores.peaks.copy()
-        return Scores(scores.logits.copy(), scores.rows, scores.ms, hidden, peaks)
+        block_max = None if scores.block_max is None else scores.block_max.copy()
+        return Scores(scores.logits.copy(), scores.rows, scores.ms, hidden, block_max)
 
     def _masks(self, tree: TokenTree, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Additive masks [groups x size, capacity + size]: the cache's slots first, then the tree's nodes."""

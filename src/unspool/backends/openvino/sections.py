@@ -35,11 +35,11 @@ class Sections:
         self.slots: NDArray[np.int64] = np.concatenate([np.arange(slot, slot + tokens) for tokens, slot in parts])
         self._ends = np.cumsum([tokens for tokens, _ in parts]).tolist()
 
-    def room(self, length: int) -> int:
+    def max_depth(self, length: int) -> int:
         """Number of positions from ``length`` to the end of its section."""
         return int(self._ends[bisect_right(self._ends, length)]) - length
 
     def capacities(self, length: int) -> tuple[int, int]:
         """Minimum and maximum capacity of a cache with ``length`` tokens."""
-        end = int(self.slots[length + self.room(length) - 1]) + 1
+        end = int(self.slots[length + self.max_depth(length) - 1]) + 1
         return min(-(-int(self.slots[length]) // STEP) * STEP or STEP, end), end

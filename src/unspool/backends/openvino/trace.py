@@ -26,8 +26,8 @@ _EXPERTS = "unspool_tiled"
 # number shares with the vocabulary size; shorter runs would save nothing.
 _RUN, _LEAST_RUN = 128, 16
 
-OUTPUTS = ("logits", "new_keys", "new_values", "hidden", "peaks")
-"""Names of a pass's outputs; not all models have peaks."""
+OUTPUTS = ("logits", "new_keys", "new_values", "hidden", "block_max")
+"""Names of a pass's outputs; not all models have block_max."""
 
 
 class TreeScorer(nn.Module):  # type: ignore[misc]

@@ -291,7 +291,7 @@ class TransformersSession:
         return self.cache.length
 
     @property
-    def room(self) -> int:
+    def max_depth(self) -> int:
         return self._owner.max_length - self.length
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from unspool.engine.contracts import Decision, Target
 from unspool.engine.method import ACCEPTANCE, Method, NoOptions
 from unspool.engine.tree import POINT_MASS, TokenTree
-from unspool.methods.acceptance._follow import choose_child
+from unspool.methods.acceptance._exact_match import choose_child
 
 
 class Chance(Protocol):
@@ -66,7 +66,7 @@ class _Random:
 class Lossless:
     """The lossless sampling rule for point masses, independent draws, draws without replacement and their mixtures."""
 
-    tests_draws = True
+    uses_draft_probs = True
 
     def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
         """Walk the tree; ``rng`` is called once, when drawn children are first tested.

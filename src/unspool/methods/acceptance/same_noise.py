@@ -1,4 +1,4 @@
-"""``same_noise``: accepts drafted tokens that equal the draw with the position's own noise; see ``_follow``.
+"""``same_noise``: accepts drafted tokens that equal the draw with the position's own noise; see ``_exact_match``.
 
 So a sampled text equals plain decoding's with the same seed, token for token.
 """
@@ -6,7 +6,7 @@ So a sampled text equals plain decoding's with the same seed, token for token.
 from __future__ import annotations
 
 from unspool.engine.method import ACCEPTANCE, Method, NoOptions
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 
 METHOD = Method(
     kind=ACCEPTANCE,
@@ -16,6 +16,6 @@ METHOD = Method(
     ),
     paper="Gumbel coupling (unspool's reference rule for sampling)",
     options=NoOptions,
-    build=lambda *_: Follow(),
+    build=lambda *_: ExactMatch(),
     at_temperature="above zero",
 )

@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from unspool.engine.canvas import Sight
+from unspool.engine.canvas import CanvasState
 from unspool.engine.method import SCHEDULE, Method
 from unspool.engine.numeric import softmax
 from unspool.engine.option import Options, option
@@ -68,7 +68,7 @@ class AdaBlock:
     def check(self, slots: int) -> None:
         """Does nothing: blocks of any length fit, the last one is cut."""
 
-    def next_block(self, start: int, sight: Sight) -> int:
+    def next_block(self, start: int, sight: CanvasState) -> int:
         options = self.options
         left = len(sight.tokens) - start
         whole = len(sight.tokens) - sight.prompt_length

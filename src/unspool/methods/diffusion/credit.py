@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.canvas import View
+from unspool.engine.canvas import BlockState
 from unspool.engine.method import TRANSFORM, Method
 from unspool.engine.option import Options, option
 from unspool.methods.diffusion._sweep import THRESHOLDS, at
@@ -51,10 +51,10 @@ class Credit:
         self.options = options or CreditOptions()
         self._credit: list[dict[int, float]] = []  # of each slot of the block, by token
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         self._credit = [{} for _ in view.masked]
 
-    def __call__(self, view: View) -> NDArray[np.float64]:
+    def __call__(self, view: BlockState) -> NDArray[np.float64]:
         alpha, beta, gamma = self._parameters(view)
         logits: NDArray[np.float64] = view.logits.copy()
         likeliest = view.logits.argmax(axis=1)
@@ -71,7 +71,7 @@ class Credit:
                 logits[slot, token] += alpha * np.log1p(value)
         return logits
 
-    def _parameters(self, view: View) -> tuple[float, float, float]:
+    def _parameters(self, view: BlockState) -> tuple[float, float, float]:
         if not self.options.parameter_free:
             return self.options.alpha, self.options.beta, self.options.gamma
         unmasked = 1.0 - float(view.masked.mean())

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.method import UNMASK, Method
 from unspool.engine.option import Options, option
 from unspool.methods.diffusion._sweep import at
@@ -40,10 +40,10 @@ class EBSampler:
     def __init__(self, options: EBSamplerOptions | None = None) -> None:
         self.options = options or EBSamplerOptions()
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         """Does nothing: the rule has no state."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         chosen = np.zeros(len(view.masked), dtype=np.bool_)
         masked = np.flatnonzero(view.masked)
         order = masked[np.argsort(view.entropy[masked], kind="stable")]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.method import UNMASK, Method
 from unspool.engine.option import Options, option
 from unspool.methods.diffusion._sweep import at
@@ -37,10 +37,10 @@ class Factor:
     def __init__(self, options: FactorOptions | None = None) -> None:
         self.options = options or FactorOptions()
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         """Does nothing: the rule has no state."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         chosen = np.zeros(len(view.masked), dtype=np.bool_)
         order = np.argsort(-np.where(view.masked, view.confidence, -1.0), kind="stable")[: int(view.masked.sum())]
         n = np.arange(1, len(order) + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unspool.engine.canvas import Sight
+from unspool.engine.canvas import CanvasState
 from unspool.engine.method import SCHEDULE, Method
 from unspool.engine.option import Options, option
 from unspool.errors import UnspoolError
@@ -37,7 +37,7 @@ class FixedBlocks:
                 "block_length"
             )
 
-    def next_block(self, start: int, sight: Sight) -> int:
+    def next_block(self, start: int, sight: CanvasState) -> int:
         """Up to the next multiple: a block may begin after given slots."""
         if self._length is None:
             return len(sight.tokens) - start

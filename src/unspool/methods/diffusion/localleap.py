@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.method import UNMASK, Method
 from unspool.engine.option import Options, option
 from unspool.errors import UnspoolError
@@ -49,10 +49,10 @@ class LocalLeap:
     def __init__(self, options: LocalLeapOptions | None = None) -> None:
         self.options = options or LocalLeapOptions()
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         """Does nothing: the rule has no state."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         options = self.options
         anchors = view.masked & (view.confidence >= options.threshold)
         near = np.convolve(anchors, np.ones(2 * options.radius + 1), mode="full")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unspool.engine.canvas import Sight
+from unspool.engine.canvas import CanvasState
 from unspool.engine.method import STOP, Method
 from unspool.errors import UnspoolError
 
@@ -49,7 +49,7 @@ class Prophet:
             if not 0 <= first < end <= slots:
                 raise UnspoolError(f"the answer's slots {first} to {end} do not lie in a canvas of {slots} slots")
 
-    def stop(self, sight: Sight) -> bool:
+    def stop(self, sight: CanvasState) -> bool:
         left = int(sight.masked.sum())
         self._masks = self._masks or left  # the first pass scores everything, so it always gets here
         first, end = self.options.answer or (0, len(sight.tokens) - sight.prompt_length)

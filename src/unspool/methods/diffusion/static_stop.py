@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unspool.engine.canvas import Sight
+from unspool.engine.canvas import CanvasState
 from unspool.engine.method import STOP, Method
 from unspool.engine.option import Options, option
 from unspool.methods.diffusion._sweep import at
@@ -33,7 +33,7 @@ class StaticStop:
     def check(self, slots: int) -> None:
         """Does nothing: the rule fits any canvas."""
 
-    def stop(self, sight: Sight) -> bool:
+    def stop(self, sight: CanvasState) -> bool:
         return sight.step + 1 >= self._passes
 
 

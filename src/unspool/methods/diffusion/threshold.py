@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.method import UNMASK, Method
 from unspool.methods.diffusion._sweep import THRESHOLDS, at
 
@@ -30,10 +30,10 @@ class Threshold:
     def __init__(self, options: ThresholdOptions | None = None) -> None:
         self.options = options or ThresholdOptions()
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         """Does nothing: the rule has no state."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         chosen: Flags = view.confidence >= self.options.threshold
         return chosen
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from unspool.engine import noise
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.method import UNMASK, Method
 from unspool.engine.option import Options, option
 from unspool.methods.diffusion._sweep import at
@@ -44,12 +44,12 @@ class TopK:
         self.options = options or TopKOptions()
         self._shares: list[int] = []
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         masks = int(view.masked.sum())
         steps = -(-masks // self.options.tokens_per_step)
         self._shares = [masks // steps + (i < masks % steps) for i in range(steps)] if steps else []
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         chosen = np.zeros(len(view.masked), dtype=np.bool_)
         score = np.where(view.masked, self._score(view), -np.inf)
         # A constraint may have refused tokens, so a block can take more steps than planned.
@@ -57,7 +57,7 @@ class TopK:
         chosen[np.argsort(-score, kind="stable")[:count]] = True
         return chosen
 
-    def _score(self, view: View) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _score(self, view: BlockState) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         slots = len(view.masked)
         match self.options.order:
             case "confidence":

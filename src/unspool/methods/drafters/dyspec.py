@@ -80,7 +80,7 @@ class _Growth:
         self._siblings: dict[int, _Siblings] = {}
 
     @property
-    def room(self) -> int:
+    def max_depth(self) -> int:
         """Number of nodes that can still be drawn."""
         return self._size + 1 - len(self.builder)
 
@@ -110,7 +110,7 @@ class _Growth:
         logprobs = log_softmax(self._logits.pop(node).astype(np.float64) / self._temperature)
         # All draws are ordered here (Gumbel top-k); whether one is made depends only on those before it.
         keys = logprobs + self._draws.noise(self._depths[node])
-        tokens = top_k(keys[None], self.room)[0][0]
+        tokens = top_k(keys[None], self.max_depth)[0][0]
         q = np.exp(logprobs[tokens])
         pending = [(token, share) for token, share in zip(tokens.tolist(), q.tolist(), strict=True) if share > 0]
         return _Siblings(pending[::-1], self.builder.drawn_from(self._draws.distribution(logprobs)))
@@ -182,7 +182,7 @@ def _best_first(growth: _Growth) -> None:
     entries = itertools.count()
     heap = [(-1.0, next(entries), 0)]
     unscored = [0]
-    while heap and growth.room:
+    while heap and growth.max_depth:
         value, _, node = heapq.heappop(heap)
         if not growth.scored(node):
             growth.score(unscored)
@@ -198,12 +198,12 @@ def _best_first(growth: _Growth) -> None:
 def _above(growth: _Growth, threshold: float) -> None:
     """Algorithm 2. A layer contains the nodes whose first draw reaches the threshold, with its value."""
     layer = [(0, 1.0)]
-    while layer and growth.room:
+    while layer and growth.max_depth:
         growth.score([node for node, _ in layer])
         below = []
         for node, first in layer:
             value = first
-            while value >= threshold and growth.can_have_children(node) and growth.room:
+            while value >= threshold and growth.can_have_children(node) and growth.max_depth:
                 child, share = growth.draw(node)
                 if value * share >= threshold and growth.can_have_children(child):
                     below.append((child, value * share))

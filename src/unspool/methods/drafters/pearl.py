@@ -90,7 +90,7 @@ class Pearl:
         self._cancelled = threading.Event()
         # A copy, because the text grows while the draft model reads it.
         tokens = [*context.tokens, *self._pending]
-        greedy = context.temperature == 0 or context.tests_draws
+        greedy = context.temperature == 0 or context.uses_draft_probs
         ahead = replace(context, tokens=tokens, temperature=0.0 if greedy else context.temperature)
         if self.options.overlap:
             self._block = _worker(self._assistant.model).submit(self._draft, ahead, self._cancelled)

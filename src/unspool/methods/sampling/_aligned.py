@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.contracts import Logits, Permitting
+from unspool.engine.contracts import Logits, TokenChecker
 from unspool.engine.method import Case
 from unspool.errors import UnspoolError
 from unspool.methods.constraints.grammar import GrammarOptions
@@ -68,7 +68,7 @@ class AlignedShaper:
     """
 
     def __init__(
-        self, sampler: Sampler, trie: AlignedTrie, grammar: Permitting, prompt_length: int, temperature: float
+        self, sampler: Sampler, trie: AlignedTrie, grammar: TokenChecker, prompt_length: int, temperature: float
     ) -> None:
         self._rejecting = sampler == "cars"
         self._trie = trie
@@ -123,15 +123,15 @@ class AlignedShaper:
         if len(self._open) > _OPEN:
             del self._open[next(iter(self._open))]
 
-    def permits(self, text: Sequence[int]) -> bool:
+    def is_allowed(self, text: Sequence[int]) -> bool:
         """Whether the last token of ``text`` may follow the others, all of which may."""
-        return self._grammar.permits(text[:-1], text[-1])
+        return self._grammar.is_allowed(text[:-1], text[-1])
 
     def finish(self) -> None:
         """Remember what the sample saw; to be called at its end, whatever the outcome."""
         for path in sorted(self._met, key=len):
             self._trie.add(path, self._met[path].chance, self._met[path].rest)
-        self._trie.settle(self._met)
+        self._trie.warm_up(self._met)
         self._met.clear()
         self._open.clear()
 

@@ -98,7 +98,7 @@ class AlignedTrie:
             raise ValueError(f"the prefix {list(path)} was added before its parent")
         nodes[-1].followed[path[-1]] = (chance, _Prefix(rest))
 
-    def settle(self, paths: Iterable[Sequence[int]]) -> None:
+    def warm_up(self, paths: Iterable[Sequence[int]]) -> None:
         """Update the bounds of these prefixes and of all their ancestors."""
         changed = {tuple(path[:length]) for path in paths for length in range(len(path) + 1)}
         for path in sorted(changed, key=len, reverse=True):

@@ -78,7 +78,7 @@ def beam(request: SearchRequest, options: BeamOptions) -> Found:
             del finished[width:]
             if len(finished) == width and running and running[0].logprob / weight <= finished[-1].score:
                 break
-        return Found(tuple(finished), frontier.passes, frontier.evaluated, {"steps": length})
+        return Found(tuple(finished), frontier.passes, frontier.evaluated_tokens, {"steps": length})
 
 
 METHOD = Method(

@@ -97,7 +97,7 @@ class GrammarConstraint:
             raise self._dead_end("no token can follow")
         return mask
 
-    def permits(self, path: Sequence[int], token: int) -> bool:
+    def is_allowed(self, path: Sequence[int], token: int) -> bool:
         if self._ended or not self._walk(path):
             return True
         return self._matcher.is_accepting() if token in self._eos else self._follows(token)

@@ -100,11 +100,11 @@ class MonitorConstraint:
             self._masks[key] = self._mask(*here) if here else None
         return self._masks[key]
 
-    def permits(self, path: Sequence[int], token: int) -> bool:
+    def is_allowed(self, path: Sequence[int], token: int) -> bool:
         here = self._at(tuple(path))
         if here is None:
             return True
-        return all(monitor.permits(*here, token) for monitor in self._monitors) or self.allowed(path) is None
+        return all(monitor.is_allowed(*here, token) for monitor in self._monitors) or self.allowed(path) is None
 
     def forced(self) -> Sequence[int]:
         return ()
@@ -123,7 +123,7 @@ class MonitorConstraint:
     def _at(self, path: tuple[int, ...]) -> tuple[bytes, Scanner] | None:
         if path not in self._places:
             here, token = self._at(path[:-1]), path[-1]
-            if here is None or not self.permits(path[:-1], token):
+            if here is None or not self.is_allowed(path[:-1], token):
                 self._places[path] = None
             else:
                 text, place = here

@@ -27,7 +27,7 @@ class ArgumentCount:
         self._vocabulary = vocabulary
         self._asked = asked
 
-    def permits(self, text: bytes, place: Scanner, token: int) -> bool:
+    def is_allowed(self, text: bytes, place: Scanner, token: int) -> bool:
         """Whether ``token`` closes no call too early."""
         piece = self._vocabulary.texts[token]
         if not piece or b")" not in piece:
@@ -44,7 +44,7 @@ class ArgumentCount:
         """[vocabulary]; None if everything is permitted."""
         if not place.callable and not any(frame.call for frame in place.open):
             return None
-        banned = [token for token in self._vocabulary.closing if not self.permits(text, place, token)]
+        banned = [token for token in self._vocabulary.closing if not self.is_allowed(text, place, token)]
         return ~self._vocabulary.mask([np.array(banned)]) if banned else None
 
 

@@ -48,7 +48,7 @@ class Dereference:
         self._asked = asked
         self._verify = verify
 
-    def permits(self, text: bytes, place: Scanner, token: int) -> bool:
+    def is_allowed(self, text: bytes, place: Scanner, token: int) -> bool:
         """Whether ``token`` continues names that may come at the place, and after its inner dots."""
         piece = self._vocabulary.texts[token]
         rests = self._rests(text, place)
@@ -74,7 +74,7 @@ class Dereference:
                 mask = np.ones(len(vocabulary.texts), dtype=np.bool_) if mask is None else mask
                 mask[spellings.ids] &= vocabulary.mask([spellings.allowed(names)])[spellings.ids]
         for token in vocabulary.several:
-            if (mask is None or mask[token]) and not self.permits(text, place, token):
+            if (mask is None or mask[token]) and not self.is_allowed(text, place, token):
                 mask = np.ones(len(vocabulary.texts), dtype=np.bool_) if mask is None else mask
                 mask[token] = False
         return mask

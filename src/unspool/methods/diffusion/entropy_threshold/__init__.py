@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.method import UNMASK, Method
 from unspool.methods.diffusion._sweep import at
 
@@ -32,10 +32,10 @@ class EntropyThreshold:
     def __init__(self, options: EntropyThresholdOptions | None = None) -> None:
         self.options = options or EntropyThresholdOptions()
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         """Nothing: the rule has no state."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         chosen: Flags = view.entropy <= self.options.threshold
         chosen[np.argmin(np.where(view.masked, view.entropy, np.inf))] = True
         return chosen

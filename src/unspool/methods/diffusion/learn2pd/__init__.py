@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.method import UNMASK, Case, Method
 from unspool.engine.option import Options, option
 from unspool.errors import UnspoolError
@@ -108,10 +108,10 @@ class Learn2PD:
         """Slots of the blocks that the filter was trained on."""
         return self._filter.width
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         """Nothing: the rule has no state."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         chosen: Flags = self._filter(view.confidence) > self.options.threshold
         chosen[np.argmax(np.where(view.masked, view.confidence, -np.inf))] = True
         return chosen

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.decoding.canvas import DiffusionModel
-from unspool.engine.canvas import Fed
+from unspool.engine.canvas import CanvasPass
 from unspool.engine.noise import SEEDS
 from unspool.engine.numeric import softmax
 from unspool.engine.option import Options, option
@@ -124,7 +124,7 @@ def _replay(
             before = None
             while (tokens[block] == denoiser.mask_id).any():
                 with turn(denoiser):
-                    logits = session.score(Fed(tokens, 0, len(tokens))).logits[block].astype(np.float64)
+                    logits = session.score(CanvasPass(tokens, 0, len(tokens))).logits[block].astype(np.float64)
                 logits[:, denoiser.mask_id] = -np.inf
                 predicted = logits.argmax(axis=1)
                 right = predicted == wanted

@@ -154,7 +154,7 @@ class _Draws:
         order = np.arange(len(ids))
         if self._context.temperature > 0:
             order = np.argsort(-(np.log(q) + self._gumbel(ids, depth)), kind="stable")
-            if self._context.tests_draws:
+            if self._context.uses_draft_probs:
                 # A copy, so that learning from this pass does not change what its drafts were drawn from.
                 whole = np.zeros(self._vocab_size)
                 whole[ids] = q
@@ -166,7 +166,7 @@ class _Draws:
         return _Siblings(ids[order].tolist(), buckets.tolist(), draft)
 
     def _gumbel(self, ids: NDArray[np.int64], depth: int) -> NDArray[np.float64]:
-        if self._context.tests_draws:
+        if self._context.uses_draft_probs:
             return self._rng.gumbel(size=len(ids))
         return gumbel_of(self._context.seed, len(self._context.tokens) + depth, ids.tolist())
 

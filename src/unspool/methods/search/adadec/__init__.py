@@ -145,7 +145,7 @@ def decode(request: SearchRequest, options: AdaDecOptions, unsure: Unsure, choos
             "recalled": frontier.recalled,
         }
         candidate = Candidate(output, logprob, logprob, reason)
-        return Found((candidate,), frontier.passes, frontier.evaluated, counts)
+        return Found((candidate,), frontier.passes, frontier.evaluated_tokens, counts)
 
 
 def _pause(

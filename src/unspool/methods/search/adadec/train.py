@@ -105,7 +105,7 @@ def teacher_forced(model: LanguageModel, ids: Sequence[int], first: int) -> list
     session: Session = model.open()
     at = 0
     while at < len(ids) - 1:
-        block = ids[at : min(len(ids) - 1, at + min(_BLOCK, session.room))]
+        block = ids[at : min(len(ids) - 1, at + min(_BLOCK, session.max_depth))]
         rows = [i for i in range(len(block)) if at + i + 1 >= first]
         with turn(model):
             logits = session.score(TokenTree.chain(block), rows).logits

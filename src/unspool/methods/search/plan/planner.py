@@ -56,7 +56,7 @@ class SimulationEvent(SearchEvent):
         reward: of the program.
         best: largest reward so far.
         completed: whether the model completed it; else it was known or already complete.
-        evaluated: tokens that the model has evaluated so far.
+        evaluated_tokens: tokens that the model has evaluated so far.
     """
 
     index: int
@@ -65,7 +65,7 @@ class SimulationEvent(SearchEvent):
     reward: float
     best: float
     completed: bool
-    evaluated: int
+    evaluated_tokens: int
 
 
 class Planner:
@@ -124,7 +124,7 @@ class Planner:
             # Stable: the program found first wins a tie.
             candidates.sort(key=lambda candidate: -candidate.score)
             counts = {**self._counts, "best_reward": self._best, f"stopped_by_{reason}": 1}
-            return Found(tuple(candidates), frontier.passes, frontier.evaluated, counts)
+            return Found(tuple(candidates), frontier.passes, frontier.evaluated_tokens, counts)
 
     def _stop(self, stalled: int) -> StopReason | None:
         options = self._options
@@ -139,7 +139,7 @@ class Planner:
     def _simulate(self, frontier: Frontier) -> bool:
         """One simulation; returns whether it needed the model."""
         request, options = self._request, self._options
-        before = frontier.evaluated
+        before = frontier.evaluated_tokens
         path = select(self.root, options.c, options.c_base)
         node, edge = path[-1]
         branch = Branch((*node.output, edge.token), node.logprob + edge.logprob)
@@ -160,12 +160,18 @@ class Planner:
         self._best = max(self._best, reward)
         back_up(path, child, reward, options.gamma)
         event = SimulationEvent(
-            self._counts["simulations"], output, program.output, reward, self._best, completed, frontier.evaluated
+            self._counts["simulations"],
+            output,
+            program.output,
+            reward,
+            self._best,
+            completed,
+            frontier.evaluated_tokens,
         )
         self._counts["simulations"] += 1
         self._counts["completions"] += completed
         request.on_event(event)
-        return frontier.evaluated > before
+        return frontier.evaluated_tokens > before
 
     def _complete(self, frontier: Frontier, branch: Branch) -> Program:
         start, seen = len(branch.output), dict[Output, Alternatives]()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unspool.backends.openvino.pages import _without, blocks, moved_to_huge_pages
+from unspool.backends.openvino.huge_pages import _without, blocks, moved_to_huge_pages
 
 MB = 1 << 20
 

@@ -13,7 +13,7 @@ from unspool.conformance.enumeration import TextTarget
 from unspool.conformance.stubs import EmptyDrafter, EosDrafter, OracleDrafter, RandomDrafter
 from unspool.engine.contracts import Drafter
 from unspool.engine.tree import TokenTree
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 
 LENGTH = 48
 
@@ -51,7 +51,7 @@ def test_tokens_are_those_of_plain_decoding(name: str, temperature: float) -> No
     for seed in range(8):
         reference = plain(MODEL, PROMPT, LENGTH, seed=seed, temperature=temperature)
         drafter = drafters(PROMPT + reference)[name]
-        run = decode(MODEL, drafter, Follow(), PROMPT, LENGTH, seed=seed, temperature=temperature)
+        run = decode(MODEL, drafter, ExactMatch(), PROMPT, LENGTH, seed=seed, temperature=temperature)
         assert run.tokens == reference
 
 
@@ -59,7 +59,14 @@ def test_tokens_are_those_of_plain_decoding(name: str, temperature: float) -> No
 def test_a_perfect_draft_is_accepted_whole(temperature: float) -> None:
     reference = plain(MODEL, PROMPT, LENGTH, seed=7, temperature=temperature)
     run = decode(
-        MODEL, OracleDrafter(PROMPT + reference), Follow(), PROMPT, LENGTH, seed=7, temperature=temperature, budget=8
+        MODEL,
+        OracleDrafter(PROMPT + reference),
+        ExactMatch(),
+        PROMPT,
+        LENGTH,
+        seed=7,
+        temperature=temperature,
+        budget=8,
     )
     assert run.rounds == LENGTH // 8
     assert run.accepted == run.drafted
@@ -71,6 +78,6 @@ def test_greedy_path_ends_where_no_child_holds_the_argmax() -> None:
     third = int(MODEL.probabilities((*PROMPT, first, second)).argmax())
     wrong = (first + 1) % 5
     tree = TokenTree((PROMPT[-1], wrong, first, second, (third + 1) % 5), (-1, 0, 0, 2, 3))
-    decision = Follow().decide(TextTarget(MODEL, PROMPT, tree, Likeliest()), None)  # type: ignore[arg-type]
+    decision = ExactMatch().decide(TextTarget(MODEL, PROMPT, tree, Likeliest()), None)  # type: ignore[arg-type]
     assert decision.path == (0, 2, 3)
     assert decision.token == third

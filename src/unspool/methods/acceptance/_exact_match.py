@@ -18,10 +18,10 @@ import numpy as np
 from unspool.engine.contracts import Decision, Target
 
 
-class Follow:
+class ExactMatch:
     """The greedy rule and the same-noise rule; an ``AcceptanceRule``."""
 
-    tests_draws = False
+    uses_draft_probs = False
 
     def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
         """Descend while a child has the token that plain decoding takes; ``rng`` is not used."""
