@@ -144,7 +144,7 @@ def test_a_long_text_is_stored_in_blocks_as_wide_as_the_session_has_room(monkeyp
     sizes = []
     score = ToySession.score
     monkeypatch.setattr(ToySession, "score", lambda self, t, rows=None: (sizes.append(len(t)), score(self, t, rows))[1])
-    monkeypatch.setattr(ToySession, "room", property(lambda self: 200 - self.length % 200))
+    monkeypatch.setattr(ToySession, "max_depth", property(lambda self: 200 - self.length % 200))
     session = ToyModel.random(vocab_size=4).open()
     extend(session, [1] * 300)
     assert sizes == [128, 72, 100] and session.length == 300
