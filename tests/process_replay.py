@@ -26,15 +26,15 @@ from typing import Any
 
 import numpy as np
 
-from tests.conformance import small_model
-from tests.conformance.cases import CASES, shared_answers
-from tests.conformance.cases import case as case_of
 from tests.specs import spec
 from unspool import methods
-from unspool.decoding.canvas import load_diffusion
-from unspool.decoding.model import Model, load
+from unspool.conformance import edit, small_model, span
+from unspool.conformance.check import options_of
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.trace import EndEvent, to_json
+from unspool.methods.constraints.monitor.jedi import shared_answers
 from unspool.methods.search.plan.reward import PublicTests
 from unspool.recipes.tiny_diffusion.short_tasks import SHORT
 
@@ -135,7 +135,7 @@ def on_small() -> Iterator[tuple[str, Run]]:
         return [outcome(one) for one in result] if isinstance(result, list) else outcome(result)
 
     rules: dict[str, dict[str, Any]] = {**SETTINGS, "lossless": {**SETTINGS["sampled"], "acceptance": "lossless"}}
-    grammar = {"regex": CASES["grammar"].options["regex"]}
+    grammar = {"regex": methods.methods()["grammar"].case.options["regex"]}
     shaping = {"top_k": 5, "top_p": 0.9, "repetition_penalty": 1.2, "no_repeat_ngram_size": 4}
     for setting, rule in rules.items():
         for method in names("drafter"):
@@ -148,10 +148,10 @@ def on_small() -> Iterator[tuple[str, Run]]:
                 yield key, lambda m=method, o=rule, b=plan: run(list(SMALL_PROMPTS[:6]), method=m, batch=b, **o)
         for kind, given in (("shaper", "shapers"), ("constraint", "constraint")):
             for name in names(kind):
-                case = case_of(methods.methods()[name])
-                chosen = spec(name, case.options)
+                row = methods.methods()[name]
+                chosen = spec(name, options_of(row))
                 named: dict[str, Any] = {given: [chosen] if kind == "shaper" else chosen}
-                for number, prompt in enumerate(case.prompts):
+                for number, prompt in enumerate(row.case.prompts):
                     for method in ("plain", "auto"):
                         key = f"small/{kind}/{name}/{method}/{setting}/{number}"
                         yield key, lambda p=prompt, m=method, o=rule | named: run(p, method=m, **o)
@@ -159,24 +159,25 @@ def on_small() -> Iterator[tuple[str, Run]]:
         for number, prompt in enumerate(SMALL_PROMPTS[:4]):
             yield (
                 f"small/{name}/{number}",
-                lambda n=name, p=prompt: _samples(small(), p, n, case_of(methods.methods()[n]).options),
+                lambda n=name, p=prompt: _samples(small(), p, n, options_of(methods.methods()[n])),
             )
     for name in names("search"):
-        case = case_of(methods.methods()[name])
-        reward = {"reward": case.reward} if case.reward else {}
+        row = methods.methods()[name]
+        reward = {"reward": row.case.reward} if row.needs.reward else {}
         for number, prompt in enumerate(SMALL_PROMPTS):
             yield (
                 f"small/{name}/{number}",
-                lambda n=name, p=prompt, c=case, r=reward: _search(
-                    small(), p, method=spec(n, c.options), max_new_tokens=16, **r
+                lambda n=name, p=prompt, c=row, r=reward: _search(
+                    small(), p, method=spec(n, options_of(c)), max_new_tokens=16, **r
                 ),
             )
-    for name in (*names("span"), *names("edit")):
-        for which in (0, 1):
-            yield (
-                f"small/{name}/{which}",
-                lambda n=name, w=which: plain_data(case_of(methods.methods()[n]).run(small(), w)),
-            )
+    for kind, run_one in (("span", span.found), ("edit", edit.edited)):
+        for name in names(kind):
+            for which in (0, 1):
+                yield (
+                    f"small/{name}/{which}",
+                    lambda f=run_one, n=name, w=which: plain_data(f(methods.methods()[n], small(), w)),
+                )
 
 
 def _samples(model: Model, prompt: str, name: str, options: Any, **request: Any) -> Any:
@@ -238,7 +239,7 @@ def on_smollm2() -> Iterator[tuple[str, Run]]:
 
 def on_canvas() -> Iterator[tuple[str, Run]]:
     """Every part of the denoise loop, with the parts that it is usually combined with."""
-    model = load_diffusion("tiny-diffusion")
+    model = load("tiny-diffusion")
     rng = np.random.default_rng(0)
     prompts = ["".join(task.sample(rng).prompt) for _ in range(4) for task in SHORT.tasks][:20]
     for kind in ("unmask", "transform", "schedule", "stop"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import inspect
 import re
 import subprocess
 import sys
@@ -14,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from unspool import methods
-from unspool.decoding.model import Model
-from unspool.engine.options import GenerationOptions
+from unspool.decoding.request import GenerationArguments
 
 _HOOKS = str(Path(__file__).parents[1] / "docs" / "hooks")
 sys.path.append(_HOOKS)
@@ -65,8 +63,7 @@ def named(text: str) -> Iterator[str]:
         and isinstance(node.body[0], ast.Expr)
     }
     verbs = {path.stem for path in (ROOT / "decoding").glob("*.py")}
-    options = {*GenerationOptions.__dataclass_fields__, *inspect.signature(Model._requests).parameters}
-    known = {*methods.names()} - verbs - options
+    known = {*methods.names()} - verbs - {*GenerationArguments.__dataclass_fields__}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in quiet:
             yield from known & {node.value}
@@ -134,6 +131,19 @@ def test_no_instrument_names_a_method() -> None:
         and (names := {name for name in named(path.read_text("utf-8")) if HOMONYMS.get(name) != room})
     }
     assert found == {}
+
+
+def test_only_training_loads_trainers() -> None:
+    code = (
+        "import sys\n"
+        "from unspool import methods\n"
+        "rows = methods.methods().values()\n"
+        "trainers = [methods.module_of(row.name) + row.trainer for row in rows if row.trainer]\n"
+        "assert len(trainers) > 3 and not set(trainers) & set(sys.modules), trainers\n"
+        "methods.trainer(methods.find('learn2pd', methods.KINDS['unmask']))\n"
+        "assert len(set(trainers) & set(sys.modules)) == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_look_up_loads_little() -> None:

@@ -20,15 +20,17 @@ from tokenizers.pre_tokenizers import Whitespace
 from typer.testing import CliRunner
 
 from tests.conformance.faults import CACHE_FAULTS, StaleAfterRewind
+from tests.installed import on_path, write, write_examples
 from unspool import methods
 from unspool.backends.toy import ToyModel
 from unspool.bench.result import Bench, Run
 from unspool.bench.tradeoff import Point, Tradeoff
 from unspool.cli import app
+from unspool.conformance.session import check_backend
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import LanguageModel, Scores
 from unspool.engine.method import DRAFTER
-from unspool.engine.option import range_of
+from unspool.engine.option import meanings, range_of
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
@@ -56,7 +58,6 @@ def load(path: Path) -> ModuleType:
 
 generated = load(DOCS / "hooks" / "generated.py")
 recompute = load(DOCS / "examples" / "unspool_recompute.py")
-check_backend = load(DOCS / "examples" / "check_backend.py").check_backend
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -74,34 +75,40 @@ def run(model: LanguageModel, drafter: Any, options: GenerationOptions) -> tuple
 
 
 @pytest.fixture
-def bigram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def bigram(tmp_path: Path) -> Iterator[None]:
     (package,) = (tomllib.loads(block) for block in blocks(PAGES["add-a-method.md"], "toml"))
-    (entry,) = package["project"]["entry-points"]["unspool.methods"].items()
-    name, version = package["project"]["name"], package["project"]["version"]
-    info = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (info / "entry_points.txt").write_text(f"[unspool.methods]\n{entry[0]} = {entry[1]}\n")
-    for file in package["tool"]["hatch"]["build"]["targets"]["wheel"]["include"]:
-        (tmp_path / file).write_text((DOCS / "examples" / file).read_text("utf-8"))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    methods.forget()
-    yield
-    methods.forget()
-    sys.modules.pop("unspool_bigram", None)
+    project = package["project"]
+    files = [DOCS / "examples" / file for file in package["tool"]["hatch"]["build"]["targets"]["wheel"]["include"]]
+    write(tmp_path, project["name"].replace("-", "_"), project["entry-points"]["unspool.methods"], files)
+    with on_path(tmp_path):
+        yield
 
 
-def test_the_page_shows_the_example_and_it_is_short() -> None:
-    assert "--8<--\nexamples/unspool_bigram.py\n--8<--" in PAGES["add-a-method.md"]
-    assert len((DOCS / "examples" / "unspool_bigram.py").read_text("utf-8").splitlines()) < 60
+METHODS = ("bigram", "recent", "margin", "first_tokens", "at_most")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_page_shows_whole_files_and_their_tests_pass(name: str, tmp_path: Path) -> None:
+    page = PAGES["add-a-method.md"]
+    assert f"--8<--\nexamples/unspool_{name}.py\n--8<--" in page
+    assert len((DOCS / "examples" / f"unspool_{name}.py").read_text("utf-8").splitlines()) < 65
+    (shown,) = re.findall(rf'^```python title="test_{name}.py"\n(.*?)^```', page, re.DOTALL | re.MULTILINE)
+    write_examples(tmp_path, name)
+    with on_path(tmp_path):
+        space: dict[str, Any] = {}
+        exec(shown, space)
+        tests = [value for key, value in space.items() if key.startswith("test_")]
+        assert len(tests) == 2
+        for test in tests:
+            test()
 
 
 @pytest.mark.parametrize("setting", [{}, {"temperature": 0.8, "seed": 4}, {"repetition_penalty": 1.3}])
 def test_the_example_method_gives_plain_decoding(bigram: None, setting: dict[str, Any]) -> None:
     options = GenerationOptions(max_new_tokens=50, **setting)
-    surroundings = methods.Resources(TABLE)
-    expected, passes = run(TABLE, methods.build("plain", DRAFTER, surroundings), options)
-    drafter = methods.build("bigram", DRAFTER, surroundings, {"num_assistant_tokens": 3})
+    resources = methods.Resources(TABLE)
+    expected, passes = run(TABLE, methods.build("plain", DRAFTER, resources), options)
+    drafter = methods.build("bigram", DRAFTER, resources, {"num_assistant_tokens": 3})
     text, steps = run(TABLE, drafter, options)
     assert text == expected
     assert max(len(step.tokens) for step in steps) == 4
@@ -189,7 +196,7 @@ def test_the_check_catches_wrong_caches(name: str, monkeypatch: pytest.MonkeyPat
     session = CACHE_FAULTS.get(name, StaleAfterRewind)
     # Every distance counts, so that a wrong entry shows wherever it stands.
     model = ToyModel.random(seed=3, vocab_size=5, order=3, floor=0.02)
-    monkeypatch.setattr(model, "open", lambda: session(model))
+    monkeypatch.setattr(model, "open", lambda taps=None: session(model))
     with pytest.raises(AssertionError):
         check_backend(model, PROMPT)
 
@@ -220,8 +227,7 @@ def test_code_of_the_backend_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """The check as shown, then ``unspool.Model`` around the model that was checked."""
     page = PAGES["add-a-backend.md"]
     checked, used = (block for block in blocks(page, "python") if "--8<--" not in block)
-    for name in ("unspool_recompute", "check_backend"):
-        assert f"--8<--\nexamples/{name}.py\n--8<--" in page
+    assert "--8<--\nexamples/unspool_recompute.py\n--8<--" in page
     space: dict[str, Any] = {}
     exec(checked, space)
     words = Tokenizer(WordLevel({"Why": 0, "is": 1, "the": 2, "sky": 3, "blue": 4, "?": 5}, unk_token="?"))
@@ -246,11 +252,28 @@ def test_every_method_has_a_page_with_its_options() -> None:
         assert method.paper in page
         assert method.guarantee in page
         assert f"({name}.md)" in pages["methods/index.md"]
-        meaning = generated.attributes(method.options.__doc__)
+        meaning = meanings(method.options)
         for field in fields(method.options):
             allowed = range_of(field) or ""
             row = f"| `{field.name}` | `{field.type}` | `{field.default!r}` | {allowed} | {meaning[field.name]} |"
             assert row in page
+
+
+def test_what_can_be_trained_says_how() -> None:
+    pages = generated.pages()
+    for row in methods.of_kind():
+        page = pages[f"methods/{row.name}.md"]
+        if not row.trainer:
+            assert "## Training" not in page
+            continue
+        trainer = methods.trainer(row)
+        command, *_ = re.findall(rf"unspool train ({row.name}\S*) -", page)
+        assert methods.training_options(row.name, trainer, command), "the command that is shown can be read"
+        table = page.partition("## Training")[2].partition("## How it works")[0]
+        shown = re.findall(r"^\| `(\w+)` \| `", table, re.MULTILINE)
+        assert shown == [field.name for field in fields(trainer.options)], row.name
+        assert f"methods/{row.name}.md#training" in generated.on_page_markdown("<!-- trainers -->")
+    assert "`task_set`" in generated.on_page_markdown("<!-- trainer: diffusion -->")
 
 
 def test_pages_hold_the_docstring_of_the_method_itself() -> None:
@@ -262,8 +285,8 @@ def test_pages_hold_the_docstring_of_the_method_itself() -> None:
     assert "Choices where the paper or its code leaves one:\n\n- A token" in pages["methods/token_recycling.md"]
 
 
-def test_attributes_of_a_docstring() -> None:
-    text = """Summary.
+class One:
+    """Summary.
 
     Attributes:
         one, two: both, which goes on
@@ -272,11 +295,23 @@ def test_attributes_of_a_docstring() -> None:
 
     More text: not an attribute.
     """
-    assert generated.attributes(text) == {
+
+
+class Two(One):
+    """Another.
+
+    Attributes:
+        three: another text.
+    """
+
+
+def test_meanings_of_fields_are_those_of_the_class_and_its_bases() -> None:
+    assert meanings(One) == {
         "one": "both, which goes on here: with a colon.",
         "two": "both, which goes on here: with a colon.",
         "three": "alone.",
     }
+    assert meanings(Two) == {**meanings(One), "three": "another text."}
 
 
 def test_the_navigation_gets_the_methods() -> None:
@@ -327,7 +362,6 @@ FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
 TABLES = {
-    "train": ("train acceptance-head", "train diffusion", "train unmask-filter"),
     "models": ("models", "models remove"),
     "datastore": ("datastore build",),
 }
@@ -339,10 +373,27 @@ def flags(command: str) -> set[str]:
     return {flag for t in tables for flag in FLAG.findall(generated.on_page_markdown(f"<!-- options: {t} -->"))}
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["generate", "models", "methods", "calibrate", "prove", "bench", "tradeoff", "extract", "search", "report", "view"],
+COMMANDS = (
+    "generate",
+    "sample",
+    "search",
+    "extract",
+    "edit",
+    "models",
+    "methods",
+    "calibrate",
+    "check",
+    "prove",
+    "bench",
+    "tradeoff",
+    "train",
+    "reproduce",
+    "report",
+    "view",
 )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_tables_of_options_equal_the_help(command: str) -> None:
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [command, "--help"]).output
     names = re.findall(r"^\W*(--[a-z-]+)", text, re.MULTILINE)
@@ -352,7 +403,7 @@ def test_tables_of_options_equal_the_help(command: str) -> None:
     assert len(rows) == len(set(names) - {"--help"})
 
 
-@pytest.mark.parametrize(("group", "command"), [("datastore", "build"), ("train", "acceptance-head")])
+@pytest.mark.parametrize(("group", "command"), [("datastore", "build")])
 def test_tables_of_options_of_subcommands_equal_the_help(group: str, command: str) -> None:
     text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [group, command, "--help"]).output
     names = re.findall(r"^│\W*(--[a-z-]+)", text, re.MULTILINE)
@@ -372,21 +423,8 @@ def test_commands_in_the_pages_have_their_options() -> None:
         for command, rest in re.findall(r"unspool (\w+)(.*)", line):
             seen.add(command)
             assert set(FLAG.findall(rest.split('"')[0] + " ".join(rest.split('"')[2::2]))) <= flags(command), line
-    groups = {"datastore", "train"}  # the tables are those of their one command with options of its own
-    assert seen == {
-        "generate",
-        "models",
-        "methods",
-        "calibrate",
-        "prove",
-        "bench",
-        "tradeoff",
-        "extract",
-        "search",
-        "report",
-        "view",
-        *groups,
-    }
+    groups = {"datastore"}  # the tables are those of their one command with options of its own
+    assert seen == {*COMMANDS, *groups}
 
 
 def test_python_in_the_pages_compiles() -> None:

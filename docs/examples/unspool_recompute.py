@@ -15,6 +15,7 @@ import numpy as np
 
 from unspool.backends.toy import ToyBackend
 from unspool.engine.contracts import Ability, Logits, Scores, Session
+from unspool.engine.taps import Taps, check
 from unspool.engine.tree import TokenTree
 
 
@@ -29,6 +30,7 @@ class RecomputeModel:
 
     abilities: frozenset[Ability] = frozenset()
     widths: tuple[int, ...] = ()
+    layers = 0
 
     def __init__(self, next_logits: Callable[[Sequence[int]], Logits], vocab_size: int, max_length: int) -> None:
         self.next_logits = next_logits
@@ -36,7 +38,8 @@ class RecomputeModel:
         self.max_length = max_length
         self.settings = {"backend": "recompute"}
 
-    def open(self, hidden_states: bool = False) -> RecomputeSession:
+    def open(self, taps: Taps | None = None) -> RecomputeSession:
+        check(self, taps, "this request")
         return RecomputeSession(self, [])
 
     def score_many(
@@ -62,7 +65,7 @@ class RecomputeSession:
         return len(self.tokens)
 
     @property
-    def room(self) -> int:
+    def max_depth(self) -> int:
         return self.model.max_length - len(self.tokens)
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:

@@ -19,14 +19,18 @@ import typer
 
 from unspool import methods
 from unspool.cli import app
+from unspool.cli.train import find
 from unspool.engine.method import (
     ACCEPTANCE,
     BATCH,
+    CHANNEL,
+    COMPRESSOR,
     CONSTRAINT,
     DRAFTER,
     EDIT,
     GUARANTEES,
     KINDS,
+    PROBE,
     SAMPLER,
     SCHEDULE,
     SEARCH,
@@ -37,7 +41,7 @@ from unspool.engine.method import (
     UNMASK,
     Kind,
 )
-from unspool.engine.option import range_of
+from unspool.engine.option import meanings, range_of
 
 sys.path.append(str(Path(__file__).parent))
 import results
@@ -46,6 +50,8 @@ from architecture import picture
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+
+    from unspool.training.trainer import Trainer
 
 
 def _shell(*lines: str) -> list[str]:
@@ -109,7 +115,7 @@ def _of_constraint(method: methods.Row) -> list[str]:
 
 
 def _of_sampler(method: methods.Row) -> list[str]:
-    return _python(
+    return _shell(f'unspool sample --sampler {method.name} --regex "[1-6]" -n 20 "Roll a die."') + _python(
         "import unspool",
         "",
         "model = unspool.load()",
@@ -132,16 +138,16 @@ def _of_span(method: methods.Row) -> list[str]:
         "import unspool",
         "",
         "model = unspool.load()",
-        'print(unspool.extract(model, "Who found it?", "Caroline Herschel found the comet.").text)',
+        'print(model.extract("Who found it?", "Caroline Herschel found the comet.").text)',
     )
 
 
 def _of_edit(method: methods.Row) -> list[str]:
-    return _python(
+    return _shell('unspool edit --replace "os=>sys" "import os"') + _python(
         "import unspool",
         "",
         "model = unspool.load()",
-        'editor = unspool.edit(model, "import os")',
+        'editor = model.edit("import os")',
         'editor.replace(7, 9, "sys")',
         "print(editor.generate(max_new_tokens=32).text)",
     )
@@ -151,8 +157,42 @@ def _of_canvas(method: methods.Row) -> list[str]:
     return _shell(f'unspool generate -m tiny-diffusion --method {method.name} "<reverse> d a c b"') + _python(
         "import unspool",
         "",
-        'model = unspool.load_diffusion("tiny-diffusion")',
+        'model = unspool.load("tiny-diffusion")',
         f'result = model.generate("<reverse> d a c b", method="{method.name}")',
+    )
+
+
+def _of_probe(method: methods.Row) -> list[str]:
+    return _python(
+        "import unspool",
+        "from unspool import methods",
+        "from unspool.engine.method import PROBE",
+        "",
+        "model = unspool.load()",
+        f'probe = methods.build("{method.name}", PROBE, model.surroundings())',
+    )
+
+
+def _of_channel(method: methods.Row) -> list[str]:
+    return _python(
+        "from unspool import methods",
+        "from unspool.engine.method import CHANNEL",
+        "",
+        f'channel = methods.build("{method.name}", CHANNEL, methods.Resources())',
+        "print(channel.decode(channel.encode([0, 1, 1, 0])))",
+    )
+
+
+def _of_compressor(method: methods.Row) -> list[str]:
+    return _python(
+        "from pathlib import Path",
+        "",
+        "from unspool import methods",
+        "from unspool.engine.method import COMPRESSOR",
+        "from unspool.engine.progress import silent",
+        "",
+        f'compressor = methods.build("{method.name}", COMPRESSOR, methods.Resources())',
+        'compressor.run(Path("my-model"), Path("my-smaller-model"), silent)',
     )
 
 
@@ -166,6 +206,9 @@ EXAMPLES: dict[Kind[Any], Callable[[methods.Row], list[str]]] = {
     SEARCH: _of_search,
     SPAN: _of_span,
     EDIT: _of_edit,
+    PROBE: _of_probe,
+    CHANNEL: _of_channel,
+    COMPRESSOR: _of_compressor,
     UNMASK: _of_canvas,
     TRANSFORM: _of_canvas,
     SCHEDULE: _of_canvas,
@@ -209,10 +252,36 @@ def _page(method: methods.Row) -> str:
     guarantee = f"[{method.guarantee}](../concepts.md#guarantees): {GUARANTEES[method.guarantee]}"
     facts = {"kind": method.kind.name, "guarantee": guarantee, "paper": method.paper}
     facts |= {"needs": ", ".join(needs) or "no optional ability of the backend", "module": f"`{module}`"}
+    if method.memory:
+        facts["remembers"] = f"{method.memory} (`model.memories`)"
     lines += [f"| {key} | {_cell(value)} |" for key, value in facts.items()]
     lines += ["", "## Use", "", *_example(method), "", "## Options", "", *_options(method.options)]
+    if method.trainer:
+        trainer = methods.trainer(method)
+        lines += ["", "## Training", "", trainer.summary, "", *_training(method.name, trainer)]
     lines += ["", "## How it works", "", _markdown(sys.modules[module].__doc__ or ""), ""]
     return "\n".join(lines)
+
+
+_TRAINED_FOR = {
+    "model": "-m qwen2.5-coder-0.5b -o",
+    "pair": "-m qwen2.5-coder-1.5b --assistant-model qwen2.5-coder-0.5b -o",
+    "canvas": "-m tiny-diffusion -o",
+    "nothing": "-o",
+}
+
+
+def _training(name: str, trainer: Trainer[Any]) -> list[str]:
+    """The command and the options of a trainer."""
+    spec = f"{name}:{trainer.example}" if trainer.example else name
+    command = _shell(f"unspool train {spec} {_TRAINED_FOR[trainer.trains_for]} trained-{name}")
+    return [*command, *_options(trainer.options)]
+
+
+def _trainers() -> str:
+    """What can be trained, as a Markdown list."""
+    rows = [row for row in methods.of_kind() if row.trainer]
+    return "\n".join(f"- [{row.name}](methods/{row.name}.md#training): {methods.trainer(row).summary}" for row in rows)
 
 
 def _example(method: methods.Row) -> list[str]:
@@ -228,7 +297,7 @@ def _options(options: type[Any]) -> list[str]:
     summary = inspect.cleandoc(options.__doc__ or "").splitlines()[0]
     if not fields(options):
         return [summary]
-    meaning = attributes(options.__doc__ or "")
+    meaning = meanings(options)
     lines = [_markdown(summary), "", "| option | type | default | range | meaning |", "|---|---|---|---|---|"]
     for field in fields(options):
         kind = field.type if isinstance(field.type, str) else field.type.__name__
@@ -236,16 +305,6 @@ def _options(options: type[Any]) -> list[str]:
         allowed = range_of(field) or ""
         lines.append(f"| `{field.name}` | `{kind}` | {default} | {allowed} | {_cell(meaning.get(field.name, ''))} |")
     return lines
-
-
-def attributes(docstring: str) -> dict[str, str]:
-    """The ``Attributes`` section of a docstring: name to text; ``a, b: text`` gives both names the text."""
-    _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
-    found: dict[str, str] = {}
-    for entry in re.split(r"\n(?=    \w)", section.split("\n\n")[0]) if section else ():
-        names, _, text = entry.strip().partition(":")
-        found |= {name.strip(): " ".join(text.split()) for name in names.split(",")}
-    return found
 
 
 def _markdown(docstring: str) -> str:
@@ -319,5 +378,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in ``<!-- options: COMMAND -->``, the picture of the layers, and results."""
     markdown = re.sub(r"<!-- options: ([\w -]+?) -->", lambda match: command_table(_commands()[match[1]]), markdown)
+    markdown = re.sub("<!-- trainers -->", lambda _: _trainers(), markdown)
+    markdown = re.sub(r"<!-- trainer: (\w+) -->", lambda match: "\n".join(_options(find(match[1]).options)), markdown)
     markdown = re.sub("<!-- architecture -->", lambda _: picture(), markdown)
     return results.filled(markdown)

@@ -11,35 +11,31 @@ except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
 
 if TYPE_CHECKING:
-    from unspool.decoding.canvas import CanvasResult, DiffusionModel, load_diffusion
-    from unspool.decoding.edit import EditableText, EditedResult, edit
-    from unspool.decoding.extract import Extraction, extract
-    from unspool.decoding.model import Model, load
+    from unspool.decoding.canvas import DiffusionModel
+    from unspool.decoding.edit import EditableText, EditedResult
+    from unspool.decoding.extract import Extraction
+    from unspool.decoding.load import load
+    from unspool.decoding.model import Model
     from unspool.decoding.results import Result, Stream
     from unspool.engine.options import GenerationOptions
     from unspool.errors import UnspoolError
     from unspool.integrations.transformers import transformers_method
 
 _HOMES = {
-    "load": "unspool.decoding.model",
+    "load": "unspool.decoding.load",
     "Model": "unspool.decoding.model",
-    "Result": "unspool.decoding.model",
-    "Stream": "unspool.decoding.model",
-    "load_diffusion": "unspool.decoding.canvas",
+    "Result": "unspool.decoding.results",
+    "Stream": "unspool.decoding.results",
     "DiffusionModel": "unspool.decoding.canvas",
-    "CanvasResult": "unspool.decoding.canvas",
     "GenerationOptions": "unspool.engine.options",
     "UnspoolError": "unspool.errors",
     "transformers_method": "unspool.integrations.transformers",
-    "edit": "unspool.decoding.edit",
     "EditableText": "unspool.decoding.edit",
     "EditedResult": "unspool.decoding.edit",
-    "extract": "unspool.decoding.extract",
     "Extraction": "unspool.decoding.extract",
 }
 
 __all__ = [
-    "CanvasResult",
     "DiffusionModel",
     "EditableText",
     "EditedResult",
@@ -50,10 +46,7 @@ __all__ = [
     "Stream",
     "UnspoolError",
     "__version__",
-    "edit",
-    "extract",
     "load",
-    "load_diffusion",
     "transformers_method",
 ]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UnspoolError(Exception):
-    """A mistake in the input or the surroundings; the message says what is wrong and what to do."""
+    """A mistake in the input or the environment; the message says what is wrong and what to do."""
 
 
 class UnknownNameError(UnspoolError):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from unspool.backends.torch.checkpoints import load_denoiser
-from unspool.engine.canvas import Fed
+from unspool.engine.canvas import CanvasPass
 from unspool.errors import UnspoolError, UnsupportedError
 from unspool.models.diffusion import is_diffusion
 
@@ -148,7 +148,7 @@ def test_a_checkpoint_scores_as_its_architecture_says(config: dict[str, Any], tm
     if config is DREAM:
         expected = np.vstack([expected[:1], expected[:-1]])
     # Stock classes normalise in float32 whatever the weights are.
-    assert np.abs(model.open().score(Fed(tokens, 0, 13)).logits - expected).max() < 1e-4 * np.abs(expected).max()
+    assert np.abs(model.open().score(CanvasPass(tokens, 0, 13)).logits - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,8 @@ def test_a_checkpoint_scores_as_its_architecture_says(config: dict[str, Any], tm
         ({"block_type": "sequential"}, "block_type"),
         ({"activation_type": "swiglu"}, "activation_type"),
         ({"mask_token_id": None}, "id of its mask"),
-        ({"n_layers": 3}, "do not belong together"),
-        ({"n_layers": 1}, "do not belong together"),
+        ({"n_layers": 3}, "do not match"),
+        ({"n_layers": 1}, "do not match"),
     ],
 )
 def test_what_the_stock_class_does_not_do_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -212,4 +212,4 @@ def test_a_directory_that_training_wrote(tmp_path: Path) -> None:
     tokens = np.arange(34)
     with torch.no_grad():
         expected = trained(input_ids=torch.from_numpy(tokens)[None], use_cache=False).logits[0].numpy()
-    assert np.abs(model.open().score(Fed(tokens, 0, 34)).logits - expected).max() < 1e-5
+    assert np.abs(model.open().score(CanvasPass(tokens, 0, 34)).logits - expected).max() < 1e-5

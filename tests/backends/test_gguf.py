@@ -175,7 +175,7 @@ def test_missing_left_over_and_misshapen_tensors_are_named(tmp_path: Path) -> No
     with pytest.raises(UnspoolError, match=r"m\.gguf lacks 1 weights, first model\.layers\.2\.mlp\.down_proj\.weight"):
         load(path)
     gguf_files.write(path, model, tensors={"blk.0.attn_q_norm.weight": np.ones(16)})
-    with pytest.raises(UnspoolError, match=r"holds 1 tensors .* first blk\.0\.attn_q_norm\.weight"):
+    with pytest.raises(UnspoolError, match=r"contains 1 tensors .* first blk\.0\.attn_q_norm\.weight"):
         load(path)
     gguf_files.write(path, model, settings={"feed_forward_length": 64})
     with pytest.raises(UnspoolError, match=r"9 weights .* first model\.layers\.0\.mlp\.down_proj\.weight: \[64, 96\]"):

@@ -45,7 +45,7 @@ def _needed(path: Path, monkeypatch: pytest.MonkeyPatch, name: str, in_files: bo
     with pytest.raises(UnspoolError) as told:
         memory.require_to_convert(path, "m")
     found = re.fullmatch(
-        r"converting m takes (\d+\.\d) GB of memory, 3\.0 GB are available; end other .*", str(told.value)
+        r"converting m takes (\d+\.\d) GB of memory, 3\.0 GB are available; close other .*", str(told.value)
     )
     assert found
     needed = float(found[1])

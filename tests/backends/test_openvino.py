@@ -19,10 +19,11 @@ from transformers import (
     Qwen3Config,
 )
 
-from unspool.backends.openvino import separate_widths
+from unspool.backends.openvino import specialise_widths
 from unspool.backends.openvino.convert import Weights, convert
 from unspool.backends.openvino.imports import imported
 from unspool.backends.openvino.model import OpenVINOModel, OpenVINOSession
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
 from unspool.models.calibration import processor
@@ -144,21 +145,21 @@ def test_peaks_are_the_largest_logits_of_runs_of_the_vocabulary(pair: Pair) -> N
     scores = session.detach(session.score(TREE, rows=(2, 6, 8)))
     vocab = pair.model.vocab_size
     if vocab == 65:
-        assert scores.peaks is None
+        assert scores.block_max is None
     else:
-        assert scores.peaks is not None
+        assert scores.block_max is not None
         session.score(TokenTree(TREE.tokens[::-1], TREE.parents), rows=(2, 6, 8))  # overwrites what was not detached
-        assert (scores.peaks == scores.logits.reshape(3, -1, min(vocab, 128)).max(axis=2)).all()
+        assert (scores.block_max == scores.logits.reshape(3, -1, min(vocab, 128)).max(axis=2)).all()
 
 
 def test_hidden_states_are_what_the_output_layer_reads(pair: Pair) -> None:
-    session = pair.model.open(hidden_states=True)
+    session = pair.model.open(Taps())
     session.score(TokenTree.chain(PROMPT), rows=())
     session.commit(range(len(PROMPT)))
     scores = session.score(TREE, rows=(2, 6))
     assert scores.hidden is not None
     with torch.no_grad():
-        logits = pair.reference.get_output_embeddings()(torch.tensor(scores.hidden)).numpy()
+        logits = pair.reference.get_output_embeddings()(torch.tensor(scores.hidden[OUTPUT])).numpy()
     np.testing.assert_allclose(logits, scores.logits, atol=1e-4)
     assert pair.opened(PROMPT).score(TREE).hidden is None
 
@@ -181,20 +182,21 @@ def test_score_many_equals_score(pair: Pair) -> None:
 def test_separated_widths_score_to_the_last_bit_as_one_graph_for_all(pair: Pair) -> None:
     """In a session that was begun before, by passes of widths with a branch of their own and without."""
     model = OpenVINOModel(pair.directory, threads=1)
-    assert not model.separated(0)
-    one, other = pair.model.open(hidden_states=True), model.open(hidden_states=True)
+    assert not model.specialised(0)
+    one, other = pair.model.open(Taps((OUTPUT, 1))), model.open(Taps((OUTPUT, 1)))
     for i, session in enumerate((one, other)):
         session.score(TokenTree.chain(PROMPT), rows=())
         if i:
-            model.separate_widths()
+            model.specialise_widths()
         session.commit(range(len(PROMPT)))
-    assert {1, 8} <= model.separated(len(PROMPT))
+    assert {1, 8} <= model.specialised(len(PROMPT))
     chains = [TokenTree.chain([(5 * i + n) % 60 + 2 for i in range(n)]) for n in (1, 8, 24, 1, 24, 12, 8, 8, 30, 1)]
     for tree in [*chains, TREE, *chains]:
         rows = None if len(tree) % 3 else [0, len(tree) - 1]
         expected, scores = one.score(tree, rows), other.score(tree, rows)
         np.testing.assert_array_equal(scores.logits, expected.logits)
-        np.testing.assert_array_equal(scores.hidden, expected.hidden)
+        for layer in (OUTPUT, 1):
+            np.testing.assert_array_equal(scores.hidden[layer], expected.hidden[layer])
         for session in (one, other):
             session.commit([0])
     for entries, same in zip(other.cache, one.cache, strict=True):
@@ -204,7 +206,7 @@ def test_separated_widths_score_to_the_last_bit_as_one_graph_for_all(pair: Pair)
 def test_a_branch_runs_for_its_width_and_short_caches_alone(pair: Pair) -> None:
     core = openvino.Core()
     graph = core.read_model(pair.directory / "openvino_model.xml")
-    separate_widths.separate(graph, (1, 8))
+    specialise_widths.separate(graph, (1, 8))
     conditions = [op.input_value(0) for op in graph.get_ordered_ops() if op.get_type_name() == "If"]
     asked = openvino.Model([opset13.result(condition) for condition in conditions], [*graph.get_parameters()])
     past = next(x for x in asked.inputs if "past_keys" in x.get_names()).partial_shape
@@ -237,10 +239,10 @@ def test_a_model_whose_preparation_is_interrupted_goes_on_as_it_was(
     def interrupt(graph: object, widths: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unspool.backends.openvino.model.separate_widths.separate", interrupt)
+    monkeypatch.setattr("unspool.backends.openvino.model.specialise_widths.separate", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        model.separate_widths()
-    assert not model.separated(0)
+        model.specialise_widths()
+    assert not model.specialised(0)
     np.testing.assert_array_equal(model.open().score(TokenTree.chain(PROMPT)).logits, expected)
 
 
@@ -289,7 +291,7 @@ def test_a_node_scores_to_the_last_bit_alike_in_any_tree(weights: Weights, start
     def opened() -> OpenVINOSession:
         session = model.open()
         while (at := session.length) < start:
-            block = TokenTree.chain(text[at : min(start, at + min(session.room, 128))])
+            block = TokenTree.chain(text[at : min(start, at + min(session.max_depth, 128))])
             session.score(block, rows=())
             session.commit(range(len(block)))
         return session
@@ -299,8 +301,8 @@ def test_a_node_scores_to_the_last_bit_alike_in_any_tree(weights: Weights, start
         alone.append(session.score(TokenTree.chain([token])).logits[0].copy())
         session.commit([0])
     if start == 736:
-        model.separate_widths()
-        assert model.separated(765) and not model.separated(766), "branches are for short texts"
+        model.specialise_widths()
+        assert model.specialised(765) and not model.specialised(766), "branches are for short texts"
     session, at = opened(), start
     while at < len(text):
         # The text's own nodes lie scattered in a tree of wrong drafts.
@@ -313,7 +315,7 @@ def test_a_node_scores_to_the_last_bit_alike_in_any_tree(weights: Weights, start
             path.append(len(tokens))
             tokens.append(token)
         tree = TokenTree(tuple(tokens), tuple(parents), width=int(rng.choice([0, 1, 8, 24])))
-        if tree.depths.max() >= session.room:  # across the end of a section last bits may differ
+        if tree.depths.max() >= session.max_depth:  # across the end of a section last bits may differ
             path, tree = [0], TokenTree.chain(text[at : at + 1])
         logits = session.score(tree).logits
         for depth, node in enumerate(path):

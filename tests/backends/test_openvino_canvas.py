@@ -19,7 +19,7 @@ from unspool.backends.openvino.canvas import OpenVINODenoiser
 from unspool.backends.openvino.canvas_convert import converted
 from unspool.backends.torch.canvas import TransformersDenoiser
 from unspool.backends.torch.checkpoints import load_denoiser
-from unspool.engine.canvas import Denoiser, Fed
+from unspool.engine.canvas import CanvasPass, Denoiser
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.errors import UnspoolError, UnsupportedError
@@ -99,7 +99,7 @@ def changed(tokens: NDArray[np.int64], *positions: int) -> NDArray[np.int64]:
     return other
 
 
-def scored(model: Denoiser, passes: list[Fed]) -> list[NDArray[np.float64]]:
+def scored(model: Denoiser, passes: list[CanvasPass]) -> list[NDArray[np.float64]]:
     """Logits of these passes of one session."""
     session = model.open()
     return [session.score(one).logits.astype(np.float64) for one in passes]
@@ -122,27 +122,27 @@ def test_every_pass_gives_torch_s_logits(model: OpenVINODenoiser, reference: Tra
     first = canvas(13)
     second, third = changed(first, 4, 6), changed(first, 4, 6, 9)
     passes = [
-        Fed(first, 0, 13),
-        Fed(second, 4, 13),
-        Fed(second, 4, 8),
-        Fed(third, 8, 12),
-        Fed(third, 12, 13),
-        Fed(third, 1, 2),
-        Fed(third, 0, 3),
-        Fed(third, 1, 13),
-        Fed(first, 0, 13),
+        CanvasPass(first, 0, 13),
+        CanvasPass(second, 4, 13),
+        CanvasPass(second, 4, 8),
+        CanvasPass(third, 8, 12),
+        CanvasPass(third, 12, 13),
+        CanvasPass(third, 1, 2),
+        CanvasPass(third, 0, 3),
+        CanvasPass(third, 1, 13),
+        CanvasPass(first, 0, 13),
     ]
     found, expected = scored(model, passes), scored(reference, passes)
     assert all(close(one, other) for one, other in zip(found, expected, strict=True))
     # The passes tell apart what they should: stale keys are not fresh ones, and every position sees the last one.
-    fresh = scored(reference, [Fed(second, 0, 13)])[0]
+    fresh = scored(reference, [CanvasPass(second, 0, 13)])[0]
     assert not close(found[2], fresh[4:8])
-    assert not close(scored(reference, [Fed(changed(first, 12), 0, 13)])[0][:1], expected[0][:1])
+    assert not close(scored(reference, [CanvasPass(changed(first, 12), 0, 13)])[0][:1], expected[0][:1])
 
 
 def test_a_session_can_take_a_canvas_of_another_length(model: OpenVINODenoiser) -> None:
-    passes = [Fed(canvas(32), 0, 32), Fed(canvas(32), 20, 24)]
-    after = scored(model, [Fed(canvas(13), 0, 13), Fed(canvas(13), 4, 8), *passes])[2:]
+    passes = [CanvasPass(canvas(32), 0, 32), CanvasPass(canvas(32), 20, 24)]
+    after = scored(model, [CanvasPass(canvas(13), 0, 13), CanvasPass(canvas(13), 4, 8), *passes])[2:]
     assert all(np.array_equal(one, other) for one, other in zip(after, scored(model, passes), strict=True))
 
 
@@ -152,17 +152,17 @@ def test_a_part_that_is_fed_after_a_refresh_is_that_of_a_pass_without_cache(
 ) -> None:
     before = canvas(13)
     after = changed(before, 5)
-    _, whole, part = scored(model, [Fed(before, 0, 13), Fed(after, 0, 13), Fed(after, *span)])
+    _, whole, part = scored(model, [CanvasPass(before, 0, 13), CanvasPass(after, 0, 13), CanvasPass(after, *span)])
     assert close(part, whole[slice(*span)])
-    assert np.array_equal(whole, scored(model, [Fed(after, 0, 13)])[0])  # nothing old is left
+    assert np.array_equal(whole, scored(model, [CanvasPass(after, 0, 13)])[0])  # nothing old is left
 
 
 def equal_alone_and_together(model: Denoiser) -> bool:
     canvases = [canvas(length, length) for length in (5, 11, 8)]
     spans = [(0, 5), (3, 9), (7, 8)]
     rounds = [
-        [Fed(c, 0, len(c)) for c in canvases],
-        [Fed(changed(c, 3), *span) for c, span in zip(canvases, spans, strict=True)],
+        [CanvasPass(c, 0, len(c)) for c in canvases],
+        [CanvasPass(changed(c, 3), *span) for c, span in zip(canvases, spans, strict=True)],
     ]
     sessions = [model.open() for _ in canvases]
     together = [model.score_many(sessions, fed) for fed in rounds]
@@ -179,7 +179,7 @@ def test_int8_is_near_and_not_the_same(tmp_path: Path) -> None:
     checkpoint(tmp_path, "dream")
     model = load(tmp_path, "openvino", said, {"weights": "int8"})
     assert model.settings["weights"] == "int8"
-    passes = [Fed(canvas(13), 0, 13), Fed(canvas(13), 4, 8)]
+    passes = [CanvasPass(canvas(13), 0, 13), CanvasPass(canvas(13), 4, 8)]
     for found, expected in zip(scored(model, passes), scored(load_denoiser(tmp_path), passes), strict=True):
         assert not close(found, expected)
         assert np.abs(found - expected).mean() < 0.1 * np.abs(expected).mean()
@@ -256,12 +256,12 @@ def test_options_that_do_not_fit_are_told_before_any_work(
 def test_passes_that_cannot_be(model: OpenVINODenoiser) -> None:
     session = model.open()
     with pytest.raises(ValueError, match="must feed all"):
-        session.score(Fed(canvas(5), 1, 3))
+        session.score(CanvasPass(canvas(5), 1, 3))
     with pytest.raises(UnspoolError, match="32 positions"):
-        session.score(Fed(canvas(33), 0, 33))
+        session.score(CanvasPass(canvas(33), 0, 33))
     with pytest.raises(ValueError, match="cannot feed"):
-        session.score(Fed(canvas(5), 3, 3))
-    session.score(Fed(canvas(5), 0, 5))
+        session.score(CanvasPass(canvas(5), 3, 3))
+    session.score(CanvasPass(canvas(5), 0, 5))
     session.close()
     with pytest.raises(ValueError, match="must feed all"):
-        session.score(Fed(canvas(5), 1, 3))
+        session.score(CanvasPass(canvas(5), 1, 3))

@@ -66,7 +66,7 @@ def test_constants_of_masks_in_old_checkpoints_are_no_weights(directory: Path) -
 
 def test_an_adapter_is_not_left_out_in_silence(directory: Path) -> None:
     (directory / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "base"}')
-    assert "mine holds an adapter" in refusal(directory)
+    assert "mine contains an adapter" in refusal(directory)
 
 
 def test_an_output_layer_that_is_the_embedding_may_be_left_out(tmp_path: Path) -> None:
@@ -83,14 +83,14 @@ def test_missing_renamed_and_left_over_weights_are_named(directory: Path) -> Non
     change(directory, lambda weights: {f"language_{k}": v for k, v in whole.items()})
     assert refusal(directory).startswith("mine lacks 30 weights, first lm_head.weight")
     change(directory, lambda weights: whole | {"model.layers.0.self_attn.q_norm.weight": torch.ones(16)})
-    assert "holds 1 tensors" in refusal(directory) and "layers.0.self_attn.q_norm.weight" in refusal(directory)
+    assert "contains 1 tensors" in refusal(directory) and "layers.0.self_attn.q_norm.weight" in refusal(directory)
 
 
 def test_a_configuration_of_another_size_names_the_weight(directory: Path) -> None:
     configure(directory, num_hidden_layers=4)
     assert "lacks 9 weights, first model.layers.3." in refusal(directory)
     configure(directory, num_hidden_layers=2)
-    assert "holds 9 tensors" in refusal(directory)
+    assert "contains 9 tensors" in refusal(directory)
     configure(directory, num_hidden_layers=3, intermediate_size=48)
     assert "9 weights of mine have another size" in refusal(directory)
     assert "first model.layers.0.mlp.down_proj.weight: [64, 96] instead of [64, 48]" in refusal(directory)
@@ -102,11 +102,11 @@ def test_a_configuration_of_another_size_names_the_weight(directory: Path) -> No
         *(({"quant_method": name}, name) for name in ("gptq", "awq", "compressed-tensors", "quanto", "hqq", "torchao")),
         *(({"quant_method": name}, name) for name in ("fp8", "fbgemm_fp8", "mxfp4", "a_method_of_tomorrow")),
         ({"load_in_4bit": True}, "bitsandbytes"),
-        ({"bits": 4}, "a method of its own"),
+        ({"bits": 4}, "a custom method"),
     ],
 )
 def test_quantised_checkpoints_are_refused_by_their_method(directory: Path, setting: Any, name: str) -> None:
-    expected = f"mine is quantised with {name}, which unspool does not read; take the unquantised model or a GGUF"
+    expected = f"mine is quantised with {name}, which unspool does not read; use the unquantised model or a GGUF"
     configure(directory, quantization_config=setting)
     assert refusal(directory) == expected
     configure(directory, quantization_config=None, text_config={"quantization_config": setting})

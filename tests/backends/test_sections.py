@@ -17,7 +17,7 @@ def _group(slot: int, total: int) -> int:
 def test_a_token_is_summed_in_the_same_group_while_new_and_afterwards() -> None:
     sections = Sections(4096)
     for length in range(0, 4096, 5):
-        section = sections.slots[length : length + sections.room(length)]
+        section = sections.slots[length : length + sections.max_depth(length)]
         text = sections.slots[:length:16].tolist()
         groups = set()
         for capacity in sections.capacities(length):
@@ -41,4 +41,12 @@ def test_slots_ascend_and_fit_the_capacity() -> None:
 
 def test_room_ends_with_the_section() -> None:
     sections = Sections(2000)
-    assert [sections.room(length) for length in (0, 383, 384, 765, 766, 1661, 1662)] == [384, 1, 382, 1, 896, 1, 896]
+    assert [sections.max_depth(length) for length in (0, 383, 384, 765, 766, 1661, 1662)] == [
+        384,
+        1,
+        382,
+        1,
+        896,
+        1,
+        896,
+    ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from unspool.backends.torch.canvas import TransformersDenoiser
-from unspool.engine.canvas import Fed
+from unspool.engine.canvas import CanvasPass
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.errors import UnspoolError, UnsupportedError
@@ -63,7 +63,7 @@ def alone(model: PreTrainedModel, tokens: NDArray[np.int64], shift: int) -> NDAr
 @pytest.mark.parametrize("make", [llama, qwen2])
 def test_a_pass_over_everything_is_transformers_bidirectional_pass(make: Any, shift: int) -> None:
     tokens = canvas(11)
-    found = TransformersDenoiser(make(), MASK, shift=shift).open().score(Fed(tokens, 0, 11))
+    found = TransformersDenoiser(make(), MASK, shift=shift).open().score(CanvasPass(tokens, 0, 11))
     expected = alone(make(), tokens, shift)
     assert found.start == 0
     assert np.abs(found.logits - expected).max() < 1e-12
@@ -79,8 +79,8 @@ def test_a_pass_over_a_part_with_nothing_changed_elsewhere(span: tuple[int, int]
     """Only tokens of the last layer's input change with what is fed, so the same canvas gives the same logits."""
     tokens = canvas(11)
     session = TransformersDenoiser(llama(), MASK, shift=shift).open()
-    full = session.score(Fed(tokens, 0, 11)).logits
-    part = session.score(Fed(tokens, *span))
+    full = session.score(CanvasPass(tokens, 0, 11)).logits
+    part = session.score(CanvasPass(tokens, *span))
     assert part.start == span[0]
     assert part.logits.shape == (span[1] - span[0], 19)
     assert np.abs(part.logits - full[slice(*span)]).max() < 1e-12
@@ -90,17 +90,17 @@ def test_what_is_fed_is_stored_and_the_rest_is_as_old_as_it_was() -> None:
     before, after = canvas(11), canvas(11)
     after[5] = (after[5] + 1) % 19
     session = TransformersDenoiser(llama(), MASK).open()
-    session.score(Fed(before, 0, 11))
-    block = session.score(Fed(after, 4, 8)).logits.copy()
+    session.score(CanvasPass(before, 0, 11))
+    block = session.score(CanvasPass(after, 4, 8)).logits.copy()
     whole = alone(llama(), after, 0)
     assert np.abs(block - whole[4:8]).max() > 1e-6  # keys outside the block were not refreshed
     # A block of one layer has no stale keys: those of a first layer depend on their own token alone.
     shallow = llama(**{})
     shallow.model.layers = shallow.model.layers[:1]
     session = TransformersDenoiser(shallow, MASK).open()
-    session.score(Fed(before, 0, 11))
-    block = session.score(Fed(after, 4, 8)).logits.copy()
-    again = session.score(Fed(after, 9, 11)).logits.copy()
+    session.score(CanvasPass(before, 0, 11))
+    block = session.score(CanvasPass(after, 4, 8)).logits.copy()
+    again = session.score(CanvasPass(after, 9, 11)).logits.copy()
     reference = llama()
     reference.model.layers = reference.model.layers[:1]
     whole = alone(reference, after, 0)
@@ -108,9 +108,9 @@ def test_what_is_fed_is_stored_and_the_rest_is_as_old_as_it_was() -> None:
     assert np.abs(again - whole[9:11]).max() < 1e-12  # it sees what the block's pass stored
     # A pass over everything refreshes everything.
     session = TransformersDenoiser(llama(), MASK).open()
-    session.score(Fed(before, 0, 11))
-    session.score(Fed(after, 4, 8))
-    assert np.abs(session.score(Fed(after, 0, 11)).logits - alone(llama(), after, 0)).max() < 1e-12
+    session.score(CanvasPass(before, 0, 11))
+    session.score(CanvasPass(after, 4, 8))
+    assert np.abs(session.score(CanvasPass(after, 0, 11)).logits - alone(llama(), after, 0)).max() < 1e-12
 
 
 def test_a_session_can_take_a_canvas_of_another_length() -> None:
@@ -118,8 +118,8 @@ def test_a_session_can_take_a_canvas_of_another_length() -> None:
     session = model.open()
     for length in (9, 6, 12):
         tokens = canvas(length, length)
-        expected = model.open().score(Fed(tokens, 0, length)).logits
-        np.testing.assert_allclose(session.score(Fed(tokens, 0, length)).logits, expected, rtol=1e-5, atol=1e-5)
+        expected = model.open().score(CanvasPass(tokens, 0, length)).logits
+        np.testing.assert_allclose(session.score(CanvasPass(tokens, 0, length)).logits, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shift", [0, 1])
@@ -130,7 +130,10 @@ def test_rows_of_a_batch_are_those_of_one_at_a_time(shift: int) -> None:
     def passes(together: bool) -> list[NDArray[np.float64]]:
         model = TransformersDenoiser(llama(), MASK, shift=shift)
         sessions = [model.open() for _ in canvases]
-        rounds = [[Fed(c, 0, len(c)) for c in canvases], [Fed(c, *s) for c, s in zip(canvases, spans, strict=True)]]
+        rounds = [
+            [CanvasPass(c, 0, len(c)) for c in canvases],
+            [CanvasPass(c, *s) for c, s in zip(canvases, spans, strict=True)],
+        ]
         found = []
         for fed in rounds:
             scores = (
@@ -189,8 +192,8 @@ def test_models_that_cannot_see_a_canvas() -> None:
 def test_passes_that_cannot_be() -> None:
     session = TransformersDenoiser(llama(), MASK).open()
     with pytest.raises(ValueError, match="must feed all"):
-        session.score(Fed(canvas(5), 1, 3))
+        session.score(CanvasPass(canvas(5), 1, 3))
     with pytest.raises(UnspoolError, match="32 positions"):
-        session.score(Fed(canvas(33), 0, 33))
+        session.score(CanvasPass(canvas(33), 0, 33))
     with pytest.raises(ValueError, match="cannot feed"):
-        session.score(Fed(canvas(5), 3, 3))
+        session.score(CanvasPass(canvas(5), 3, 3))

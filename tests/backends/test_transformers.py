@@ -25,6 +25,7 @@ from transformers import (
 from unspool.backends import loading
 from unspool.backends.torch.model import TransformersModel
 from unspool.engine.contracts import Ability
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.models.resolve import resolve
@@ -84,7 +85,7 @@ def plain(model: TransformersModel, tokens: list[int]) -> np.ndarray:
         return model.model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1].numpy()
 
 
-def opened(model: TransformersModel, tokens: list[int] = PROMPT, **options: bool):
+def opened(model: TransformersModel, tokens: list[int] = PROMPT, **options: Taps):
     session = model.open(**options)
     session.score(TokenTree.chain(tokens), rows=())
     session.commit(range(len(tokens)))
@@ -199,12 +200,12 @@ def test_rows(model, keeps_logits, monkeypatch):
 
 
 def test_hidden_states_are_what_the_output_layer_reads(model):
-    assert model.abilities == {Ability.HIDDEN_STATES, Ability.CACHE_EDIT}
+    assert model.abilities - {Ability.ATTENTION_MAPS} == {Ability.HIDDEN_STATES, Ability.CACHE_EDIT}
     assert opened(model).score(TREE).hidden is None
-    scores = opened(model, hidden_states=True).score(TREE, rows=[1, 6])
-    assert scores.hidden.shape == (2, 32) and scores.hidden.dtype == np.float32
+    scores = opened(model, taps=Taps()).score(TREE, rows=[1, 6])
+    assert scores.hidden[OUTPUT].shape == (2, 32) and scores.hidden[OUTPUT].dtype == np.float32
     with torch.no_grad():
-        logits = model.model.get_output_embeddings()(torch.from_numpy(scores.hidden)).numpy()
+        logits = model.model.get_output_embeddings()(torch.from_numpy(scores.hidden[OUTPUT])).numpy()
     assert np.abs(logits - scores.logits).max() < 1e-4
 
 

@@ -21,9 +21,10 @@ from unspool.engine.autoregressive import Request, decode
 from unspool.engine.batch import BatchPlan
 from unspool.engine.contracts import Context
 from unspool.engine.options import GenerationOptions
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.batching.eqspec import EqSpec, EqSpecOptions
 from unspool.methods.batching.exspec import ExSpec, ExSpecOptions
 from unspool.methods.drafters.plain import Plain
@@ -159,8 +160,8 @@ def test_caches_that_grow_keep_what_they_hold(model: TransformersModel) -> None:
 
 def test_rows_picked_by_row_and_hidden_states_for_those_who_asked(model: TransformersModel) -> None:
     trees = [TokenTree((5, 6, 7, 8), (-1, 0, 0, 2)), TokenTree.chain([9, 10]), TokenTree.chain([11])]
-    alone = [model.open(hidden).score(tree) for tree, hidden in zip(trees, (True, False, True), strict=True)]
-    sessions = [model.open(hidden) for hidden in (True, False, True)]
+    alone = [model.open(hidden).score(tree) for tree, hidden in zip(trees, (Taps(), None, Taps()), strict=True)]
+    sessions = [model.open(hidden) for hidden in (Taps(), None, Taps())]
     for keeps in (True, False):
         model.keeps_logits = keeps
         try:
@@ -172,9 +173,9 @@ def test_rows_picked_by_row_and_hidden_states_for_those_who_asked(model: Transfo
         assert second.logits.shape == (0, 64) and second.hidden is None
         assert np.abs(third.logits - alone[2].logits).max() < EXACT
         assert first.hidden is not None and third.hidden is not None
-        assert first.hidden.shape == (2, 32) and third.hidden.shape == (1, 32)
-        assert np.abs(first.hidden - alone[0].hidden[[1, 3]]).max() < SINGLE
-        assert np.abs(third.hidden - alone[2].hidden).max() < SINGLE
+        assert first.hidden[OUTPUT].shape == (2, 32) and third.hidden[OUTPUT].shape == (1, 32)
+        assert np.abs(first.hidden[OUTPUT] - alone[0].hidden[OUTPUT][[1, 3]]).max() < SINGLE
+        assert np.abs(third.hidden[OUTPUT] - alone[2].hidden[OUTPUT]).max() < SINGLE
 
 
 def test_a_text_that_is_too_long_is_refused_before_the_pass(model: TransformersModel) -> None:
@@ -387,7 +388,7 @@ def run(
     ]
     shapers = build_shapers(options)
     made = [
-        Request(prompt, drafter, Follow(), options, shapers, frozenset({2}))
+        Request(prompt, drafter, ExactMatch(), options, shapers, frozenset({2}))
         for prompt, drafter in zip(text, drafters, strict=True)
     ]
     return texts(decode(model, made, plan), len(text))

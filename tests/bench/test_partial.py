@@ -103,8 +103,12 @@ def test_a_beginning_that_was_cut_off_starts_anew(tmp_path: Path, journal: Path,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        *(("no JSON\n", "holds no runs;"), ("[1]\n", "holds no runs;"), ("notes without a line end", "holds no runs;")),
-        *(('{"header": {}}\nno JSON\n', "is damaged"), ('{"header": {}}\n[1]\n', "holds no runs;")),
+        *(
+            ("no JSON\n", "contains no runs;"),
+            ("[1]\n", "contains no runs;"),
+            ("notes without a line end", "contains no runs;"),
+        ),
+        *(('{"header": {}}\nno JSON\n', "is damaged"), ('{"header": {}}\n[1]\n', "contains no runs;")),
     ],
 )
 def test_a_foreign_file_is_refused_and_kept(tmp_path: Path, content: str, message: str) -> None:

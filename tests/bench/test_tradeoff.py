@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.trained import unmask_filter
 from unspool import methods
 from unspool.bench.tradeoff import (
     ORACLE,
@@ -26,11 +27,11 @@ from unspool.bench.tradeoff import (
     swept,
 )
 from unspool.cli import app
-from unspool.decoding.canvas import DiffusionModel, load_diffusion
+from unspool.decoding.canvas import DiffusionModel
+from unspool.decoding.load import load
 from unspool.engine.method import UNMASK
 from unspool.errors import UnspoolError
 from unspool.methods._compose import chosen
-from unspool.methods.diffusion.learn2pd import FILE, UnmaskFilter
 from unspool.models.diffusion import CANVAS
 from unspool.recipes.tiny_diffusion.short_tasks import SHORT
 from unspool.recipes.tiny_diffusion.train import CanvasTrainingOptions, train
@@ -49,7 +50,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(directory: Path) -> DiffusionModel:
-    return load_diffusion(str(directory))
+    return load(str(directory))
 
 
 def point(line: str, right: list[bool], passes: list[int], task: str = "t", dependent: bool = False) -> Point:
@@ -124,9 +125,9 @@ def test_what_does_not_fit_the_model_is_left_out_with_the_reason(model: Diffusio
     late = Setting("late", "prophet(answer=(20, 99))")
     found = left_out([*swept(), odd, late], model)
     assert set(found) == {"learn2pd, blocks of 8", "odd", "late"}
-    assert "unspool train unmask-filter" in found["learn2pd, blocks of 8"] and "7" in found["odd"]
+    assert "unspool train learn2pd" in found["learn2pd, blocks of 8"] and "7" in found["odd"]
     flat = np.zeros((8, 8), np.float32)
-    UnmaskFilter(flat, flat[0], flat, flat[0]).save(tmp_path / FILE)
+    unmask_filter(tmp_path, flat, flat[0], flat, flat[0])
     trained = DiffusionModel(model.denoiser, model.tokenizer, "t", canvas_length=24, directory=tmp_path)
     assert left_out(swept(), trained) == {}
 

@@ -146,7 +146,9 @@ def test_a_bad_call_is_one_line_that_names_the_culprit(
     (said,) = error.splitlines()
     assert said.startswith("unspool: ") and len(said) < 400
     words = [word.lstrip("-") for word in shlex.split(line.partition(" <<< ")[0])[1:]]
-    words += [word.replace("-", "_") for word in words] + [part for word in words for part in re.split("[,:=@+]", word)]
+    words += [word.replace("-", "_") for word in words] + [
+        part for word in words for part in re.split(r"[,:=@+(]", word)
+    ]
     words = [word for word in words if len(word) > 1]
     others = ("prompt", "passage", "empty", "Missing", "not UTF-8", "schema", "JSON Schema", "''", "' '", "assistant")
     assert any(word in said for word in (*words, *others)), said

@@ -36,8 +36,8 @@ def unspool(*arguments: str) -> Result:
         (("--suite", "mixd"), "did you mean 'mixed'"),
         (("--suite", "missing.txt"), "cannot read missing.txt"),
         (("-m", "smolm2-135m"), "did you mean 'smollm2-135m'"),
-        (("--temperature", "-1"), "temperature must be 0 or above"),
-        (("--temperature", "0.5", "--peers", "llama_cpp"), "peers are compared at temperature 0 only"),
+        (("--temperature", "-1"), "temperature must be at least 0"),
+        (("--temperature", "0.5", "--peers", "llama_cpp"), "peers are compared only at temperature 0"),
         (("--json", "missing/r.json"), "cannot write missing/r.json"),
         (("--html", "missing/r.html"), "cannot write missing/r.html"),
     ],
@@ -65,7 +65,7 @@ def result_of(**values: Any) -> Bench:
 def test_the_tables_say_what_is_slower_and_who_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "benchmark", lambda *_: result_of(left_out={"llama_cpp": "not installed; pip [peers]"}))
     text = unspool().stdout
-    assert "suffix is slower than plain decoding: 0.80 of its speed" in text
+    assert "suffix is slower than plain decoding: 0.80 times its speed" in text
     assert "auto is slower" not in text and "plain is slower" not in text
     assert "llama_cpp is left out: not installed; pip [peers]" in text
     assert "1.50/1.50" in text and "0.80/0.80" in text and "5.0 MB" in text
@@ -107,7 +107,7 @@ def test_options_reach_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [((), "nothing was kept"), (("--json", "r.json"), "the same command goes on from here")]
+    ("arguments", "message"), [((), "nothing was kept"), (("--json", "r.json"), "the same command resumes from here")]
 )
 def test_ctrl_c_says_whether_the_runs_are_kept(
     arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch

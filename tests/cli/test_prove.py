@@ -17,7 +17,7 @@ from tests.proof.conftest import Rounding, method, toy
 from tests.proof.faults import KeepsRejected, OffByOne
 from unspool.backends.toy import ToySession
 from unspool.cli.prove import prove
-from unspool.decoding import model as api
+from unspool.decoding import load as api
 from unspool.decoding.model import Model
 from unspool.errors import UnspoolError
 from unspool.proof.result import Proof
@@ -121,11 +121,11 @@ def test_all_leaves_out_what_cannot_be_proven_and_says_so(run: Any, install: Any
     ("arguments", "message"),
     [
         (("--methods", "sufix"), "did you mean 'suffix'"),
-        (("--temperature", "-1"), "temperature must be 0 or above"),
+        (("--temperature", "-1"), "temperature must be at least 0"),
         (("--methods", "greedy", "--temperature", "1"), "greedy is for temperature 0"),
         (("--prompts", "missing.txt"), "cannot read missing.txt"),
         (("--html", "missing/proof.html"), "cannot write missing/proof.html"),
-        (("--max-new-tokens", "0"), "max_new_tokens must be at least 1"),
+        (("--max-new-tokens", "0"), "max_new_tokens must lie in 1"),
     ],
 )
 def test_mistakes_are_told_before_the_model_is_loaded(arguments: tuple[str, ...], message: str, run: Any) -> None:

@@ -25,7 +25,7 @@ from unspool.conformance.enumeration import (
 from unspool.engine import noise
 from unspool.engine.contracts import Context, Target
 from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree
-from unspool.methods.acceptance._follow import choose_child
+from unspool.methods.acceptance._exact_match import choose_child
 from unspool.methods.acceptance.lossless import Chance, Lossless
 
 # Wrong rules.

@@ -13,13 +13,17 @@ from functools import partial
 
 import numpy as np
 
+from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.conformance.drafter import EOS, resources
 from unspool.conformance.enumeration import Drawn, Node, Output, Row, Text, build, without
+from unspool.conformance.stubs import EmptyDrafter, EosDrafter, OracleDrafter, RandomDrafter
 from unspool.engine import noise
 from unspool.engine.contracts import AcceptanceRule, Context, Drafter, Step
+from unspool.engine.method import DRAFTER
 from unspool.engine.numeric import softmax
 from unspool.engine.tree import DraftDistribution, TokenTree
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 
 
 class ScoredTarget:
@@ -92,83 +96,24 @@ def decode(
 
 def plain(model: ToyModel, prompt: Text, max_new_tokens: int, *, seed: int = 0, temperature: float = 1.0) -> Text:
     """Plain decoding, one token a pass."""
-    return decode(model, EmptyDrafter(), Follow(), prompt, max_new_tokens, seed=seed, temperature=temperature).tokens
+    return decode(
+        model, EmptyDrafter(), ExactMatch(), prompt, max_new_tokens, seed=seed, temperature=temperature
+    ).tokens
 
 
-class _Stateless:
-    """The parts of a drafter that keeps nothing."""
-
-    def start(self, context: Context) -> None:
-        pass
-
-    def observe(self, step: Step) -> None:
-        pass
+ALL = [*(row.name for row in methods.of_kind(DRAFTER)), "random", "perfect", "empty", "eos"]
+"""Every registered drafter, and stubs."""
 
 
-class EmptyDrafter(_Stateless):
-    """Drafts nothing: plain decoding."""
-
-    def propose(self, context: Context, budget: int) -> TokenTree:
-        return TokenTree.chain(context.tokens[-1:])
-
-
-class OracleDrafter(_Stateless):
-    """Drafts the true continuation as a chain.
-
-    Args:
-        text: all ids, prompt and continuation.
-    """
-
-    def __init__(self, text: Sequence[int]) -> None:
-        self._text = tuple(text)
-
-    def propose(self, context: Context, budget: int) -> TokenTree:
-        start = len(context.tokens) - 1
-        return TokenTree.chain(self._text[start : start + budget] or context.tokens[-1:])
-
-
-class EosDrafter(_Stateless):
-    """Drafts the true continuation as far as it is known, then the end-of-text token until the budget is used.
-
-    With a continuation that plain decoding takes beyond its end of text, a whole accepted draft goes on after the end.
-    """
-
-    def __init__(self, eos_token_id: int, text: Sequence[int] = ()) -> None:
-        self._eos = eos_token_id
-        self._text = tuple(text)
-
-    def propose(self, context: Context, budget: int) -> TokenTree:
-        known = self._text[len(context.tokens) :][: budget - 1]
-        return TokenTree.chain((context.tokens[-1], *known, *[self._eos] * (budget - 1 - len(known))))
-
-
-class RandomDrafter:
-    """Random trees of random tokens as point masses, siblings distinct; every tree uses the whole budget it can."""
-
-    def __init__(self, vocab_size: int, seed: int = 0) -> None:
-        self._vocab_size = vocab_size
-        self._seed = seed
-        self._rng = np.random.default_rng(seed)
-
-    def start(self, context: Context) -> None:
-        self._rng = np.random.default_rng([self._seed, context.seed & 0xFFFFFFFF])
-
-    def propose(self, context: Context, budget: int) -> TokenTree:
-        nodes: list[Node] = [(context.tokens[-1], -1, None)]
-        taken: set[tuple[int, int]] = set()
-        for _ in range(budget - 1):
-            # Parents from the newest nodes, so that trees get deep as well as wide.
-            parent = int(self._rng.integers(max(0, len(nodes) - 3), len(nodes)))
-            free = [t for t in range(self._vocab_size) if (parent, t) not in taken]
-            if not free:
-                continue
-            token = int(self._rng.choice(free))
-            taken.add((parent, token))
-            nodes.append((token, parent, None))
-        return build(nodes)
-
-    def observe(self, step: Step) -> None:
-        pass
+def drafters(toy: ToyModel, text: Sequence[int], name: str) -> Drafter:
+    """The drafter of ``ALL`` with this name; ``text`` is what plain decoding gives, prompt included."""
+    stubs: dict[str, Callable[[], Drafter]] = {
+        "random": lambda: RandomDrafter(toy.vocab_size, seed=5),
+        "perfect": lambda: OracleDrafter(text),
+        "empty": EmptyDrafter,
+        "eos": lambda: EosDrafter(EOS, text),
+    }
+    return stubs[name]() if name in stubs else methods.build(name, DRAFTER, resources(toy))
 
 
 Sampler = Callable[[ToyModel, Text, np.random.Generator], TokenTree]

@@ -24,9 +24,13 @@ from tests.conformance.harness import (
     stochastic_beam,
     take_top,
 )
+from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.conformance.drafter import resources, run
 from unspool.engine.contracts import AcceptanceRule, Drafter
-from unspool.methods.acceptance._follow import Follow
+from unspool.engine.method import DRAFTER
+from unspool.engine.options import GenerationOptions
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.acceptance.lossless import Lossless
 
 pytestmark = pytest.mark.nightly
@@ -74,6 +78,18 @@ def test_lossless_far_draft(sampler: Sampler) -> None:
     assert_fits(target, drafter, Lossless(), 6_000)
 
 
+@pytest.mark.parametrize("name", [row.name for row in methods.of_kind(DRAFTER)])
+def test_every_drafter_keeps_the_distribution(name: str) -> None:
+    """Trees of the usual size; ``unspool check`` sums small ones. One memory serves all samples, so that it learns."""
+    toy, prompt, n = ToyModel.random(vocab_size=4, order=1, seed=3), [0, 1, 2, 3, 0, 1], 2000
+    around, samples = resources(toy), []
+    for seed in range(n):
+        options = GenerationOptions(max_new_tokens=3, temperature=1.0, seed=seed)
+        drafter = methods.build(name, DRAFTER, around)
+        samples.append(tuple(run(toy, [prompt], [drafter], options, Lossless())[0][0]))
+    assert chi_squared(samples, toy.distribution(3, prompt)).p_value >= 1e-4
+
+
 def test_same_noise(bigram_pair: Pair) -> None:
     target, draft = bigram_pair
-    assert_fits(target, SampledDrafter(draft, widths(take_top, 2, 1)), Follow(), 10_000)
+    assert_fits(target, SampledDrafter(draft, widths(take_top, 2, 1)), ExactMatch(), 10_000)

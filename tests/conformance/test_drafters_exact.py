@@ -1,8 +1,4 @@
-"""T3 for drafters: each says truthfully what it drew from, by summing over all that it can draw and all outcomes.
-
-A round that gives the joint of plain sampling from whatever state it begins in makes every run right, for all rounds
-draw with randomness of their own; that they do is checked here too.
-"""
+"""Drafters and rules that draw or report wrong are caught by summing over all that can be drawn, and all outcomes."""
 
 from __future__ import annotations
 
@@ -11,45 +7,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.conformance.enumerated import Make, every_tree
 from tests.conformance.faults import LastTokenFromTarget, TargetNotReduced
-from tests.conformance.harness import RandomDrafter
-from tests.conformance.test_methods import DRAFTERS, run, surroundings
-from unspool import methods
-from unspool.backends.toy import ToyModel
-from unspool.conformance.enumeration import Row, Walks, joint, total_variation
+from unspool.conformance.drafter import THREE as TOY
+from unspool.conformance.drafter import THREES as PROMPT
+from unspool.conformance.drafter import TOLERANCE, distance
+from unspool.conformance.enumeration import Row
+from unspool.conformance.stubs import RandomDrafter
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context, Drafter, Step
-from unspool.engine.method import DRAFTER
 from unspool.engine.noise import draft_generator, gumbel
-from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.methods.acceptance.lossless import Lossless
-
-TOLERANCE = 1e-12
-TOY = ToyModel.random(vocab_size=3, order=2, seed=3)
-PROMPT = (0, 1, 2, 0, 1)
-
-
-def distance(make: Make, at: int, budget: int, rule: Walks | None = None) -> float:
-    """Total variation between three tokens of plain sampling and of round ``at``, given the text before it."""
-    text, drafts = every_tree(make, TOY, PROMPT, at, budget)
-    assert sum(weight for _, weight in drafts) == pytest.approx(1, abs=TOLERANCE)
-    return total_variation(joint(rule or Lossless(), TOY, text, iter(drafts), 3), TOY.distribution(3, text))
-
-
-@pytest.mark.parametrize("name", DRAFTERS)
-def test_drafts_keep_the_distribution(name: str) -> None:
-    """In the first round and after some, with a memory that has learned from another request."""
-
-    def make() -> Drafter:
-        around = surroundings(TOY)
-        options = GenerationOptions(max_new_tokens=12, temperature=1.0, seed=1)
-        run(TOY, [[1, 2, 0, 0, 1]], [methods.build(name, DRAFTER, around)], options, "lossless")
-        return methods.build(name, DRAFTER, around)
-
-    for at, budget in ((0, 4), (1, 3), (3, 3)):
-        assert distance(make, at, budget) < TOLERANCE
 
 
 def test_random_point_masses_keep_the_distribution() -> None:

@@ -23,7 +23,6 @@ from tests.conformance.faults import (
 )
 from tests.conformance.harness import (
     ChiSquared,
-    RandomDrafter,
     RoundGenerator,
     SampledDrafter,
     Sampler,
@@ -38,10 +37,11 @@ from tests.conformance.harness import (
 from tests.conformance.pairs import divergence, five_tokens
 from unspool.backends.toy import ToyModel
 from unspool.conformance.enumeration import joint, outcomes, total_variation, trees
+from unspool.conformance.stubs import RandomDrafter
 from unspool.engine.contracts import Drafter
 from unspool.engine.noise import rule_generator
 from unspool.engine.tree import DraftDistribution, TokenTree
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.acceptance.lossless import Lossless
 
 Pair = tuple[ToyModel, ToyModel]
@@ -118,8 +118,8 @@ def test_wrong_caches_are_caught_by_identity(name: str) -> None:
     reference = plain(model, (1, 2), 48, seed=1)
     drafters = (RandomDrafter(5), SampledDrafter(model.related(0.3), stochastic_beam(3, 3)))
     for drafter in drafters:
-        assert decode(model, drafter, Follow(), (1, 2), 48, seed=1).tokens == reference
-        assert decode(faulty, drafter, Follow(), (1, 2), 48, seed=1).tokens != reference
+        assert decode(model, drafter, ExactMatch(), (1, 2), 48, seed=1).tokens == reference
+        assert decode(faulty, drafter, ExactMatch(), (1, 2), 48, seed=1).tokens != reference
 
 
 def test_stale_cache_after_rewind_is_caught() -> None:

@@ -7,9 +7,7 @@ are its own.
 
 from __future__ import annotations
 
-import random
-import shutil
-from collections.abc import Callable
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 
 from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.conformance import memory as conformance
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Memory
 from unspool.engine.cost import CostCurve, PassCosts
@@ -34,7 +33,7 @@ PROMPTS = [[0, 1, 2, 0, 1, 2, 0], [5, 4], [2, 4, 2, 4, 2, 4, 2], [1, 1, 3]]
 CURVE = CostCurve((1, 4, 64), (32,), ((1.0, 1.0, 4.0),))
 
 
-def surroundings(toy: ToyModel = TOY) -> methods.Resources:
+def resources(toy: ToyModel = TOY) -> methods.Resources:
     return methods.Resources(toy, costs=lambda: PassCosts(CURVE), assistant=toy.related(0.7, seed=2))
 
 
@@ -63,7 +62,7 @@ def texts(
 
 def filled(name: str) -> methods.Resources:
     """Resources whose memories have learned from four requests; a datastore, which learns nothing, is given."""
-    around = surroundings()
+    around = resources()
     texts(around, name, PROMPTS, "same_noise")
     for key, memory in around.memories.items():
         if isinstance(memory, Datastore):
@@ -97,12 +96,12 @@ def test_the_methods_that_learn_are_known() -> None:
 def test_other_requests_change_no_text(name: str, acceptance: str) -> None:
     """The second call, and the rows of a batch that share a memory, give what plain decoding gives."""
     plain = [
-        texts(surroundings(), "plain", [prompt], "greedy" if acceptance == "greedy" else "same_noise", None, 7 + i)[0]
+        texts(resources(), "plain", [prompt], "greedy" if acceptance == "greedy" else "same_noise", None, 7 + i)[0]
         for i, prompt in enumerate(PROMPTS)
     ]
-    alone = [texts(surroundings(), name, [prompt], acceptance, None, 7 + i)[0] for i, prompt in enumerate(PROMPTS)]
+    alone = [texts(resources(), name, [prompt], acceptance, None, 7 + i)[0] for i, prompt in enumerate(PROMPTS)]
     assert alone == plain
-    around = surroundings()
+    around = resources()
     assert texts(around, name, PROMPTS, acceptance) == plain
     assert texts(around, name, PROMPTS, acceptance) == plain
 
@@ -118,7 +117,7 @@ def test_under_lossless_retrieval_is_plain_sampling_where_the_inner_drafter_draw
 def test_the_registry_says_truly_who_draws_nothing(name: str) -> None:
     around = filled(name)
     for temperature in (0.0, 0.9):
-        context = Context([0, 1, 2, 0, 1, 2, 0], 3, seed=1, temperature=temperature, tests_draws=True)
+        context = Context([0, 1, 2, 0, 1, 2, 0], 3, seed=1, temperature=temperature, uses_draft_probs=True)
         made = methods.build(name, DRAFTER, around)
         made.start(context)
         assert not made.propose(context, 64).distributions
@@ -138,7 +137,7 @@ def test_no_drafter_looks_at_the_noise_of_positions_where_draws_are_tested(
     around = filled(name)
     for module, function in ((assistant, "gumbel"), (stand, "gumbel_of"), (noise, "exponential")):
         monkeypatch.setattr(module, function, refuse)
-    context = Context([0, 1, 2, 0, 1, 2, 0], 3, seed=1, temperature=0.9, tests_draws=True)
+    context = Context([0, 1, 2, 0, 1, 2, 0], 3, seed=1, temperature=0.9, uses_draft_probs=True)
     made = methods.build(name, DRAFTER, around, {"overlap": False} if name == "pearl" else {})
     made.start(context)
     made.propose(context, 64)
@@ -157,15 +156,15 @@ SHAPES: list[tuple[str, dict[str, Any], list[tuple[str, dict[str, Any]]]]] = [
 def test_options_of_one_call_leave_the_others_alone(
     name: str, options: dict[str, Any], others: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    plain = texts(surroundings(), "plain", PROMPTS, "greedy")
+    plain = texts(resources(), "plain", PROMPTS, "greedy")
     for calls in ([(name, options), *others], [*others, (name, options)]):
-        around = surroundings()
+        around = resources()
         for method, given in calls:
             assert texts(around, method, PROMPTS, "greedy", given) == plain
 
 
 def test_a_memory_is_kept_by_the_options_that_shape_it() -> None:
-    around = surroundings()
+    around = resources()
     for given in ({}, {"nodes": 3}, {"k": 4}, {"k": 4, "nodes": 5}):
         methods.build("token_recycling", DRAFTER, around, given)
     assert {key: memory.k for key, memory in around.memories.items()} == {  # type: ignore[attr-defined]
@@ -181,7 +180,7 @@ def test_a_memory_of_the_users_own_is_used_or_refused() -> None:
     """Never left aside in silence."""
     from unspool.methods.drafters.token_recycling.matrix import RecyclingMatrix
 
-    around = surroundings()
+    around = resources()
     own = around.memories["token_recycling"] = RecyclingMatrix(4)
     texts(around, "token_recycling", PROMPTS, "greedy", {"k": 4})
     assert own.vocab_size == 6 and set(around.memories) == {"token_recycling"}
@@ -206,7 +205,7 @@ def test_auto_reads_and_writes_its_memory_as_the_options_of_the_call_say(monkeyp
 
     monkeypatch.setattr(AcceptanceRates, "rate", rated)
     monkeypatch.setattr(AcceptanceRates, "update", updated)
-    around = surroundings()
+    around = resources()
     texts(around, "auto", PROMPTS, "greedy")
     assert set(seen) == {("prior_weight", 8.0), ("forget", 0.98)}
     seen.clear()
@@ -230,7 +229,7 @@ def test_auto_reads_and_writes_its_memory_as_the_options_of_the_call_say(monkeyp
 )
 def test_options_of_auto_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UnspoolError, match=next(iter(options))):
-        methods.build("auto", DRAFTER, surroundings(), options)
+        methods.build("auto", DRAFTER, resources(), options)
 
 
 # Files.
@@ -248,9 +247,9 @@ def each_memory(name: str, tmp_path: Path, around: methods.Resources | None = No
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_saved_and_loaded_drafts_the_same(name: str, tmp_path: Path) -> None:
-    full, around = filled(name), surroundings()
+    full, around = filled(name), resources()
     saved = each_memory(name, tmp_path, full)
-    expected, nothing = draft(full, name), draft(surroundings(), name)
+    expected, nothing = draft(full, name), draft(resources(), name)
     for key, memory, file in saved:
         assert isinstance(memory, Memory)
         around.memories[key] = type(memory)()
@@ -263,62 +262,41 @@ def test_saved_and_loaded_drafts_the_same(name: str, tmp_path: Path) -> None:
     assert draft(around, name).tokens == nothing.tokens
 
 
-def _truncated(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-20])
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "missing": lambda file: file.unlink(),
-    "empty": lambda file: file.write_bytes(b""),
-    "text": lambda file: file.write_bytes(b"hello"),
-    "truncated": _truncated,
-    "array": lambda file: file.write_text("[1, 2]"),
-    "object": lambda file: file.write_text('{"a": 1}'),
-    "not UTF-8": lambda file: file.write_bytes(b"\xff\xfe\x00"),
-    "deep": lambda file: file.write_text("[" * 100_000),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", LEARNING)
-def test_damaged_files_are_refused_by_name(name: str, damage: str, tmp_path: Path) -> None:
-    for _, memory, file in each_memory(name, tmp_path):
-        parts = sorted(file.iterdir()) if file.is_dir() else [file]
-        for part in parts:
-            copy = tmp_path / "copy"
-            shutil.copytree(file, copy) if file.is_dir() else shutil.copy(file, copy)
-            broken = copy / part.name if file.is_dir() else copy
-            DAMAGES[damage](broken)
-            before = vars(memory).copy()
-            with pytest.raises(UnspoolError, match="copy"):
-                memory.load(copy)
-            assert all(vars(memory)[attribute] is value for attribute, value in before.items()), "it was changed"
-            shutil.rmtree(copy) if copy.is_dir() else copy.unlink(missing_ok=True)
+def test_files_of_memories(name: str, tmp_path: Path) -> None:
+    for memory in filled(name).memories.values():
+        conformance.check(memory, tmp_path)
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_a_directory_is_no_file_and_a_file_no_directory(name: str, tmp_path: Path) -> None:
-    for _, memory, file in each_memory(name, tmp_path):
-        other = tmp_path / "other"
-        other.write_bytes(b"x") if file.is_dir() else other.mkdir()
-        with pytest.raises(UnspoolError, match="other"):
-            memory.load(other)
-        other.unlink() if other.is_file() else other.rmdir()
+def test_the_checks_see_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that believes any file, one that a damaged file changes, foreign errors, one that saves in place."""
+    full = filled("auto").memories["auto"]
+    with monkeypatch.context() as patch:
+        patch.setattr(AcceptanceRates, "load", lambda self, path: None)
+        with pytest.raises(AssertionError, match="a file that is missing is loaded"):
+            conformance.damaged_files_are_refused(full, tmp_path)
+    load = AcceptanceRates.load
+
+    def forgets(self: AcceptanceRates, path: Path) -> None:
+        self.reset()
+        load(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AcceptanceRates, "load", forgets)
+        with pytest.raises(AssertionError, match="the memory was changed"):
+            conformance.damaged_files_are_refused(full, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(AcceptanceRates, "load", lambda self, path: json.loads(path.read_text()))
+        with pytest.raises((ValueError, FileNotFoundError)):
+            conformance.damaged_files_are_refused(full, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(AcceptanceRates, "save", lambda self, path: path.write_text("[1, 2, 3, 4, 5, 6]"))
+        with pytest.raises(OSError):
+            conformance.a_failed_save_leaves_the_old_file(full, tmp_path)
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_a_changed_byte_is_an_error_of_our_own_or_none(name: str, tmp_path: Path) -> None:
-    rng = random.Random(name)
-    for _, memory, file in each_memory(name, tmp_path):
-        for part in sorted(file.iterdir()) if file.is_dir() else [file]:
-            whole = part.read_bytes()
-            for at in rng.sample(range(len(whole)), min(150, len(whole))):
-                part.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
-                try:
-                    memory.load(file)
-                except UnspoolError as error:
-                    assert file.name in str(error)
-            part.write_bytes(whole)
+def test_rows_say_what_they_remember() -> None:
+    assert [name for name, row in DRAFTERS.items() if row.memory] == LEARNING
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -327,7 +305,7 @@ def test_memories_of_another_vocabulary_are_refused(name: str, tmp_path: Path) -
     for key, memory, file in each_memory(name, tmp_path):
         if isinstance(memory, AcceptanceRates):
             continue  # it holds no ids
-        around = surroundings(smaller)
+        around = resources(smaller)
         around.memories[key] = type(memory)()
         around.memories[key].load(file)
         with pytest.raises(UnspoolError):
@@ -361,21 +339,3 @@ def test_rates_that_nobody_saw_are_refused(rows: str, tmp_path: Path) -> None:
     with pytest.raises(UnspoolError, match=r"rates\.json is not a saved table of acceptance rates"):
         rates.load(file)
     assert rates.rate("suffix", 1, 1) == before
-
-
-def test_a_failed_save_leaves_the_old_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = AcceptanceRates()
-    rates.update("suffix", 1, 1, hit=True)
-    rates.save(tmp_path / "rates")
-    rates.reset()
-
-    def full(self: Path, text: str, encoding: str) -> int:
-        self.write_bytes(text[:1].encode())
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UnspoolError, match="No space left"):
-        rates.save(tmp_path / "rates")
-    assert [file.name for file in tmp_path.iterdir()] == ["rates"]
-    rates.load(tmp_path / "rates")
-    assert rates.rate("suffix", 1, 1) > 0.3

@@ -16,6 +16,8 @@ import unspool
 from unspool.cli import app
 from unspool.cli.generate_canvas import drawn, fill
 from unspool.decoding.canvas import DiffusionModel
+from unspool.decoding.model import Model
+from unspool.decoding.request import CanvasArguments
 from unspool.engine.trace import CanvasEvent
 from unspool.errors import UnspoolError
 from unspool.models import diffusion as diffusion_files
@@ -47,12 +49,12 @@ def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def on_openvino(own_store: None, directory: Path) -> DiffusionModel:
-    return unspool.load_diffusion(str(directory), "openvino", threads=1)
+    return unspool.load(str(directory), backend="openvino", threads=1)
 
 
 @pytest.fixture(scope="module")
 def model(directory: Path) -> DiffusionModel:
-    return unspool.load_diffusion(str(directory))
+    return unspool.load(str(directory))
 
 
 def test_a_result_tells_the_text_and_what_it_took(model: DiffusionModel) -> None:
@@ -87,8 +89,8 @@ def test_a_grammar_holds_where_the_model_knows_nothing(model: DiffusionModel) ->
         ("<sort> d ?", {}, "does not know all symbols"),
         ("<sort> " + "a " * 20, {}, "has 21 tokens, and .* was trained on 10"),
         ("<sort> a", {"method": "suffix"}, "unknown method for canvases"),
-        ("<sort> a", {"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
-        ("<sort> a", {"max_new_tokens": 25}, "do not fit into the model's 34 positions"),
+        ("<sort> a", {"max_new_tokens": 0}, "max_new_tokens must lie in 1 to 2"),
+        ("<sort> a", {"max_new_tokens": 25}, "exceed the model's 34 positions"),
         ("<sort> a", {"cache": "tripple"}, "cache must be"),
         ("<sort> a", {"method": "threshold+fixed_blocks:block_length=7"}, "does not divide"),
         ("<sort> a", {"grammar": 'start: "a" start'}, "grammar"),
@@ -126,16 +128,23 @@ def test_a_canvas_with_several_holes_keeps_what_stands_on_it(model: DiffusionMod
 
 def test_no_text_ends_before_what_is_given() -> None:
     """The model would end it in the hole, and what stands behind it would be lost."""
-    shipped = unspool.load_diffusion("tiny-diffusion-long")
+    shipped = unspool.load("tiny-diffusion-long")
     canvas = ["def f0(d,u):\n    s=", 3, "\n    return s", 20]
     result = shipped.generate("<program> f0 d u s +", canvas=canvas)
     assert result.text.startswith("def f0(d,u):\n    s=") and "\n    return s" in result.text
     assert result.finish_reason == "stop"
 
 
-def test_a_name_that_is_no_model() -> None:
+def test_one_load_gives_what_the_name_is(directory: Path, model: DiffusionModel) -> None:
+    assert isinstance(model, DiffusionModel)
+    with pytest.raises(UnspoolError, match="unknown model 'nothing'"):
+        unspool.load("nothing")
     with pytest.raises(UnspoolError, match="no such diffusion model: nothing"):
-        unspool.load_diffusion("nothing")
+        unspool.load("nothing", expect=DiffusionModel)
+    with pytest.raises(UnspoolError, match="is a diffusion model, and this needs a language model"):
+        unspool.load(str(directory), expect=Model)
+    with pytest.raises(UnspoolError, match="is a diffusion model, which takes no draft model"):
+        unspool.load(str(directory), assistant_model="smollm2-135m")
 
 
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
@@ -149,16 +158,16 @@ def test_both_backends_fill_a_canvas_alike(model: DiffusionModel, on_openvino: D
 
 def test_loading_says_what_takes_long_and_what_does_not_fit(own_store: None, directory: Path) -> None:
     heard: list[str] = []
-    unspool.load_diffusion(str(directory), report=heard.append)
+    unspool.load(str(directory), report=heard.append)
     assert heard == ["loading the weights into torch"]
     with pytest.raises(UnspoolError, match="unknown option of canvases on transformers 'threads'; known: device"):
-        unspool.load_diffusion(str(directory), threads=2)
+        unspool.load(str(directory), threads=2)
     with pytest.raises(UnspoolError, match="unknown backend for canvases 'llama_cpp'; known: openvino, transformers"):
-        unspool.load_diffusion(str(directory), "llama_cpp")
+        unspool.load(str(directory), backend="llama_cpp")
 
 
 def filled(directory: Path, capsys: pytest.CaptureFixture[str], *, device: str | None = None, **loading: Any) -> Any:
-    fill(str(directory), "<sort> d a c", {"method": "threshold"}, device, True, None, **loading)
+    fill(str(directory), "<sort> d a c", CanvasArguments(), True, None, device=device, **loading)
     return json.loads(capsys.readouterr().out)
 
 
@@ -226,11 +235,11 @@ def test_a_trace_is_written_and_valid(directory: Path, tmp_path: Path) -> None:
     [
         (["--top-k", "5"], "no --top-k"),
         (["--acceptance", "greedy"], "no --acceptance"),
-        (["--assistant-model", "smollm2-135m"], "no --assistant-model"),
+        (["--assistant-model", "smollm2-135m"], "leave out --assistant-model"),
         (["--method", "sufix"], "unknown method for canvases 'sufix'"),
         (["--cache", "pefix"], "cache must be none, prefix or dual, not 'pefix'"),
-        (["--guidance-scale", "-1"], "guidance_scale must be 0 or above"),
-        (["--truncate-at-eos", "2"], "truncate_at_eos is a probability"),
+        (["--guidance-scale", "-1"], "guidance_scale must be at least 0"),
+        (["--truncate-at-eos", "2"], "truncate_at_eos must lie in 0 to 1"),
         (["--canvas", "a,b"], "--canvas is a JSON list"),
         (["--canvas", '["a", 1.5]'], "at least 1, not of 1.5"),
     ],
@@ -273,7 +282,7 @@ def test_the_drawn_canvas_shows_masks_news_and_no_filling() -> None:
 @pytest.mark.parametrize("name", diffusion_files.shipped())
 def test_shipped_models_answer_questions_they_were_not_trained_on(name: str) -> None:
     """Those whose answer is determined, as well as their card says or nearly so."""
-    model = unspool.load_diffusion(name)
+    model = unspool.load(name)
     tasks = TASK_SETS[diffusion_files.task_set(diffusion_files.find(name))]
     card = (diffusion_files.SHIPPED / name / "README.md").read_text("utf-8")
     for task in tasks.tasks:

@@ -13,17 +13,17 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 import unspool
-from tests.conformance.harness import EmptyDrafter, OracleDrafter, RandomDrafter
-from tests.conformance.small_model import EOS, load
 from unspool import Model, UnspoolError
 from unspool.backends.toy import ToyModel
+from unspool.conformance.small_model import EOS, load
+from unspool.conformance.stubs import EmptyDrafter, OracleDrafter, RandomDrafter
 from unspool.decoding.parsing import read
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Decision, Ending
 from unspool.engine.noise import gumbel, row_seed
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import EndEvent, StepEvent
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.acceptance.lossless import Lossless
 from unspool.methods.constraints.grammar import GrammarConstraint, GrammarOptions
 from unspool.methods.shaping._built_in import build
@@ -113,7 +113,7 @@ TEXT = [3, 5, 3, 4]
 
 
 @pytest.mark.parametrize("forced", [False, True])
-@pytest.mark.parametrize("rule", [Follow, Lossless])
+@pytest.mark.parametrize("rule", [ExactMatch, Lossless])
 @pytest.mark.parametrize("limit", [4, 9])
 def test_a_complete_text_asks_no_pass_for_its_end_token(limit: int, rule: type, forced: bool) -> None:
     model = ToyModel.random(vocab_size=6, order=2, seed=3, eos_token_id=EOS)
@@ -146,7 +146,7 @@ def test_a_complete_text_asks_no_pass_for_its_end_token(limit: int, rule: type, 
 def test_a_text_that_may_go_on_still_needs_its_end_token() -> None:
     model = ToyModel.random(vocab_size=6, order=2, seed=3, eos_token_id=EOS)
     options = GenerationOptions(max_new_tokens=9)
-    request = Request([1, 2], EmptyDrafter(), Follow(), options, eos=frozenset({EOS}))
+    request = Request([1, 2], EmptyDrafter(), ExactMatch(), options, eos=frozenset({EOS}))
     (events,) = (list(decode(model, [Request(**(vars(request) | {"constraint": Spelled(TEXT, 6, False)}))])),)
     assert [token for e in events if isinstance(e, StepEvent) for token in e.emitted] == [*TEXT, EOS]
 
@@ -161,7 +161,7 @@ def test_a_stop_string_at_the_end_of_a_complete_text_is_the_reason() -> None:
 
     options = GenerationOptions(max_new_tokens=9)
     request = Request(
-        [1, 2], OracleDrafter([1, 2, *TEXT, EOS]), Follow(), options, eos=frozenset({EOS}),
+        [1, 2], OracleDrafter([1, 2, *TEXT, EOS]), ExactMatch(), options, eos=frozenset({EOS}),
         constraint=SpelledOut(TEXT, 6, False), stopping=stop,
     )  # fmt: skip
     assert list(decode(model, [request]))[-1] == EndEvent(0, "stop_string")
@@ -253,14 +253,14 @@ def test_a_listener_that_fails_ends_the_run_and_leaves_the_model_as_it_was(model
 class Contrary:
     """Emits another token than plain decoding takes, every time."""
 
-    tests_draws = False
+    uses_draft_probs = False
 
     def decide(self, target: Any, rng: Any) -> Decision:
         return Decision((0,), (target.choose(0) + 1) % 6)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("rule", [Follow, Lossless, Contrary])
+@pytest.mark.parametrize("rule", [ExactMatch, Lossless, Contrary])
 def test_a_margin_is_the_lead_of_the_token_that_was_emitted(rule: type, temperature: float) -> None:
     model = ToyModel.random(vocab_size=6, order=2, seed=4)
     options = GenerationOptions(max_new_tokens=60, temperature=temperature, seed=5)
@@ -273,7 +273,7 @@ def test_a_margin_is_the_lead_of_the_token_that_was_emitted(rule: type, temperat
             assert margin == pytest.approx(float(scores[token] - np.delete(scores, token).max()))
             behind += margin < 0
             tokens.append(token)
-    assert behind == {Follow: 0, Contrary: 60}.get(rule, behind)
+    assert behind == {ExactMatch: 0, Contrary: 60}.get(rule, behind)
 
 
 # Memory

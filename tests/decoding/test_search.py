@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.small_model import CountedModel, CountedSession, load
 from tests.specs import spec
 from unspool.backends.toy import ToyModel, ToySession
+from unspool.conformance.small_model import CountedModel, CountedSession, load
 from unspool.decoding.model import Model
 from unspool.decoding.search import search
+from unspool.engine.taps import Taps
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.methods.search._function_body import FunctionBody
 from unspool.methods.search.plan.reward import PublicTests
@@ -58,7 +59,9 @@ def test_the_text_of_greedy_decoding(seed: int, method: str, options: dict[str, 
     assert (found.token_ids, found.text, found.finish_reason) == (plain.token_ids, plain.text, plain.finish_reason)
     assert found.logprob == pytest.approx(sum(plain.logprobs))  # type: ignore[arg-type]
     assert found.prompt_token_ids == [0, 1, 0]
-    assert found.statistics.tokens == found.statistics.evaluated == found.statistics.passes == len(plain.token_ids)
+    assert (
+        found.statistics.tokens == found.statistics.evaluated_tokens == found.statistics.passes == len(plain.token_ids)
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
@@ -151,13 +154,13 @@ def test_passes_that_bring_a_branch_up_to_its_text_are_counted() -> None:
         """Takes four tokens at most, and none across a multiple of four, so that branches lag behind."""
 
         @property
-        def room(self) -> int:
+        def max_depth(self) -> int:
             return 4 - self.length % 4
 
     class Counted(CountedModel):
         calls = 0
 
-        def open(self, hidden_states: bool = False) -> Narrow:
+        def open(self, taps: Taps | None = None) -> Narrow:
             return Narrow(self)
 
         def count(self, nodes: int, wanted: bool) -> None:

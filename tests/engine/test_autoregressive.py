@@ -17,13 +17,13 @@ from unspool.engine.statistics import summarise
 from unspool.engine.trace import EndEvent, StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.drafters.plain import Plain
 
 
 def request(tokens: list[int], drafter: object | None = None, **options: object) -> Request:
     settings = GenerationOptions(**({"max_new_tokens": 8} | options))
-    return Request(tokens, drafter or Plain(), Follow(), settings)  # type: ignore[arg-type]
+    return Request(tokens, drafter or Plain(), ExactMatch(), settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,9 @@ def test_stopping_ends_after_the_token_that_it_is_told_of() -> None:
         return "stopping_criteria" if len(seen) == 3 else None
 
     settings = GenerationOptions(max_new_tokens=8)
-    events = list(decode(ToyModel.random(vocab_size=4), [Request([0, 1], Plain(), Follow(), settings, stopping=stop)]))
+    events = list(
+        decode(ToyModel.random(vocab_size=4), [Request([0, 1], Plain(), ExactMatch(), settings, stopping=stop)])
+    )
     assert summarise(events).tokens == 3
     assert isinstance(events[-1], EndEvent) and events[-1].reason == "stopping_criteria"
 
@@ -142,7 +144,7 @@ def test_a_long_text_is_stored_in_blocks_as_wide_as_the_session_has_room(monkeyp
     sizes = []
     score = ToySession.score
     monkeypatch.setattr(ToySession, "score", lambda self, t, rows=None: (sizes.append(len(t)), score(self, t, rows))[1])
-    monkeypatch.setattr(ToySession, "room", property(lambda self: 200 - self.length % 200))
+    monkeypatch.setattr(ToySession, "max_depth", property(lambda self: 200 - self.length % 200))
     session = ToyModel.random(vocab_size=4).open()
     extend(session, [1] * 300)
     assert sizes == [128, 72, 100] and session.length == 300
@@ -152,7 +154,7 @@ def test_rules_get_fresh_randomness_in_each_round_of_each_row() -> None:
     """What rejection sampling draws rests on the seed and on where the round starts."""
     found: list[tuple[int, float]] = []
 
-    class Recording(Follow):
+    class Recording(ExactMatch):
         def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
             found.append((seed, rng().random()))
             return super().decide(target, rng)

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tests.conformance.harness import RandomDrafter
 from tests.methods.batching.reading import passes, texts
 from unspool.backends.toy import ToyModel, ToySession
+from unspool.conformance.stubs import RandomDrafter
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.batch import AllRows, OpenRow
 from unspool.engine.contracts import Drafter
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import grouping_rate
 from unspool.engine.trace import StartEvent, StepEvent
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.drafters.plain import Plain
 
 EOS = 3
@@ -43,7 +43,7 @@ def toy() -> ToyModel:
 
 def requests(prompts: Sequence[list[int]] = PROMPTS, tokens: int = 12, drafter: type[Drafter] = Plain) -> list[Request]:
     options = GenerationOptions(max_new_tokens=tokens, temperature=0.9, seed=7)
-    return [Request(prompt, drafter(), Follow(), options, eos=frozenset({EOS})) for prompt in prompts]
+    return [Request(prompt, drafter(), ExactMatch(), options, eos=frozenset({EOS})) for prompt in prompts]
 
 
 def alone(prompts: Sequence[list[int]] = PROMPTS, tokens: int = 12) -> list[list[int]]:
@@ -154,7 +154,7 @@ def test_no_requests_give_no_events() -> None:
 
 def test_grouping_rate_counts_passes_of_several_rows() -> None:
     options = GenerationOptions(max_new_tokens=4)
-    made = [Request(prompt, Plain(), Follow(), options) for prompt in ([0, 1], [2, 4], [1])]
+    made = [Request(prompt, Plain(), ExactMatch(), options) for prompt in ([0, 1], [2, 4], [1])]
     model = ToyModel.random(vocab_size=6)
     assert grouping_rate(decode(model, made[:2])) == 1
     assert grouping_rate(decode(model, made)) == 0

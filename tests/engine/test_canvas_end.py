@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.methods.diffusion.mocks import MockModel, Whatever
-from unspool.engine.canvas import CanvasScores, Flags, UnmaskPolicy, View
+from unspool.conformance.canvas_model import MockModel, Whatever
+from unspool.engine.canvas import BlockState, CanvasScores, Flags, UnmaskPolicy
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.canvas_scores import predicted_end
 from unspool.engine.denoise import denoise
@@ -208,7 +208,7 @@ def test_parts_see_slots_that_were_cut_off_as_decided() -> None:
     seen: list[tuple[list[bool], list[float], list[int]]] = []
 
     class Looks(TopK):
-        def select(self, view: View) -> Flags:
+        def select(self, view: BlockState) -> Flags:
             seen.append((view.masked.tolist(), view.confidence.tolist(), view.tokens.tolist()))
             return super().select(view)
 

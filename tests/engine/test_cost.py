@@ -28,11 +28,13 @@ def test_a_padded_curve_has_steps() -> None:
 
 def test_measuring_covers_all_widths_and_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "LENGTHS", (8, 16, 4000))
-    told: list[float] = []
-    curve = cost.measure(ToyModel.random(vocab_size=5, max_length=96), seconds=0.05, progress=told.append)
+    told: list[tuple[object, ...]] = []
+    curve = cost.measure(
+        ToyModel.random(vocab_size=5, max_length=96), seconds=0.05, progress=lambda *step: told.append(step)
+    )
     assert curve.nodes == cost.NODES and curve.lengths == (8, 16, 32)
     assert all(len(row) == len(curve.nodes) and min(row) > 0 for row in curve.ms)
-    assert told and told[-1] <= 1
+    assert told[-1] == ("cost curve", 100, 100) and len(told) > 1
 
 
 @pytest.mark.parametrize("padded", [True, False])
@@ -71,13 +73,13 @@ class Separable:
 
     calls = 0
 
-    def separated(self, length: int) -> frozenset[int]:
+    def specialised(self, length: int) -> frozenset[int]:
         return frozenset({1, 8}) if self.calls and length < 100 else frozenset()
 
-    def settle(self) -> None:
+    def warm_up(self) -> None:
         raise AssertionError("costs do not depend on it")
 
-    def separate_widths(self) -> None:
+    def specialise_widths(self) -> None:
         self.calls += 1
 
 

@@ -18,10 +18,11 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.engine.autoregressive import PREFILL_BLOCK, Decoding, Request, decode, extend
 from unspool.engine.batch import OpenRow
 from unspool.engine.options import GenerationOptions
+from unspool.engine.taps import Taps
 from unspool.engine.trace import EndEvent, Event, PrefillEvent, StartEvent, StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.drafters.plain import Plain
 
 PROMPTS = [[0, 1, 2, 0, 1], [5], [2, 4, 2, 4, 2]]
@@ -33,7 +34,7 @@ def toy() -> ToyModel:
 
 def request(prompt: list[int], tokens: int = 8, **fields: Any) -> Request:
     options = GenerationOptions(max_new_tokens=tokens, temperature=0.9, seed=7)
-    return replace(Request(prompt, Plain(), Follow(), options), **fields)
+    return replace(Request(prompt, Plain(), ExactMatch(), options), **fields)
 
 
 def alone(prompt: list[int], tokens: int = 8) -> list[int]:
@@ -57,7 +58,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ToySession]]:
     sessions: list[ToySession] = []
     open_, close = ToyModel.open, ToySession.close
 
-    def opened(self: ToyModel, hidden_states: bool = False) -> ToySession:
+    def opened(self: ToyModel, taps: Taps | None = None) -> ToySession:
         sessions.append(open_(self))
         return sessions[-1]
 
@@ -205,7 +206,7 @@ FAULTS: dict[str, Callable[[], dict[str, Any]]] = {
         for method, after in (("start", 0), ("propose", 2), ("observe", 2), ("close", 0))
     },
     "tree": lambda: {"drafter": type("Wrong", (Plain,), {"propose": lambda *_: TokenTree.chain([0, 9])})()},
-    "rule": lambda: {"rule": broken(Follow, "decide", 2)},
+    "rule": lambda: {"rule": broken(ExactMatch, "decide", 2)},
     **{
         f"constraint.{method}": lambda m=method: {"constraint": broken(Free, m, 2)}
         for method in ("allowed", "forced", "advance")

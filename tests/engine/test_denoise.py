@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from tests.methods.diffusion.mocks import Whatever
 from tests.pairwise import pairwise
+from unspool.conformance.canvas_model import Whatever
 from unspool.engine.canvas import BlockSchedule, ScoreTransform, StopRule, UnmaskPolicy
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
@@ -304,7 +304,7 @@ def test_noise_belongs_to_seed_position_and_step() -> None:
         ([None], [1], Parts(TopK(), FixedBlocks(), (), Prophet(ProphetOptions((0, 2)))), {}, "do not lie in"),
         ([None], [1], Parts(TopK(), FixedBlocks()), {"stop_at_eos": True}, "stop_at_eos needs a model with an end"),
         ([None], [1], Parts(TopK(), FixedBlocks()), {"truncate_at_eos": 0.5}, "truncate_at_eos needs a model with an"),
-        ([None], [], Parts(TopK(), FixedBlocks()), {"guidance_scale": 0.5}, "there is none"),
+        ([None], [], Parts(TopK(), FixedBlocks()), {"guidance_scale": 0.5}, "needs a prompt to mask"),
     ],
 )
 def test_bad_input_is_refused_before_any_pass(

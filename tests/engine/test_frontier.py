@@ -13,6 +13,7 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.engine.contracts import Scores
 from unspool.engine.frontier import MAX_TREE_NODES, BudgetSpentError, Frontier, roll_out
 from unspool.engine.search import Branch, Distribution, PassEvent, SearchRequest
+from unspool.engine.taps import Taps
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
 
@@ -51,30 +52,30 @@ def test_what_is_counted(model: ToyModel) -> None:
     events: list[PassEvent] = []
     with closing(Frontier(model, PROMPT, sessions=2, remembered=1, on_event=events.append)) as frontier:
         frontier.read([()])  # the last token of the prompt
-        assert (frontier.passes, frontier.evaluated) == (1, 1)
+        assert (frontier.passes, frontier.evaluated_tokens) == (1, 1)
         frontier.read([()])
-        assert (frontier.passes, frontier.evaluated, frontier.recalled) == (1, 1, 1)
+        assert (frontier.passes, frontier.evaluated_tokens, frontier.recalled) == (1, 1, 1)
         frontier.read([(0,), (1,)])
         # A tree scores the token that its branches hang on once more.
-        assert (frontier.passes, frontier.evaluated) == (2, 3 + (model is PADDED))
+        assert (frontier.passes, frontier.evaluated_tokens) == (2, 3 + (model is PADDED))
     assert [(event.branches, event.nodes) for event in events] == [(1, 1), (2, 2 + (model is PADDED))]
 
 
 def test_a_branch_is_entered_again_from_the_common_prefix() -> None:
     with closing(Frontier(MODEL, PROMPT)) as frontier:
         frontier.read([(0, 1, 2, 3)])
-        before = frontier.evaluated
+        before = frontier.evaluated_tokens
         frontier.read([(0, 1, 3)])
-        assert frontier.evaluated == before + 1
+        assert frontier.evaluated_tokens == before + 1
 
 
 def test_equal_branches_are_scored_once_and_large_trees_are_split() -> None:
     with closing(Frontier(PADDED, PROMPT)) as frontier:
         assert len(frontier.read([(1,), (1,)])) == 2
-        assert frontier.evaluated == 2  # the prompt's last token and the one behind it
+        assert frontier.evaluated_tokens == 2  # the prompt's last token and the one behind it
         far = [(token,) * MAX_TREE_NODES for token in range(3)]
         frontier.read(far)
-        assert frontier.evaluated >= 2 + 3 * MAX_TREE_NODES - 1
+        assert frontier.evaluated_tokens >= 2 + 3 * MAX_TREE_NODES - 1
         for output, found in zip(far, frontier.read(far), strict=True):
             np.testing.assert_array_equal(found.logits, np.log(MODEL.probabilities([*PROMPT, *output])))
 
@@ -82,17 +83,17 @@ def test_equal_branches_are_scored_once_and_large_trees_are_split() -> None:
 class Narrow(ToyModel):
     """Sessions with room for a few levels, as where sums are grouped."""
 
-    def open(self, hidden_states: bool = False) -> ToySession:
+    def open(self, taps: Taps | None = None) -> ToySession:
         return NarrowSession(self)
 
 
 class NarrowSession(ToySession):
     @property
-    def room(self) -> int:
+    def max_depth(self) -> int:
         return 3 - self.length % 3
 
     def score(self, tree: TokenTree, rows: object = None) -> Scores:
-        assert int(tree.depths.max()) < self.room
+        assert int(tree.depths.max()) < self.max_depth
         return super().score(tree, rows)  # type: ignore[arg-type]
 
 
@@ -110,21 +111,21 @@ def test_no_pass_is_deeper_than_the_room_of_its_session(
 def test_what_a_tree_shares_is_kept() -> None:
     with closing(Frontier(PADDED, PROMPT)) as frontier:
         for outputs in [[(0, 1, 1, 3), (0, 1, 1, 0)], [(0, 1, 1, 3, 1), (0, 1, 1, 3, 2)]]:
-            before = frontier.evaluated
+            before = frontier.evaluated_tokens
             for output, found in zip(outputs, frontier.read(outputs), strict=True):
                 np.testing.assert_array_equal(found.logits, np.log(MODEL.probabilities([*PROMPT, *output])))
-        assert frontier.evaluated == before + 3  # the token that both hang on, and one each
+        assert frontier.evaluated_tokens == before + 3  # the token that both hang on, and one each
 
 
 def test_a_budget_is_never_exceeded() -> None:
     with closing(Frontier(MODEL, PROMPT, budget=5)) as frontier:
         frontier.read([(0, 1)])
-        assert frontier.evaluated == 3
+        assert frontier.evaluated_tokens == 3
         with pytest.raises(BudgetSpentError):
             frontier.read([(1, 1, 1)])
-        assert frontier.evaluated == 3
+        assert frontier.evaluated_tokens == 3
         frontier.read([(1, 1)])
-        assert frontier.evaluated == 5
+        assert frontier.evaluated_tokens == 5
 
 
 def test_distribution() -> None:

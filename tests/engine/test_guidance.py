@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.methods.diffusion.mocks import MockModel, Whatever
+from unspool.conformance.canvas_model import MockModel, Whatever
 from unspool.engine.canvas import CanvasScores
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.canvas_scores import guided

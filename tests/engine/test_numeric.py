@@ -16,13 +16,16 @@ def reference(rows, k):
 
 def check(rows, k):
     expected_ids, expected_values = reference(rows, k)
-    for peaks in (None, *(rows.reshape(len(rows), -1, run).max(axis=2) for run in (4, 100) if not rows.shape[1] % run)):
-        ids, values = top_k(rows, k, peaks)
+    for block_max in (
+        None,
+        *(rows.reshape(len(rows), -1, run).max(axis=2) for run in (4, 100) if not rows.shape[1] % run),
+    ):
+        ids, values = top_k(rows, k, block_max)
         assert np.array_equal(ids, expected_ids)
         assert np.array_equal(values, expected_values)
         assert values.dtype == rows.dtype
-        if peaks is not None:
-            for row, of_row, best in zip(rows, peaks, expected_ids, strict=True):
+        if block_max is not None:
+            for row, of_row, best in zip(rows, block_max, expected_ids, strict=True):
                 assert argmax(row, of_row) == best[0]
                 assert runner_up(row, int(best[0]), of_row) == np.delete(row, best[0]).max(initial=-np.inf)
 

@@ -205,7 +205,7 @@ def test_logits_that_are_not_numbers(fields):
     options = GenerationOptions(**fields)
     logits = scored(8)
     logits[0, 3] = np.nan
-    with pytest.raises(UnspoolError, match="position 5 hold NaN"):
+    with pytest.raises(UnspoolError, match="position 5 contain NaN"):
         ShapedTarget(TREE, logits, CONTEXT, build(options), options).choose(0)
 
 
@@ -216,11 +216,11 @@ def test_logits_that_are_not_numbers(fields):
 def test_a_nan_beside_the_tokens_that_compete_is_noticed(fields, ask):
     options = GenerationOptions(**fields)
     logits = scored(64)
-    peaks = logits.reshape(len(TREE), -1, 8).max(axis=2)  # found by a backend that passes over NaN
+    block_max = logits.reshape(len(TREE), -1, 8).max(axis=2)  # found by a backend that passes over NaN
     logits[0, 3] = np.nan
     for constraint in (None, Only(64, range(40, 50))):
-        target = ShapedTarget(TREE, logits, CONTEXT, build(options), options, constraint, peaks)
-        with pytest.raises(UnspoolError, match="position 5 hold NaN"):
+        target = ShapedTarget(TREE, logits, CONTEXT, build(options), options, constraint, block_max)
+        with pytest.raises(UnspoolError, match="position 5 contain NaN"):
             getattr(target, ask)(0)
         getattr(target, ask)(1)
 
@@ -228,7 +228,7 @@ def test_a_nan_beside_the_tokens_that_compete_is_noticed(fields, ask):
 def test_a_shaper_that_makes_nan_is_named():
     options = GenerationOptions(temperature=1.0)
     target = ShapedTarget(TREE, scored(8), CONTEXT, [lambda tokens, row: row * np.nan], options)
-    with pytest.raises(UnspoolError, match="a shaper makes NaN of the logits at position 5"):
+    with pytest.raises(UnspoolError, match="a shaper turns the logits at position 5 into NaN"):
         target.choose(0)
 
 
@@ -241,11 +241,11 @@ def test_peaks_change_nothing(kind: str) -> None:
     options = {"sampled": GenerationOptions(temperature=1.5), "shaped": GenerationOptions(repetition_penalty=50.0)}
     options = options.get(kind, GenerationOptions())
     constraint = Only(64, range(40, 50)) if kind == "constrained" else None
-    peaks = logits.reshape(len(TREE), -1, 8).max(axis=2)
+    block_max = logits.reshape(len(TREE), -1, 8).max(axis=2)
     if kind == "shaped":
-        logits[:, CONTEXT[-1]] = peaks[:, 0] = 9.0  # the best raw token, which the penalty forbids
+        logits[:, CONTEXT[-1]] = block_max[:, 0] = 9.0  # the best raw token, which the penalty forbids
     plain, peaked = (
-        ShapedTarget(TREE, logits, CONTEXT, build(options), options, constraint, given) for given in (None, peaks)
+        ShapedTarget(TREE, logits, CONTEXT, build(options), options, constraint, given) for given in (None, block_max)
     )
     for node in range(len(TREE)):
         assert peaked.choose(node) == plain.choose(node)

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 import unspool
-from tests.conformance.small_model import CURVE, EOS, CountedModel, CountedSession, load
 from unspool import Model, UnspoolError
-from unspool.decoding.extract import extract
+from unspool.conformance.small_model import CURVE, EOS, CountedModel, CountedSession, load
+from unspool.decoding.generate import requests
+from unspool.decoding.request import GenerationArguments
 from unspool.decoding.search import search
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Scores
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.taps import Taps
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
 
@@ -51,7 +53,7 @@ class SharedModel(CountedModel):
         super().__init__(seed)
         self.memory = np.empty((256, self.vocab_size))
 
-    def open(self, hidden_states: bool = False) -> SharedSession:
+    def open(self, taps: Taps | None = None) -> SharedSession:
         return SharedSession(self)
 
     def score_many(self, sessions: Any, trees: Any, rows: Any = None) -> list[Scores]:
@@ -126,7 +128,7 @@ def test_search_extract_batches_and_streams_take_turns_too() -> None:
     model = shared()
     calls: list[Callable[[], Any]] = [
         lambda: search(model, PROMPTS[0], method="beam", max_new_tokens=6).token_ids,
-        lambda: extract(model, "ab", "count in x=1", end_token_ids=[EOS, 19]).spans,
+        lambda: model.extract("ab", "count in x=1", end_token_ids=[EOS, 19]).spans,
         lambda: [r.token_ids for r in model.generate(PROMPTS, method="suffix", max_new_tokens=12, chat=False)],
         lambda: "".join(model.stream(PROMPTS[1], method="token_recycling", max_new_tokens=24, chat=False)),
     ]
@@ -271,7 +273,8 @@ def test_threads_on_a_real_model() -> None:
 def test_a_request_that_is_built_by_hand_names_its_assistants() -> None:
     model = shared()
     assert model.assistant is not None
-    (request,), _ = model._requests([PROMPTS[0]], method="draft_model", chat=False, max_new_tokens=3)
+    arguments = GenerationArguments(method="draft_model", chat=False, max_new_tokens=3)
+    request = requests(model, [PROMPTS[0]], arguments)[0].request
     assert isinstance(request, Request) and list(request.assistants) == [model.assistant.language_model]
     with turn(model.assistant.language_model), pytest.raises(UnspoolError, match="middle of a pass"):
         list(decode(model.language_model, [request]))

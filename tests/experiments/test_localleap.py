@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.canvas import CanvasScores, Sight, View
+from unspool.engine.canvas import BlockState, CanvasScores, CanvasState
 from unspool.experiments.localleap import Scattered
 from unspool.methods.diffusion.localleap import LocalLeap, LocalLeapOptions
 
 
-def view(confidence: list[float], seed: int = 0) -> View:
+def view(confidence: list[float], seed: int = 0) -> BlockState:
     """All slots masked, with these probabilities of the first of two tokens."""
     logits: NDArray[np.float64] = np.log(np.stack([confidence, 1 - np.array(confidence)], axis=1))
     masked = np.ones(len(confidence), dtype=np.bool_)
     tokens = np.zeros(len(confidence), dtype=np.int64)
-    sight = Sight(tokens, masked, 0, CanvasScores(0, logits, 0.0), 0)
-    return View(sight, 0, masked, logits, tokens, seed)
+    sight = CanvasState(tokens, masked, 0, CanvasScores(0, logits, 0.0), 0)
+    return BlockState(sight, 0, masked, logits, tokens, seed)
 
 
 def test_as_many_slots_are_relaxed_somewhere_else() -> None:

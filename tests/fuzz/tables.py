@@ -1,5 +1,5 @@
 """A model that is a table, over tokens that cut characters in two, and the same with what backends may differ in:
-sections of its cache, peaks of its rows, hidden states."""
+sections of its cache, block_max of its rows, hidden states."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from unspool.backends.toy import ToyModel, ToySession
 from unspool.decoding.model import Model
 from unspool.engine.contracts import Ability, Scores
 from unspool.engine.cost import CostCurve, PassCosts
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree
 from unspool.models.tokenizer import Tokenizer
 
@@ -65,21 +66,31 @@ class Table(ToyModel):
     Args:
         table: [SIZE + 1, ..., SIZE].
         section: a pass is at most as deep as the cache has room up to the next multiple; 0: no bound.
-        peaks: whether scores carry the peaks of pairs of tokens.
+        block_max: whether scores carry the block_max of pairs of tokens.
         hidden: whether sessions give hidden states: one-hot rows of the newest token.
     """
 
-    def __init__(self, table: np.ndarray, max_length: int, section: int = 0, peaks: bool = False, hidden: bool = False):
+    def __init__(
+        self, table: np.ndarray, max_length: int, section: int = 0, block_max: bool = False, hidden: bool = False
+    ):
         self.table = table / table.sum(axis=-1, keepdims=True)
         self.eos_token_id = EOS
         self._max_length = max_length
         with np.errstate(divide="ignore"):
             self._logits = np.log(self.table)
-        self.section, self.peaks, self.hidden = section, peaks, hidden
+        self.section, self.block_max, self.hidden = section, block_max, hidden
 
     @classmethod
     def drawn(
-        cls, seed: int, order: int, steep: float, ends: float, zeros: float, max_length: int, section: int, peaks: bool
+        cls,
+        seed: int,
+        order: int,
+        steep: float,
+        ends: float,
+        zeros: float,
+        max_length: int,
+        section: int,
+        block_max: bool,
     ) -> Table:
         """A steep one, mostly of the newest token, whose texts repeat themselves.
 
@@ -94,7 +105,7 @@ class Table(ToyModel):
             weights[rng.random(weights.shape) < zeros] = 0.0
             weights[..., [3, 5]] += 1e-9
         weights[..., EOS] *= ends
-        return cls(weights, max_length, section, peaks)
+        return cls(weights, max_length, section, block_max)
 
     def near(self, noise: float, seed: int, max_length: int, section: int) -> Table:
         """A draft model at this distance."""
@@ -110,7 +121,7 @@ class Table(ToyModel):
         newest = [token + 1 for token in tokens[-self.order :]]
         return self._logits[(0,) * (self.order - len(newest)) + tuple(newest)]
 
-    def open(self, hidden_states: bool = False) -> TableSession:
+    def open(self, taps: Taps | None = None) -> TableSession:
         return TableSession(self)
 
 
@@ -118,15 +129,17 @@ class TableSession(ToySession):
     model: Table
 
     @property
-    def room(self) -> int:
+    def max_depth(self) -> int:
         section = self.model.section
-        return min(super().room, section - self.length % section) if section else super().room
+        return min(super().max_depth, section - self.length % section) if section else super().max_depth
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
         scores = super().score(tree, rows)
         hidden = np.eye(SIZE, dtype=np.float32)[[tree.tokens[row] for row in scores.rows]]
-        peaks = scores.logits.reshape(len(scores.logits), SIZE // 2, 2).max(axis=2) if self.model.peaks else None
-        return Scores(scores.logits, scores.rows, scores.ms, hidden if self.model.hidden else None, peaks)
+        block_max = (
+            scores.logits.reshape(len(scores.logits), SIZE // 2, 2).max(axis=2) if self.model.block_max else None
+        )
+        return Scores(scores.logits, scores.rows, scores.ms, {OUTPUT: hidden} if self.model.hidden else None, block_max)
 
 
 def model(target: Table, draft: Table | None = None, switch_ms: float = 0.0) -> Model:

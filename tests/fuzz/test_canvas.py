@@ -16,18 +16,19 @@ import numpy as np
 import pytest
 from lark import Lark
 
+from tests import trained
 from tests.backends.test_diffusion_checkpoints import DREAM, LLADA, VOCAB, written
 from tests.fuzz import canvas_cases
 from tests.specs import canvas
 from unspool.backends import diffusion as diffusion_models
-from unspool.decoding.canvas import DiffusionModel, load_diffusion
+from unspool.decoding.canvas import DiffusionModel
+from unspool.decoding.load import load
 from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 from unspool.methods import Resources
 from unspool.methods._compose import composed
-from unspool.methods.diffusion.learn2pd import FILE, UnmaskFilter
 from unspool.recipes.tiny_diffusion.tasks import held_out
 from unspool.recipes.tiny_diffusion.train import TASK_SETS
 
@@ -51,7 +52,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         written(made[name], config)
         numbers = np.random.default_rng(0)
         shapes: list[Any] = [(6, 6), 6, (6, 6), 6]
-        UnmaskFilter(*(numbers.normal(size=shape).astype(np.float32) for shape in shapes)).save(made[name] / FILE)
+        trained.unmask_filter(made[name], *(numbers.normal(size=shape).astype(np.float32) for shape in shapes))
     return made
 
 
@@ -159,11 +160,11 @@ def grammatical(case: int, model: DiffusionModel) -> list[str]:
 
 
 def test_a_few_texts_of_a_grammar() -> None:
-    model = load_diffusion("tiny-diffusion")
+    model = load("tiny-diffusion")
     assert not [fault for case in range(4) for fault in grammatical(case, model)]
 
 
 @pytest.mark.nightly
 def test_many_texts_of_a_grammar() -> None:
-    model = load_diffusion("tiny-diffusion")
+    model = load("tiny-diffusion")
     assert not [fault for case in range(4, 64) for fault in grammatical(case, model)]

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.methods.diffusion.mocks import Whatever
+from tests import trained
 from tests.specs import canvas
-from unspool.decoding.canvas import load_diffusion
-from unspool.engine.canvas import Denoiser, View
+from unspool.conformance.canvas_model import Whatever
+from unspool.decoding.load import load
+from unspool.engine.canvas import BlockState, Denoiser
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
 from unspool.methods import Resources
 from unspool.methods._compose import composed
-from unspool.methods.diffusion.learn2pd import FILE, UnmaskFilter
 from unspool.recipes.tiny_diffusion.tasks import held_out
 from unspool.recipes.tiny_diffusion.train import TASK_SETS
 
@@ -67,7 +67,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a filter that lets nothing pass."""
     made: Path = tmp_path_factory.mktemp("filter")
     zeros = np.zeros((8, 8), np.float32)
-    UnmaskFilter(zeros, np.zeros(8, np.float32), zeros, np.full(8, -99, np.float32)).save(made / FILE)
+    trained.unmask_filter(made, zeros, np.zeros(8, np.float32), zeros, np.full(8, -99, np.float32))
     return made
 
 
@@ -98,9 +98,9 @@ class Oracle:
     def __init__(self, reference: list[int], first: int) -> None:
         self._reference, self._first = np.array(reference), first
 
-    def enter(self, view: View) -> None: ...
+    def start_block(self, view: BlockState) -> None: ...
 
-    def select(self, view: View) -> np.ndarray:
+    def select(self, view: BlockState) -> np.ndarray:
         start = view.start - self._first
         return view.tokens == self._reference[start : start + len(view.masked)]
 
@@ -125,4 +125,4 @@ def test_an_oracle_gives_its_reference(seed: int) -> None:
 def test_identities_on_the_shipped_model(directory: Path) -> None:
     tasks = TASK_SETS["short"]
     prompts = [tasks.prompt_ids(example.prompt) for task in tasks.tasks for example in held_out(task, 6)]
-    same(load_diffusion("tiny-diffusion").denoiser, prompts, directory)
+    same(load("tiny-diffusion").denoiser, prompts, directory)

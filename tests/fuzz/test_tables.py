@@ -18,13 +18,14 @@ from tests.fuzz import cases, reference, tables
 from tests.fuzz.cases import Case
 from tests.fuzz.reference import NothingLeftError, Processors
 from tests.fuzz.tables import EOS, SIZE, Table
+from tests.trained import acceptance_head
 from unspool import methods
 from unspool.decoding.model import Model
 from unspool.decoding.results import Result
 from unspool.engine.method import DRAFTER
 from unspool.engine.trace import StartEvent, StepEvent
 from unspool.errors import UnspoolError
-from unspool.methods.drafters.specdec_pp.head import FILE_NAME, AcceptanceHead
+from unspool.training.artifact import file_of
 
 QUICK, NIGHTLY = 50, 2000
 
@@ -35,8 +36,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory: Path = tmp_path_factory.mktemp("head")
     weight = np.zeros((2, SIZE), np.float32)
     weight[1] = 2 * np.random.default_rng(0).standard_normal(SIZE)
-    sizes = {role: {"name": role, "vocab_size": SIZE} for role in ("draft", "target")}
-    AcceptanceHead({"output.weight": weight, "output.bias": np.zeros(2, np.float32)}, sizes).save(directory / FILE_NAME)
+    made = acceptance_head({"output.weight": weight, "output.bias": np.zeros(2, np.float32)})
+    made.save(file_of(directory, made.method))
     return str(directory)
 
 
@@ -50,7 +51,7 @@ def loaded(rng: Random, max_length: int) -> tuple[Model, Table]:
         zeros=zeros,
         max_length=max_length,
         section=rng.choice([0, 0, 7, 16]),
-        peaks=rng.random() < 0.4,
+        block_max=rng.random() < 0.4,
     )
     noise = rng.choice([0.0, 0.2, 0.8, 3.0])
     draft = target.near(noise, rng.randrange(10**6), rng.choice([max_length, 24]), rng.choice([0, 5]))

@@ -32,7 +32,7 @@ def often() -> Iterator[None]:
 
 
 def model() -> Model:
-    target = Table.drawn(3, order=2, steep=2.0, ends=0.05, zeros=0.0, max_length=512, section=16, peaks=True)
+    target = Table.drawn(3, order=2, steep=2.0, ends=0.05, zeros=0.0, max_length=512, section=16, block_max=True)
     return tables.model(target, target.near(0.5, 4, 512, 0))
 
 

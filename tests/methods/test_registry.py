@@ -2,158 +2,256 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from tests.conformance.small_model import load
+import unspool
+from tests.bench.fakes import Silent
+from tests.bench.fakes import plan as bench_plan
+from tests.installed import on_path, write, write_examples
 from unspool import UnspoolError, methods
+from unspool.backends.toy import ToyModel
+from unspool.bench import tradeoff
+from unspool.bench.contestants import Contestant, contestants
+from unspool.bench.engines import Unspool
+from unspool.bench.runner import measure as bench_measure
 from unspool.cli import app
-from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, KINDS, SEARCH, SHAPER, UNMASK
+from unspool.conformance import channel, probe
+from unspool.conformance.canvas_model import Whatever
+from unspool.conformance.small_model import load
+from unspool.decoding.canvas import DiffusionModel
+from unspool.engine.ensemble import Ensemble, Member
+from unspool.engine.method import (
+    ACCEPTANCE,
+    CHANNEL,
+    COMPRESSOR,
+    CONSTRAINT,
+    DRAFTER,
+    KINDS,
+    PROBE,
+    SEARCH,
+    SHAPER,
+    UNMASK,
+    Kind,
+)
 from unspool.errors import UnknownNameError, UnsupportedError
 from unspool.methods.constraints.monitor import MonitorOptions
+from unspool.methods.drafters.plain import Plain
 from unspool.methods.drafters.rsd import RSDOptions
 from unspool.methods.drafters.token_recycling import TokenRecyclingOptions
 from unspool.methods.spec import canonical, parse, split
+from unspool.proof.prove import prove
+from unspool.recipes.tiny_diffusion.short_tasks import SHORT
 
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "hooks"))
 import generated
 
 sys.path.pop()
 
-SOURCE = '''
-from dataclasses import dataclass
+KINDS_OF = {
+    "bigram": DRAFTER,
+    "at_most": ACCEPTANCE,
+    "recent": SHAPER,
+    "first_tokens": SEARCH,
+    "margin": UNMASK,
+    "without": CONSTRAINT,
+}
+"""The methods of the documentation, one file each, of the kinds that others add."""
 
-from unspool.engine.contracts import Decision
-from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, SEARCH, SHAPER, UNMASK, Method
-from unspool.engine.option import Options, option
-from unspool.engine.search import Candidate, Found
-from unspool.engine.tree import TokenTree
-from unspool.methods.drafters.plain import Plain, PlainOptions
-
-
-@dataclass(frozen=True)
-class MineOptions(Options):
-    """Options.
-
-    Attributes:
-        size: a number.
-    """
-
-    size: int = option(3, least=1, most=9)
-
-
-class Rule:
-    tests_draws = False
-
-    def __init__(self, size):
-        self.size = size
-
-    def decide(self, target, rng):
-        return Decision((0,), target.choose(0))
-
-
-class Shape:
-    is_warper = False
-
-    def __init__(self, size):
-        self.size = size
-
-    def __call__(self, tokens, logits):
-        return logits
-
-
-class All:
-    def enter(self, view): ...
-
-    def select(self, view):
-        return view.masked
-
-
-def find(request):
-    return Found((Candidate((1,), -1.0, -1.0, "length"),), 1, 1, {})
-
-
-def row(kind, guarantee, build):
-    return Method(kind, guarantee, "Does it.", "none", MineOptions, build)
-
-
-my_drafter = row(DRAFTER, "identical", lambda resources, options: Plain(PlainOptions()))
-my_rule = row(ACCEPTANCE, "identical", lambda resources, options: Rule(options.size))
-my_shaper = row(SHAPER, "lossy", lambda resources, options: Shape(options.size))
-my_search = row(SEARCH, "lossy", lambda resources, options: find)
-my_policy = row(UNMASK, "lossy", lambda resources, options: All())
-my_constraint = row(CONSTRAINT, "valid", lambda resources, options: None)
-not_a_method = 5
-'''
-MINE = ("my_drafter", "my_rule", "my_shaper", "my_search", "my_policy", "my_constraint")
+OPTION = {"bigram": "num_assistant_tokens", "at_most": "tokens", "recent": "window", "first_tokens": "width"}
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Installs a package whose entry points have these names and values."""
-    (tmp_path / "my_methods.py").write_text(SOURCE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def install(**entries: str) -> None:
-        made = [EntryPoint(name, value, "unspool.methods") for name, value in entries.items()]
-        monkeypatch.setattr(methods, "entry_points", lambda group: made)
-        methods.forget()
-
-    yield install
-    monkeypatch.undo()
-    methods.forget()
-    sys.modules.pop("my_methods", None)
+def examples(tmp_path: Path) -> Iterator[Path]:
+    """The documentation's methods, installed."""
+    write_examples(tmp_path, *KINDS_OF)
+    with on_path(tmp_path):
+        yield tmp_path
 
 
-def test_an_installed_method_of_every_kind_is_known_everywhere(package: Callable[..., None]) -> None:
-    package(**{name: f"my_methods:{name}" for name in MINE})
-    assert set(MINE) <= set(methods.names()) and methods.unavailable() == {}
+def test_an_installed_method_of_every_kind_is_listed_and_has_a_page(examples: Path) -> None:
+    assert methods.unavailable() == {}
+    assert {name: methods.named(name).kind for name in KINDS_OF} == KINDS_OF
     pages = generated.pages()
-    listed = CliRunner().invoke(app, ["methods", "--json"]).stdout
-    for name in MINE:
-        assert f'"name": "{name}"' in listed
-        assert "at least" in pages[f"methods/{name}.md"] or "in 1 to 9" in pages[f"methods/{name}.md"]
+    listed = json.loads(CliRunner().invoke(app, ["methods", "--json"]).stdout)
+    for name in KINDS_OF:
+        assert name in [row["name"] for row in listed]
         assert f"[`{name}`]({name}.md)" in pages["methods/index.md"]
-    model = load()
-    plain = model.generate("ab", method="plain", chat=False, max_new_tokens=5).token_ids
-    request: dict[str, Any] = {"chat": False, "max_new_tokens": 5}
-    found = model.generate(
-        "ab", method="my_drafter:size=4", acceptance="greedy", shapers=["my_shaper:size=2"], **request
+        page = pages[f"methods/{name}.md"]
+        assert "An example of a third-party" in page
+        assert name not in OPTION or f"| `{OPTION[name]}` | `int` |" in page
+
+
+def test_their_options_are_specs_as_all_are(examples: Path) -> None:
+    model, request = load(), {"chat": False, "max_new_tokens": 9}
+    plain = model.generate("ab", method="plain", **request).token_ids
+    found = model.generate("ab", method="bigram:num_assistant_tokens=2", acceptance="at_most:tokens=1", **request)
+    assert (found.token_ids, found.method) == (plain, "bigram:num_assistant_tokens=2")
+    assert model.generate("ab", method="plain", shapers=["recent:penalty=9"], **request).token_ids != plain
+    assert "x" not in model.generate("x=", constraint="without:text=x", **request).text
+    assert len(model.search("ab", method="first_tokens:width=2", max_new_tokens=3).candidates) == 2
+    for spec, kind in (("first_tokens:width=65", SEARCH), ("at_most:tokens=0", ACCEPTANCE)):
+        with pytest.raises(UnspoolError, match="must"):
+            methods.choose(spec, kind)
+
+
+@pytest.mark.parametrize("name", KINDS_OF)
+def test_they_pass_their_checks(examples: Path, name: str) -> None:
+    result = CliRunner().invoke(app, ["check", name])
+    assert result.exit_code == 0, result.stdout
+    assert result.stdout.startswith(f"{name} ({KINDS_OF[name]}): ")
+
+
+def test_they_are_proven(examples: Path) -> None:
+    """All but parts of the denoise loop, for which no proof is; each by the test of its guarantee."""
+    names = [name for name, kind in KINDS_OF.items() if not kind.on_canvas]
+    proof = prove(load(), names, ["ab", "x=1,", "in.count"], max_new_tokens=16)
+    checked = {row.method: row.check for row in proof.rows if row.method in names}
+    assert checked == {
+        "bigram": "identity",
+        "at_most": "identity",
+        "recent": "distance",
+        "first_tokens": "distance",
+        "without": "validity",
+    }
+    assert proof.faults == 0
+    (valid, _) = [row for row in proof.rows if row.method == "without"]
+    assert valid.details == {"valid": 2, "cut": 0, "judge": "Python's in"}
+
+
+class InProcess:
+    """A contestant without a process, on the small model."""
+
+    memory = 0
+
+    def __init__(self, contestant: Contestant) -> None:
+        self._engine = Unspool.__new__(Unspool)
+        self._engine.model, self._engine.method = load(), contestant.method or ""
+        self.settings: dict[str, str] = {}
+        self.decode, self.reset = self._engine.decode, self._engine.reset
+
+    def close(self) -> None: ...
+
+
+def test_a_drafter_is_benchmarked_with_two_settings(examples: Path) -> None:
+    specs = ["bigram", "bigram:num_assistant_tokens=2"]
+    plan = bench_plan(contestants(specs, [], "int8"), prompts=2, ids={"": [1], "0": [2, 3], "1": [4]}, max_new_tokens=9)
+    measured = bench_measure(plan, InProcess, Silent())
+    texts = {(run.contestant, run.prompt): run.token_ids for run in measured.runs}
+    assert {name for name, _ in texts} == {"plain", *specs}
+    assert all(texts[name, prompt] == texts["plain", prompt] for name, prompt in texts)
+
+
+class NoText:
+    """A tokenizer of a model that is asked in ids."""
+
+    has_chat_template = False
+
+    def decode(self, ids: Any) -> str:
+        return ""
+
+
+def test_an_unmask_policy_is_swept_and_measured(examples: Path) -> None:
+    size = len(SHORT.vocabulary)
+    tokenizer: Any = NoText()
+    model = DiffusionModel(Whatever(size + 1), tokenizer, "whatever", canvas_length=SHORT.canvas_length)
+    settings = [setting for setting in tradeoff.swept() if setting.line == "margin"]
+    assert [setting.method for setting in settings] == ["margin:margin=0.2", "margin", "margin:margin=0.8"]
+    assert tradeoff.left_out(settings, model) == {}
+    points = [point for point in tradeoff.measure(model, SHORT, settings, 2) if point.line == "margin"]
+    passes = [sum(sum(p.passes) for p in points if p.method == setting.method) for setting in settings]
+    assert passes == sorted(passes) and passes[0] < passes[-1], "a wider margin takes more passes"
+
+
+def test_all_of_it_works_without_a_checkout_pytest_and_torch(tmp_path: Path) -> None:
+    """A process of its own in an empty directory, whose site directory holds the six files."""
+    site, here = tmp_path / "site", tmp_path / "here"
+    write_examples(site, *KINDS_OF)
+    here.mkdir()
+    code = (
+        "import sys\n"
+        "from unspool.cli import main\n"
+        f"sys.argv = ['unspool', 'check', {', '.join(map(repr, KINDS_OF))}]\n"
+        "try:\n    main()\n"
+        "finally:\n    print(sorted({'pytest', 'torch', 'openvino', 'transformers', 'tests'} & set(sys.modules)))\n"
     )
-    assert found.token_ids == plain and found.method == "my_drafter:size=4"
-    assert model.generate("ab", method="plain", acceptance="my_rule:size=2", **request).token_ids == plain
-    assert model.search("ab", method="my_search:size=9", max_new_tokens=1).token_ids == [1]
-    with pytest.raises(UnspoolError, match="size must lie in 1 to 9, not 10"):
-        methods.choose("my_search:size=10", SEARCH)
+    source = Path(unspool.__file__).parents[1]
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": f"{source}{os.pathsep}{site}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = result.stdout.splitlines()
+    assert result.returncode == 0 and len(lines) == 7, result.stdout + result.stderr
+    assert lines[-1] == "[]", "loaded"
 
 
-def test_a_package_that_is_broken_is_named_when_it_is_asked_for_and_not_before(package: Callable[..., None]) -> None:
-    package(my_drafter="my_methods:my_drafter", gone="no_such_module:METHOD", wrong="my_methods:not_a_method")
+def test_a_package_that_is_broken_is_named_when_it_is_asked_for_and_not_before(examples: Path) -> None:
+    write(examples, "broken", {"gone": "no_such_module:METHOD", "wrong": "unspool_bigram:SUMMARY"}, [])
+    methods.forget()
     result = CliRunner().invoke(app, ["methods"])
-    assert result.exit_code == 0 and "my_drafter" in result.stdout and "not available: gone" in result.stderr
-    assert methods.find("my_drafter", DRAFTER).name == "my_drafter"
+    assert result.exit_code == 0 and "bigram" in result.stdout and "not available: gone" in result.stderr
+    assert methods.find("bigram", DRAFTER).name == "bigram"
     for name, message in (("gone", "cannot be loaded: ModuleNotFoundError"), ("wrong", "is not a Method")):
         with pytest.raises(UnspoolError, match=message):
             methods.find(name, DRAFTER)
         assert message in methods.unavailable()[name]
 
 
-def test_a_name_that_is_in_use_stays_who_had_it(package: Callable[..., None]) -> None:
-    package(suffix="my_methods:my_drafter")
+def test_a_name_that_is_in_use_stays_who_had_it(examples: Path) -> None:
+    write(examples, "again", {"suffix": "unspool_bigram:METHOD"}, [])
+    methods.forget()
     assert methods.find("suffix", DRAFTER).paper.startswith("SAM Decoding")
     assert any("in use" in why for why in methods.unavailable().values())
 
 
 def test_every_kind_has_an_example_and_a_heading() -> None:
     assert set(generated.EXAMPLES) == set(KINDS.values())
-    assert {row.kind for row in methods.of_kind()} == set(KINDS.values())
+    assert {row.kind for row in methods.of_kind()} == set(KINDS.values()) - {PROBE, CHANNEL, COMPRESSOR}, (
+        "contracts only"
+    )
+
+
+@pytest.fixture
+def open_kinds(tmp_path: Path) -> Iterator[dict[str, Kind[Any]]]:
+    """A method of each kind that no built-in method fills, installed."""
+    rows: dict[str, Kind[Any]] = {"mean": PROBE, "repeat": CHANNEL, "half": COMPRESSOR}
+    write(tmp_path, "contracts", {name: f"tests.conformance.contracts:{name}" for name in rows}, [])
+    with on_path(tmp_path):
+        yield rows
+
+
+def test_kinds_that_no_built_in_method_fills_are_open(open_kinds: dict[str, Kind[Any]], tmp_path: Path) -> None:
+    """One file with a row: it is listed, has a page, is built and is run by the checks of its kind."""
+    rows = open_kinds
+    pages = generated.pages()
+    for name, kind in rows.items():
+        listed = CliRunner().invoke(app, ["methods", "--kind", kind.name, "--json"]).stdout
+        assert [row["name"] for row in json.loads(listed)] == [name]
+        assert f"## {kind.title}" in pages["methods/index.md"] and f"]({name}.md)" in pages["methods/index.md"]
+        (code,) = re.findall(r"```python\n(.*?)```", pages[f"methods/{name}.md"], re.DOTALL)
+        compile(code, name, "exec")
+        assert [row.name for row in methods.of_kind(kind)] == [name]
+    made = methods.build("repeat:times=5", CHANNEL, methods.Resources())
+    assert channel.check(made, 2) > 13
+    toy = ToyModel.random(vocab_size=6, order=3, seed=11)
+    read = methods.build("mean", PROBE, methods.Resources(toy))
+    probe.check(read, toy, [[0, 1], [2, 3, 4]], Plain, (), tmp_path)
+    with pytest.raises(UnsupportedError, match="mean needs hidden states"):
+        methods.build("mean", PROBE, methods.Resources(Ensemble([Member(toy)], lambda rows: rows[0])))
 
 
 def test_names_of_other_kinds_and_of_nothing() -> None:

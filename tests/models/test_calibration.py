@@ -44,9 +44,9 @@ def test_a_model_settles_before_it_is_measured(told: list[str]) -> None:
     """Its passes would change while they are measured, and the curve fit neither state."""
 
     class Settling(ToyModel):
-        abilities = frozenset({Ability.SEPARATE_WIDTHS})
+        abilities = frozenset({Ability.SPECIALISE_WIDTHS})
 
-        def settle(self) -> None:
+        def warm_up(self) -> None:
             told.append("settled")
 
     model = Settling.random(vocab_size=5, max_length=64)
@@ -112,7 +112,7 @@ def test_a_curve_that_cannot_be_kept_serves_this_process(
     obstacle(monkeypatch)
     assert calibration.calibrate(model, "toy") == CURVE
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("the cost curve is kept for this process alone: ")
+    assert line.startswith("the cost curve is kept only for this process: ")
     assert not calibration.path_of(model, "toy").exists()
 
 

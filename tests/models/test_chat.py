@@ -161,7 +161,7 @@ def test_no_pieces_make_a_turn(form: str, parts: list[str]) -> None:
     ("template", "messages", "message"),
     [
         (None, user("hi"), "no chat template; use --no-chat"),
-        ({"rag": "x", "tools": "y"}, user("hi"), r"none by default \(rag, tools\)"),
+        ({"rag": "x", "tools": "y"}, user("hi"), r"no default \(rag, tools\)"),
         ("{{ raise_exception('no system') }}", user("hi"), "refused the messages: no system"),
         ("x", [{"role": "user", "content": object()}], "not a object"),
         ("x", ["hi"], "a message is a dictionary"),

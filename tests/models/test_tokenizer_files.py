@@ -50,8 +50,8 @@ def change(directory: Path, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (write(TOKENIZER, POINTER), r"tokenizer\.json is a pointer of Git LFS"),
-        (write("tokenizer_config.json", POINTER), r"tokenizer_config\.json is a pointer of Git LFS"),
+        (write(TOKENIZER, POINTER), r"tokenizer\.json is a Git LFS pointer"),
+        (write("tokenizer_config.json", POINTER), r"tokenizer_config\.json is a Git LFS pointer"),
         (write("tokenizer_config.json", "\ufeff{}"), r"tokenizer_config\.json is damaged \(Unexpected UTF-8 BOM"),
         (write("special_tokens_map.json", "{"), r"special_tokens_map\.json is damaged"),
         (write("added_tokens.json", ""), r"added_tokens\.json is damaged"),

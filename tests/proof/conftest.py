@@ -15,6 +15,7 @@ from unspool.decoding.model import Model
 from unspool.engine.contracts import Scores
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.method import KINDS, NoOptions
+from unspool.engine.taps import Taps
 from unspool.engine.tree import TokenTree
 from unspool.methods import Method
 
@@ -45,7 +46,7 @@ class Counting(ToyModel):
     session: type[ToySession] = ToySession
     opened = 0
 
-    def open(self, hidden_states: bool = False) -> ToySession:
+    def open(self, taps: Taps | None = None) -> ToySession:
         self.opened += 1
         return self.session(self)
 

@@ -10,7 +10,7 @@ from tests.conformance.faults import OffByOne, PositionByIndex, RejectedKept
 from unspool.backends.toy import ToySession
 from unspool.engine.contracts import Decision, Scores, Target
 from unspool.engine.tree import TokenTree
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.acceptance.lossless import Lossless
 
 
@@ -115,7 +115,7 @@ ONLY_SESSIONS_SHOW = {
 """Decoding neither rewinds nor forks; and what moves the logits of every pass of several nodes is noise to it."""
 
 
-class KeepsRejected(Follow):
+class KeepsRejected(ExactMatch):
     """Keeps the first draft though plain decoding takes another token."""
 
     def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
@@ -126,7 +126,7 @@ class KeepsRejected(Follow):
         return Decision((*decision.path, children[0]), target.choose(children[0]))
 
 
-class TokenOfTheParent(Follow):
+class TokenOfTheParent(ExactMatch):
     """Takes the last token from the node before the last accepted one."""
 
     def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:

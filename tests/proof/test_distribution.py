@@ -6,25 +6,28 @@ import numpy as np
 import pytest
 
 from tests.conformance.faults import LastTokenFromTarget, MismatchedSampleDiscarded
-from tests.conformance.harness import RandomDrafter
 from tests.proof.conftest import toy
 from tests.proof.faults import KeepsRejectedDraws
-from unspool.methods.acceptance._follow import Follow
+from unspool.conformance.acceptance import enumerate_rule
+from unspool.conformance.drafter import TOLERANCE
+from unspool.conformance.passes import prefilled
+from unspool.conformance.stubs import RandomDrafter
+from unspool.engine.progress import silent
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.acceptance.lossless import Lossless
-from unspool.proof.distribution import TOLERANCE, Prefix, chi_squared, contingency, enumerate_rule, p_value, two_samples
-from unspool.proof.passes import prefilled
+from unspool.proof.distribution import Prefix, chi_squared, contingency, p_value, two_samples
 
 
 def test_the_lossless_rule_is_exact_in_every_comparison() -> None:
     told: list[tuple[int, int]] = []
-    worst, compared, wrong = enumerate_rule("lossless", Lossless(), lambda done, of: told.append((done, of)))
+    worst, compared, wrong = enumerate_rule("lossless", Lossless(), lambda what, done, of: told.append((done, of)))
     assert worst < TOLERANCE and wrong == 0 and compared > 200
     assert told[0] == (0, compared) and told[-1] == (compared, compared)
 
 
 @pytest.mark.parametrize("rule", [LastTokenFromTarget, MismatchedSampleDiscarded])
 def test_wrong_rules_are_not(rule: type[Lossless]) -> None:
-    worst, _, wrong = enumerate_rule("planted", rule(), lambda done, of: None)
+    worst, _, wrong = enumerate_rule("planted", rule(), silent)
     assert worst > 0.01 and wrong > 10
 
 
@@ -59,15 +62,15 @@ def test_rare_outputs_are_counted_together() -> None:
     assert contingency(a, b).tolist() == [[2, 20, 12], [0, 25, 9]]
 
 
-def sampled(rule: Follow | Lossless) -> dict[str, float | int | str]:
+def sampled(rule: ExactMatch | Lossless) -> dict[str, float | int | str]:
     model = toy().language_model
     texts = [[0, 1, 2], [4, 4, 1, 3], [5]]
     drafters = iter(range(10_000))
-    return two_samples(model, texts, lambda: RandomDrafter(6, next(drafters)), rule, 1.0, 0, lambda done, of: None)
+    return two_samples(model, texts, lambda: RandomDrafter(6, next(drafters)), rule, 1.0, 0, "draws", silent)
 
 
-@pytest.mark.parametrize("rule", [Follow(), Lossless()])
-def test_right_rules_draw_what_plain_sampling_draws(rule: Follow | Lossless) -> None:
+@pytest.mark.parametrize("rule", [ExactMatch(), Lossless()])
+def test_right_rules_draw_what_plain_sampling_draws(rule: ExactMatch | Lossless) -> None:
     figures = sampled(rule)
     # A p-value of 1 would be that of two samples drawn with the same seeds.
     assert 1e-3 < figures["p_value"] < 0.999
@@ -75,8 +78,8 @@ def test_right_rules_draw_what_plain_sampling_draws(rule: Follow | Lossless) -> 
     assert 0 < figures["accepted"] < 600
 
 
-@pytest.mark.parametrize("rule", [Follow(), Lossless()])
-def test_draws_have_the_exact_distribution(rule: Follow | Lossless) -> None:
+@pytest.mark.parametrize("rule", [ExactMatch(), Lossless()])
+def test_draws_have_the_exact_distribution(rule: ExactMatch | Lossless) -> None:
     model, text = toy().language_model, [0, 1, 2]
     drafters = iter(range(10_000))
     with prefilled(model, text) as session:
@@ -103,5 +106,5 @@ def test_few_passes_serve_all_draws() -> None:
             return super().score(tree, rows)
 
     model.session = Counted  # type: ignore[attr-defined]
-    two_samples(model, [[0, 1, 2]], lambda: RandomDrafter(6), Lossless(), 1.0, 0, lambda done, of: None)
+    two_samples(model, [[0, 1, 2]], lambda: RandomDrafter(6), Lossless(), 1.0, 0, "draws", silent)
     assert passes < 500, "400 outputs of two tokens, of which a random drafter's first trees differ"

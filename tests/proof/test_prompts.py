@@ -69,5 +69,5 @@ def test_files_that_cannot_be_read_or_hold_nothing(tmp_path: Path) -> None:
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UnspoolError, match="is not UTF-8"):
         read_prompts(tmp_path / "binary.txt")
-    with pytest.raises(UnspoolError, match=r"holds no prompt|is empty"):
+    with pytest.raises(UnspoolError, match=r"contains no prompt|is empty"):
         read_prompts(write(tmp_path, "empty.txt", "", " "))

@@ -18,7 +18,7 @@ from unspool import methods
 from unspool.decoding.model import Model
 from unspool.engine.method import ACCEPTANCE, CONSTRAINT, DRAFTER, check_installed
 from unspool.errors import UnspoolError, UnsupportedError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.acceptance.lossless import Lossless
 from unspool.proof.plan import choose
 from unspool.proof.prove import prove
@@ -40,7 +40,7 @@ def test_every_method_of_the_registry_passes_on_the_toy_model() -> None:
     assert proof.faults == 0
     assert {row.method for row in proof.rows} == {
         "session",
-        *(method.label for method in choose(None, [0, 0.8], toy().surroundings())[0]),
+        *(method.label for method in choose(None, [0, 0.8], toy().resources())[0]),
     }
     drafters = {methods.choose(row.name, row.kind).label for row in methods.of_kind(DRAFTER, ACCEPTANCE)}
     assert {"specdec_pp (no head)", "aded (no corpus)"} <= drafters
@@ -90,7 +90,7 @@ def test_a_broken_session_is_found_under_rounding() -> None:
 
 
 @pytest.mark.parametrize("rule", [KeepsRejected, TokenOfTheParent])
-def test_broken_rules_are_found(rule: type[Follow], install: Install) -> None:
+def test_broken_rules_are_found(rule: type[ExactMatch], install: Install) -> None:
     install(method("planted", "acceptance", "identical", rule))
     proof = SHORT(toy(), ["same_noise", "planted"], temperatures=[0.8])
     assert faulty(proof) == {"planted"}
@@ -137,7 +137,7 @@ def test_a_rule_that_cannot_be_enumerated_says_what_to_do(install: Install) -> N
 
 
 def test_methods_without_a_test_are_refused_by_name_and_left_out_of_all(install: Install) -> None:
-    install(method("loose", "acceptance", "lossy", Follow))
+    install(method("loose", "acceptance", "lossy", ExactMatch))
     with pytest.raises(UnspoolError, match="loose is 'lossy' of kind acceptance, for which there is no test"):
         SHORT(toy(), ["loose"])
     assert "loose" not in {row.method for row in SHORT(toy(), None, temperatures=[0]).rows}
@@ -153,11 +153,11 @@ def test_methods_without_a_test_are_refused_by_name_and_left_out_of_all(install:
         ({"names": ["cars"], "temperatures": [0]}, "cars is for temperatures above 0"),
         ({"names": ["beam"], "temperatures": [0.8]}, "beam is for temperature 0"),
         ({"names": ["same_noise"], "temperatures": [0]}, "same_noise is for temperatures above 0"),
-        ({"temperatures": [-1]}, "temperature must be 0 or above"),
+        ({"temperatures": [-1]}, "temperature must be at least 0"),
         ({"temperatures": []}, "at least one prompt and one temperature"),
         ({"prompts": []}, "at least one prompt and one temperature"),
         ({"prompts": ["0", "1" * 500]}, "prompt 2 has 500 tokens"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens must lie in 1"),
     ],
 )
 def test_mistakes_are_told_before_any_work(options: dict, message: str) -> None:  # type: ignore[type-arg]

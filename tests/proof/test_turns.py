@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conformance.small_model import CountedModel, CountedSession, load
 from unspool import Model, UnspoolError, methods
+from unspool.conformance.passes import at_once, one_by_one
+from unspool.conformance.small_model import CountedModel, CountedSession, load
 from unspool.engine.contracts import Ability, Scores
 from unspool.engine.method import DRAFTER
+from unspool.engine.progress import silent
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
 from unspool.methods.acceptance.lossless import Lossless
@@ -21,7 +24,6 @@ from unspool.methods.search.adadec.train import teacher_forced
 from unspool.proof import session
 from unspool.proof.case import Case
 from unspool.proof.distribution import two_samples
-from unspool.proof.passes import at_once, one_by_one
 from unspool.proof.rounding import NoiseMeter
 
 IDS = [3, 4, 5, 6]
@@ -43,7 +45,7 @@ class WatchedSession(CountedSession):
         memory = self.model.memory
         memory[: len(scores.logits)] = scores.logits
         hidden = scores.logits[:, :4].astype(np.float32)
-        return Scores(memory[: len(scores.logits)], scores.rows, scores.ms, hidden=hidden)
+        return Scores(memory[: len(scores.logits)], scores.rows, scores.ms, hidden={OUTPUT: hidden})
 
 
 class WatchedModel(CountedModel):
@@ -54,7 +56,7 @@ class WatchedModel(CountedModel):
         self.outside = 0
         self.memory = np.empty((256, self.vocab_size))
 
-    def open(self, hidden_states: bool = False) -> WatchedSession:
+    def open(self, taps: Taps | None = None) -> WatchedSession:
         return WatchedSession(self)
 
     def score_many(self, sessions: Any, trees: Any, rows: Any = None) -> list[Scores]:
@@ -63,16 +65,17 @@ class WatchedModel(CountedModel):
 
 
 def sampled(model: Model) -> dict[str, Any]:
-    surroundings = model.surroundings({})
+    resources = model.resources({})
     assert model.assistant is not None
     return two_samples(
         model.language_model,
         [IDS],
-        lambda: methods.build("draft_model", DRAFTER, surroundings),
+        lambda: methods.build("draft_model", DRAFTER, resources),
         Lossless(),
         1.0,
         0,
-        lambda done, of: None,
+        "draws",
+        silent,
         [model.assistant.language_model],
     )
 

@@ -63,7 +63,7 @@ def test_output_under_grammars_is_valid_and_what_was_cut_is_counted_apart(model:
 def test_a_grammar_that_lets_anything_through_is_found(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GrammarConstraint, "_check_some_text_fits", lambda self: None)
     monkeypatch.setattr(GrammarConstraint, "allowed", lambda self, path: None)
-    monkeypatch.setattr(GrammarConstraint, "permits", lambda self, path, token: True)
+    monkeypatch.setattr(GrammarConstraint, "is_allowed", lambda self, path, token: True)
     monkeypatch.setattr(GrammarConstraint, "forced", lambda self: ())
     monkeypatch.setattr(GrammarConstraint, "advance", lambda self, tokens: None)
     monkeypatch.setattr(GrammarConstraint, "parse", lambda self, text: None)
@@ -75,7 +75,7 @@ def test_a_grammar_that_lets_anything_through_is_found(model: Model, monkeypatch
 def test_a_monitor_that_lets_anything_through_is_found(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     (right,) = rows(model, "monitor")
     monkeypatch.setattr(MonitorConstraint, "allowed", lambda self, path: None)
-    monkeypatch.setattr(MonitorConstraint, "permits", lambda self, path, token: True)
+    monkeypatch.setattr(MonitorConstraint, "is_allowed", lambda self, path, token: True)
     monkeypatch.setattr(MonitorConstraint, "advance", lambda self, tokens: None)
     (wrong,) = rows(model, "monitor")
     assert right.faults == 0 == right.details["cut"] and right.details["valid"] == 4
@@ -114,7 +114,7 @@ def test_lossy_methods_are_measured_and_never_at_fault(model: Model, monkeypatch
 def test_an_edited_cache_is_compared_with_the_text_encoded_anew(model: Model) -> None:
     (row,) = rows(model, "edit")
     assert row.check == "distance" and row.prompts == len(PROMPTS)
-    assert row.details["compared_with"] == "the edited text, encoded anew"
+    assert row.details["compared_with"] == "the edited text, encoded again"
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,11 @@ def test_results_come_back(tmp_path: Path, result: Any) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("{", "not JSON .*make it anew"),
+        ("{", "not JSON .*make it again"),
         ([], "its kind is None"),
         ({"kind": "trace", "version": 1}, "its kind is 'trace', not one of"),
         ({"kind": "proof", "version": 2}, "version 2 of its format and this unspool reads 1"),
-        ({"kind": "proof", "version": 1, "about": {}}, "damaged .*command.*make it anew"),
+        ({"kind": "proof", "version": 1, "about": {}}, "damaged .*command.*make it again"),
         ({**results.bench(prompts=1).to_json(), "runs": [{"prompt": "x"}]}, "damaged"),
         ({**results.proof().to_json(), "rows": 3}, "damaged"),
     ],

@@ -131,7 +131,7 @@ def test_what_else_is_told() -> None:
     assert execute("x = 1").reason == "passed"
     assert execute("assert 1 > 2, 'no'").detail == "AssertionError: no"
     assert execute("this is no Python").reason == "failed"
-    assert execute("import os; os._exit(0)").detail == "it left before its end with exit code 0"
+    assert execute("import os; os._exit(0)").detail == "it exited early with exit code 0"
     assert execute("import os; os.abort()") == Outcome("crashed", "it was ended by SIGABRT", (), sandbox.guards())
     # What was refused is told even if the program went on.
     outcome = execute("import os\ntry: os.system('true')\nexcept OSError: pass")

@@ -186,4 +186,4 @@ def test_reading_a_large_file_is_said_when_it_takes_long(
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(store, "_LARGE", 1 << 20)
     assert store.sha256_of(file) == hashlib.sha256(bytes(3 << 20)).hexdigest()
-    assert capsys.readouterr().err == "reading all of large (3.1 MB) to know it by its content\n"
+    assert capsys.readouterr().err == "reading all of large (3.1 MB) to identify it by its content\n"

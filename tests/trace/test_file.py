@@ -175,7 +175,7 @@ def test_the_schema_refuses_what_is_malformed(path: Path, tmp_path: Path, kind: 
     rows = lines(canvas(tmp_path / "canvas.jsonl", path) if kind == "canvas" else path)
     number, wrong = changed(rows, kind, **changes)
     assert not ANY_LINE.is_valid(wrong[number - 1])
-    with pytest.raises(UnspoolError, match=rf"run\.jsonl, line {number}: .*; write the trace anew"):
+    with pytest.raises(UnspoolError, match=rf"run\.jsonl, line {number}: .*; write the trace again"):
         trace_file.read(put(path, wrong))
 
 
@@ -194,8 +194,8 @@ def test_the_schema_refuses_what_is_malformed(path: Path, tmp_path: Path, kind: 
         ("step", {"position": 1}, "its position is 1, but the text before it ends at"),
         ("step", {"row": 1}, "belongs to another sequence"),
         ("canvas", {"confidence": [1.0]}, "confidence needs one entry for each of the 2"),
-        ("canvas", {"committed": [0, 6]}, "slot that holds no token"),
-        ("canvas", {"committed": [0, 1]}, "slot that holds no token"),
+        ("canvas", {"committed": [0, 6]}, "slot without a token"),
+        ("canvas", {"committed": [0, 1]}, "slot without a token"),
     ],
 )
 def test_contradictions_that_a_schema_cannot_see_are_named(

@@ -15,7 +15,7 @@ from tests.trace.traces import canvas, lines, put, recorded, toy
 from unspool import Model, UnspoolError
 from unspool.cli import app as unspool_app
 from unspool.cli.view import view
-from unspool.decoding import model as api
+from unspool.decoding import load as api
 from unspool.trace import file as trace_file
 from unspool.trace.viewer import page
 

@@ -14,19 +14,24 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
+from tests.trained import head_of
+from unspool import methods
 from unspool.backends.torch.model import TransformersModel
 from unspool.backends.toy import ToyModel, ToySession
+from unspool.cli import app
 from unspool.cli import train as command
 from unspool.decoding.model import Model
 from unspool.engine.contracts import Ability, LanguageModel, Scores
+from unspool.engine.method import DRAFTER
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
-from unspool.methods.drafters.specdec_pp import SpecDecPP, SpecDecPPOptions
+from unspool.methods.drafters.specdec_pp import SpecDecPPOptions
 from unspool.methods.drafters.specdec_pp import data as acceptance_data
 from unspool.methods.drafters.specdec_pp import train as acceptance_head
 from unspool.methods.drafters.specdec_pp.data import DataOptions, Examples, examples, generate
-from unspool.methods.drafters.specdec_pp.head import FILE_NAME, AcceptanceHead
 from unspool.methods.drafters.specdec_pp.train import TrainingOptions, auc, fit, loss, measures, train
+from unspool.training.artifact import Artifact
 
 TARGET = ToyModel.random(vocab_size=6, order=2, seed=11)
 PROMPTS = ["0120120", "5", "2424", "1135", "33", "012"]
@@ -37,8 +42,8 @@ class Shown(ToyModel):
 
     abilities = frozenset({Ability.HIDDEN_STATES})
 
-    def open(self, hidden_states: bool = False) -> ToySession:
-        return ShownSession(self) if hidden_states else ToySession(self)
+    def open(self, taps: Taps | None = None) -> ToySession:
+        return ShownSession(self) if taps else ToySession(self)
 
 
 class ShownSession(ToySession):
@@ -54,7 +59,11 @@ class ShownSession(ToySession):
         for row, node in enumerate(scores.rows):
             seen = [*text, *(tree.tokens[i] for i in tree.path(node))]
             self._states[row] = seen[-1], seen[-2] if len(seen) > 1 else -1, len(seen) - 1
-        return replace(scores, hidden=self._states[: len(scores.rows)])
+        return replace(scores, hidden={OUTPUT: self._states[: len(scores.rows)]})
+
+
+class Blind(ToyModel):
+    abilities = frozenset[Ability]()
 
 
 class Digits:
@@ -183,10 +192,6 @@ def planted(directory: Path, count: int = 12, hidden_size: int = 8) -> list[Path
     return files
 
 
-def head_of(tensors: dict[str, np.ndarray]) -> AcceptanceHead:
-    return AcceptanceHead(tensors, {who: {"name": who, "vocab_size": 6} for who in ("draft", "target")})
-
-
 def test_a_head_learns_what_is_there(tmp_path: Path) -> None:
     """More than a linear probe could: the label is even in the direction."""
     files = planted(tmp_path)
@@ -276,25 +281,26 @@ def test_a_trained_head_ends_drafts_and_changes_no_text(tmp_path: Path) -> None:
         lambda what, done, of: told.append(f"{what} {done}/{of}"),
     )
     assert told == [*(f"data {i}/6" for i in range(1, 7)), "training 1/2", "training 2/2"]
-    assert head.about["draft"] == {"name": "small", "key": "key of small", "vocab_size": 10}
-    assert 15 < head.about["held_out"]["tokens"] <= 30, "the fifth prompt"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE_NAME, "data", "training.pt"]
-    assert AcceptanceHead.load(tmp_path).about == head.about
-    assert model.assistant is not None
-    drafter = SpecDecPP(SpecDecPPOptions(str(tmp_path)), model.assistant.language_model, 10)
+    assert head.belongs_to == ("key of large", "key of small") and head.trained_with["models"] == ["large", "small"]
+    assert 15 < head.trained_with["held_out"]["tokens"] <= 30, "the fifth prompt"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "specdec_pp.artifact", "training.pt"]
+    assert Artifact.load(tmp_path, "specdec_pp").trained_with == head.trained_with
+    drafter = methods.build(SpecDecPPOptions(str(tmp_path)), DRAFTER, model.surroundings())
     from unspool.engine.autoregressive import Request, decode
     from unspool.engine.options import GenerationOptions
     from unspool.engine.trace import StepEvent
-    from unspool.methods.acceptance._follow import Follow
+    from unspool.methods.acceptance._exact_match import ExactMatch
 
-    events = decode(model.language_model, [Request([0, 1], drafter, Follow(), GenerationOptions(max_new_tokens=30))])
+    events = decode(
+        model.language_model, [Request([0, 1], drafter, ExactMatch(), GenerationOptions(max_new_tokens=30))]
+    )
     text = [token for event in events if isinstance(event, StepEvent) for token in event.emitted]
     assert text == model.generate([0, 1], method="plain", max_new_tokens=30).token_ids
 
 
 def test_what_cannot_be_trained_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="no hidden states; try --backend transformers"):
-        train(pair(draft=TARGET.related(0.9)), PROMPTS, tmp_path)
+    with pytest.raises(UnsupportedError, match="needs hidden states, which the toy backend does not offer"):
+        train(pair(draft=Blind(TARGET.table)), PROMPTS, tmp_path)
     alone = pair()
     alone.assistant = None
     with pytest.raises(UnsupportedError, match="--assistant-model"):
@@ -322,12 +328,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def __exit__(self, *_: object) -> None: ...
 
     monkeypatch.setattr(command, "loaded", Loaded)
-    arguments = ["acceptance-head", "--prompts", str(prompts), "-o", str(tmp_path / "head"), "--max-new-tokens", "20"]
-    run = CliRunner().invoke(command.app, [*arguments, "--assistant-model", "small", "--json"])
+    arguments = ["train", f"specdec_pp:prompts={prompts},max_new_tokens=20", "-o", str(tmp_path / "head")]
+    run = CliRunner().invoke(app, [*arguments, "--assistant-model", "small", "--json"])
     assert run.exit_code == 0, run.output
     assert json.loads(run.stdout)["held_out"]["tokens"] > 10
-    assert AcceptanceHead.load(tmp_path / "head").about["target"]["name"] == "large"
-    table = CliRunner().invoke(command.app, [*arguments, "--assistant-model", "small"])
+    assert Artifact.load(tmp_path / "head", "specdec_pp").belongs_to[0] == "key of large"
+    table = CliRunner().invoke(app, [*arguments, "--assistant-model", "small"])
     assert "AUC" in table.stdout and "predicted" in table.stdout
-    missing = CliRunner().invoke(command.app, arguments)
+    missing = CliRunner().invoke(app, arguments)
     assert isinstance(missing.exception, UnsupportedError) and "--assistant-model" in str(missing.exception)

@@ -15,9 +15,9 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from tests.methods.diffusion.mocks import MockModel
 from unspool.cli import app
-from unspool.decoding.canvas import load_diffusion
+from unspool.conformance.canvas_model import MockModel
+from unspool.decoding.load import load
 from unspool.errors import UnspoolError
 from unspool.methods.diffusion.entropy_threshold import data as certainty_targets
 from unspool.methods.diffusion.entropy_threshold.train import (
@@ -222,7 +222,7 @@ def test_training_resumes_to_the_same_model_which_is_more_certain(source: Path, 
     assert (source / "model.safetensors").read_bytes() == before
 
     def doubt(directory: Path) -> float:
-        model = load_diffusion(str(directory))
+        model = load(str(directory))
         with torch.no_grad():
             ids = torch.from_numpy(targets.ids.copy())
             ids[:, 2:] = PLAIN.ids[MASK]
@@ -262,8 +262,8 @@ def test_options_that_make_no_sense(wrong: dict[str, Any]) -> None:
 
 def test_the_command(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canvas_model, "QUESTIONS", 4)
-    arguments = ["train", "certainty", "-m", str(source), "-o", str(tmp_path / "m"), "--questions", "5"]
-    arguments += ["--max-steps", "2", "--block-length", "3", "--batch-size", "4", "--threads", "1"]
+    arguments = ["train", "entropy_threshold:questions=5,max_steps=2,block_length=3,batch_size=4"]
+    arguments += ["-m", str(source), "-o", str(tmp_path / "m"), "--threads", "1"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "same                   5    1.00 -> 1.00" in result.stdout
@@ -274,9 +274,9 @@ def test_the_command(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("luck", 0, 0.0),
     ]
     assert all(2 <= row["passes_after"] <= 6 for row in rows)
-    text = load_diffusion(str(tmp_path / "m")).generate("<same> q", method="entropy_threshold").text
+    text = load(str(tmp_path / "m")).generate("<same> q", method="entropy_threshold").text
     assert text == "bac"
-    missing = CliRunner().invoke(app, ["train", "certainty", "-m", str(tmp_path / "no"), "-o", str(tmp_path / "m")])
+    missing = CliRunner().invoke(app, ["train", "entropy_threshold", "-m", str(tmp_path / "no"), "-o", "m"])
     assert "no such diffusion model" in str(missing.exception)
 
 

@@ -9,8 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.specs import canvas
+from tests.trained import unmask_filter
 from unspool.cli import app
-from unspool.decoding.canvas import DiffusionModel, load_diffusion
+from unspool.decoding.canvas import DiffusionModel
+from unspool.decoding.load import load
 from unspool.engine.trace import CanvasEvent
 from unspool.errors import UnspoolError
 from unspool.methods.diffusion.learn2pd import UnmaskFilter
@@ -33,7 +35,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(directory: Path) -> DiffusionModel:
-    return load_diffusion(str(directory))
+    return load(str(directory))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +58,8 @@ def test_a_filter_that_says_no_is_one_token_a_step_and_one_that_says_yes_is_a_pa
 ) -> None:
     zero = np.zeros((8, 8), np.float32)
     for bias, method in ((-9.0, "fixed_blocks:block_length=8+top_k"), (9.0, "")):
-        path = tmp_path / f"{bias}.npz"
-        UnmaskFilter(zero, np.zeros(8, np.float32), zero, np.full(8, bias, np.float32)).save(path)
+        path = tmp_path / f"{bias}.artifact"
+        unmask_filter(path, zero, np.zeros(8, np.float32), zero, np.full(8, bias, np.float32))
         found = model.generate(prompts, method=f"fixed_blocks:block_length=8+learn2pd:filter={path}")
         if method:
             plain = model.generate(prompts, method=method)
@@ -91,9 +93,9 @@ def test_a_short_block_is_filled_up_with_decided_slots() -> None:
 def test_blocks_are_those_of_the_filter_unless_a_schedule_makes_shorter_ones(
     model: DiffusionModel, prompts: list[list[int]], tmp_path: Path, cache: str
 ) -> None:
-    path = tmp_path / "f.npz"
+    path = tmp_path / "f.artifact"
     zero = np.zeros((6, 6), np.float32)
-    UnmaskFilter(zero, np.zeros(6, np.float32), zero, np.full(6, -9, np.float32)).save(path)
+    unmask_filter(path, zero, np.zeros(6, np.float32), zero, np.full(6, -9, np.float32))
 
     def blocks(names: str, **schedule: dict[str, object]) -> list[list[tuple[int, tuple[int, ...]]]]:
         method = canvas(names, {**schedule, "learn2pd": {"filter": str(path)}})
@@ -112,15 +114,22 @@ def test_blocks_are_those_of_the_filter_unless_a_schedule_makes_shorter_ones(
 
 
 def test_a_filter_that_is_missing_is_told(model: DiffusionModel, prompts: list[list[int]], tmp_path: Path) -> None:
-    with pytest.raises(UnspoolError, match="cannot read the unmask filter"):
-        model.generate(prompts, method=f"learn2pd:filter={tmp_path / 'none.npz'}")
+    with pytest.raises(UnspoolError, match=r"cannot read .*; train one with `unspool train learn2pd`"):
+        model.generate(prompts, method=f"learn2pd:filter={tmp_path / 'none.artifact'}")
+    zero = np.zeros((8, 8), np.float32)
+    unmask_filter(tmp_path, zero, zero[0], zero, zero[0], belongs_to=("another model",))
+    with pytest.raises(UnspoolError, match="the unmask filter was trained for other models"):
+        model.generate(prompts, method=f"learn2pd:filter={tmp_path}")
+    unmask_filter(tmp_path, zero, zero[0], zero, zero[0][:4])
+    with pytest.raises(UnspoolError, match="no fitting tensor 'second_bias'"):
+        model.generate(prompts, method=f"learn2pd:filter={tmp_path}")
 
 
 def test_the_command_writes_the_filter_that_the_method_finds(directory: Path, prompts: list[list[int]]) -> None:
-    arguments = ["train", "unmask-filter", "-m", str(directory), "--prompts", "2", "--max-steps", "20"]
+    arguments = ["train", "learn2pd:questions=2,max_steps=20", "-m", str(directory)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "precision" in result.stdout and "100% ended in it" in result.stdout
-    assert load_diffusion(str(directory)).generate(prompts[0], method="learn2pd").statistics.passes >= 3
+    assert load(str(directory)).generate(prompts[0], method="learn2pd").statistics.passes >= 3
     result = CliRunner().invoke(app, ["generate", "-m", str(directory), "--method", "learn2pd", "<sort> d a c b"])
     assert result.exit_code == 0, result.output

@@ -1,6 +1,6 @@
-"""Which torch models can score a token tree, as far as their configuration tells; asked by both backends.
+"""Decides from its configuration whether a torch model can score token trees; used by both backends.
 
-Whether they do it rightly is measured: see ``conversion_check``.
+Whether it scores them correctly is measured: see ``conversion_check``.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def windows(model: Any) -> dict[str, int | None]:
-    """Kinds of attention layers of the model, each with its window in positions, None for no window.
+    """The model's kinds of attention layers, each with its window in positions; None: full attention.
 
     Raises:
-        UnsupportedError: if the model cannot score a tree exactly, with the reason.
+        UnsupportedError: if the model cannot score a tree exactly; with the reason.
     """
     name, config = type(model).__name__, model.config.get_text_config(decoder=True)
     kinds = set(getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None)
-    if not kinds:  # transformers' own convention: without a list, a window holds for all layers
+    if not kinds:  # transformers' convention: without a list, a window applies to all layers
         kinds = {FULL if window is None else SLIDING}
     refusals = (
         (model.config.is_encoder_decoder, "it is an encoder-decoder"),
@@ -39,10 +39,10 @@ def windows(model: Any) -> dict[str, int | None]:
 
 
 def max_length(model: Any) -> int:
-    """The longest text in tokens.
+    """The maximum text length in tokens.
 
     Raises:
-        UnsupportedError: if the configuration does not tell.
+        UnsupportedError: if the configuration does not say.
     """
     config = model.config.get_text_config(decoder=True)
     limit = getattr(config, "max_position_embeddings", None)
@@ -50,8 +50,8 @@ def max_length(model: Any) -> int:
         raise UnsupportedError(
             f"the configuration of {type(model).__name__} has no max_position_embeddings; add it to config.json"
         )
-    # This one changes all rotary frequencies when the text outgrows the original length, also those of nodes above the
-    # one that does so; plain decoding would not have done that yet. Up to that length they are exact.
+    # Dynamic scaling changes all rotary frequencies once the text exceeds the original length. In a tree, one deep node
+    # would change those of shallower nodes, which plain decoding would not do yet. Up to that length they are exact.
     rope = getattr(config, "rope_parameters", None) or {}
     for part in (rope, *rope.values()):  # one set of parameters, or one per kind of layer
         if isinstance(part, dict) and part.get("rope_type") == "longrope":

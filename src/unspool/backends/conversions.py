@@ -1,7 +1,7 @@
-"""The conversions in the cache: each one made once, whole, and with a manifest that says of what it was made.
+"""Conversions in the cache. Each is made once, complete, with a manifest that records its source.
 
-``converted/<content key>/<format and version>/`` holds the files and ``manifest.json``: the source, and the size of
-every file and the SHA-256 of small ones. What does not match its manifest is made again.
+``converted/<content key>/<format and version>/`` contains the files and ``manifest.json``: the source, the size of
+every file and the SHA-256 of small ones. A conversion that does not match its manifest is made again.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from unspool.storage.text_files import reason
 
 MANIFEST = "manifest.json"
 
-_STREAM = "iostream error"  # what OpenVINO says of a full disk, after removing the file that filled it
+_STREAM = "iostream error"  # OpenVINO's message for a full disk, after removing the file that filled it
 
-_SMALL = 16 << 20  # bytes of files that are read at every start: some milliseconds
+_SMALL = 16 << 20  # bytes; files up to this size are hashed at every start, which takes some milliseconds
 
 
 def ensure(source: ModelSource, name: str, make: Callable[[Path], object], verb: str = "converts") -> Path:
-    """The directory ``name`` of a model's conversions, made on first use. Safe when two processes ask at once.
+    """The directory ``name`` of a model's conversions, made on first use. Safe across processes.
 
     Args:
-        make: writes the files into an empty directory; nothing stays if it raises.
-        verb: what another process does that is waited for.
+        make: writes the files into an empty directory; nothing is kept if it raises.
+        verb: what another process does, for the message while waiting for it.
 
     Raises:
-        UnspoolError: if ``make`` raises, or the disk is full, or the cache cannot be written.
+        UnspoolError: if ``make`` raises, the disk is full, or the cache cannot be written.
     """
     final = store.converted_dir() / source.key / name
     if is_whole(final):
@@ -41,14 +41,14 @@ def ensure(source: ModelSource, name: str, make: Callable[[Path], object], verb:
         if is_whole(final):
             return final
         if final.exists():
-            store.say(f"{final} is damaged or of an older unspool; making it again")
+            store.say(f"{final} is damaged or from an older unspool; making it again")
             store.remove(final)
         with store.atomic_directory(final) as directory:
             try:
                 make(directory)
             except UnspoolError:
                 raise
-            except Exception as error:  # converting runs several libraries, which may raise anything
+            except Exception as error:  # converting runs several libraries, which may raise any exception
                 if _STREAM in str(error) or store.is_full(error, directory):
                     raise store.full_disk(directory.parent) from error
                 raise UnspoolError(f"cannot convert {source.name}: {reason(error)}") from error
@@ -57,7 +57,7 @@ def ensure(source: ModelSource, name: str, make: Callable[[Path], object], verb:
 
 
 def is_whole(directory: Path) -> bool:
-    """Whether a conversion has its manifest, and every file of it in the right size; small ones are read, too."""
+    """Whether a conversion has its manifest and all files in the right size; small files are hashed too."""
     manifest = read_manifest(directory)
     if manifest is None:
         return False
@@ -68,7 +68,7 @@ def is_whole(directory: Path) -> bool:
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
-    """The manifest of a conversion; None if there is none, or it is damaged."""
+    """The manifest of a conversion; None if it is missing or damaged."""
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -79,7 +79,7 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
 
 
 def sign(directory: Path, source: ModelSource) -> None:
-    """Write the manifest of a conversion as it is now."""
+    """Write the manifest of a conversion in its present state."""
     files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
     manifest = {
         "name": source.name,
@@ -97,15 +97,15 @@ def _fact(file: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Conversion:
-    """One conversion, or the rest of one.
+    """A conversion, or what is left of one.
 
     Attributes:
-        key: of the model that it was made of.
+        key: content key of the source model.
         format: weight format and version.
-        name, path: of the model, and where it was; None where no manifest of this model says so.
-        signed: whether it has a manifest of its own.
-        size: bytes on the disk.
-        directory: of the conversion.
+        name, path: of the source model; None if no manifest of this model gives them.
+        signed: whether it has its own manifest.
+        size: bytes on disk.
+        directory: where the conversion is.
     """
 
     key: str
@@ -118,7 +118,7 @@ class Conversion:
 
 
 def every() -> Iterator[Conversion]:
-    """All that the cache holds of conversions, what is being written included."""
+    """All conversions in the cache, unfinished ones included."""
     root = store.converted_dir()
     for model in sorted(root.iterdir()) if root.is_dir() else []:
         manifests = {path: read_manifest(path) for path in sorted(model.iterdir())} if model.is_dir() else {}

@@ -1,4 +1,4 @@
-"""How each backend loads a masked-diffusion model. Which directories are one is ``models.diffusion``."""
+"""How each backend loads a masked-diffusion model. ``models.diffusion`` recognises the directories."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ def tokenizer(directory: Path) -> Tokenizer:
         UnspoolError: if it cannot be read.
     """
     if not (directory / CANVAS).is_file():
-        from unspool.backends import prepare  # which resolves names, those of the shipped models among them
+        from unspool.backends import prepare  # resolves names too, those of built-in models among them
 
         return prepare.directory_tokenizer(directory)
     try:
-        # `unspool train diffusion` writes the tokenizer as it is; to transformers it would be one of the model's kind.
+        # `unspool train diffusion` writes a plain tokenizer.json; transformers would convert it to the model type's
+        # tokenizer.
         return Tokenizer.of(Fast.from_file(str(directory / "tokenizer.json")))
-    except Exception as error:  # the library has no kinds of errors
+    except Exception as error:  # the library has no exception types
         raise UnspoolError(f"cannot read {directory / 'tokenizer.json'}: {error}; train the model again") from error
 
 
 def load(directory: Path, backend: str, report: Report, options: Mapping[str, Any]) -> Denoiser:
-    """Load a model with a backend by name; options are the backend's own.
+    """Load a model with a backend by name. The options are the backend's own.
 
     Raises:
-        UnknownNameError: for a backend, or an option of it, that does not exist.
-        UnspoolError: if an option's value is wrong, or the directory holds no diffusion model.
+        UnknownNameError: if the backend or an option does not exist.
+        UnspoolError: if an option's value is wrong, or the directory does not contain a diffusion model.
     """
     if backend not in _BACKENDS:
         raise UnknownNameError("backend for canvases", backend, _BACKENDS)

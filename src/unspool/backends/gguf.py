@@ -1,9 +1,9 @@
-"""Loads a GGUF through transformers, and sees to it that nothing of the file is lost on the way.
+"""Loads a GGUF through transformers and makes sure that nothing of the file is lost.
 
-transformers' loader takes the settings that its mapping names and the tensors that a weight takes, and passes over the
-rest in silence. Here every setting of the header and every tensor is accounted for: the mapping knows it, or it is
-applied to the configuration, or it changes nothing (with the reason), or the file is refused. The frequencies of the
-rotary embedding, which several settings and tensors decide together, are compared with llama.cpp's formula afterwards.
+transformers' loader takes the settings in its mapping and the tensors that match a weight, and silently ignores the
+rest. Here every setting of the header and every tensor is accounted for: the mapping knows it, or it is applied to the
+configuration, or it has no effect (with the reason), or the file is refused. Several settings and tensors together
+decide the rotary frequencies, so these are compared with llama.cpp's formula afterwards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from unspool.errors import UnsupportedError
 from unspool.models import ends
 from unspool.models.gguf_header import GgufHeader
 
-# Settings that transformers' mapping leaves out for some architectures, and their names in its configurations.
+# Settings that transformers' mapping lacks for some architectures, and their names in its configurations.
 _NAMES = {
     "attention.key_length": "head_dim",
     "attention.layer_norm_epsilon": "norm_eps",
@@ -31,7 +31,7 @@ _NAMES = {
     "use_parallel_residual": "use_parallel_residual",
 }
 
-# Values of settings that change nothing, as llama.cpp reads them.
+# Values of settings that have no effect, as llama.cpp reads them.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "attention.clamp_kqv": (0.0,),
@@ -47,8 +47,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 _NO_EFFECT = {
-    "tensor_data_layout",  # a note of the converter
-    "vocab_size",  # the list of tokens tells it, and the embedding's shape is compared
+    "tensor_data_layout",  # a note by the converter
+    "vocab_size",  # follows from the token list, and the embedding's shape is compared
 }
 
 _ROPE = {
@@ -58,7 +58,7 @@ _ROPE = {
     "rope.scale_linear",
     "rope.scaling.attn_factor",
     "rope.scaling.factor",
-    "rope.scaling.finetuned",  # whether training saw the scaling: changes no pass
+    "rope.scaling.finetuned",  # whether the model was trained with the scaling: no effect on a pass
     "rope.scaling.original_context_length",
     "rope.scaling.type",
     "rope.scaling.yarn_beta_fast",
@@ -66,20 +66,20 @@ _ROPE = {
 }
 _ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
-# Layers of the models whose attention llama.cpp scales by the width of a head of the hidden state, not by key_length.
+# Layers of models whose attention llama.cpp scales by hidden size / heads, not by key_length.
 _WIDE_SCALE = {"gemma2": 46, "gemma3": 62}
 
 
 def load(header: GgufHeader, name: str, dtype: Any) -> Any:
-    """The torch model of a GGUF, de-quantised.
+    """The de-quantised torch model of a GGUF.
 
     Args:
-        name: for people.
-        dtype: of torch.
+        name: for messages.
+        dtype: a torch dtype.
 
     Raises:
-        UnspoolError: for a setting that changes the text and cannot be applied, and for missing or left-over tensors.
-        Exception: whatever else transformers raises.
+        UnspoolError: if a setting affects the text and cannot be applied, or a tensor is missing or left over.
+        Exception: any other error of transformers.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -101,7 +101,7 @@ def load(header: GgufHeader, name: str, dtype: Any) -> Any:
     named = list(ends.of_gguf(header)) or None
     model.config.eos_token_id = named
     model.generation_config.eos_token_id = named
-    # A de-quantised model is an ordinary one; transformers would go on calling it quantised.
+    # A de-quantised model is an ordinary one; transformers would still call it quantised.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -110,7 +110,7 @@ def load(header: GgufHeader, name: str, dtype: Any) -> Any:
 
 def _refused(header: GgufHeader, what: str) -> UnsupportedError:
     return UnsupportedError(
-        f"{header.path.name} has {what}, which transformers' loader leaves out, so the text would be another model's; "
+        f"{header.path.name} has {what}, which transformers' loader ignores, so the text would be another model's; "
         "take the model as a directory in Hugging Face layout"
     )
 
@@ -137,10 +137,10 @@ def _configure(header: GgufHeader, config: Any) -> None:
         if not fine:
             raise _refused(header, f"{header.architecture}.{key} = {value}")
     if "attention.head_count_kv" not in settings and hasattr(config, "num_key_value_heads"):
-        if header.architecture == "llama":  # without it the loader leaves queries and keys in llama.cpp's order
+        if header.architecture == "llama":  # without it the loader keeps llama.cpp's order of queries and keys
             raise _refused(header, "no llama.attention.head_count_kv, by which queries and keys are ordered")
         config.num_key_value_heads = config.num_attention_heads
-    for name, key in (("bos", "bos"), ("pad", "padding")):  # no default of transformers, which is another model's
+    for name, key in (("bos", "bos"), ("pad", "padding")):  # not transformers' defaults, which are another model's
         token = header.fields.get(f"tokenizer.ggml.{key}_token_id")
         setattr(config, f"{name}_token_id", token if token is not None and token < config.vocab_size else None)
     for tensor, name in (("attn_q.bias", "attention_bias"), ("ffn_up.bias", "mlp_bias")):
@@ -166,7 +166,7 @@ def _check_window(header: GgufHeader, config: Any, settings: dict[str, Any]) -> 
 
 
 def _rope_sets(config: Any) -> dict[str, dict[str, Any]]:
-    """Parameters of the rotary embedding, one set or one per kind of layer, by the prefix of the frequencies' name."""
+    """Rotary parameters, one set or one per kind of layer, by the prefix of the frequencies' name."""
     sets = {
         f"{kind}_": parameters for kind, parameters in config.rope_parameters.items() if isinstance(parameters, dict)
     }
@@ -198,7 +198,7 @@ def _rope_dim(settings: dict[str, Any], config: Any) -> int:
 
 
 def _scaling(header: GgufHeader, config: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """transformers' parameters of the scaling that llama.cpp would apply."""
+    """transformers' parameters for the scaling that llama.cpp would apply."""
     kind = settings.get("rope.scaling.type", "linear")
     factor = settings.get("rope.scaling.factor") or settings.get("rope.scale_linear") or 1.0
     attention = settings.get("rope.scaling.attn_factor") or 1.0
@@ -213,7 +213,7 @@ def _scaling(header: GgufHeader, config: Any, settings: dict[str, Any]) -> dict[
             "attention_factor": attention,
         }
     if long or short:
-        raise _refused(header, "rotary factors for long or for short texts alone")
+        raise _refused(header, "rotary factors for only long or only short texts")
     if attention != 1:
         raise _refused(header, f"{header.architecture}.rope.scaling.attn_factor = {attention}")
     if kind == "yarn":
@@ -232,11 +232,11 @@ def _scaling(header: GgufHeader, config: Any, settings: dict[str, Any]) -> dict[
 
 
 def _untaken(header: GgufHeader, model: Any) -> list[str]:
-    """Names of tensors that transformers' loader gave to no weight."""
+    """Names of the tensors that transformers' loader assigned to no weight."""
     from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
     class Flat:
-        """The model without its parts, for each of which the mapping would be made once more."""
+        """The model without its submodules: the mapping would be built again for each of them."""
 
         config, state_dict = model.config, model.state_dict
 
@@ -245,13 +245,13 @@ def _untaken(header: GgufHeader, model: Any) -> list[str]:
 
     processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=model.config.to_dict())
     taken = get_gguf_hf_weights_map(Flat(), processor)
-    merged = {f"{name}.weight" for name in taken}  # experts are named without the ending
+    merged = {f"{name}.weight" for name in taken}  # experts are named without the suffix
     special = {*_ROPE_TENSORS, *(["output.weight"] if header.architecture == "gpt2" else [])}
     return [name for name in header.tensors if name not in taken and name not in merged and name not in special]
 
 
 def _rotate(header: GgufHeader, model: Any) -> None:
-    """Divide the frequencies by the file's factors (Llama 3.1 and later), and compare them with llama.cpp's."""
+    """Divide the frequencies by the file's factors (Llama 3.1 and later) and compare them with llama.cpp's."""
     import torch
 
     config, settings = model.config.get_text_config(), header.settings()
@@ -264,7 +264,7 @@ def _rotate(header: GgufHeader, model: Any) -> None:
         if prefix and prefix.removesuffix("_") not in config.layer_types:
             continue
         name, theta = f"{prefix}inv_freq", _theta(settings, prefix)
-        # In torch and float32, as transformers computes them, so that a file without factors changes no bit.
+        # In torch and float32, as in transformers, so that a file without factors changes no bit.
         wanted = 1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
         if parameters["rope_type"] == "linear":
             wanted = wanted / parameters["factor"]

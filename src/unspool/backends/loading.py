@@ -1,7 +1,7 @@
-"""Which backends there are, and how each one gets from a named model to a loaded one.
+"""The backends by name, and how each one loads a named model.
 
-``openvino`` and ``transformers`` take every kind of source. Those of installed packages come through the entry-point
-group ``unspool.backends`` and are given directories in Hugging Face layout.
+``openvino`` and ``transformers`` accept every kind of source. Backends of installed packages are found by the
+entry-point group ``unspool.backends`` and receive directories in Hugging Face layout.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ class Loaded:
 
 
 def load(source: ModelSource, backend: str, report: Report, options: Mapping[str, Any]) -> Loaded:
-    """Load a model with a backend by name; options are the backend's own.
+    """Load a model with a backend by name. The options are the backend's own.
 
     Raises:
         UnspoolError: as ``check``.
     """
     options = check(backend, options)
     loaded = backends()[backend](source, report, **options)
-    # Ids without a logit, such as the -1 that some files write for none, never come.
+    # Ids without a logit, such as the -1 that some files write for none, never occur.
     ends_of_text = {end for end in loaded.eos_token_ids if 0 <= end < loaded.model.vocab_size}
     return replace(loaded, eos_token_ids=tuple(sorted(ends_of_text)))
 
 
 def check(backend: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options of a backend as their declared types. Needs no model, so that mistakes are told before any work.
+    """A backend's options, converted to their declared types. Needs no model, so errors come before any work.
 
     Raises:
-        UnknownNameError: for a backend or, where the backend lists its options, an option that does not exist.
-        UnspoolError: for a value that is not of the option's type.
+        UnknownNameError: if the backend or, where the backend declares its options, an option does not exist.
+        UnspoolError: if a value is not of the option's type.
     """
     loaders = backends()
     if backend not in loaders:
@@ -71,10 +71,10 @@ def check(backend: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def check_length(source: ModelSource, max_new_tokens: int) -> None:
-    """Refuse a text that cannot fit a model's context, as far as its files tell that without loading it.
+    """Refuse a text that exceeds the model's context, if the model's files give its length without loading.
 
     Raises:
-        UnspoolError: with how many tokens fit.
+        UnspoolError: with the number of tokens that fit.
     """
     if not source.path.exists():
         return  # not downloaded yet
@@ -85,14 +85,14 @@ def check_length(source: ModelSource, max_new_tokens: int) -> None:
         limit = (config.get("text_config") or config).get("max_position_embeddings")
     if isinstance(limit, int) and max_new_tokens >= limit:
         raise UnspoolError(
-            f"max_new_tokens is {max_new_tokens}, and the context of {source.name} has {limit} tokens, the prompt's "
-            f"among them; set max_new_tokens to less than {limit}"
+            f"max_new_tokens is {max_new_tokens}, and the context of {source.name} has {limit} tokens, prompt "
+            f"included; set max_new_tokens to less than {limit}"
         )
 
 
 @cache
 def backends() -> Mapping[str, Callable[..., Loaded]]:
-    """Loaders by backend name: the shipped ones, then those of installed packages."""
+    """Loaders by backend name: the built-in ones, then those of installed packages."""
     table: dict[str, Callable[..., Loaded]] = {"openvino": _openvino, "transformers": _transformers}
     for entry in entry_points(group="unspool.backends"):
         if entry.name in table:

@@ -1,10 +1,10 @@
-"""Weights in mapped files instead of memory, while a model is converted.
+"""Keeps weights in memory-mapped files while a model is converted.
 
-The system forgets pages of a file where memory is short and reads them again when they are used, so a conversion needs
-little more memory than its result. Every value is the same: each number of 16 bits is a float32 number as well.
+The system drops pages of a file when memory is short and reads them again on use, so a conversion needs little more
+memory than its result. No value changes: every 16-bit number is also a float32 number.
 
-The files have no name once they are mapped, so that they are gone with the weights, or with the process. Windows cannot
-remove a file that is mapped; there weights stay in memory.
+The files are unlinked once they are mapped, so they disappear with the weights or the process. Windows cannot unlink a
+mapped file; there the weights stay in memory.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from unspool.models.resolve import weight_files
 
 IN_FILES = os.name != "nt"
 
-_SMALL = 1 << 16  # elements of tensors that stay in memory
+_SMALL = 1 << 16  # elements; smaller tensors stay in memory
 _WIDENED = ("BF16", "F16")
 
 
 def joined(parts: Sequence[torch.Tensor], directory: Path) -> torch.Tensor:
-    """The tensors one after the other along their first dimension, in float32.
+    """The tensors concatenated along their first dimension, in float32.
 
     Args:
-        directory: where the file is, while it has a name.
+        directory: of the file, until it is unlinked.
     """
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
     if not IN_FILES or math.prod(shape) < _SMALL:
         return torch.cat([part.detach().float() for part in parts])
     with tempfile.NamedTemporaryFile(dir=directory) as file:
-        # Written, not mapped for writing: a full disk is then an error and does not end the process.
+        # Written, not mapped for writing: a full disk is then an error instead of a crash.
         for part in parts:
             _write(part.detach().float(), file)
         file.flush()
@@ -47,10 +47,10 @@ def joined(parts: Sequence[torch.Tensor], directory: Path) -> torch.Tensor:
 
 
 def move(model: torch.nn.Module, directory: Path, mapped: Collection[str] = ()) -> None:
-    """Move the weights of a model to files, one after the other, in float32.
+    """Move the weights of a model to files, one at a time, in float32.
 
     Args:
-        mapped: names of those that are in files already.
+        mapped: names of weights that are in files already.
     """
     for name, parameter in model.named_parameters():
         if name not in mapped and parameter.ndim:
@@ -59,12 +59,12 @@ def move(model: torch.nn.Module, directory: Path, mapped: Collection[str] = ()) 
 
 @contextmanager
 def widened(path: Path, directory: Path) -> Iterator[tuple[Path, set[str]]]:
-    """A checkpoint like the one in ``path`` with its 16-bit weights in float32, for the time of loading it.
+    """A temporary copy of the checkpoint in ``path`` with its 16-bit weights in float32, for loading it.
 
-    transformers maps weights that have the type it is asked for, and would make copies of others.
+    transformers maps weights of the requested dtype, and would copy others.
 
     Yields:
-        its directory, and the names of the tensors that are mapped where a weight has that name.
+        its directory, and the names of the tensors that will be mapped as weights of the same name.
     """
     if not IN_FILES:
         yield path, set()
@@ -92,7 +92,7 @@ def widened(path: Path, directory: Path) -> Iterator[tuple[Path, set[str]]]:
 
 def _widen(tensors: Any, kinds: dict[str, str], target: Path) -> None:
     """Write a safetensors file: the header's length, the header, and the tensors in its order."""
-    # Those of other types last, so that float32 stays aligned.
+    # Other dtypes last, so that float32 stays aligned.
     order = sorted(kinds, key=lambda name: kinds[name] not in _WIDENED)
     header: dict[str, Any] = {"__metadata__": tensors.metadata() or {}}
     at = 0

@@ -1,4 +1,4 @@
-"""From what ``-m`` named to what a backend can load: torch models from GGUF, converted graphs in the cache."""
+"""From the source named by ``-m`` to what a backend can load: torch models from GGUF, converted graphs in the cache."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from unspool.storage.text_files import read_json, reason
 
 Report = Callable[[str], None]
 
-# What of transformers' warnings is not said: its table of weights, of which ``losses`` reads the facts and refuses, and
-# the loss of models that are not trained.
+# transformers' warnings that are not shown: its table of weights, since ``losses`` reads the facts and refuses, and
+# the missing loss of models that are not trained.
 _NOT_SAID = ("LOAD REPORT", "loss_type=")
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
-"""Of torch models."""
+"""dtypes of torch models."""
 
-# Bytes of the converted model per byte of GGUF (4 to 8 bits a weight) or of a float16 checkpoint, generously.
+# Bytes of the converted model per byte of GGUF (4 to 8 bits a weight) or float16 checkpoint, generously.
 _GROWTH = {"int8": 2.0, "int4": 1.5, "fp32": 8.0}
 
 
 def converted(source: ModelSource, weights: str, report: Report) -> Path:
-    """The directory with the OpenVINO graph of a model, made on first use. Safe when two processes ask at once.
+    """The directory with a model's OpenVINO graph, converted on first use. Safe across processes.
 
     Raises:
-        UnspoolError: if the model cannot be read or converted, or the disk is full. Nothing half-made stays.
+        UnspoolError: if the model cannot be read or converted, or the disk is full. No partial result is kept.
     """
     if weights not in WEIGHTS:
         raise UnknownNameError("weight format", weights, WEIGHTS)
@@ -66,16 +66,16 @@ def _convert(source: ModelSource, directory: Path, weights: Weights, report: Rep
 
 
 def load_torch(source: ModelSource, dtype: str = "float32", scratch: Path | None = None) -> Any:
-    """The model on the CPU, from a directory or a GGUF file (de-quantised by transformers). No remote code is run.
+    """The model on the CPU, from a directory or a GGUF file (de-quantised by transformers). Runs no remote code.
 
-    Its ``generation_config.eos_token_id`` are the ends that the model's files name.
+    Its ``generation_config.eos_token_id`` contains the end tokens named by the model's files.
 
     Args:
-        dtype: of weights, cache and arithmetic, see ``DTYPES``.
-        scratch: directory for files in which the weights are then kept, in float32; see ``mapped``.
+        dtype: of weights, cache and computation, see ``DTYPES``.
+        scratch: directory for files in which the weights are kept, in float32; see ``mapped``.
 
     Raises:
-        UnspoolError: if the model cannot be loaded, lacks a weight, or holds something that transformers leaves out.
+        UnspoolError: if the model cannot be loaded, lacks a weight, or contains something that transformers ignores.
     """
     if dtype not in DTYPES:
         raise UnknownNameError("dtype", dtype, DTYPES)
@@ -94,22 +94,22 @@ def load_torch(source: ModelSource, dtype: str = "float32", scratch: Path | None
                 model = load_directory(path, source.name, getattr(torch, dtype), scratch)
         except UnspoolError:
             raise
-        except Exception as error:  # transformers' loader raises whatever the libraries below it raise
+        except Exception as error:  # transformers' loader passes on any exception of its libraries
             raise UnspoolError(f"cannot load {source.name}: {_reason(error, told)}") from error
     return model.eval()
 
 
 def load_directory(path: Path, name: str, dtype: Any, scratch: Path | None = None) -> Any:
-    """A torch model from a directory in Hugging Face layout, with every weight from its files and none left over.
+    """A torch model from a directory in Hugging Face layout, with all weights from its files and none left over.
 
     Args:
-        name: for people.
-        dtype: of torch, or ``"auto"``.
+        name: for messages.
+        dtype: a torch dtype, or ``"auto"``.
         scratch: see ``load_torch``.
 
     Raises:
-        UnspoolError: if files are damaged, quantised, or do not belong to the configuration.
-        Exception: whatever else transformers raises.
+        UnspoolError: if files are damaged, quantised, or do not match the configuration.
+        Exception: any other error of transformers.
     """
     from unspool.backends import mapped
 
@@ -131,7 +131,7 @@ def _loaded(path: Path, name: str, dtype: Any) -> Any:
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # told below, with the names
+        ignore_mismatched_sizes=True,  # reported below, with the names
     )
     losses.refuse(name, model, told)
     model.generation_config.eos_token_id = list(ends.of_torch(model)) or None
@@ -139,43 +139,41 @@ def _loaded(path: Path, name: str, dtype: Any) -> Any:
 
 
 def _check_files(path: Path, name: str) -> None:
-    """Refuse what transformers would answer with advice, pass over, or report without the file's name."""
+    """Refuse what transformers would answer with advice, ignore, or report without the file's name."""
     from safetensors import safe_open
 
     config = _settings(path / "config.json")
     if (path / "generation_config.json").is_file():
-        _settings(path / "generation_config.json")  # transformers goes on without a damaged one, and so without ends
-    if (path / "adapter_config.json").is_file():  # without peft, transformers loads the base alone and says nothing
+        _settings(path / "generation_config.json")  # transformers ignores a damaged one, and with it the end tokens
+    if (path / "adapter_config.json").is_file():  # without peft, transformers silently loads only the base model
         raise UnsupportedError(
-            f"{name} holds an adapter (adapter_config.json), which unspool does not apply; merge it into the weights "
-            "with peft's merge_and_unload, or take the file away to use the base model"
+            f"{name} contains an adapter (adapter_config.json), which unspool does not apply; merge it into the "
+            "weights with peft's merge_and_unload, or remove the file to use the base model"
         )
     for part in (config, config.get("text_config") or {}):
         method = part.get("quantization_config") or part.get("compression_config")
         if method:
-            known = method.get("quant_method") or (
-                "bitsandbytes" if "load_in_4bit" in method else "a method of its own"
-            )
+            known = method.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in method else "a custom method")
             raise UnsupportedError(
-                f"{name} is quantised with {known}, which unspool does not read; take the unquantised model or a GGUF"
+                f"{name} is quantised with {known}, which unspool does not read; use the unquantised model or a GGUF"
             )
     for file in weight_files(path):
         try:
             with safe_open(file, "numpy"):
                 pass
-        except Exception as error:  # SafetensorError is none of Python's kinds
+        except Exception as error:  # SafetensorError has no more specific base class
             raise UnspoolError(f"{file} is damaged ({reason(error)}); fetch it again") from error
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    """The object in a JSON file, if transformers reads it as well: a byte order mark is damage to it."""
+    """The object in a JSON file. Refuses a byte order mark, which transformers cannot read."""
     if file.is_file() and file.read_bytes().startswith(codecs.BOM_UTF8):
-        raise UnspoolError(f"{file} is damaged: it begins with a byte order mark, which transformers does not read")
+        raise UnspoolError(f"{file} is damaged: it starts with a byte order mark, which transformers does not read")
     return read_json(file)
 
 
 def _reason(error: Exception, told: Iterable[str]) -> str:
-    """The reason in one line; transformers leaves some of it to its report."""
+    """The reason in one line, including what transformers only wrote into its loading report."""
     if "above report" in str(error):
         rows = [line for text in told for line in re.sub(r"\x1b\[\d*m", "", text).splitlines() if "CONVERSION" in line]
         if rows:
@@ -197,23 +195,23 @@ def torch_device(device: str) -> Any:
         raise UnspoolError(f"unknown device {device!r}; use 'cpu', 'cuda' or 'cuda:N'") from error
     try:
         torch.zeros(1, device=target).tolist()
-    except (RuntimeError, AssertionError, ImportError) as error:  # each device has its own way to say it
+    except (RuntimeError, AssertionError, ImportError) as error:  # each device type raises its own exception
         raise UnspoolError(f"no device {device!r} on this machine for this torch; use device='cpu'") from error
     return target
 
 
 def tokenizer_directory(source: ModelSource) -> Path:
-    """The directory in the cache with the tokenizer's files, made on first use. See ``tokenizer_files``.
+    """The cached directory with the tokenizer's files, written on first use. See ``tokenizer_files``.
 
     Raises:
-        UnspoolError: if transformers cannot read the tokenizer, or unspool cannot do what it does.
+        UnspoolError: if transformers cannot read the tokenizer, or unspool cannot reproduce it.
     """
     name = f"tokenizer-v{tokenizer_files.FORMAT_VERSION}"
     return conversions.ensure(source, name, lambda directory: save_tokenizer(source, directory), "reads")
 
 
 def read_tokenizer(source: ModelSource, directory: Path) -> Tokenizer:
-    """The tokenizer whose files unspool wrote to ``directory``; they are made again if they are damaged or missing."""
+    """The tokenizer that unspool wrote to ``directory``; written again if its files are damaged or missing."""
     try:
         if not (directory / tokenizer_files.SETTINGS).is_file():
             raise tokenizer_files.DamagedError(f"{directory} has no {tokenizer_files.SETTINGS}")
@@ -226,7 +224,7 @@ def read_tokenizer(source: ModelSource, directory: Path) -> Tokenizer:
 
 
 def directory_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a directory in Hugging Face layout, whatever model it holds; read by transformers once."""
+    """The tokenizer of a directory in Hugging Face layout, of any model; transformers reads it once."""
     digest = hashlib.sha256()
     patterns = ("*.json", "*.jinja", "*/*.jinja", "*.model", "*.txt")
     for file in sorted({file for pattern in patterns for file in path.glob(pattern)}):
@@ -236,7 +234,7 @@ def directory_tokenizer(path: Path) -> Tokenizer:
 
 
 def save_tokenizer(source: ModelSource, directory: Path) -> None:
-    """Write the tokenizer's files to ``directory``. Raises as ``tokenizer_directory`` does."""
+    """Write the tokenizer's files to ``directory``. Raises as ``tokenizer_directory``."""
     path = source.fetch()
     if source.kind == "gguf":
         tokenizer_files.make(path.parent, directory, path.name)
@@ -250,10 +248,10 @@ def _size(path: Path) -> int:
 
 @contextmanager
 def quiet() -> Iterator[Iterable[str]]:
-    """Keep the libraries' progress bars and prints off the terminal; what transformers warns of is said afterwards.
+    """Keep the libraries' progress bars and prints off the terminal; transformers' warnings are shown afterwards.
 
-    They write to both streams, and not all of them can be told not to; what happens is told through ``report``.
-    Errors still come as exceptions. Yields the warnings so far.
+    They write to both streams, and not all of them can be configured not to; progress is reported through ``report``.
+    Exceptions are raised as usual. Yields the warnings so far.
     """
     import transformers
 
@@ -280,7 +278,7 @@ def quiet() -> Iterator[Iterable[str]]:
 
 
 class _Keep(logging.Handler):
-    """Keeps every different warning."""
+    """Collects distinct warnings."""
 
     def __init__(self, said: dict[str, None]) -> None:
         super().__init__(logging.WARNING)

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import Ability, Scores, Session
+from unspool.engine.taps import Hidden, Taps, check
 from unspool.engine.tree import TokenTree
-from unspool.errors import UnspoolError, UnsupportedError
+from unspool.errors import UnspoolError
 
 MAX_VOCAB_SIZE = 8
 MAX_ORDER = 3
@@ -110,8 +111,12 @@ class ToyModel:
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """None of the optional ones."""
-        return frozenset()
+        return frozenset({Ability.HIDDEN_STATES})
+
+    @property
+    def layers(self) -> int:
+        """One, which looks the context up."""
+        return 1
 
     @property
     def settings(self) -> dict[str, str]:
@@ -153,11 +158,14 @@ class ToyModel:
             growing = longer
         return outputs | growing
 
-    def open(self, hidden_states: bool = False) -> ToySession:
-        """An empty session. Has no hidden states to give."""
-        if hidden_states:
-            raise UnsupportedError("the toy model has no hidden states")
-        return ToySession(self)
+    def open(self, taps: Taps | None = None) -> ToySession:
+        """An empty session.
+
+        Layer 0 reads the token [vocabulary] as a one-hot vector, the output layer the context that the table is indexed
+        by, ``order`` one-hot vectors [order x (vocabulary + 1)], oldest first.
+        """
+        check(self, taps, "this request")
+        return ToySession(self, taps)
 
     def score_many(
         self,
@@ -177,8 +185,9 @@ class ToyModel:
 class ToySession:
     """One sequence on a toy model; a ``Session``. It computes from what its cache holds and checks nothing."""
 
-    def __init__(self, model: ToyModel) -> None:
+    def __init__(self, model: ToyModel, taps: Taps | None = None) -> None:
         self.model = model
+        self.taps = taps
         self.cache: list[tuple[int, int]] = []  # (token, position), oldest first
         self._scored: list[tuple[int, int]] | None = None  # the same for the nodes of the tree that was scored last
         self._logits = np.empty((0, model.vocab_size))
@@ -189,7 +198,7 @@ class ToySession:
         return len(self.cache)
 
     @property
-    def room(self) -> int:
+    def max_depth(self) -> int:
         """The rest of the context."""
         return self.model.max_length - self.length
 
@@ -207,10 +216,24 @@ class ToySession:
             self._logits = np.empty((len(nodes), self.model.vocab_size))
         for row, node in enumerate(nodes):
             self._logits[row] = self._logits_after(tree, node, self._scored)
+        hidden = None if self.taps is None else self._states(tree, nodes, self.taps)
         ms = (time.perf_counter() - start) * 1e3
-        return Scores(self._logits[: len(nodes)], nodes, ms)
+        return Scores(self._logits[: len(nodes)], nodes, ms, hidden)
+
+    def _states(self, tree: TokenTree, rows: tuple[int, ...], taps: Taps) -> Hidden:
+        nodes = range(len(tree)) if taps.positions == "all" else rows
+        size, entries = self.model.vocab_size, self._scored or []
+        found = {}
+        for layer in taps.layers:
+            ids = [[tree.tokens[node]] if layer == 0 else self._context(tree, node, entries) for node in nodes]
+            width = size if layer == 0 else size + 1
+            found[layer] = np.array([np.eye(width, dtype=np.float32)[one].ravel() for one in ids], np.float32)
+        return found
 
     def _logits_after(self, tree: TokenTree, node: int, entries: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+        return self.model.logits_of(tuple(self._context(tree, node, entries)))
+
+    def _context(self, tree: TokenTree, node: int, entries: Sequence[tuple[int, int]]) -> list[int]:
         order, size = self.model.order, self.model.vocab_size + 1
         oldest = entries[node][1] - (order - 1)
         context = [0] * order
@@ -218,7 +241,7 @@ class ToySession:
             slot = position - oldest
             if 0 <= slot < order:
                 context[slot] = (context[slot] + token + 1) % size
-        return self.model.logits_of(tuple(context))
+        return context
 
     def commit(self, path: Sequence[int]) -> None:
         """Keep the entries of these nodes of the last scored tree.
@@ -238,7 +261,7 @@ class ToySession:
 
     def fork(self) -> ToySession:
         """An independent copy."""
-        twin = self.model.open()
+        twin = self.model.open(self.taps)
         twin.cache = list(self.cache)
         return twin
 

@@ -1,1 +1,1 @@
-"""Benchmark: how fast methods and peers are on the same prompts, measured interleaved."""
+"""Benchmark: speed of methods and peers on the same prompts, measured interleaved."""

@@ -1,4 +1,4 @@
-"""What every result carries: date, machine, how busy it was, versions, and the command that made it."""
+"""The context of every result: date, machine, its load, versions, and the command that made it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def about() -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """CPU, cores, memory in GB, system, and the load average of the last minute when asked."""
+    """CPU, cores, memory in GB, system, and the current one-minute load average."""
     import psutil
 
     from unspool.models.calibration import processor
@@ -40,10 +40,10 @@ def machine() -> dict[str, Any]:
 
 
 def versions(peers: bool = True) -> dict[str, str]:
-    """Versions of Python, unspool and the installed packages that compute here.
+    """Versions of Python, unspool and the packages that compute.
 
     Args:
-        peers: whether those of other engines are among them.
+        peers: whether to include those of other engines.
     """
     from unspool import __version__
 
@@ -55,10 +55,10 @@ def versions(peers: bool = True) -> dict[str, str]:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """The command as a user types it; files keep their name only, since results are published."""
+    """The command as typed by the user, with paths reduced to file names, since results are published."""
     return shlex.join(["unspool", *map(without_directories, arguments)])
 
 
 def without_directories(text: str) -> str:
-    """Paths in a text, reduced to their names."""
+    """Paths in a text, reduced to file names."""
     return re.sub(r"(^|[=:])~?/(?:[^/]*/)*", r"\1", text)

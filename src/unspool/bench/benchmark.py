@@ -35,20 +35,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asks for.
+    """Options of a benchmark.
 
     Attributes:
-        model: as ``unspool.load`` takes it; None: the default model.
-        methods: drafters, each with ``@weights`` if it is not to have the default ones.
+        model: for ``unspool.load``; None: the default model.
+        methods: drafters, each with ``@weights`` if not with the default weights.
         peers: names of ``contestants.PEERS``.
-        weights: the default ones.
+        weights: default weight format.
         suite: see ``suites.load``.
-        limit: most prompts of a category; None: all.
+        limit: maximum number of prompts per category; None: all.
         repeats: at least 1.
         max_new_tokens: at least 2, since a single token has no speed.
         temperature, seed: as in ``GenerationOptions``.
-        threads: of every contestant; None: the physical cores that this process may use.
-        assistant_model: draft model, as ``unspool.load`` takes it, for the methods that need one.
+        threads: for every contestant; None: the physical cores that this process may use.
+        assistant_model: draft model for ``unspool.load``, for the methods that need one.
     """
 
     model: str | None = None
@@ -71,24 +71,24 @@ class Options:
             if value is not None and value < least:
                 raise UnspoolError(f"{name} must be at least {least}, not {value}")
         if self.peers and self.temperature:
-            raise UnspoolError("peers are compared at temperature 0 only; leave out the peers or the temperature")
+            raise UnspoolError("peers are compared only at temperature 0; leave out the peers or the temperature")
 
 
 def benchmark(options: Options, command: str, progress: Progress, json_file: Path | None = None) -> Bench:
-    """Measure, and write the result to ``json_file`` if one is given.
+    """Measure, and write the result to ``json_file`` if given.
 
-    With a file, finished runs are kept beside it until it is written, and the same options go on where an interrupted
-    benchmark was.
+    With a file, finished runs are kept next to it until it is written, and the same options resume an interrupted
+    benchmark.
 
     Args:
-        command: the command line, for the result.
+        command: the command line, recorded in the result.
 
     Raises:
-        UnspoolError: for options that cannot be served, before any measuring; or if a method of unspool fails.
+        UnspoolError: if the options cannot be served, before any measurement; or if a method of unspool fails.
     """
     from unspool.backends import prepare
     from unspool.bench.peers.genai_export import directory
-    from unspool.decoding.model import split_weights
+    from unspool.decoding.load import split_weights
     from unspool.models.catalogue import default_model
     from unspool.models.resolve import resolve
 
@@ -146,7 +146,7 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
                 and PEERS[contestant.peer].module == "openvino_genai"
                 and not directory(source).is_dir()
             ):
-                # Its first start exports the model, which must not count to its memory.
+                # Its first start exports the model, which must not count towards its memory.
                 Worker(contestant, settings).close()
             return Worker(contestant, settings)
 
@@ -177,7 +177,7 @@ def benchmark(options: Options, command: str, progress: Progress, json_file: Pat
 
 
 def _prepare(source: ModelSource, chosen: Sequence[Contestant], progress: Progress) -> Tokenizer:
-    """Convert what is not converted yet: in a contestant's process it would count to its memory."""
+    """Convert the model first: in a contestant's process, conversion would count towards its memory."""
     from unspool.backends import prepare
 
     tokenizer = prepare.read_tokenizer(source, prepare.tokenizer_directory(source))
@@ -195,9 +195,9 @@ def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
 def _calibrate(
     chosen: Sequence[Contestant], settings: Settings, fresh: bool, progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Limits of the model, and plain's cost curve; curves of other weights go to the cache, where ``auto`` finds them.
+    """Limits of the model, and plain's cost curve. Curves of other weights go to the cache, where ``auto`` finds them.
 
-    In processes of their own, so that wide passes do not count to the memory of a contestant.
+    In separate processes, so that wide passes do not count towards a contestant's memory.
     """
     found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for contestant in chosen:

@@ -1,4 +1,4 @@
-"""Who takes part in a benchmark: methods of unspool, with weights of their own if need be, and peers."""
+"""The contestants of a benchmark: methods of unspool, optionally with their own weights, and peers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Peer:
     """Another engine.
 
     Attributes:
-        module: must be importable.
+        module: Python module that must be importable.
         install: the command that installs it.
-        lookup: default number of tokens that its prompt lookup drafts; None: no prompt lookup.
+        lookup: default number of draft tokens of its prompt lookup; None: no prompt lookup.
     """
 
     module: str
@@ -35,7 +35,7 @@ PEERS = {
     "openvino_genai": Peer("openvino_genai", _EXTRA),
     "openvino_genai_prompt_lookup": Peer("openvino_genai", _EXTRA, 5),
 }
-"""Their own plain decoding and, with their own defaults, their prompt lookup."""
+"""Their own plain decoding and, with their defaults, their prompt lookup."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Contestant:
     """A row of the table.
 
     Attributes:
-        name: the method's label, ``label@weights`` where the weights are not the default ones, or a peer's name, with
-            ``@N`` where its prompt lookup drafts another number of tokens than its default.
-        method, weights: None for a peer, whose weights are its own affair.
+        name: the method's label, ``label@weights`` if the weights are not the default ones; or a peer's name, with
+            ``@N`` if its prompt lookup drafts another number of tokens than its default.
+        method, weights: None for a peer, which chooses its own weights.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Contestant:
 
     @property
     def num_assistant_tokens(self) -> int | None:
-        """What a peer's prompt lookup drafts; None: it decodes plainly."""
+        """Number of draft tokens of a peer's prompt lookup; None: plain decoding."""
         own = self.name.partition("@")[2]
         return int(own) if own else PEERS[self.peer].lookup
 
@@ -69,7 +69,7 @@ class Contestant:
 
     @property
     def missing(self) -> str | None:
-        """Why a peer cannot be started, or None."""
+        """Why a peer cannot be started; None if it can."""
         if not self.is_peer or find_spec(PEERS[self.peer].module) is not None:
             return None
         return f"not installed; {PEERS[self.peer].install}"
@@ -81,14 +81,14 @@ def contestants(
     """Plain decoding first, then the methods, then the peers, each once.
 
     Args:
-        names: specs of drafters, each with ``@weights`` if it is not to have the default ones.
-        weights: the default ones.
+        names: specs of drafters, each with ``@weights`` if not with the default weights.
+        weights: default weight format.
         assistant: name of the draft model, if there is one.
 
     Raises:
-        UnknownNameError: for a method, peer or weight format that does not exist.
-        UnspoolError: for a number of tokens where there is no prompt lookup, and for what is named twice.
-        UnsupportedError: for a method that needs a draft model where there is none.
+        UnknownNameError: if a method, peer or weight format does not exist.
+        UnspoolError: if a number of tokens is given without prompt lookup, or something is named twice.
+        UnsupportedError: if a method needs a draft model and there is none.
     """
     from unspool.backends.openvino.convert import WEIGHTS
     from unspool.engine.method import check_assisted
@@ -96,7 +96,9 @@ def contestants(
 
     chosen: dict[str, Contestant] = {}
     for text in (PLAIN, *names):
-        before, at, own = ("", "", "") if text.endswith(")") else text.rpartition("@")  # in brackets @ is in a text
+        before, at, own = (
+            ("", "", "") if text.endswith(")") else text.rpartition("@")
+        )  # in brackets @ is part of a text
         chosen_method = choose(before if at else text, DRAFTER)
         check_assisted(chosen_method.row, assistant)
         used = own if at else weights
@@ -112,7 +114,7 @@ def contestants(
         if peer not in PEERS:
             raise UnknownNameError("peer", peer, PEERS)
         if at and (PEERS[peer].lookup is None or not number.isdecimal() or int(number) < 1):
-            raise UnspoolError(f"unknown peer {name!r}; only a prompt lookup takes @N, the number of tokens it drafts")
+            raise UnspoolError(f"unknown peer {name!r}; only a prompt lookup takes @N, its number of draft tokens")
         if name in chosen:
             raise UnspoolError(f"{name} is named twice among the peers; name it once")
         chosen[name] = Contestant(name)

@@ -1,4 +1,4 @@
-"""What a contestant's process decodes with, how emissions are timed, and unspool itself as such an engine."""
+"""The engine interface of a contestant's process, the timing of emissions, and unspool as such an engine."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from unspool.engine.contracts import Ability
 from unspool.engine.method import DRAFTER
 
 if TYPE_CHECKING:
-    from unspool.engine.contracts import SeparableModel
+    from unspool.engine.contracts import SpecialisingModel
     from unspool.engine.trace import Event, StepEvent
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every contestant is loaded with.
+    """Settings with which every contestant is loaded.
 
     Attributes:
-        model: as ``unspool.load`` takes it.
-        threads: computing threads.
-        context: longest prompt with its output, in tokens.
-        assistant: draft model, as ``unspool.load`` takes it; loaded only for the methods that need one.
+        model: for ``unspool.load``.
+        threads: number of compute threads.
+        context: maximum length of a prompt with its output, in tokens.
+        assistant: draft model for ``unspool.load``; loaded only for the methods that need one.
     """
 
     model: str
@@ -51,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What came of a task; the attributes are those of ``result.Run``."""
+    """The result of a task; the attributes are those of ``result.Run``."""
 
     token_ids: list[int]
     first_seconds: float
@@ -72,12 +72,12 @@ class Engine(Protocol):
     def decode(self, task: Task) -> Decoded: ...
 
     def reset(self) -> None:
-        """Forget what was learned from earlier prompts."""
+        """Discard everything learned from earlier prompts."""
         ...
 
 
 class Clock:
-    """Stamps emissions when they reach the caller, before any detokenisation. Starts when it is made."""
+    """Records the time of each emission as it reaches the caller, before detokenisation. Starts on construction."""
 
     def __init__(self) -> None:
         self.token_ids: list[int] = []
@@ -91,13 +91,13 @@ class Clock:
         self.token_ids.extend(tokens)
 
     def decoded(self, **figures: Any) -> Decoded:
-        """The times, with what else the engine tells. Without an emission the first one is now: the end of the text."""
+        """The times, with the engine's other figures. Without an emission, the first is now: the end of the text."""
         times = self._times or [time.perf_counter()]
         return Decoded(self.token_ids, times[0] - self._start, times[-1] - times[0], sum(self._counts[1:]), **figures)
 
 
 class Unspool:
-    """unspool by one method. What the method learns stays from prompt to prompt, as it does for users."""
+    """unspool with one method. What the method learns carries over from prompt to prompt, as it does for users."""
 
     def __init__(self, settings: Settings, method: str, weights: str) -> None:
         import unspool
@@ -110,35 +110,29 @@ class Unspool:
             threads=settings.threads,
         )
         language_model = self.model.language_model
-        if Ability.SEPARATE_WIDTHS in language_model.abilities:
-            # Every method meets the state that a process that lives on gets into, and none pays for it in its figures.
-            cast("SeparableModel", language_model).separate_widths()
+        if Ability.SPECIALISE_WIDTHS in language_model.abilities:
+            # Every method starts in the state of a long-running process, and none pays for it in its figures.
+            cast("SpecialisingModel", language_model).specialise_widths()
         self.method = method
         self.settings = {**self.model.language_model.settings, "method": method}
 
     def decode(self, task: Task) -> Decoded:
         from unspool import methods
-        from unspool.engine.autoregressive import Request, decode
+        from unspool.decoding.generate import assemble
+        from unspool.engine.autoregressive import decode
         from unspool.engine.options import GenerationOptions
         from unspool.engine.statistics import summarise
         from unspool.engine.trace import StepEvent
 
         model = self.model
         clock = Clock()
-        around = model.surroundings()
+        resources = model.resources()
         options = GenerationOptions(
             max_new_tokens=task.max_new_tokens, temperature=task.temperature, seed=task.seed, eos_token_id=task.eos
         )
-        drafter = methods.build(self.method, DRAFTER, around)
-        request = Request(
-            tokens=task.ids,
-            drafter=drafter,
-            rule=methods.acceptance_rule(None, options.greedy, around),
-            options=options,
-            eos=frozenset(task.eos),
-            method=getattr(drafter, "name", self.method),
-            assistants=(around.assistant,) if around.assistant else (),
-        )
+        rule = methods.acceptance_rule(None, options.greedy, resources)
+        method = methods.choose(self.method, DRAFTER)
+        request = assemble(resources, task.ids, method, rule, options, eos=frozenset(task.eos))
         events: list[Event] = []
         for event in decode(model.language_model, [request]):
             if isinstance(event, StepEvent):
@@ -157,12 +151,12 @@ class Unspool:
         self.model.memories.clear()
 
     def curve(self, fresh: bool) -> dict[str, Any]:
-        """The cost curve as plain data, measured now if ``fresh``; it stays in the cache, where ``auto`` finds it."""
+        """The cost curve as plain data, measured now if ``fresh``. Stored in the cache, where ``auto`` finds it."""
         return asdict(self.model.cost_curve(fresh=fresh))
 
 
 def by_depth(steps: Iterable[StepEvent]) -> list[list[int]]:
-    """For each depth from 1, [accepted, drafted] nodes; accepted nodes behind the end of the text do not count."""
+    """For each depth from 1, [accepted, drafted] nodes. Accepted nodes after the end of the text do not count."""
     counts: list[list[int]] = []
     for step in steps:
         depths = [0] * len(step.tokens)

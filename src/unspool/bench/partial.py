@@ -1,6 +1,6 @@
-"""What a benchmark has done so far, in a journal beside its result.
+"""Progress of a benchmark, in a journal next to its result.
 
-The journal's first line says when and where the benchmark began; then comes a line for each finished run.
+The journal's first line records when and where the benchmark began; one line per finished run follows.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ class Partial:
     Attributes:
         runs: finished runs, in order.
         memory: peak resident bytes by contestant, over all sessions.
-        about: of the first session; ``"resumed_after_runs"`` tells when it was interrupted.
+        about: of the first session; ``"resumed_after_runs"`` records where it was interrupted.
     """
 
     def __init__(self, result: Path | None, header: dict[str, Any], about: dict[str, Any]) -> None:
-        """Open or begin the journal of ``result``; without a result nothing is on disk.
+        """Open or create the journal of ``result``; without a result nothing is written.
 
         Args:
-            header: all that decides what is measured; plain data.
+            header: everything that the measurement depends on; plain data.
 
         Raises:
             UnspoolError: if the file belongs to another command.
@@ -44,15 +44,15 @@ class Partial:
             self._add({"resumed": len(self.runs)})
 
     def add(self, run: Run, memory: int) -> None:
-        """Keep a finished run, and the peak of its contestant in bytes."""
+        """Store a finished run, and its contestant's peak memory in bytes."""
         self._add({"run": asdict(run), "memory": memory})
 
     def close(self) -> None:
-        """Leave the file where it is."""
+        """Close the file without removing it."""
         self._journal.close()
 
     def remove(self) -> None:
-        """The result is written; the file is not needed any more."""
+        """Remove the file once the result is written."""
         self._journal.remove()
 
     def _add(self, line: dict[str, Any]) -> None:

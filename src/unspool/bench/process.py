@@ -1,4 +1,4 @@
-"""The driver's end of a contestant's process."""
+"""The driver's side of a contestant's process."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any
 from unspool.bench.contestants import Contestant
 from unspool.bench.engines import Decoded, Settings, Task
 
-_SETTLE_SECONDS = 0.3  # threads of the contestant before may still spin for a moment
+_SETTLE_SECONDS = 0.3  # threads of the previous contestant may still spin briefly
 _GRACE_SECONDS = 5
 
 
 class ContestantError(Exception):
-    """A contestant could not start or go on; the message says why."""
+    """A contestant cannot start or continue, for the reason in the message."""
 
 
 class Worker:
-    """A contestant in a process of its own, which idles until it is asked.
+    """A contestant in its own process, idle between requests.
 
     Raises:
         ContestantError: by every method, if the contestant reports an error or its process dies.
@@ -39,7 +39,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._log,
             encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is the driver's, which ends its workers itself
+            start_new_session=True,  # Ctrl-C goes only to the driver, which ends its workers itself
         )
         try:
             answer = self.ask("load", contestant=asdict(contestant), settings=asdict(settings))
@@ -50,18 +50,18 @@ class Worker:
         self.memory = 0
 
     def decode(self, task: Task) -> Decoded:
-        """Decode one prompt; ``memory`` is the peak of the process from then on, in bytes."""
+        """Decode one prompt; ``memory`` is the process's peak memory from then on, in bytes."""
         time.sleep(_SETTLE_SECONDS)
         answer = self.ask("decode", **asdict(task))
         self.memory = answer["memory"]
         return Decoded(**answer["decoded"])
 
     def reset(self) -> None:
-        """Forget what was learned from earlier prompts."""
+        """Discard everything learned from earlier prompts."""
         self.ask("reset")
 
     def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
-        """Send one request of ``worker.Server`` and wait for its answer."""
+        """Send a request of ``worker.Server`` and wait for the answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         line = ""
@@ -70,7 +70,7 @@ class Worker:
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
-            pass  # dead: said below, with its last words
+            pass  # dead: reported below, with its last line of output
         if not line:
             code = self._process.wait()
             self._log.seek(0)
@@ -90,7 +90,7 @@ class Worker:
             self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                # A request may still be buffered that nobody reads any more.
+                # A request may still be buffered that is never read.
                 with suppress(BrokenPipeError):
                     stream.close()
         self._log.close()

@@ -1,4 +1,4 @@
-"""Progress of a benchmark on stderr: a table with the current numbers on a terminal, lines elsewhere."""
+"""Progress of a benchmark on stderr: a live table on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Screen:
     """A ``runner.Progress``; enter it before use."""
 
     def __init__(self) -> None:
-        # Kept, because libraries are silenced by exchanging sys.stderr while a model is converted.
+        # Stored, because libraries are silenced by replacing sys.stderr while a model is converted.
         self._stream = sys.stderr
         self._live: Live | None = None
         self._message = ""
@@ -48,7 +48,7 @@ class Screen:
         last = runs[-1]
         self._rows = [row for row in figures(runs) if row.category == ALL]
         self._message = f"run {done} of {total}: {last.category} {last.prompt}"
-        # Off a terminal a line a prompt is enough.
+        # Without a terminal, one line per prompt is enough.
         prompt = (last.repeat, last.prompt)
         if prompt != self._prompt or done == total:
             self._show(f"{self._message}  {'  '.join(map(_words, self._rows))}")
@@ -75,7 +75,7 @@ class Screen:
 
 
 def ratio(row: Summary) -> str:
-    """The ratio of totals to plain, with the word where it is below 1."""
+    """The ratio of totals to plain, marked in words if below 1."""
     if row.contestant == PLAIN or row.ratio_totals is None:
         return ""
     return f"{row.ratio_totals:.2f}{' slower' if row.slower else ''}"

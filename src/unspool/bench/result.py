@@ -1,4 +1,4 @@
-"""What a benchmark measured: plain data. Figures are computed from it by ``summary``."""
+"""The measurements of a benchmark: plain data. ``summary`` computes figures from it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Run:
-    """One contestant on one prompt, once.
+    """One run of one contestant on one prompt.
 
     Attributes:
         contestant: a method of unspool, such as ``auto``, or a peer, such as ``llama_cpp``.
         prompt: the prompt's id in its suite.
         category: of the prompt.
         repeat: from 0.
-        token_ids: the output.
-        text: the output.
+        token_ids: of the output.
+        text: of the output.
         first_seconds: from the request to the first emission, prefill included.
         seconds: from the first emission to the last.
-        timed_tokens: tokens emitted in ``seconds``; 0 if there was a single emission, which has no speed.
-        passes: scoring passes; None for peers, who do not tell. So the next three.
-        decode_seconds, scoring_seconds: time of all passes with what is around them, and the part in the model.
+        timed_tokens: tokens emitted in ``seconds``; 0 if there was only one emission, which has no speed.
+        passes: scoring passes; None for peers, which do not report them, as for the next three.
+        decode_seconds, scoring_seconds: time of all passes and everything between them, and the part in the model.
         by_depth: for each depth from 1, [accepted, drafted] nodes.
-        by_source: emitted tokens per drafter; ``"model"`` are the bonus tokens that no draft foresaw.
+        by_source: emitted tokens per drafter; ``"model"`` counts the bonus tokens, which no draft contained.
         quality: 1.0 if the suite's checker approves the output, 0.0 if not, None without a checker.
     """
 
@@ -46,17 +46,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Bench:
-    """All of one ``unspool bench``.
+    """The result of one ``unspool bench``.
 
     Attributes:
         about: machine, versions, date, load average.
         command: the command line that made it.
-        model: name.
-        suite: name, or the file's.
+        model: its name.
+        suite: its name, or the file's.
         settings: effective settings by contestant (backend, weights, threads, versions).
-        options: limit, repeats, seed, max_new_tokens, temperature; ``sandbox``, the kernel's guards, where
-            programs were run.
-        left_out: contestants that could not take part, and why.
+        options: limit, repeats, seed, max_new_tokens, temperature; ``sandbox``, the kernel guards, if programs were
+            run.
+        left_out: contestants that could not take part, with the reason.
         curve: the cost curve (``asdict`` of ``CostCurve``), None without unspool contestants.
         memory: peak resident bytes by contestant.
         verdicts: by contestant, ``{"identical": runs, "ties": n, "faults": n}`` against plain; unspool's own only.
@@ -95,17 +95,17 @@ class Spread:
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures of one contestant in one category (``"all"`` for all of them), computed by ``summary.summarise``.
+    """Figures of one contestant in one category (or ``"all"``), computed by ``summary.summarise``.
 
     Attributes:
-        runs: number of runs that have a speed.
+        runs: number of runs with a speed.
         tokens_per_second: over runs.
         ratio: per-prompt speed ÷ plain's on that prompt (medians over repeats first), over prompts; None without plain.
         ratio_mean: mean of those per-prompt ratios.
-        ratio_totals: all timed tokens ÷ all seconds, divided by the same of plain.
+        ratio_totals: all timed tokens ÷ all seconds, divided by plain's.
         slower: whether ``ratio_totals`` is below 1.
-        mean_accepted_tokens: emitted tokens per pass, bonus token included; None for peers. So the next two.
-        passes: of all runs.
+        mean_accepted_tokens: emitted tokens per pass, bonus token included; None for peers, as the next two.
+        passes: total over all runs.
         overhead: share of the decoding time outside the model, 0 to 1.
         first_seconds: median.
         by_depth: [accepted, drafted] per depth, summed.

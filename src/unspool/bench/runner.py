@@ -1,4 +1,4 @@
-"""The order of the runs and the loop over them: prompt by prompt, every contestant in turn, in an order drawn anew."""
+"""Schedules the runs and makes them: prompt by prompt, all contestants in turn, each time in a new random order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WARM_UP_TOKENS = 32
 
 
 class Contender(Protocol):
-    """A contestant that has been started (``process.Worker``). Raises ``ContestantError`` if it cannot go on."""
+    """A started contestant (``process.Worker``). Raises ``ContestantError`` if it cannot continue."""
 
     settings: dict[str, str]
     memory: int
@@ -34,25 +34,25 @@ class Contender(Protocol):
 
 
 class Progress(Protocol):
-    """Told what happens."""
+    """Receives the progress."""
 
     def say(self, message: str) -> None: ...
 
     def ran(self, runs: Sequence[Run], done: int, total: int) -> None:
-        """A run has finished: all runs so far, and how many of how many turns are over."""
+        """A run has finished: all runs so far, and how many of all turns are done."""
         ...
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured.
+    """What to measure.
 
     Attributes:
-        contestants: plain first.
+        contestants: plain decoding first.
         prompts: of the suite.
-        ids: by prompt id, what is decoded; the warm-up's under ``""``.
-        decode: ids of a prompt to the text of an output.
-        repeats: how often every prompt is decoded.
+        ids: by prompt id, the ids to decode; the warm-up's under ``""``.
+        decode: from a prompt's ids and an output to the output's text.
+        repeats: number of runs per prompt and contestant.
         seed: of the order, and of sampling.
         max_new_tokens, temperature: as in ``GenerationOptions``.
         eos: ids that end a text.
@@ -74,7 +74,7 @@ class Plan:
 
 @dataclass
 class Measured:
-    """What came of a plan: runs in order, and by contestant its settings or why it was left out."""
+    """The result of a plan: runs in order, and by contestant its settings or why it was left out."""
 
     runs: list[Run] = field(default_factory=list)
     settings: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -86,7 +86,7 @@ Turn = tuple[int, Prompt, str]
 
 
 def schedule(plan: Plan) -> Iterator[Turn]:
-    """All turns in order. The same plan gives the same order, so an interrupted benchmark goes on where it was."""
+    """All turns in order. The same plan yields the same order, so that an interrupted benchmark can resume."""
     for repeat in range(plan.repeats):
         generator = random.Random(f"{plan.seed} {repeat}")
         names = [contestant.name for contestant in plan.contestants]
@@ -102,14 +102,14 @@ def measure(
     finished: Sequence[Run] = (),
     keep: Callable[[Run, int], None] = lambda run, memory: None,
 ) -> Measured:
-    """Start all contestants, warm them up, and make the runs that are missing. All are stopped at the end, however.
+    """Start and warm up all contestants, and make the missing runs. All contestants are stopped at the end in any case.
 
     Args:
         finished: runs of an earlier session.
-        keep: told each run as soon as it is finished, with the peak memory of its contestant in bytes.
+        keep: receives each finished run at once, with its contestant's peak memory in bytes.
 
     Raises:
-        UnspoolError: if a contestant of unspool itself fails. A peer that fails is left out, with all its runs.
+        UnspoolError: if a contestant of unspool fails. A peer that fails is left out, with all its runs.
     """
     measured = Measured(list(finished))
     contenders: dict[str, Contender] = {}
@@ -147,7 +147,7 @@ def measure(
             contender = contenders[name]
             try:
                 if repeats.get(name) != repeat:
-                    # A repeat of a prompt must not be drafted from its first answer.
+                    # A repeated prompt must not be drafted from its first answer.
                     contender.reset()
                     repeats[name] = repeat
                 decoded = contender.decode(plan.task(prompt.id))

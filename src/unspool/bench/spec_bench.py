@@ -1,4 +1,4 @@
-"""The runs in Spec-Bench's own answer format, for its ``evaluation/speed.py``: one JSON line a question."""
+"""Writes the runs in Spec-Bench's answer format, for its ``evaluation/speed.py``: one JSON line per question."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from unspool.storage import cache as store
 
 
 def write(bench: Bench, directory: Path, categories: Mapping[str, str]) -> list[Path]:
-    """Write a file per contestant, ``<model>-<contestant>.jsonl``; repeats are the ``choices`` of a question.
+    """Write one file per contestant, ``<model>-<contestant>.jsonl``; repeats are the ``choices`` of a question.
 
-    ``wall_time`` is the whole time, prefill included, as Spec-Bench counts it, and ``accept_lengths`` has an entry a
-    pass, the bonus token included. Give the file of ``plain`` as ``--base-path``.
+    ``wall_time`` is the total time, prefill included, as in Spec-Bench. ``accept_lengths`` has one entry per pass,
+    bonus token included. Pass the file of ``plain`` as ``--base-path``.
 
     Args:
-        categories: by prompt id, the category to write where it is not the one that is reported.
+        categories: by prompt id, the category to write if it is not the reported one.
     """
     written = []
     for name in dict.fromkeys(run.contestant for run in bench.runs):
@@ -46,14 +46,14 @@ def _answer(runs: list[Run], model_id: str, bench: Bench, categories: Mapping[st
     return {
         "question_id": int(first.prompt) if first.prompt.isdecimal() else first.prompt,
         "category": categories.get(first.prompt, first.category),
-        # Reproducible, so that the same result gives the same file.
+        # Reproducible: the same result yields the same file.
         "answer_id": uuid.uuid5(uuid.NAMESPACE_OID, f"{bench.about['date']} {model_id} {first.prompt}").hex,
         "model_id": model_id,
         "choices": [
             {
                 "index": index,
                 "turns": [run.text],
-                # Peers do not tell, but as they are run here a pass gives a token.
+                # Peers do not report passes, but as run here, each pass yields one token.
                 "decoding_steps": [len(run.token_ids) if run.passes is None else run.passes],
                 "new_tokens": [len(run.token_ids)],
                 "wall_time": [run.first_seconds + run.seconds],
@@ -66,9 +66,9 @@ def _answer(runs: list[Run], model_id: str, bench: Bench, categories: Mapping[st
 
 
 def accept_lengths(run: Run) -> list[int]:
-    """Tokens of each pass, longest first: runs keep how many passes reached each depth, not their order.
+    """Tokens of each pass, longest first: runs record how many passes reached each depth, not their order.
 
-    Spec-Bench takes the mean, for which the order does not matter.
+    Spec-Bench takes the mean, which does not depend on the order.
     """
     if run.passes is None:
         return [1] * len(run.token_ids)

@@ -1,4 +1,4 @@
-"""From the runs of a benchmark to its figures."""
+"""Computes the figures of a benchmark from its runs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ ALL = "all"
 """The category of all prompts together."""
 
 METHOD = """\
-Speed of a run = tokens after the first emission / time from the first emission to the last, by the clock of the
-caller; prefill is not part of it, and a run with a single emission has no speed. All contestants get the same prompt
-ids and stop at the end of the text. Each is a process of its own that idles while another one decodes; every prompt
-goes to all of them, in an order drawn anew, before the next prompt. What a method learns stays from prompt to prompt
-and is forgotten at the start of a repeat. Time to the first token is of the first repeat, prefill included.
+Speed of a run = tokens after the first emission / time from the first emission to the last, by the caller's clock.
+Prefill is not part of it, and a run with a single emission has no speed. All contestants get the same prompt ids and
+stop at the end of the text. Each runs in its own process, which idles while another one decodes. Every prompt goes to
+all of them, in a new random order, before the next prompt. What a method learns carries over from prompt to prompt and
+is discarded at the start of a repeat. Time to the first token is from the first repeat, prefill included.
 """.replace("\n", " ").strip()
-"""How the figures came about, for those who read them."""
+"""How the figures were measured, for readers of the results."""
 
 
 def summarise(bench: Bench) -> list[Summary]:
-    """Figures by contestant (plain first, then as they were given) and category (sorted, then ``"all"``)."""
+    """Figures by contestant (plain first, then in the given order) and category (sorted, then ``"all"``)."""
     return figures(bench.runs, list(bench.settings))
 
 
 def figures(runs: Sequence[Run], order: Iterable[str] = ()) -> list[Summary]:
-    """``summarise`` of runs alone; contestants that ``order`` does not name come last.
+    """``summarise`` from runs only; contestants not in ``order`` come last.
 
     A contestant has no row in a category in which none of its runs has a speed.
     """
@@ -63,7 +63,7 @@ def _figures(name: str, category: str, own: Sequence[Run], plain: Sequence[Run])
         mean_accepted_tokens=sum(len(run.token_ids) for run in telling) / passes if passes else None,
         passes=passes if telling else None,
         overhead=1 - scoring / decoding if decoding else None,
-        # Engines may keep a prompt that they have seen, so later repeats say nothing about a new one.
+        # Engines may cache a prompt that they have seen, so later repeats say nothing about a new one.
         first_seconds=median(run.first_seconds for run in own if run.repeat == min(other.repeat for other in own)),
         by_depth=_depths(own),
         by_source=_sources(own),
@@ -72,7 +72,7 @@ def _figures(name: str, category: str, own: Sequence[Run], plain: Sequence[Run])
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and quartiles of at least one value (quartiles between the values, the extremes included)."""
+    """Median and quartiles of at least one value (interpolated, extremes included)."""
     low, middle, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
     return Spread(middle, low, high)
 
@@ -86,7 +86,7 @@ def _speed(run: Run) -> float:
 
 
 def total_speed(runs: Iterable[Run]) -> float:
-    """All timed tokens ÷ all seconds of runs of which at least one has a speed."""
+    """All timed tokens ÷ all seconds; at least one run must have a speed."""
     timed = _timed(runs)
     return sum(run.timed_tokens for run in timed) / sum(run.seconds for run in timed)
 
@@ -123,7 +123,7 @@ def _sources(runs: Iterable[Run]) -> dict[str, int]:
 
 
 def ratio_table(summaries: Sequence[Summary]) -> dict[str, dict[str, tuple[float, float]]]:
-    """By contestant (plain left out) and category: mean of the per-prompt ratios to plain, and ratio of totals."""
+    """By contestant (without plain) and category: mean of the per-prompt ratios to plain, and ratio of totals."""
     table: dict[str, dict[str, tuple[float, float]]] = {}
     for summary in summaries:
         if summary.contestant != PLAIN and summary.ratio_mean is not None and summary.ratio_totals is not None:

@@ -1,4 +1,4 @@
-"""The result of a benchmark as tables for the terminal."""
+"""A benchmark's result as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CONTESTANTS = "All prompts. Compared with plain token by token: identical runs,
 
 
 def show(bench: Bench, console: Console) -> None:
-    """Print all figures: by category, ratios to plain, and what belongs to a contestant as a whole."""
+    """Print all figures: by category, as ratios to plain, and per contestant."""
     summaries = summarise(bench)
     host = bench.about["machine"]
     load = host["load_average_1min"]
@@ -41,7 +41,7 @@ def show(bench: Bench, console: Console) -> None:
         console.print(f"{name} is left out: {reason}", markup=False)
     for row in summaries:
         if row.category == ALL and row.slower:
-            console.print(f"{row.contestant} is slower than plain decoding: {row.ratio_totals:.2f} of its speed")
+            console.print(f"{row.contestant} is slower than plain decoding: {row.ratio_totals:.2f} times its speed")
 
 
 def _categories(summaries: Sequence[Summary]) -> Table:

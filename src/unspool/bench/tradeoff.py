@@ -1,14 +1,14 @@
-"""Accuracy against the number of passes, for methods at swept settings: what parallel unmasking costs in quality.
+"""Accuracy against number of passes, for methods at swept settings: what parallel unmasking costs in quality.
 
-The tasks are those that the model was trained on, the questions are held out, and every method answers the same ones.
-ParallelBench (2025) gives the idea and the *oracle*: of the settings of plain threshold decoding, each question gets
-the one of fewest passes that is right, which no method knows beforehand.
+The tasks are those that the model was trained on; the questions are held out and the same for every method.
+ParallelBench (2025) is the source of the idea and of the *oracle*: for each question, the plain threshold setting with
+the fewest passes among those that answer it correctly, which no method can know beforehand.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from unspool import methods
 from unspool.decoding.canvas import DiffusionModel
 from unspool.engine.method import UNMASK
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
 from unspool.methods._compose import chosen, composed, written
 from unspool.methods.spec import parse
@@ -24,7 +25,7 @@ from unspool.recipes.tiny_diffusion.tasks import Task, TaskSet, held_out
 
 ORACLE = "oracle"
 REFERENCE = parse(methods.ONE_BY_ONE).name
-"""The line of one token a step by confidence: what the number of passes is compared with."""
+"""The line of one token per step by confidence: the reference for the number of passes."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Setting:
     """A point of the chart.
 
     Attributes:
-        line: what the points of one curve have in common.
-        method: specs, as ``DiffusionModel.generate`` takes them.
+        line: the curve that the point belongs to.
+        method: spec for ``DiffusionModel.generate``.
     """
 
     line: str
@@ -42,16 +43,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Point:
-    """What a setting did on one task.
+    """The results of a setting on one task.
 
     Attributes:
         line: of the setting.
-        method: of the setting, in its canonical form; empty for an oracle, which takes another one for each question.
+        method: canonical spec of the setting; empty for an oracle, which uses a different one for each question.
         task: name.
         dependent: whether several answers are right, see ``tasks``.
-        right: by question.
-        passes: by question.
-        commits: how many passes filled this many slots.
+        right: per question.
+        passes: per question.
+        commits: number of passes by number of slots filled.
     """
 
     line: str
@@ -65,14 +66,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """All points of one model.
+    """The points of one model.
 
     Attributes:
         about: machine, versions, date, load average.
         command: the command line that made it.
-        model: name.
-        slots: of a canvas: passes of one token a step.
-        points: of every setting on every task.
+        model: its name.
+        slots: of a canvas; the number of passes at one token per step.
+        points: every setting on every task.
     """
 
     about: dict[str, Any]
@@ -88,13 +89,13 @@ class Tradeoff:
     def from_json(cls, data: dict[str, Any]) -> Tradeoff:
         if data["version"] == 1:
             data = _of_version_1(data)
-        # JSON's keys are text.
+        # JSON keys are text.
         points = [Point(**{**p, "commits": {int(n): c for n, c in p["commits"].items()}}) for p in data["points"]]
         return cls(data["about"], data["command"], data["model"], data["slots"], points)
 
 
 def _of_version_1(data: dict[str, Any]) -> dict[str, Any]:
-    """The same with a spec where there were names and their options, and with the present name of the command."""
+    """The same with a spec in place of names and options, and with the command's present name."""
     points = [dict(point) for point in data["points"]]
     for point in points:
         options = point.pop("options")
@@ -103,13 +104,13 @@ def _of_version_1(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _joined(names: str, options: Mapping[str, Mapping[str, Any]]) -> str:
-    """The spec of names joined by ``+`` and the options of each."""
+    """The spec of names joined by ``+``, with the options of each."""
     parts = [part.row for part in chosen(names)]
     return "+".join(methods.choose(row.name, row.kind, options.get(row.name)).spec for row in parts)
 
 
 def swept() -> list[Setting]:
-    """The settings that are measured by default: those that the rows of all parts of the denoise loop name.
+    """The default settings: those named by the rows of all parts of the denoise loop.
 
     The reference comes first.
     """
@@ -122,13 +123,13 @@ def swept() -> list[Setting]:
 
 
 def picked(wanted: Sequence[str]) -> list[Setting]:
-    """The swept settings of some lines, those of the reference among them.
+    """The swept settings of some lines, the reference included.
 
     Args:
-        wanted: beginnings of lines; any other text is a spec, measured as a line of its own.
+        wanted: prefixes of lines; any other text is a spec, measured as its own line.
 
     Raises:
-        UnspoolError: if it names no method.
+        UnspoolError: if it does not name a method.
     """
     every = swept()
     found = [setting for setting in every if setting.line.startswith((REFERENCE, *wanted))]
@@ -137,11 +138,11 @@ def picked(wanted: Sequence[str]) -> list[Setting]:
 
 
 def left_out(settings: Sequence[Setting], model: DiffusionModel) -> dict[str, str]:
-    """The lines of which a part does not fit the model, such as one that must be trained for it, with the reason."""
+    """Lines with a part that does not fit the model, such as one that must be trained for it, with the reason."""
     found: dict[str, str] = {}
     for setting in settings:
         try:
-            parts = composed(setting.method, model.resources)()
+            parts = composed(setting.method, model.resources())()
             parts.schedule.check(model.canvas_length)
             if parts.stop is not None:
                 parts.stop.check(model.canvas_length)
@@ -155,12 +156,12 @@ def measure(
     tasks: TaskSet,
     settings: Sequence[Setting],
     questions: int,
-    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> list[Point]:
-    """Let every setting answer the same held-out questions.
+    """Measure every setting on the same held-out questions.
 
     Args:
-        questions: of each task.
+        questions: number per task.
     """
     points = []
     for done, setting in enumerate(settings):
@@ -186,7 +187,7 @@ def _point(model: DiffusionModel, tasks: TaskSet, task: Task, setting: Setting, 
 
 
 def _answering(method: str, answer: tuple[int, int]) -> str:
-    """The method, where every part that has an option ``answer`` and no value for it knows the task's."""
+    """The method, with the task's ``answer`` for every part that has such an option and no value for it."""
     parts = [
         replace(part, options=replace(part.options, answer=answer))
         if getattr(part.options, "answer", answer) is None
@@ -197,7 +198,7 @@ def _answering(method: str, answer: tuple[int, int]) -> str:
 
 
 def oracle(points: Sequence[Point]) -> list[Point]:
-    """The oracle's point of every task: fewest passes of plain thresholds that are right, else fewest passes."""
+    """The oracle's point of every task: the fewest passes of a right plain threshold setting, else of any."""
     made = []
     plain = [point for point in points if point.line == methods.DEFAULTS[UNMASK]]
     for task in dict.fromkeys(point.task for point in plain):
@@ -217,12 +218,12 @@ def oracle(points: Sequence[Point]) -> list[Point]:
 
 @dataclass(frozen=True)
 class Mean:
-    """A setting over several tasks, each of which counts the same.
+    """A setting averaged over several tasks with equal weights.
 
     Attributes:
         accuracy: share of right answers, 0 to 1.
         passes: per question.
-        commits: how many passes filled this many slots.
+        commits: number of passes by number of slots filled.
     """
 
     line: str
@@ -233,7 +234,7 @@ class Mean:
 
 
 def means(points: Sequence[Point], dependent: bool) -> list[Mean]:
-    """Every setting over the tasks that are, or are not, dependent."""
+    """Every setting averaged over the dependent tasks, or over the others."""
     groups: dict[str, list[Point]] = {}
     for point in points:
         if point.dependent == dependent:
@@ -256,9 +257,9 @@ def means(points: Sequence[Point], dependent: bool) -> list[Mean]:
 
 
 def best(found: Sequence[Mean], loss: float) -> dict[str, Mean]:
-    """Of every line the point of fewest passes that loses at most ``loss`` of the reference's accuracy.
+    """Per line, the point with the fewest passes that loses at most ``loss`` of the reference's accuracy.
 
-    The reference is one token a step by confidence; lines without such a point are left out.
+    The reference is one token per step by confidence. Lines without such a point are left out.
     """
     one_by_one = written(methods.ONE_BY_ONE)
     reference = next(m for m in found if m.method == one_by_one)

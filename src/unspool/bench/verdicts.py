@@ -1,4 +1,4 @@
-"""Whether the outputs of unspool's methods are plain decoding's, and if not, whether rounding explains it."""
+"""Whether the outputs of unspool's methods equal plain decoding's, and if not, whether rounding explains it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Judge(Protocol):
 def judge(
     plan: Plan, runs: Sequence[Run], open_judge: Callable[[], Judge], progress: Progress
 ) -> dict[str, dict[str, int]]:
-    """By contestant, how many runs are identical to plain's, and how many differences are ties and faults.
+    """By contestant, the number of runs identical to plain's, of ties and of faults.
 
-    Only methods of unspool with plain's weights are compared; run by run, so sampled texts are those of one seed. No
-    judge is opened if all outputs are equal.
+    Only methods of unspool with plain's weights are compared, run by run, so sampled texts share a seed. No judge is
+    opened if all outputs are equal.
 
     Raises:
         UnspoolError: if the judge fails.

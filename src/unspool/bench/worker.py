@@ -1,4 +1,4 @@
-"""A contestant's process: loads one engine, then does what it is asked, one JSON line in and one out.
+"""A contestant's process: loads one engine, then answers requests, one JSON line in and one out.
 
 Started by ``process.Worker`` as ``python -m unspool.bench.worker``; ends when its standard input does.
 """
@@ -39,7 +39,7 @@ class Server:
         return {"settings": self._engine.settings}
 
     def limits(self) -> dict[str, Any]:
-        """The ids that end a text, and the longest text."""
+        """The ids that end a text, and the maximum text length."""
         model = self.unspool.model
         return {"eos": sorted(model.eos_token_ids), "max_length": model.language_model.max_length}
 
@@ -63,13 +63,13 @@ class Server:
         max_new_tokens: int,
         eos: list[int],
     ) -> dict[str, Any]:
-        """The verdicts on all differences of each contestant from plain decoding."""
+        """The verdicts on each contestant's differences from plain decoding."""
         from unspool.proof.case import Case
         from unspool.proof.identity import judge
 
         found = judge(
             self.unspool.model.language_model,
-            # Margins go into the report of a proof; the verdict does not depend on them.
+            # Margins are part of a proof's report; the verdict does not depend on them.
             [
                 Case(number, case["ids"], seed, case["output"], [0.0] * len(case["output"]))
                 for number, case in enumerate(cases)
@@ -92,7 +92,7 @@ def load(contestant: Contestant, settings: Settings) -> Engine:
 
 
 def peak_bytes() -> int:
-    """Highest resident memory of this process; where the kernel does not tell it, the present one."""
+    """Peak resident memory of this process; the current one if the kernel does not report the peak."""
     status = Path("/proc/self/status")
     match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
     if match:
@@ -104,8 +104,8 @@ def peak_bytes() -> int:
 
 
 def serve() -> None:
-    """Answer until standard input closes."""
-    # Libraries print to stdout; the answers get a channel of their own.
+    """Answer requests until standard input closes."""
+    # Libraries print to stdout, so the answers have their own channel.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     server = Server()
@@ -115,8 +115,8 @@ def serve() -> None:
             answer = getattr(server, request.pop("ask"))(**request)
         except UnspoolError as error:
             answer = {"error": str(error)}
-        except Exception as error:  # reported by the driver, which decides what becomes of the run
-            # The last line: native libraries begin with places in their own source.
+        except Exception as error:  # reported by the driver, which decides how to continue
+            # The last line: native libraries begin their messages with source locations.
             reason = (str(error).strip() or "no message").splitlines()[-1].strip()
             answer = {"error": f"{type(error).__name__}: {reason}"}
         channel.write(json.dumps(answer) + "\n")

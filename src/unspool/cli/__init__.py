@@ -15,7 +15,9 @@ from unspool import __version__
 from unspool.cli import (
     bench,
     calibrate,
+    check,
     datastore,
+    edit,
     extract,
     generate,
     methods,
@@ -23,6 +25,7 @@ from unspool.cli import (
     prove,
     report,
     reproduce,
+    sample,
     search,
     tradeoff,
     train,
@@ -40,17 +43,20 @@ app = App(
     help="Decode language models by every published method: the same text sooner, or a better text, "
     "and the proof of which of the two it is.\n\n"
     "What a command makes goes to standard output, what it does to standard error. Exit codes: 0 done; 1 a fault that "
-    "`prove` found; 2 a mistake in the call or its surroundings, told in one line; 3 a text that was cut before it "
-    "fitted its schema, regex, grammar or choices; 130 Ctrl-C.",
+    "`prove` or `check` found; 2 a mistake in the call or its environment, reported in one line; 3 a text that was cut "
+    "before it fitted its schema, regex, grammar or choices; 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("generate")(generate.generate)
 app.command("search")(search.search)
+app.command("sample")(sample.sample)
+app.command("edit")(edit.edit)
 app.command("extract")(extract.extract)
 app.add_typer(models.app, name="models")
 app.command("methods")(methods.list_methods)
+app.command("check")(check.check)
 app.command("calibrate")(calibrate.calibrate)
 app.command("prove")(prove.prove)
 app.command("bench")(bench.bench)
@@ -59,7 +65,7 @@ app.command("reproduce")(reproduce.reproduce)
 app.command("report")(report.report)
 app.command("view")(view.view)
 app.add_typer(datastore.app, name="datastore")
-app.add_typer(train.app, name="train")
+app.command("train")(train.train)
 
 
 def _version(value: bool) -> None:

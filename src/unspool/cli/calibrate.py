@@ -13,6 +13,7 @@ from unspool.cli.common import (
     ModelOption,
     ThreadsOption,
     WeightsOption,
+    bars,
     loaded,
     print_json,
 )
@@ -36,13 +37,10 @@ def calibrate(
     store.make_directory(store.calibration_dir())  # a cache that cannot be written is told before the work
     with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.table import Table
 
-        error = Console(stderr=True)
-        with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=error) as bar:
-            task = bar.add_task("measuring", total=1.0)
-            curve = decoder.cost_curve(progress=lambda done: bar.update(task, completed=done), fresh=True)
+        with bars() as progress:
+            curve = decoder.cost_curve(progress, fresh=True)
         settings = decoder.language_model.settings
     if as_json:
         print_json({"model": decoder.name, "settings": settings, "curve": asdict(curve)})

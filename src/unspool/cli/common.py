@@ -6,7 +6,7 @@ import codecs
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unspool.engine.cpu import MOST_THREADS
+from unspool.engine.progress import Progress
 from unspool.errors import UnspoolError
 from unspool.storage.text_files import decoded, read_text
 
@@ -67,7 +68,7 @@ DeviceOption = Annotated[
 @contextmanager
 def loaded(
     model: str | None,
-    backend: str,
+    backend: str | None = None,
     assistant_model: str | None = None,
     max_new_tokens: int | None = None,
     **options: str | int | None,
@@ -76,14 +77,26 @@ def loaded(
 
     A text of ``max_new_tokens`` that cannot fit the model is refused before.
     """
-    from unspool.decoding.model import load
+    from unspool.decoding.load import load
+    from unspool.decoding.model import Model
 
     if max_new_tokens is not None:
         check_length(model, max_new_tokens)
     given = {name: value for name, value in options.items() if value is not None}
     with Status() as status:
-        made = load(model, backend=backend, assistant_model=assistant_model, report=status.say, **given)
+        made = load(model, expect=Model, backend=backend, assistant_model=assistant_model, report=status.say, **given)
     yield made
+
+
+def measure_costs(model: Model, *drafters: Any) -> None:
+    """Measure the cost curve with a spinner, where one of the drafters decides by it and the cache has none."""
+    from unspool.engine.method import DRAFTER
+    from unspool.methods import choose
+
+    if any(choose(drafter, DRAFTER).row.needs.costs for drafter in drafters):
+        with Status() as status:
+            model.report = status.say
+            model.cost_curve()
 
 
 def check_length(model: str | None, max_new_tokens: int) -> None:
@@ -133,10 +146,10 @@ class Status:
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Told (what, done, of how many): bars on a terminal, elsewhere one line for each part that is done."""
+def bars() -> Iterator[Progress]:
+    """Progress as bars on a terminal, elsewhere one line for each part that is done."""
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -147,9 +160,14 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
 
         yield tell
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, transient=True) as shown:
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+    )
+    tasks: dict[str, rich.TaskID] = {}
+    with rich.Progress(*columns, console=console, transient=True) as shown:
 
         def draw(what: str, done: int, of: int) -> None:
             if what not in tasks:

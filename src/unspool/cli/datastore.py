@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unspool.cli.command import App
-from unspool.cli.common import ModelOption, print_json
+from unspool.cli.common import ModelOption, bars, print_json
+from unspool.engine.progress import Progress
 from unspool.errors import UnspoolError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from unspool.models.tokenizer import Tokenizer
 
 app = App(help="Make a corpus that `rasd` and `aded` draft from, or look at one.", no_args_is_help=True)
@@ -59,11 +56,11 @@ def build(
         raise UnspoolError(f"there is no text in {', '.join(map(str, paths))}; name files of UTF-8 text")
     name, tokenizer = _tokenizer(model)
     reader = _Reader(name, tokenizer)
-    with _bars("reading", "sorting") as (reading, sorting):
-        documents = reader.read(files, reading)
+    with bars() as progress:
+        documents = reader.read(files, progress)
         if not any(documents):
             raise UnspoolError(f"there is no text in {', '.join(map(str, paths))}; name files of UTF-8 text")
-        made = Datastore.from_sequences(documents, vocabulary_fingerprint(tokenizer.vocabulary), name, sorting)
+        made = Datastore.from_sequences(documents, vocabulary_fingerprint(tokenizer.vocabulary), name, progress)
         made.save(output)
     skipped = f" ({reader.skipped} files are no text)" if reader.skipped else ""
     typer.echo(f"{output}: {len(made)} tokens, {made.count} documents{skipped}")
@@ -162,11 +159,11 @@ class _Reader:
         self._tokenizer = tokenizer
         self.skipped = 0
 
-    def read(self, files: Sequence[_File], progress: Callable[[float], None]) -> list[Sequence[int]]:
+    def read(self, files: Sequence[_File], progress: Progress) -> list[Sequence[int]]:
         """One document a file; files of directories that are no text are counted in ``skipped``."""
         documents: list[Sequence[int]] = []
         for done, file in enumerate(files):
-            progress(done / len(files))
+            progress("reading", done, len(files))
             try:
                 text = _text(file.path)
             except NoTextError:
@@ -175,7 +172,7 @@ class _Reader:
                 self.skipped += 1
                 continue
             documents.append(array("i", self._ids(file.path, text)))
-        progress(1.0)
+        progress("reading", len(files), len(files))
         return documents
 
     def _ids(self, path: Path, text: str) -> list[int]:
@@ -210,22 +207,6 @@ def _written(path: Path, text: str) -> tuple[str, list[int]] | None:
                 raise UnspoolError(f"the token_ids of {path} are no token ids; write the file anew")
             return data["model"], ids
     return None
-
-
-@contextmanager
-def _bars(*names: str) -> Iterator[tuple[Callable[[float], None], ...]]:
-    """A bar on stderr for each part of the work, and who to tell what share of it is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        tasks = [progress.add_task(name, total=1.0) for name in names]
-        yield tuple(partial(_told, progress, task) for task in tasks)
-
-
-def _told(progress: Progress, task: TaskID, done: float) -> None:
-    progress.update(task, completed=done)
 
 
 def _tokenizer(model: str | None) -> tuple[str, Tokenizer]:

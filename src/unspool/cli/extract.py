@@ -51,17 +51,17 @@ def extract(
 
       unspool extract -q "What does it return?" --json < docstring.txt | jq .spans
     """
-    from unspool.decoding import extract as api
+    from unspool.decoding.extract import check
     from unspool.methods.search.extract.span import ExtractOptions
 
-    # Mistakes are told before a model is loaded or downloaded.
+    # Fail before a model is loaded or downloaded.
     ExtractOptions(top_k=top_k, max_span_tokens=max_span_tokens)
     text = read_prompt(passage, file, "passage")
-    api.check(question, text)
+    check(question, text)
     with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
-        found = api.extract(decoder, question, text, top_k=top_k, max_span_tokens=max_span_tokens)
+        found = decoder.extract(question, text, top_k=top_k, max_span_tokens=max_span_tokens)
     if as_json:
-        print_json(_as_json(decoder.name, found))
+        print_json(_as_json(found))
         return
     for span in found.spans:
         # A span may hold line breaks of the passage.
@@ -70,6 +70,6 @@ def extract(
     print(f"{found.passes} passes, {found.nodes} nodes", file=sys.stderr)
 
 
-def _as_json(model: str, found: Extraction) -> dict[str, object]:
+def _as_json(found: Extraction) -> dict[str, object]:
     spans = [vars(span) | {"logprob": span.logprob, "probability": span.probability} for span in found.spans]
-    return {"model": model, "spans": spans, "passes": found.passes, "nodes": found.nodes}
+    return {"model": found.model, "method": found.method, "spans": spans, "passes": found.passes, "nodes": found.nodes}

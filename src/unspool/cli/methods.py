@@ -16,12 +16,12 @@ def list_methods(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="Only this kind: drafter, acceptance, batch, shaper, constraint, sampler, search, span, edit; for "
-            "diffusion: unmask, transform, schedule, stop."
+            help="Only this kind: drafter, acceptance, batch, shaper, constraint, sampler, search, span, edit, probe, "
+            "channel, compressor; for diffusion: unmask, transform, schedule, stop."
         ),
     ] = None,
     guarantee: Annotated[
-        str | None, typer.Option(help='Only this guarantee: identical, "same distribution", valid or lossy.')
+        str | None, typer.Option(help='Only this guarantee: identical, "same distribution", valid, lossy or exact.')
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:

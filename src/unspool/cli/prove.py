@@ -100,6 +100,8 @@ def prove(
     for value in temperatures:
         GenerationOptions(temperature=value, max_new_tokens=max_new_tokens, seed=seed)
     names = None if methods == "all" else names_of(methods, "--methods")
+    if names is not None and "all" in names:
+        raise UnsupportedError("--methods takes all alone; leave it out of the list, or leave the other names out")
     choose(names, temperatures, assistant=assistant_model)
     texts = [prompt.text for prompt in (read_prompts(prompts) if prompts else PROMPTS)[:limit]]
     for file in (html, runs):
@@ -116,7 +118,7 @@ def prove(
         threads=threads,
         device=device,
     ) as decoder:
-        chosen, left_out = choose(names, temperatures, decoder.surroundings())
+        chosen, left_out = choose(names, temperatures, decoder.resources())
         if not chosen:
             raise UnsupportedError("none of the methods can be proven; see `unspool methods`")
         for name, why in left_out.items():

@@ -20,10 +20,14 @@ from unspool.cli.common import (
     print_json,
     read_prompt,
 )
+from unspool.cli.request import Given, request_flags
+from unspool.decoding.request import GenerationArguments
 from unspool.engine.method import SEARCH
 
 
+@request_flags("max_new_tokens", "chat")
 def search(
+    *,
     prompt: Annotated[
         str | None, typer.Argument(help="The prompt; without it, --file or standard input is read.")
     ] = None,
@@ -34,13 +38,10 @@ def search(
             help="A search of `unspool methods` with its options: beam:num_beams=5. Default: beam.", show_default=False
         ),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of a text.")] = 256,
+    given: Given,
     function_body: Annotated[
         bool, typer.Option("--function-body", help="End where the body of a Python function ends. plan always does.")
     ] = False,
-    chat: Annotated[
-        bool | None, typer.Option("--chat/--no-chat", help="Use the chat template. Default: if the model has one.")
-    ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     backend: BackendOption = "openvino",
@@ -63,23 +64,22 @@ def search(
       unspool search -m qwen2.5-coder-0.5b --method plan:max_model_tokens=4000 --file function.py
     """
     from unspool import methods
-    from unspool.engine.options import GenerationOptions
     from unspool.methods.search.plan.reward import PublicTests
 
     text = read_prompt(prompt, file)
     chosen = methods.choose(method or methods.DEFAULTS[SEARCH], SEARCH)
     row = chosen.row
-    options: dict[str, Any] = {"method": chosen.spec, "max_new_tokens": max_new_tokens}
-    # Fail before a model is loaded or downloaded.
-    GenerationOptions(max_new_tokens=max_new_tokens)
+    arguments = GenerationArguments(**given)  # fails before a model is loaded or downloaded
+    length = arguments.max_new_tokens
+    options: dict[str, Any] = {"method": chosen.spec, "max_new_tokens": length, "chat": arguments.chat}
     if row.needs.reward:
         options["reward"] = PublicTests(text)
     if row.needs.reward or function_body:
         options |= {"stop_rule": "function_body"}
-    given_model = loaded(model, backend, max_new_tokens=max_new_tokens, weights=weights, threads=threads, device=device)
-    with given_model as decoder, Status() as status:
+    source = loaded(model, backend, max_new_tokens=length, weights=weights, threads=threads, device=device)
+    with source as decoder, Status() as status:
         status.say(f"searching with {chosen.spec}")
-        result = decoder.search(text, **{"chat": chat} | options)
+        result = decoder.search(text, **options)
     if as_json:
         print_json(asdict(result))
         return
@@ -87,7 +87,7 @@ def search(
     figures = result.statistics
     counts = " · ".join(f"{name} {value:g}" for name, value in figures.counts.items())
     print(
-        f"[{figures.tokens} tokens · {figures.seconds:.1f} s · {figures.evaluated} evaluated in {figures.passes} passes"
-        f" · {counts}]",
+        f"[{figures.tokens} tokens · {figures.seconds:.1f} s · {figures.evaluated_tokens} evaluated in "
+        f"{figures.passes} passes · {counts}]",
         file=sys.stderr,
     )

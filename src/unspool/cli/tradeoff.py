@@ -46,7 +46,8 @@ def tradeoff(
     """
     from unspool.bench.about import about, command_line
     from unspool.bench.tradeoff import Tradeoff, left_out, measure, picked, swept
-    from unspool.decoding.canvas import load_diffusion
+    from unspool.decoding.canvas import DiffusionModel
+    from unspool.decoding.load import load
     from unspool.models.diffusion import find, task_set
     from unspool.recipes.tiny_diffusion.train import TASK_SETS
     from unspool.storage import cache as store
@@ -62,7 +63,7 @@ def tradeoff(
 
     torch.set_num_threads(threads)
     with Status() as status:
-        decoder = load_diffusion(model, report=status.say)
+        decoder = load(model, expect=DiffusionModel, report=status.say)
     unfit = left_out(settings, decoder)
     settings = [setting for setting in settings if setting.line not in unfit]
     for name in wanted:

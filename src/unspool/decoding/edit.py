@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
-from unspool.decoding.model import Model
+from unspool.decoding.generate import requests
+from unspool.decoding.loaded import LoadedModel
+from unspool.decoding.request import GenerationArguments, arguments
 from unspool.decoding.results import Result
 from unspool.engine.autoregressive import decode, extend
 from unspool.engine.contracts import Ability
+from unspool.engine.statistics import Statistics
 from unspool.engine.turns import turn
 from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError, UnsupportedError
@@ -37,7 +40,7 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class EditedResult(Result):
+class EditedResult(Result[Statistics]):
     """A result, and whether it is what the model gives for the same text without edits.
 
     Attributes:
@@ -48,14 +51,14 @@ class EditedResult(Result):
 
 
 class EditableText:
-    """A prompt and its cache. Made by ``edit``; read only but for its methods.
+    """A prompt and its cache. Made by ``Model.edit``; read only but for its methods.
 
     Attributes:
         text: the prompt as it is now.
         tokens: its ids.
     """
 
-    def __init__(self, model: Model, text: str, options: PieOptions) -> None:
+    def __init__(self, model: LoadedModel, text: str, options: PieOptions) -> None:
         if options.mode != "recompute" and Ability.CACHE_EDIT not in model.language_model.abilities:
             raise UnsupportedError(
                 f"mode {options.mode!r} needs {Ability.CACHE_EDIT.value}, which the "
@@ -132,10 +135,10 @@ class EditableText:
 
     def generate(self, **options: Any) -> EditedResult:
         """Continue the text; takes the options of ``Model.generate``. The text itself stays as it is."""
-        (request,), (stop,) = self._model._requests([self.tokens], **options)
-        request = replace(request, session=self._session.fork())
+        (prepared,) = requests(self._model, [self.tokens], arguments(GenerationArguments, options, self._model.name))
+        request = replace(prepared.request, session=self._session.fork())
         events = list(decode(self._model.language_model, [request]))
-        return EditedResult(**vars(self._model._result(events, request, stop)), exact=self.exact)
+        return EditedResult(**vars(prepared.result(events)), exact=self.exact)
 
     def close(self) -> None:
         """Give the memory of the cache back."""
@@ -167,7 +170,7 @@ class EditableText:
 
 @typed_options("model", "text")
 def edit(
-    model: Model,
+    model: LoadedModel,
     text: str,
     *,
     mode: Mode = PieOptions.mode,

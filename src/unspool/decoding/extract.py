@@ -8,11 +8,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from unspool.decoding.model import Model
+from unspool.decoding.loaded import LoadedModel
 from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
 from unspool.methods.search.extract import search
 from unspool.methods.search.extract.span import ExtractOptions, Span, Suffix
+from unspool.methods.spec import canonical
 from unspool.models.tokenizer import Tokenizer
 
 PROMPT = "Answer the question with words copied from the text.\n\nText: {passage}\n\nQuestion: {question}\n\nAnswer:"
@@ -37,13 +38,17 @@ class Extraction:
         spans: the best spans of different text, best first.
         passes: of the model, without the prompt's.
         nodes: that were scored in them.
-        prompt_token_ids: what the answer would have been written behind.
+        prompt_token_ids: what the answer would have been written after.
+        method: the search.
+        model: the name of the model.
     """
 
     spans: tuple[TextSpan, ...]
     passes: int
     nodes: int
     prompt_token_ids: list[int]
+    method: str
+    model: str
 
     @property
     def text(self) -> str:
@@ -53,7 +58,7 @@ class Extraction:
 
 @typed_options("model", "question", "passage")
 def extract(
-    model: Model,
+    model: LoadedModel,
     question: str,
     passage: str,
     *,
@@ -90,7 +95,7 @@ def extract(
         end_token_ids = model.eos_token_ids | line_ends(model.tokenizer)
     found = search(model.language_model, prompt, passage, candidates, end_token_ids, options)
     spans = tuple(TextSpan(**vars(span), text=passage[span.start : span.end]) for span in found.spans)
-    return Extraction(spans, found.passes, found.nodes, prompt)
+    return Extraction(spans, found.passes, found.nodes, prompt, canonical("extract", options), model.name)
 
 
 def check(question: str, passage: str) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic
 
-from unspool.engine.statistics import Statistics
+from typing_extensions import TypeVar
+
+from unspool.engine.statistics import CanvasStatistics, Statistics
 from unspool.engine.trace import Event, FinishReason
 from unspool.errors import UnspoolError
 
+Figures = TypeVar("Figures", bound="Statistics | CanvasStatistics", default=Statistics)
+
 
 @dataclass(frozen=True)
-class Result:
-    """What one prompt gave.
+class Result(Generic[Figures]):
+    """What one prompt gave, in either loop.
 
     Attributes:
         text: the output, special tokens left out, cut before a stop string.
@@ -22,10 +26,11 @@ class Result:
             text that is complete and cannot go on, such as one of ``choices``, it is not.
         logprobs: log-probability of each id in the distribution it was taken from, if asked for.
         finish_reason: ``stop`` (end of text), ``length``, ``stop_string`` or ``stopping_criteria``.
-        statistics: counts and times.
+        statistics: counts and times: ``Statistics``, or ``CanvasStatistics`` of a masked-diffusion model.
         prompt_token_ids: ids that were decoded from.
         trace: all events of this sequence.
         method: what decoded it, and what of the method was missing: ``specdec_pp (no head)``.
+        model: the name of the model.
         parsed: what a text under a grammar says once it is complete: the JSON of a ``json_schema``, the object of a
             pydantic model, else the text; None without a grammar, where the text was cut, or where there is a
             ``parse_error``.
@@ -38,10 +43,11 @@ class Result:
     token_ids: list[int]
     logprobs: list[float] | None
     finish_reason: FinishReason
-    statistics: Statistics
+    statistics: Figures
     prompt_token_ids: list[int]
     trace: list[Event] = field(repr=False)
     method: str
+    model: str
     parsed: Any = None
     parse_error: str | None = None
     seed: int = 0

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from unspool import methods
+from unspool.decoding.generate import requests
+from unspool.decoding.loaded import LoadedModel, Prompt
 from unspool.decoding.parsing import read
+from unspool.decoding.request import GenerationArguments
+from unspool.decoding.results import Result
 from unspool.engine.autoregressive import decode
 from unspool.engine.method import CONSTRAINT, DRAFTER, SAMPLER
+from unspool.engine.progress import Progress, silent
 from unspool.engine.trace import FinishReason
 from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
-from unspool.methods.sampling._aligned import AlignedShaper
+from unspool.methods.sampling._aligned import AlignedOptions, AlignedShaper
 from unspool.methods.sampling._trie import AlignedTrie
-from unspool.methods.search.adadec.train import key_of
-
-if TYPE_CHECKING:
-    from unspool.decoding.model import Model, Prompt
-    from unspool.decoding.results import Result
+from unspool.models import identity
 
 MOST_SAMPLES = 100_000
 """Of one call; more is a slip of the keyboard."""
@@ -42,7 +44,9 @@ class Samples:
         rejected: of them, those that took a token which the grammar does not allow (``cars`` alone).
         cut: of them, those that the length limit ended; they are in no language.
         passes: of the model, over all attempts.
-        trie: what was learned; give it to the next call to go on.
+        trie: what was learned; give it to the next call to continue.
+        method: the sampler.
+        model: the name of the model.
     """
 
     results: list[Result] = field(repr=False)
@@ -51,11 +55,13 @@ class Samples:
     cut: int
     passes: int
     trie: AlignedTrie = field(repr=False)
+    method: str
+    model: str
 
 
 @typed_options("model", "prompt")
 def sample(
-    model: Model,
+    model: LoadedModel,
     prompt: Prompt,
     num_samples: int,
     *,
@@ -67,7 +73,7 @@ def sample(
     chat: bool | None = None,
     trie: AlignedTrie | None = None,
     max_attempts: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, attempts: None,
+    progress: Progress = silent,
     **grammar: Any,
 ) -> Samples:
     """Draw texts of a grammar with the probabilities that the model itself gives them.
@@ -80,39 +86,34 @@ def sample(
         method: drafter; changes speed alone.
         trie: what earlier calls learned of the same prompt, grammar, temperature and model.
         max_attempts: 100 a sample if None.
-        progress: told samples and attempts so far.
+        progress: receives the number of samples after each attempt.
         **grammar: one of ``json_schema``, ``regex``, ``grammar`` and ``choices``.
 
     Raises:
         UnspoolError: for what cannot be used, before any work, and if no text of the grammar has any probability.
     """
-    if not 1 <= num_samples <= MOST_SAMPLES:
-        raise UnspoolError(f"num_samples must lie in 1 to {MOST_SAMPLES:,}, not {num_samples}")
-    if temperature <= 0:
-        raise UnspoolError("a sampler needs a temperature above 0; for the likeliest text use generate()")
-    row = methods.find(sampler, SAMPLER)
-    surroundings = model.surroundings()
-    options = methods.make_options(row, grammar)
+    row, options = check(num_samples, sampler, temperature, max_attempts, grammar)
+    resources = model.resources()
     ids = model.encode(prompt, chat)
-    about = hashlib.sha256(json.dumps([key_of(model), ids, options.compiled(), temperature]).encode()).hexdigest()
+    key = identity.loaded(model.key, model.language_model.settings)
+    about = hashlib.sha256(json.dumps([key, ids, options.compiled(), temperature]).encode()).hexdigest()
     trie = AlignedTrie(about) if trie is None else trie
     if trie.about != about:
         raise UnspoolError("this trie belongs to another model, prompt, grammar or temperature; begin with a new one")
-    checker = methods.build(methods.DEFAULTS[CONSTRAINT], CONSTRAINT, surroundings, grammar)(ids)
+    checker = methods.build(methods.DEFAULTS[CONSTRAINT], CONSTRAINT, resources, grammar)(ids)
     limit = _ATTEMPTS * num_samples if max_attempts is None else max_attempts
     results: list[Result] = []
     attempts = rejected = cut = passes = 0
     while len(results) < num_samples and attempts < limit:
-        shaper = row.build(surroundings, options)(trie, checker, len(ids), temperature)
-        result, legal = _draw(
-            model,
-            ids,
-            shaper,
+        shaper = row.build(resources, options)(trie, checker, len(ids), temperature)
+        arguments = GenerationArguments(
             method=method,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
             seed=_seed(seed, attempts),
+            shapers=[shaper],
         )
+        result, legal = _draw(model, ids, shaper, arguments)
         shaper.finish()
         attempts += 1
         passes += result.statistics.passes
@@ -123,21 +124,44 @@ def sample(
             results.append(replace(result, parsed=parsed, parse_error=parse_error))
         else:
             cut += 1
-        progress(len(results), attempts)
-    return Samples(results, attempts, rejected, cut, passes, trie)
+        progress("samples", len(results), num_samples)
+    return Samples(results, attempts, rejected, cut, passes, trie, row.name, model.name)
 
 
-def _draw(model: Model, ids: list[int], shaper: AlignedShaper, **options: Any) -> tuple[Result, bool]:
+def check(
+    num_samples: int, sampler: str, temperature: float, max_attempts: int | None, grammar: Mapping[str, Any]
+) -> tuple[methods.Row, AlignedOptions]:
+    """The row of a sampler and its options, a grammar.
+
+    Args:
+        num_samples, sampler, temperature, max_attempts, grammar: see ``sample``.
+
+    Raises:
+        UnspoolError: for what cannot be used.
+    """
+    if not 1 <= num_samples <= MOST_SAMPLES:
+        raise UnspoolError(f"num_samples must lie in 1 to {MOST_SAMPLES:,}, not {num_samples}")
+    if not 0 < temperature < math.inf:
+        raise UnspoolError("a sampler needs a temperature above 0; for the most likely text use generate")
+    if max_attempts is not None and max_attempts < 1:
+        raise UnspoolError(f"max_attempts must be at least 1, not {max_attempts}")
+    row = methods.find(sampler, SAMPLER)
+    return row, methods.make_options(row, grammar)
+
+
+def _draw(
+    model: LoadedModel, ids: list[int], shaper: AlignedShaper, arguments: GenerationArguments
+) -> tuple[Result, bool]:
     """One attempt, and whether all of its tokens may be there."""
-    (request,), _ = model._requests([ids], shapers=[shaper], **options)
+    (prepared,) = requests(model, [ids], arguments)
     text: list[int] = []
 
     def stopping(token: int) -> FinishReason | None:
         text.append(token)
-        return None if shaper.permits(text) else "stopping_criteria"
+        return None if shaper.is_allowed(text) else "stopping_criteria"
 
-    result = model._result(list(decode(model.language_model, [replace(request, stopping=stopping)])), request, None)
-    return result, result.finish_reason != "stopping_criteria" and shaper.permits(result.token_ids)
+    result = prepared.result(list(decode(model.language_model, [replace(prepared.request, stopping=stopping)])))
+    return result, result.finish_reason != "stopping_criteria" and shaper.is_allowed(result.token_ids)
 
 
 def _seed(seed: int, attempt: int) -> int:

@@ -6,22 +6,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from unspool import methods
-from unspool.engine.autoregressive import Request, check
-from unspool.engine.method import SEARCH, check_reward
+from unspool.decoding.generate import assemble
+from unspool.decoding.loaded import LoadedModel, Prompt
+from unspool.engine.autoregressive import check
+from unspool.engine.method import DRAFTER, SEARCH, check_reward
 from unspool.engine.options import GenerationOptions
 from unspool.engine.search import Candidate, OnEvent, Output, SearchRequest
 from unspool.engine.trace import FinishReason
 from unspool.engine.typed import typed_options
 from unspool.errors import UnspoolError
 from unspool.methods.search._function_body import FunctionBody
-from unspool.methods.search.adadec.train import key_of
 from unspool.methods.search.plan.reward import PublicTests
-
-if TYPE_CHECKING:
-    from unspool.decoding.model import Model, Prompt
 
 StopRule = Literal["end_of_text", "function_body"]
 
@@ -33,14 +31,14 @@ class SearchStatistics:
     Attributes:
         tokens: of the output.
         passes: calls of the model.
-        evaluated: tokens that it evaluated, but for those of the prompt; greedy decoding evaluates ``tokens``.
+        evaluated_tokens: tokens that it evaluated, but for those of the prompt; greedy decoding evaluates ``tokens``.
         seconds: of the whole search, the prompt's prefill included.
         counts: the method's own figures, see the method.
     """
 
     tokens: int
     passes: int
-    evaluated: int
+    evaluated_tokens: int
     seconds: float
     counts: Mapping[str, float]
 
@@ -71,7 +69,9 @@ class SearchResult:
     Attributes:
         candidates: what was found, best first, at least one.
         statistics: counts and time.
-        prompt_token_ids: ids that were searched behind.
+        prompt_token_ids: ids that were searched after.
+        method: the search, as a spec.
+        model: the name of the model.
         sandbox: the kernel's guards over programs that were run, which ``unspool.sandbox.run.GUARDS`` explains; None
             where the reward is not ``PublicTests``.
     """
@@ -79,6 +79,8 @@ class SearchResult:
     candidates: list[SearchCandidate] = field(repr=False)
     statistics: SearchStatistics
     prompt_token_ids: list[int] = field(repr=False)
+    method: str
+    model: str
     sandbox: tuple[str, ...] | None = None
 
     @property
@@ -104,7 +106,7 @@ class SearchResult:
 
 @typed_options("model", "prompt")
 def search(
-    model: Model,
+    model: LoadedModel,
     prompt: Prompt,
     *,
     method: Any = methods.DEFAULTS[SEARCH],
@@ -132,7 +134,8 @@ def search(
     """
     chosen = methods.choose(method, SEARCH)
     check_reward(chosen.row, reward)
-    run = chosen.build(model.surroundings())
+    resources = model.resources()
+    run = chosen.build(resources)
     tokens = model.encode(prompt, False if chat is None and chosen.row.raw_prompt else chat)
     text, body = partial(model.tokenizer.text, context=model.tokenizer.context(tokens)), None
     if stop_rule == "function_body":
@@ -150,17 +153,17 @@ def search(
         eos=model.eos_token_ids,
         stopping=body or (lambda output: False),
         reward=(lambda output: reward(text_of(output))) if reward else None,
-        key=key_of(model),
         on_event=on_event,
     )
-    _check(request)
+    _check(request, resources)
     start = time.perf_counter()
     found = run(request)
     seconds = time.perf_counter() - start
     candidates = [_candidate(candidate, text_of) for candidate in found.candidates]
     count = len(candidates[0].token_ids)
-    statistics = SearchStatistics(count, found.passes, found.evaluated, seconds, found.counts)
-    return SearchResult(candidates, statistics, tokens, reward.guards if isinstance(reward, PublicTests) else None)
+    statistics = SearchStatistics(count, found.passes, found.evaluated_tokens, seconds, found.counts)
+    guards = reward.guards if isinstance(reward, PublicTests) else None
+    return SearchResult(candidates, statistics, tokens, chosen.label, model.name, guards)
 
 
 def _candidate(candidate: Candidate, text_of: Callable[[Output], str]) -> SearchCandidate:
@@ -168,10 +171,8 @@ def _candidate(candidate: Candidate, text_of: Callable[[Output], str]) -> Search
     return SearchCandidate(text_of(output), list(output), candidate.logprob, candidate.score, candidate.finish_reason)
 
 
-def _check(request: SearchRequest) -> None:
+def _check(request: SearchRequest, resources: methods.Resources) -> None:
     """What the autoregressive loop refuses is refused here."""
-    from unspool.methods.acceptance._follow import Follow
-    from unspool.methods.drafters.plain import Plain
-
     options = GenerationOptions(max_new_tokens=request.max_new_tokens)
-    check(request.model, Request(request.prompt, Plain(), Follow(), options))
+    plain, rule = methods.choose(methods.PLAIN, DRAFTER), methods.acceptance_rule(None, True, resources)
+    check(request.model, assemble(resources, request.prompt, plain, rule, options))

@@ -1,1 +1,1 @@
-"""The loops and what they share. Knows no method and no backend by name."""
+"""The decoding loops and their shared parts. Names no method and no backend."""

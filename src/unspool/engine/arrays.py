@@ -1,4 +1,4 @@
-"""Files of arrays, as memories keep them: replaced in one step, refused in one line if they are not what they seem."""
+"""Array files for memories. Written atomically; a file that is not what it claims to be is refused in one line."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from unspool.errors import UnspoolError
 
 
 def save(path: Path, what: str, arrays: dict[str, Any]) -> None:
-    """Write an ``.npz`` file; a file of that name is replaced in one step.
+    """Write an ``.npz`` file atomically. An existing file of that name is replaced.
 
     Args:
-        what: the arrays are, for messages: ``"recycling matrix"``.
+        what: noun for error messages, such as ``"recycling matrix"``.
 
     Raises:
-        UnspoolError: if it cannot be written; a file of that name is then as it was.
+        UnspoolError: if the file cannot be written. An existing file is left unchanged.
     """
 
     def write(part: Path) -> None:
@@ -31,13 +31,13 @@ def save(path: Path, what: str, arrays: dict[str, Any]) -> None:
 
 
 def replace(path: Path, what: str, write: Callable[[Path], object]) -> None:
-    """Make a file of what ``write`` writes to another name beside it.
+    """Write a file atomically, by ``write`` to a temporary file next to it.
 
     Args:
-        what: it is, for messages.
+        what: noun for error messages.
 
     Raises:
-        UnspoolError: if it cannot be written; a file of that name is then as it was.
+        UnspoolError: if the file cannot be written. An existing file is left unchanged.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -50,15 +50,15 @@ def replace(path: Path, what: str, write: Callable[[Path], object]) -> None:
 
 
 def load(path: Path, what: str, names: Sequence[str]) -> list[NDArray[Any]]:
-    """The arrays of these names from a file that ``save`` wrote.
+    """Load the arrays of these names from a file that ``save`` wrote.
 
     Raises:
-        UnspoolError: if the file cannot be read or does not hold them.
+        UnspoolError: if the file cannot be read or lacks one of them.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             return [file[name] for name in names]
     except OSError as error:
         raise UnspoolError(f"cannot read the {what} {path}: {error.strerror or error}") from error
-    except Exception as error:  # damaged bytes make the readers of zip files and of arrays raise anything
+    except Exception as error:  # on damaged bytes the zip and array readers raise any exception
         raise UnspoolError(f"{path} is not a saved {what}; delete it and start with a new one") from error

@@ -1,11 +1,11 @@
 """The autoregressive loop: propose a tree, score it in one pass, accept a path, commit it, let the drafter observe.
 
-Plain decoding is this loop with an empty draft, and a batch is several rows of it whose trees are scored together; a
-batch plan says which. Methods fill its slots (drafter, acceptance rule, shapers, constraint, batch plan); none has a
+Plain decoding is this loop with an empty draft. A batch is several rows whose trees are scored together; a batch plan
+selects them. Methods fill the loop's slots (drafter, acceptance rule, shapers, constraint, batch plan); none has a
 loop of its own.
 
-Threads take turns on a model, a round each (``turns``); between rounds, where events are handed out, nobody has the
-turn, so streams of one thread can be read by turns, abandoned, or closed by any thread.
+Threads take turns on a model, one round each (``turns``). Events are handed out between rounds, when no thread has the
+turn, so a thread can interleave streams, abandon them, or have them closed by another thread.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ __all__ = ["MAX_TREE_NODES", "PREFILL_BLOCK", "Decoding", "Request", "check", "d
 
 
 class Decoding:
-    """Rows that are decoded together. Rows are added and cancelled at any time; each ``step`` is one round.
+    """Rows that are decoded together. Rows can be added and cancelled at any time; each ``step`` is one round.
 
-    A row gives the text that it gives alone, whatever the others do. What fails for one row (its drafter, rule,
-    shapers, constraint or stopping, or reading its prompt) ends that row with the reason ``"error"``, and the others
-    continue. What fails for all of them (the pass, the batch plan, Ctrl-C) closes all rows and is raised by ``step``.
+    A row yields the same text as it does alone, whatever the others do. A fault of one row (its drafter, rule, shapers,
+    constraint or stopping, or reading its prompt) ends that row with the reason ``"error"``; the others continue. A
+    fault of all (the pass, the batch plan, Ctrl-C) closes all rows and is raised by ``step``.
 
-    One thread at a time calls ``step`` or ``close``; any thread may call ``add`` and ``cancel``. The requests'
-    ``on_event`` is not called, because ``step`` returns the events.
+    One thread at a time may call ``step`` or ``close``; any thread may call ``add`` and ``cancel``. The requests'
+    ``on_event`` is not called: ``step`` returns the events.
 
     Args:
-        model: all rows are decoded by it.
-        plan: which rows are open, and which of them share a pass; by default all.
+        model: decodes all rows.
+        plan: which rows are open and which share a pass; default: all.
     """
 
     def __init__(self, model: LanguageModel, plan: BatchPlan | None = None) -> None:
         self._model = model
         self._plan = plan or AllRows()
-        self._waiting: dict[int, Row] = {}  # by number, in the order in which they were added
-        self._rows: dict[int, Row] = {}  # the open ones, in the order in which they were opened
-        self._events: list[Event] = []  # that the next step returns
+        self._waiting: dict[int, Row] = {}  # by row number, in the order added
+        self._rows: dict[int, Row] = {}  # the open rows, in the order opened
+        self._events: list[Event] = []  # returned by the next step
         self._passes = 0
         self._added = 0
-        self._guard = threading.Lock()  # on what waits
+        self._guard = threading.Lock()  # guards the waiting rows
         self._closed = False
 
     def __enter__(self) -> Decoding:
@@ -64,10 +64,10 @@ class Decoding:
         return not (self._waiting or self._rows or self._events)
 
     def add(self, request: Request) -> int:
-        """Let a request wait for its turn; gives the number of its row, counted from 0.
+        """Queue a request and return its row number, counted from 0.
 
         Raises:
-            UnspoolError: if the request cannot be served; nothing has been done then.
+            UnspoolError: if the request cannot be served. Nothing has been done then.
         """
         check(self._model, request)
         with self._guard:
@@ -79,12 +79,12 @@ class Decoding:
         return number
 
     def cancel(self, row: int) -> None:
-        """End a row now, with the reason ``"cancelled"``, and free its memory; the next ``step`` returns its end.
+        """End a row now with the reason ``"cancelled"`` and free its memory. The next ``step`` returns its end.
 
-        A round that another thread is in the middle of is finished first. A row that has ended stays as it is.
+        Waits for a round that another thread is running. A row that has already ended is left as it is.
 
         Raises:
-            UnspoolError: if there never was such a row, or in the middle of a round of the same thread.
+            UnspoolError: if there is no such row, or if called within a round of the same thread.
         """
         if not 0 <= row < self._added:
             raise UnspoolError(f"there is no row {row}; {self._added} rows were added, counted from 0")
@@ -94,10 +94,10 @@ class Decoding:
                 self._end(found, "cancelled")
 
     def step(self) -> list[Event]:
-        """One round: open rows, read a block of each prompt that is not read yet, and score the trees of one pass.
+        """One round: open rows, prefill a block of each pending prompt, and score the trees of one pass.
 
         Returns:
-            the events of the round, and the ends of rows that were cancelled before it; empty if all rows have ended.
+            the events of the round, and the ends of rows cancelled before it; empty if all rows have ended.
         """
         if self.done:
             return []
@@ -107,7 +107,7 @@ class Decoding:
                 self._read()
                 self._pass()
             except BaseException:
-                # A drafter may be at work in the background on a model that somebody else has the turn on next.
+                # A drafter may still run in the background, on a model whose next turn belongs to another thread.
                 self.close()
                 raise
             events, self._events = self._events, []
@@ -119,12 +119,12 @@ class Decoding:
             self._closed = True
             rows = [*self._rows.values(), *self._waiting.values()]
             self._rows, self._waiting, self._events = {}, {}, []
-        with ExitStack() as stack:  # closes all of them, even where one fails
+        with ExitStack() as stack:  # closes all of them, even if one fails
             for row in reversed(rows):
                 stack.callback(row.close)
 
     def _admit(self) -> None:
-        """Fill the window. What needs the turn is left to the round, which knows by then whose assistants it needs."""
+        """Fill the window. What needs the turn is left to the round, which by then knows the assistants it needs."""
         window = self._plan.window
         if not self._waiting or (window is not None and len(self._rows) >= window):
             return
@@ -155,26 +155,26 @@ class Decoding:
         scores = self._model.score_many(sessions, trees)
         for (row, tree, draft_ms), score in zip(proposals, scores, strict=True):
             with self._alone(row):
-                self._events.append(row.accept(tree, score, draft_ms, self._passes))
+                self._events += row.accept(tree, score, draft_ms, self._passes)
                 if row.finished:
                     self._end(row, row.finished)
         self._passes += 1
 
     def _chosen(self) -> list[Row]:
-        """The rows of the next pass. All others that are ready have waited for one pass more."""
+        """The rows of the next pass. All other ready rows have waited one pass more."""
         ready = {row.index: row for row in self._rows.values() if row.ready}
         if not ready:
             return []
         chosen = self._plan.choose([OpenRow(row.index, len(row.tokens), row.waited) for row in ready.values()])
         if not chosen or len(set(chosen)) < len(chosen) or not ready.keys() >= set(chosen):
-            raise ValueError(f"a batch plan chooses open rows, at least one and none twice, not {list(chosen)}")
+            raise ValueError(f"a batch plan must choose open rows, at least one and none twice, not {list(chosen)}")
         for row in ready.values():
             row.waited = 0 if row.index in chosen else row.waited + 1
         return [ready[index] for index in chosen]
 
     @contextmanager
     def _alone(self, row: Row) -> Iterator[None]:
-        """What fails in here ends the row and no other."""
+        """A fault in here ends this row and no other."""
         try:
             yield
         except Exception as error:
@@ -183,10 +183,10 @@ class Decoding:
     def _end(self, row: Row, reason: FinishReason, error: Exception | None = None) -> None:
         try:
             row.close()
-        except Exception as fault:  # an error that came before is its context
+        except Exception as fault:  # an earlier error becomes its context
             reason, error = "error", fault
         self._events.append(EndEvent(row.index, reason, error))
-        # Last: as long as the row is there, the decoding is not done.
+        # Last: the decoding is not done while the row is listed.
         self._rows.pop(row.index, None)
         self._waiting.pop(row.index, None)
 
@@ -194,14 +194,14 @@ class Decoding:
 def decode(model: LanguageModel, requests: Sequence[Request], plan: BatchPlan | None = None) -> Iterator[Event]:
     """Decode the requests together and yield trace events as they happen.
 
-    Closing the generator early (``break``, Ctrl-C) closes the sessions. Where a row fails, its exception is raised
-    once the other rows have ended.
+    Closing the generator early (``break``, Ctrl-C) closes the sessions. If a row fails, its exception is raised after
+    the other rows have ended.
 
     Args:
-        plan: which rows share a pass; by default all of them.
+        plan: which rows share a pass; default: all.
 
     Raises:
-        UnspoolError: if a request cannot be served; raised before any work on any of them.
+        UnspoolError: if a request cannot be served; raised before any work.
     """
     decoding = Decoding(model, plan)
     for request in requests:

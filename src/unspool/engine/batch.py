@@ -1,8 +1,8 @@
-"""Batch plans: how many sequences of a batch are open at once, and which of them go into the next pass.
+"""Batch plans: how many sequences of a batch are open at once, and which of them share the next pass.
 
-The loop keeps a window of open sequences. Before each pass the plan picks from those whose prompts are in the cache; a
-row that ends gives its cache back, and the next waiting sequence is opened in its place. What a row emits depends on
-nothing but the row, so a plan changes speed and order, never text.
+The loop keeps a window of open sequences. Before each pass the plan selects rows whose prompts are in the cache. A row
+that ends frees its cache, and the next waiting sequence is opened in its place. The output of a row depends only on
+that row, so a plan changes speed and order, never text.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class OpenRow:
-    """What a plan may look at.
+    """The part of a row that a plan can see.
 
     Attributes:
         index: of the sequence in the batch.
-        length: number of committed tokens, prompt and output.
-        waited: number of passes since the row was last in one, or since its prompt was read.
+        length: number of committed tokens, prompt included.
+        waited: passes since the row was last in one, or since its prompt was in the cache.
     """
 
     index: int
@@ -28,11 +28,11 @@ class OpenRow:
 
 
 class BatchPlan(Protocol):
-    """A slot of the loop.
+    """A slot of the loop: selects the rows of each pass.
 
     Attributes:
-        window: most sequences that are open at once, at least 1; None: all of them.
-        shortest_first: whether sequences are opened by the length of their prompts instead of in the order given.
+        window: maximum number of open sequences, at least 1; None: all.
+        shortest_first: whether sequences are opened by prompt length instead of in the given order.
     """
 
     window: int | None
@@ -42,13 +42,13 @@ class BatchPlan(Protocol):
         """Indices of the rows of the next pass, at least one.
 
         Args:
-            rows: all open rows whose prompts are read, at least one, in the order in which they were opened.
+            rows: all open rows whose prompts are in the cache, at least one, in the order opened.
         """
         ...
 
 
 class AllRows:
-    """The default: all sequences are open, and every one that has not ended is in every pass."""
+    """The default: all sequences are open, and every unfinished one is in every pass."""
 
     window: int | None = None
     shortest_first = False

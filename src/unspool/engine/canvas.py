@@ -1,7 +1,7 @@
-"""The contracts of the denoise loop: models that score a canvas with masks, and the parts that choose what to unmask.
+"""The contracts of the denoise loop: models that score a masked canvas, and the parts that choose what to unmask.
 
-A canvas is a prompt and a fixed number of slots behind it, some of which hold a mask. Positions are absolute, the
-prompt's first token is 0; a *block* is a range of slots that is finished before the next one begins.
+A canvas is a prompt followed by a fixed number of slots, some of them masked. Positions are absolute; the prompt's
+first token is 0. A *block* is a range of slots that is finished before the next one begins.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Tokens = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 
-class Fed(NamedTuple):
-    """One pass that is asked for.
+class CanvasPass(NamedTuple):
+    """A requested pass.
 
     Attributes:
         tokens: [length] the whole canvas, masks included.
-        start, stop: the positions that are fed. Keys and values of the others are those that were stored when they were
-            last fed; all must have been fed before. Everything that is fed is stored.
+        start, stop: the positions that are fed; their keys and values are stored. Those of all other positions are the
+            stored ones, so each must have been fed before.
     """
 
     tokens: Tokens
@@ -36,13 +36,13 @@ class Fed(NamedTuple):
 
 @dataclass(frozen=True)
 class CanvasScores:
-    """What one pass over a canvas returned.
+    """The result of one pass over a canvas.
 
     Attributes:
         start: position of the first row.
-        logits: [rows, vocabulary]; row i is about the token *at* position ``start + i``, also where the model was
-            trained to predict the next one. The memory belongs to the session and is overwritten by its next pass.
-        ms: milliseconds that the pass took, shared evenly between the sessions of one batch.
+        logits: [rows, vocabulary]; row i is about the token *at* position ``start + i``, even if the model was trained
+            to predict the next one. The memory belongs to the session; its next pass overwrites it.
+        ms: milliseconds of the pass, shared evenly between the sessions of one batch.
     """
 
     start: int
@@ -53,12 +53,12 @@ class CanvasScores:
 class CanvasSession(Protocol):
     """One canvas on one model."""
 
-    def score(self, fed: Fed) -> CanvasScores:
-        """Logits at the positions that are fed."""
+    def score(self, fed: CanvasPass) -> CanvasScores:
+        """Logits at the fed positions."""
         ...
 
     def close(self) -> None:
-        """Give the memory back. The session must not be used afterwards."""
+        """Free the memory. The session must not be used afterwards."""
         ...
 
 
@@ -72,41 +72,41 @@ class Denoiser(Protocol):
 
     @property
     def max_length(self) -> int:
-        """Longest canvas, prompt included, in tokens."""
+        """Maximum canvas length in tokens, prompt included."""
         ...
 
     @property
     def mask_id(self) -> int:
-        """The token that stands for a mask."""
+        """The mask token's id."""
         ...
 
     @property
     def eos_token_id(self) -> int | None:
-        """The token that ends a text and fills the canvas behind it; None if there is none."""
+        """The token that ends a text and fills the canvas after it; None if there is none."""
         ...
 
     @property
     def settings(self) -> dict[str, str]:
-        """Everything that changes speed or rounding."""
+        """Everything that affects speed or rounding."""
         ...
 
     def open(self) -> CanvasSession: ...
 
-    def score_many(self, sessions: Sequence[CanvasSession], fed: Sequence[Fed]) -> list[CanvasScores]:
-        """``score`` of each session, together. The results are those of one at a time up to rounding."""
+    def score_many(self, sessions: Sequence[CanvasSession], fed: Sequence[CanvasPass]) -> list[CanvasScores]:
+        """``score`` of all sessions in one batch. The results equal those of separate calls up to rounding."""
         ...
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What schedules and stop rules see: the whole canvas, without what was cut off, and the last pass over it.
+class CanvasState:
+    """What schedules and stop rules see: the whole canvas, without its truncated end, and the last pass over it.
 
     Attributes:
         tokens: [length] the canvas.
-        masked: [length] where it holds a mask.
+        masked: [length] which positions are masked.
         prompt_length: number of tokens before the first slot.
         scores: of the last pass, raw.
-        step: number of passes before that one.
+        step: number of earlier passes.
     """
 
     tokens: Tokens
@@ -124,21 +124,21 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class View:
+class BlockState:
     """What transforms and policies see: the slots of the active block.
 
-    A block keeps its length. Slots that were cut off the canvas look like any that is decided: the end token, surely.
+    A block keeps its length. Truncated slots look decided: the end token, with certainty.
 
     Attributes:
         sight: the whole canvas.
         start: position of the block's first slot.
-        masked: [block] where the block holds a mask.
-        logits: [block, vocabulary]: raw ones for transforms, transformed ones for policies. That of the mask is -inf.
-        tokens: [block] what would be committed.
+        masked: [block] which slots are masked.
+        logits: [block, vocabulary]: raw for transforms, transformed for policies. The mask token is at -inf.
+        tokens: [block] the candidates to commit.
         seed: of the request.
     """
 
-    sight: Sight
+    sight: CanvasState
     start: int
     masked: Flags
     logits: NDArray[np.float64]
@@ -154,7 +154,7 @@ class View:
 
     @cached_property
     def confidence(self) -> NDArray[np.float64]:
-        """[block] probability of the tokens that would be committed."""
+        """[block] probability of the candidate tokens."""
         return self.probabilities[np.arange(len(self.tokens)), self.tokens]
 
     @cached_property
@@ -172,76 +172,76 @@ class View:
 
 
 class ScoreTransform(Protocol):
-    """Changes the logits of a block before tokens are chosen. Keeps state from step to step within one block."""
+    """Changes the logits of a block before tokens are chosen. May keep state across the steps of one block."""
 
-    def enter(self, view: View) -> None:
-        """A block begins; ``view`` is that of its first pass."""
+    def start_block(self, view: BlockState) -> None:
+        """Start a block; ``view`` is that of its first pass."""
         ...
 
-    def __call__(self, view: View) -> NDArray[np.float64]:
-        """New logits [block, vocabulary]; ``view`` must not be changed."""
+    def __call__(self, view: BlockState) -> NDArray[np.float64]:
+        """New logits [block, vocabulary]. Must not change ``view``."""
         ...
 
 
 class UnmaskPolicy(Protocol):
-    """Chooses the masks that are replaced after a pass."""
+    """Chooses which masks are replaced after a pass."""
 
-    def enter(self, view: View) -> None:
-        """A block begins; ``view`` is that of its first pass."""
+    def start_block(self, view: BlockState) -> None:
+        """Start a block; ``view`` is that of its first pass."""
         ...
 
-    def select(self, view: View) -> Flags:
-        """[block] which slots to commit. Those without a mask are ignored; if none is left, the loop commits the masked
-        slot of the highest confidence, so that every pass commits at least one."""
+    def select(self, view: BlockState) -> Flags:
+        """[block] which slots to commit. Unmasked slots are ignored. If none is left, the loop commits the masked slot
+        of the highest confidence, so every pass commits at least one."""
         ...
 
 
 @runtime_checkable
 class BoundedPolicy(UnmaskPolicy, Protocol):
-    """An unmask policy that can only look at so many slots: the loop ends blocks there at the latest."""
+    """An unmask policy with a maximum block length; the loop ends blocks there at the latest."""
 
     @property
     def longest_block(self) -> int:
-        """Most slots of a block, at least 1."""
+        """Maximum number of slots of a block, at least 1."""
         ...
 
 
 class BlockSchedule(Protocol):
-    """Says where the next block ends."""
+    """Decides where the next block ends."""
 
     def check(self, slots: int) -> None:
-        """Raise an ``UnspoolError`` if this many slots cannot be divided, before any pass."""
+        """Raise an ``UnspoolError``, before any pass, if this number of slots cannot be divided into blocks."""
         ...
 
-    def next_block(self, start: int, sight: Sight) -> int:
-        """Length of the block that starts at position ``start``, at least 1; the loop cuts it at the canvas's end, and
-        where the policy is bounded.
+    def next_block(self, start: int, sight: CanvasState) -> int:
+        """Length of the block that starts at position ``start``, at least 1. The loop cuts it at the end of the canvas
+        and at the limit of a bounded policy.
 
-        ``sight`` is that of a pass over the whole canvas, which is the block's first pass as well.
+        ``sight`` is that of a pass over the whole canvas, which is also the block's first pass.
         """
         ...
 
 
 class StopRule(Protocol):
-    """Says when the rest may be filled with the likeliest tokens at once."""
+    """Decides when all remaining masks may be filled at once with the most likely tokens."""
 
     def check(self, slots: int) -> None:
-        """Raise an ``UnspoolError`` if the rule does not fit this many slots, before any pass."""
+        """Raise an ``UnspoolError``, before any pass, if the rule does not fit this number of slots."""
         ...
 
-    def stop(self, sight: Sight) -> bool:
-        """Asked after each pass, before anything of it is committed."""
+    def stop(self, sight: CanvasState) -> bool:
+        """Called after each pass, before any of its tokens is committed."""
         ...
 
 
 class CanvasConstraint(Protocol):
-    """Says which canvases can still become a right text. Its verdicts hold for the rest of a run: what cannot be
-    completed now cannot be later, with less left open."""
+    """Decides which canvases can still become a valid text. A refusal is final for the run: what cannot be completed
+    now cannot be completed later, with fewer slots open."""
 
     def check(self, slots: Sequence[int | None]) -> None:
-        """Raise an ``UnspoolError`` if these slots, None where they hold a mask, cannot be completed."""
+        """Raise an ``UnspoolError`` if these slots (None: masked) cannot be completed."""
         ...
 
     def allows(self, slots: Sequence[int | None], slot: int, token: int) -> bool:
-        """Whether they can still be completed with ``token`` in place of the mask in ``slot``."""
+        """Whether the slots can still be completed with ``token`` in place of the mask in ``slot``."""
         ...

@@ -1,4 +1,4 @@
-"""What the denoise loop reads from a pass besides tokens: guidance by a second pass, and where the text may end."""
+"""What else the denoise loop computes from a pass: guided logits, and the predicted end of the text."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from unspool.engine.numeric import softmax
 
 
 def guided(conditional: CanvasScores, unconditional: CanvasScores, scale: float) -> CanvasScores:
-    """Classifier-free guidance as in LLaDA: away from what the model says without the prompt.
+    """Classifier-free guidance as in LLaDA: move the logits away from those without the prompt.
 
     Args:
         conditional: of the canvas.
         unconditional: of the canvas with a masked prompt, at the same positions.
-        scale: w; 0 gives back ``conditional`` up to rounding.
+        scale: w; 0 returns ``conditional`` up to rounding.
 
     Returns:
-        Logits u + (w + 1) (c - u) in memory of their own, and the time of both passes.
+        Logits u + (w + 1) (c - u) in new memory, and the time of both passes.
     """
     c, u = conditional.logits, unconditional.logits
     with np.errstate(invalid="ignore"):
         logits = u + (scale + 1) * (c - u)
-    logits[np.isneginf(c)] = -np.inf  # what the model rules out stays so, also where it does without the prompt
+    logits[np.isneginf(c)] = -np.inf  # stays ruled out, even where the logits without the prompt rule it out too
     return CanvasScores(conditional.start, logits, conditional.ms + unconditional.ms)
 
 
 def predicted_end(scores: CanvasScores, masked: Flags, mask_id: int, eos_token_id: int, least: float) -> int | None:
-    """The masked position that predicts the end token with the highest probability, the first of equals.
+    """The masked position that predicts the end token with the highest probability; the first among equals.
 
     Args:
-        masked: [length] of the canvas; positions that the pass did not feed are not looked at.
-        least: None is returned if that probability is below.
+        masked: [length] of the canvas; positions that the pass did not feed are ignored.
+        least: minimum probability; below it, None is returned.
     """
     left = np.flatnonzero(masked[scores.start : scores.start + len(scores.logits)])
     rows = scores.logits[left].astype(np.float64)

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine.taps import Hidden, Taps
 from unspool.engine.tree import TokenTree
 
 Logits = NDArray[np.float32] | NDArray[np.float64]
@@ -24,7 +25,7 @@ class Ability(Enum):
     INPUT_EMBEDDINGS = "input embeddings instead of ids"
     ATTENTION_MAPS = "attention maps"
     CACHE_EDIT = "editing of the key/value cache"
-    SEPARATE_WIDTHS = "preparation of each width for itself"
+    SPECIALISE_WIDTHS = "preparation of each width for itself"
     RECURRENT_STATE = "recurrent state"
     TRAINABLE = "training"
 
@@ -38,16 +39,18 @@ class Scores:
             and is overwritten by its next pass.
         rows: the nodes whose logits were asked for, ascending.
         ms: milliseconds that the pass took, shared evenly between the sessions of one batch.
-        peaks: [number of rows, groups] the largest logit of each of some equal runs of the vocabulary, in order, where
-            the backend has found them on the way; rankings then need not read all logits.
-        hidden: [number of rows, hidden size], where ``Ability.HIDDEN_STATES`` was asked for.
+        block_max: [number of rows, groups] block maxima of the logits: the largest of each equal run of the
+            vocabulary, in order, where the graph computes them; rankings then need not read all logits.
+        hidden: by tapped layer, [nodes, hidden size]; in the memory of the session as ``logits``. None without taps.
+        attention: by tapped layer, [nodes, heads, committed tokens + nodes of the tree], each row sums to 1.
     """
 
     logits: Logits
     rows: tuple[int, ...]
     ms: float
-    hidden: NDArray[np.float32] | None = None
-    peaks: Logits | None = None
+    hidden: Hidden | None = None
+    block_max: Logits | None = None
+    attention: Hidden | None = None
 
 
 class Session(Protocol):
@@ -59,7 +62,7 @@ class Session(Protocol):
         ...
 
     @property
-    def room(self) -> int:
+    def max_depth(self) -> int:
         """How many levels the next tree may have, root included, for its logits to be those of any other tree.
 
         At least 1. A deeper tree is scored correctly, but sums may be grouped differently, which changes last bits.
@@ -122,11 +125,19 @@ class LanguageModel(Protocol):
         """Everything that changes speed or rounding: backend, weights, threads, versions. Keys the calibration."""
         ...
 
-    def open(self, hidden_states: bool = False) -> Session:
+    @property
+    def layers(self) -> int:
+        """Layers whose inputs can be read, see ``Taps``; 0 without ``Ability.HIDDEN_STATES``."""
+        ...
+
+    def open(self, taps: Taps | None = None) -> Session:
         """An empty session.
 
         Args:
-            hidden_states: whether scores carry the last layer's hidden states (``Ability.HIDDEN_STATES``).
+            taps: what its scores contain besides logits, which stay the same bits.
+
+        Raises:
+            UnsupportedError: if the model has no such taps.
         """
         ...
 
@@ -141,22 +152,22 @@ class LanguageModel(Protocol):
         ...
 
 
-class SeparableModel(LanguageModel, Protocol):
-    """A model with ``Ability.SEPARATE_WIDTHS``: a pass after one of another width costs more, but need not."""
+class SpecialisingModel(LanguageModel, Protocol):
+    """A model with ``Ability.SPECIALISE_WIDTHS``: a pass after one of another width costs more, but need not."""
 
-    def separated(self, length: int) -> frozenset[int]:
-        """Widths that are prepared for themselves behind ``length`` tokens; empty before ``separate_widths``.
+    def specialised(self, length: int) -> frozenset[int]:
+        """Widths that are prepared for themselves behind ``length`` tokens; empty before ``specialise_widths``.
 
         A pass of such a width costs the same after any other. A pass of any other width costs more where the last pass
         of those others had another width.
         """
         ...
 
-    def settle(self) -> None:
+    def warm_up(self) -> None:
         """Do now what the model does by and by to passes of all widths once it has decoded for some seconds."""
         ...
 
-    def separate_widths(self) -> None:
+    def specialise_widths(self) -> None:
         """Prepare the widths that are frequent for themselves: takes seconds and memory, once. Logits stay the same."""
         ...
 
@@ -203,12 +214,12 @@ class AcceptanceRule(Protocol):
     """Walks the tree from the root and decides which drafts stay.
 
     Attributes:
-        tests_draws: whether drafts are tested against the distributions that they were drawn from. If so, what is drawn
-            must come from ``noise.draft_generator`` and say its distribution, and the noise of positions must not be
-            looked at, for the rule chooses with it elsewhere. If not, distributions are not looked at.
+        uses_draft_probs: whether the rule tests drafts against the distributions that they were drawn from. If so, a
+            drafter draws from ``noise.draft_generator``, states the distribution, and does not read the noise of
+            positions, which the rule uses elsewhere. If not, the rule ignores distributions.
     """
 
-    tests_draws: bool
+    uses_draft_probs: bool
 
     def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
         """The path that stays and the token after it.
@@ -255,10 +266,10 @@ class Constraint(Protocol):
 
 
 @runtime_checkable
-class Permitting(Constraint, Protocol):
+class TokenChecker(Constraint, Protocol):
     """A constraint that can tell of one token what its mask would say, for less than the mask costs."""
 
-    def permits(self, path: Sequence[int], token: int) -> bool:
+    def is_allowed(self, path: Sequence[int], token: int) -> bool:
         """Whether ``allowed(path)`` holds ``token``."""
         ...
 
@@ -284,15 +295,15 @@ class Context:
         prompt_length: how many of them are the prompt.
         seed: seed of the request's noise.
         temperature: of the target distribution; 0 is greedy. Drafters that sample draft at this temperature.
-        tests_draws: of the acceptance rule. Where it is False and the temperature above 0, a token is right if it is
-            the draw with its position's own noise, so that noise is the one to draft with.
+        uses_draft_probs: of the acceptance rule. If False and the temperature is above 0, a token is right if it is
+            the draw with its position's own noise, so draft with that noise.
     """
 
     tokens: Sequence[int]
     prompt_length: int
     seed: int
     temperature: float
-    tests_draws: bool = False
+    uses_draft_probs: bool = False
 
 
 class Step(Protocol):

@@ -1,6 +1,6 @@
-"""The cost curve: milliseconds to score n nodes behind a context of some length, measured on this machine.
+"""The cost curve: milliseconds to score n nodes after a context of a given length, measured on this machine.
 
-``CostCurve`` is measured once; ``PassCosts`` corrects it by what the passes of decoding really take.
+``CostCurve`` is measured once; ``PassCosts`` corrects it by the measured passes of decoding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.contracts import LanguageModel, SeparableModel
+from unspool.engine.contracts import LanguageModel, SpecialisingModel
+from unspool.engine.progress import Progress, silent
 from unspool.engine.tree import TokenTree
 
 NODES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64)
@@ -24,30 +25,30 @@ SECONDS = 8.0
 _BLOCK = 128
 
 _FORGET = 0.95
-"""Weight that an old pass keeps when a new one of its width arrives: some twenty passes count."""
+"""Weight of an old pass when a new one of its width arrives: about 20 passes count."""
 
 _PRIOR_WEIGHT = 2.0
-"""How many passes the measured curve counts as, and for a single width what all widths have shown."""
+"""How many passes the prior counts as: the measured curve, and for a single width the ratio of all widths."""
 
 _WORTH_MS = 6000.0
-"""What changes of width must have cost before every width is prepared for itself, which costs about as much: so a
-process never pays more than twice what it would have paid had it known how long it lives."""
+"""Milliseconds lost to width changes before every width is specialised, which costs about as much. A process pays at
+most twice the cost of an optimal offline choice (ski rental)."""
 
 _ODDEST = 1.25
-"""How many times what was expected a pass counts at most, and the inverse at least: the first pass of a shape, or one
-beside which something else ran, takes up to twice its time."""
+"""A pass counts as at most this many times its expected time, and at least as its inverse. The first pass of a shape,
+or one that competes with other work, takes up to twice its time."""
 
 
 @dataclass(frozen=True)
 class CostCurve:
-    """Measured points and what lies between them.
+    """Measured points, interpolated between.
 
     Attributes:
-        nodes: numbers of nodes, ascending, starting at 1.
+        nodes: node counts, ascending, starting at 1.
         lengths: context lengths in tokens, ascending.
-        ms: milliseconds of a pass after one of the same width, one row a length, one column a number of nodes.
-        switch_ms: what a pass after one of another width costs more.
-        padded: whether passes are padded to the numbers in ``nodes``.
+        ms: milliseconds of a pass after one of the same width: one row per length, one column per node count.
+        switch_ms: additional milliseconds of a pass after one of another width.
+        padded: whether passes are padded to the counts in ``nodes``.
     """
 
     nodes: tuple[int, ...]
@@ -57,16 +58,16 @@ class CostCurve:
     padded: bool = False
 
     def row(self, length: int) -> NDArray[np.float64]:
-        """Milliseconds [64] for 1..64 nodes at a context length (interpolated; constant beyond the measured lengths).
+        """Milliseconds [64] for 1 to 64 nodes at a context length (interpolated; constant beyond the measured lengths).
 
-        Never decreasing in the number of nodes: where a wider pass was measured faster, the narrower costs as much,
-        since it could be padded.
+        Never decreases with the node count: if a wider pass was measured faster, the narrower one costs the same, since
+        it could be padded.
         """
-        # One length in eight is computed: the curve changes slowly and a decoding loop asks at every step.
+        # Only every eighth length is computed: the curve changes slowly and the loop asks at every step.
         return _row(self, length // 8 * 8)
 
     def width(self, n: int) -> int:
-        """Number of nodes that a pass over ``n`` nodes scores."""
+        """Number of nodes that a pass over ``n`` nodes scores, padding included."""
         return self.nodes[bisect_left(self.nodes, n)] if self.padded else n
 
 
@@ -79,33 +80,33 @@ def _row(curve: CostCurve, length: int) -> NDArray[np.float64]:
 
 
 class PassCosts:
-    """A cost curve, corrected by passes that were really made.
+    """A cost curve, corrected by real passes.
 
-    A calibration meets the machine for some seconds and decodes nothing: between its passes no draft is looked up, no
-    logits are read and no cache grows. What choices depend on is how the widths compare, so each has a ratio to the
-    curve of its own, which starts from that of all widths.
+    A calibration takes some seconds and decodes nothing: between its passes no draft is looked up, no logits are read
+    and no cache grows. Choices depend on how the widths compare, so each width has its own ratio to the curve, with the
+    ratio of all widths as its prior.
 
     Args:
-        curve: where to start.
-        model: the model, if changes of width cost nothing once it has separated them.
-        report: told before that, since it takes seconds.
+        curve: the measured curve.
+        model: the model, if width changes are free once it has specialised its widths.
+        report: receives a message before that, since it takes seconds.
     """
 
     def __init__(
         self,
         curve: CostCurve,
-        model: SeparableModel | None = None,
+        model: SpecialisingModel | None = None,
         report: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.curve = curve
         self._report = report
         self._model = model
         self._changes_ms = 0.0
-        self._seen: dict[int, tuple[float, float]] = {}  # by node number of the curve; 0: all: sum of ratios, passes
-        self._width = 0  # of the last pass whose width is not free
+        self._seen: dict[int, tuple[float, float]] = {}  # by node count, 0 for all: (sum of ratios, passes)
+        self._width = 0  # of the last pass that was not specialised
 
     def row(self, length: int) -> NDArray[np.float64]:
-        """As ``CostCurve.row``, corrected."""
+        """``CostCurve.row``, corrected."""
         common = self._ratio(0, 1.0)
         ratios = [self._ratio(n, common) for n in self.curve.nodes]
         n = np.arange(1, self.curve.nodes[-1] + 1)
@@ -116,20 +117,20 @@ class PassCosts:
         return np.minimum.accumulate((self.curve.row(length) * full)[::-1])[::-1]
 
     def _free(self, length: int) -> frozenset[int]:
-        return frozenset() if self._model is None else self._model.separated(length)
+        return frozenset() if self._model is None else self._model.specialised(length)
 
     def begin(self) -> None:
-        """A request begins: the time to prepare all widths for themselves, if changes of width have cost enough."""
+        """Called when a request begins: specialises all widths if width changes have cost enough."""
         if self._model is not None and not self._free(0) and self._changes_ms > _WORTH_MS:
-            self._report("preparing frequent widths of a pass, once (some seconds)")
-            self._model.separate_widths()
+            self._report("specialising the frequent pass widths, once (some seconds)")
+            self._model.specialise_widths()
 
     def change(self, width: int, length: int) -> float:
-        """Milliseconds that a pass of this width, behind ``length`` tokens, costs more than after one of its like."""
+        """Additional milliseconds of a pass of this width after ``length`` tokens, given the width of the last pass."""
         return 0.0 if width == self._width or width in self._free(length) else self.curve.switch_ms
 
     def observe(self, n: int, length: int, ms: float) -> None:
-        """A pass over ``n`` nodes behind ``length`` tokens took ``ms``."""
+        """Record that a pass over ``n`` nodes after ``length`` tokens took ``ms``."""
         if n > self.curve.nodes[-1]:
             self._width = 0
             return
@@ -151,14 +152,12 @@ class PassCosts:
         return (total + _PRIOR_WEIGHT * prior) / (passes + _PRIOR_WEIGHT)
 
 
-def measure(
-    model: LanguageModel, seconds: float = SECONDS, progress: Callable[[float], None] = lambda done: None
-) -> CostCurve:
-    """Measure the curve in about ``seconds``: rounds over all widths, so that a slow moment of the machine spreads.
+def measure(model: LanguageModel, seconds: float = SECONDS, progress: Progress = silent) -> CostCurve:
+    """Measure the curve in about ``seconds``, in rounds over all widths, so that a slow moment affects all of them.
 
     Args:
-        model: its ``max_length`` cuts the lengths, its ``widths`` are measured if it has any.
-        progress: told the share of the time that has passed, 0 to 1.
+        model: its ``max_length`` limits the lengths; its ``widths``, if any, are the widths measured.
+        progress: receives the elapsed percentage of the time.
     """
     nodes = tuple(n for n in model.widths if n <= NODES[-1]) or NODES
     lengths = sorted({min(length, model.max_length - nodes[-1]) for length in LENGTHS})
@@ -184,12 +183,13 @@ def measure(
                 switches.append(after_another - after_its_like)
                 if times[nodes[-1]] and time.perf_counter() > end:
                     break
-            progress(min(1.0, (time.perf_counter() - start) / seconds))
+            progress("cost curve", min(99, int(100 * (time.perf_counter() - start) / seconds)), 100)
         session.close()
         table.append(tuple(median(times[n]) for n in nodes))
+    progress("cost curve", 100, 100)
     return CostCurve(nodes, tuple(lengths), tuple(table), max(0.0, median(switches)), bool(model.widths))
 
 
 def _tokens(n: int, vocab_size: int) -> list[int]:
-    # Any ids do: the cost of a pass does not depend on them. Spread, so that the embedding rows are not all cached.
+    # Any ids do: the cost of a pass does not depend on them. They vary, so that not all embedding rows are cached.
     return [(i * 7919 + 5) % vocab_size for i in range(n)]

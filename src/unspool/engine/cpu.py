@@ -1,4 +1,4 @@
-"""How many threads a process should compute with: what it may use, not what the machine has."""
+"""How many threads a process should use: what it is allowed, not what the machine has."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from unspool.errors import UnspoolError
 
 MOST_THREADS = 1024
-"""What libraries take; more is a slip of the keyboard."""
+"""Limit of the libraries; a larger number is a typing mistake."""
 
 _PROC = Path("/proc")
 _SYS = Path("/sys")
 
 
 def usable_cores() -> int:
-    """Physical cores among the CPUs that this process may run on, within its container's quota; at least 1.
+    """Physical cores among the CPUs that this process may use, within its container's quota; at least 1.
 
-    A quota of one and a half CPUs counts as one: with two threads, each would wait for the other half of the time.
+    A quota of 1.5 CPUs counts as 1: with two threads, each would wait half of the time.
     """
     cores = _physical(_allowed())
     quota = min(_quotas(), default=None)
@@ -26,10 +26,10 @@ def usable_cores() -> int:
 
 
 def check_threads(threads: int | None) -> None:
-    """Refuse a number of threads that nothing can compute with; None is the default.
+    """Refuse an unusable number of threads. None is the default and passes.
 
     Raises:
-        UnspoolError: for such a number.
+        UnspoolError: if the number is out of range.
     """
     if threads is not None and threads < 1:
         raise UnspoolError(f"threads must be at least 1, not {threads}")
@@ -38,7 +38,7 @@ def check_threads(threads: int | None) -> None:
 
 
 def _allowed() -> set[int]:
-    """The CPUs of the affinity mask, which a container's set of CPUs narrows too."""
+    """The CPUs of the affinity mask, which a container's CPU set also narrows."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     import psutil
@@ -51,7 +51,7 @@ def _physical(allowed: set[int]) -> int:
     cores = set()
     for cpu in allowed:
         siblings = _read(_SYS / f"devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        if siblings is None:  # the system does not tell which CPUs share a core
+        if siblings is None:  # the system does not say which CPUs share a core
             import psutil
 
             return min(psutil.cpu_count(logical=False) or 1, len(allowed))
@@ -60,7 +60,7 @@ def _physical(allowed: set[int]) -> int:
 
 
 def _quotas() -> Iterator[float]:
-    """CPUs' worth of time that each control group around this process grants."""
+    """CPU quota, in CPUs, of each control group that contains this process."""
     for line in (_read(_PROC / "self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -76,7 +76,7 @@ def _quotas() -> Iterator[float]:
 
 
 def _groups(root: Path, path: str) -> Iterator[Path]:
-    """A control group and those around it; in a container the path may be the host's, and only ``root`` be there."""
+    """A control group and its parents. In a container the path may be the host's, and only ``root`` may exist."""
     group = root / path.lstrip("/")
     yield from (parent for parent in (group, *group.parents) if parent.is_relative_to(root))
 

@@ -1,6 +1,6 @@
-"""The denoise loop: score the canvas, choose positions, unmask. Methods fill its parts and never copy it.
+"""The denoise loop: score the canvas, choose positions, unmask. Methods fill its parts; none has a loop of its own.
 
-Each row is a generator that asks for passes; a batch answers the rows together, so a row decodes as it would alone.
+Each row is a generator that requests passes. A batch serves all rows together, so a row decodes as it does alone.
 """
 
 from __future__ import annotations
@@ -11,15 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine import noise
-from unspool.engine.canvas import BoundedPolicy, CanvasScores, CanvasSession, Denoiser, Fed, Sight, View
+from unspool.engine.canvas import (
+    BlockState,
+    BoundedPolicy,
+    CanvasPass,
+    CanvasScores,
+    CanvasSession,
+    CanvasState,
+    Denoiser,
+)
 from unspool.engine.canvas_request import CanvasRequest, check
 from unspool.engine.canvas_scores import guided, predicted_end
 from unspool.engine.trace import CanvasEvent, EndEvent, Event, StartEvent
 from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
 
-_Passes = Generator[list[Fed], list[CanvasScores], None]
-"""Asks for the passes of one step, one for each session of the row."""
+_Passes = Generator[list[CanvasPass], list[CanvasScores], None]
+"""Requests the passes of one step, one for each session of the row."""
 
 
 def denoise(
@@ -28,14 +36,14 @@ def denoise(
     """Fill canvases in one batch.
 
     Returns:
-        The tokens of the slots of each request; behind an end token they are the canvas's filling.
+        The tokens of the slots of each request; after an end token, the fill.
 
     Raises:
-        UnspoolError: see ``check``; nothing has been scored then.
+        UnspoolError: see ``check``; raised before any pass.
     """
     for request in requests:
         check(model, request)
-    events: list[Event] = []  # handed out between passes, when nobody has the turn on the model
+    events: list[Event] = []  # delivered between passes, when no thread has the turn on the model
     rows = [_Row(model, request, index, events.append) for index, request in enumerate(requests)]
 
     def tell() -> None:
@@ -57,7 +65,7 @@ def denoise(
 
 
 def _pass(model: Denoiser, waiting: list[_Waiting]) -> list[_Waiting]:
-    """One pass over the rows that wait for one; gives those that wait for another."""
+    """One pass over the waiting rows; returns those that wait for another."""
     sessions = [session for row, *_ in waiting for session in row.sessions]
     scores = iter(model.score_many(sessions, [fed for *_, feds in waiting for fed in feds]))
     answers = [[next(scores) for _ in feds] for *_, feds in waiting]
@@ -68,22 +76,22 @@ def _pass(model: Denoiser, waiting: list[_Waiting]) -> list[_Waiting]:
     ]
 
 
-def _send(passes: _Passes, scores: list[CanvasScores]) -> list[Fed] | None:
+def _send(passes: _Passes, scores: list[CanvasScores]) -> list[CanvasPass] | None:
     try:
         return passes.send(scores)
     except StopIteration:
         return None
 
 
-_Waiting = tuple["_Row", _Passes, list[Fed]]
-"""A row, what it waits in, and what it asks for."""
+_Waiting = tuple["_Row", _Passes, list[CanvasPass]]
+"""A row, its generator, and the passes that it requests."""
 
 
 class _Row:
-    """One canvas on its way.
+    """The state of one canvas.
 
     Attributes:
-        sessions: of the canvas, and of the one with a masked prompt if there is guidance.
+        sessions: of the canvas and, with guidance, of the canvas with a masked prompt.
     """
 
     def __init__(self, model: Denoiser, request: CanvasRequest, index: int, emit: Callable[[Event], None]) -> None:
@@ -93,16 +101,16 @@ class _Row:
         self._emit = emit
         filled = [model.mask_id if token is None else token for token in request.slots]
         self._tokens = np.array([*request.prompt, *filled], dtype=np.int64)
-        self._length = len(self._tokens)  # without what was cut off
+        self._length = len(self._tokens)  # without the truncated end
         self._first = len(request.prompt)
         self._masked = self._tokens == model.mask_id
         texts = [i for i, token in enumerate(request.slots) if token not in (None, model.eos_token_id)]
-        self._open_end = self._first + (texts[-1] if texts else 0)  # where the text may end: behind what is given
+        self._open_end = self._first + (texts[-1] if texts else 0)  # where the text may end: after the last given slot
         self._masked[: self._first] = False
         self._step = 0
         self._block = 0
-        self._refused: dict[int, list[int]] = {}  # by position, tokens that the constraint does not allow
-        self._fresh = True  # nothing was fed to the sessions yet
+        self._refused: dict[int, list[int]] = {}  # by position, tokens that the constraint refused
+        self._fresh = True  # nothing has been fed to the sessions yet
         self.sessions: list[CanvasSession] = []
 
     def slots(self) -> list[int]:
@@ -115,7 +123,7 @@ class _Row:
         self.sessions = []
 
     def passes(self) -> _Passes:
-        """Ask for pass after pass until no mask is left."""
+        """Request passes until no mask is left."""
         options, settings = self._request.options, dict(self._model.settings)
         if options.guidance_scale:
             settings["guidance_scale"] = str(options.guidance_scale)
@@ -148,18 +156,18 @@ class _Row:
         self.sessions = [self._model.open() for _ in range(self._request.options.passes_per_step)]
         self._fresh = True
 
-    def _asked(self, start: int, stop: int) -> list[Fed]:
+    def _asked(self, start: int, stop: int) -> list[CanvasPass]:
         if self._fresh:
             start, stop, self._fresh = 0, self._length, False
         canvas = self._tokens[: self._length]
-        fed = [Fed(canvas, start, stop)]
+        fed = [CanvasPass(canvas, start, stop)]
         if self._request.options.guidance_scale:
             blank = canvas.copy()
             blank[: self._first] = self._model.mask_id
-            fed.append(Fed(blank, start, stop))
+            fed.append(CanvasPass(blank, start, stop))
         return fed
 
-    def _block_end(self, start: int, sight: Sight) -> int:
+    def _block_end(self, start: int, sight: CanvasState) -> int:
         policy = self._request.parts.policy
         length = max(1, self._request.parts.schedule.next_block(start, sight))
         if isinstance(policy, BoundedPolicy):
@@ -170,21 +178,23 @@ class _Row:
         cache = self._request.options.cache
         return (0 if cache == "none" else start), (min(stop, self._length) if cache == "dual" else self._length)
 
-    def _sight(self, scores: list[CanvasScores]) -> Sight:
+    def _sight(self, scores: list[CanvasScores]) -> CanvasState:
         self._step += 1
         scale = self._request.options.guidance_scale
         seen = guided(scores[0], scores[1], scale) if scale else scores[0]
-        return Sight(self._tokens[: self._length], self._masked[: self._length], self._first, seen, self._step - 1)
+        return CanvasState(
+            self._tokens[: self._length], self._masked[: self._length], self._first, seen, self._step - 1
+        )
 
-    def _view(self, start: int, stop: int, sight: Sight, logits: NDArray[np.float64]) -> View:
+    def _view(self, start: int, stop: int, sight: CanvasState, logits: NDArray[np.float64]) -> BlockState:
         options = self._request.options
         scores = logits
         if options.temperature > 0:
             drawn = [noise.canvas_gumbel(options.seed, p, sight.step, logits.shape[1]) for p in range(start, stop)]
             scores = logits + options.temperature * np.array(drawn)
-        return View(sight, start, self._masked[start:stop].copy(), logits, scores.argmax(axis=1), options.seed)
+        return BlockState(sight, start, self._masked[start:stop].copy(), logits, scores.argmax(axis=1), options.seed)
 
-    def _raw(self, start: int, stop: int, sight: Sight) -> NDArray[np.float64]:
+    def _raw(self, start: int, stop: int, sight: CanvasState) -> NDArray[np.float64]:
         rows = sight.logits(start, min(stop, self._length))
         assert rows is not None  # every pass feeds the active block
         logits = np.full((stop - start, rows.shape[1]), -np.inf)
@@ -192,19 +202,19 @@ class _Row:
         logits[:, self._model.mask_id] = -np.inf
         if self._model.eos_token_id is not None:
             logits[: max(0, self._open_end - start), self._model.eos_token_id] = -np.inf
-            logits[len(rows) :, self._model.eos_token_id] = 0.0  # was cut off
+            logits[len(rows) :, self._model.eos_token_id] = 0.0  # truncated
         for position, tokens in self._refused.items():
             if start <= position < stop:
                 logits[position - start, tokens] = -np.inf
         return logits
 
-    def _enter(self, start: int, stop: int, sight: Sight) -> None:
+    def _enter(self, start: int, stop: int, sight: CanvasState) -> None:
         view = self._view(start, stop, sight, self._raw(start, stop, sight))
         for transform in self._request.parts.transforms:
-            transform.enter(view)
-        self._request.parts.policy.enter(view)
+            transform.start_block(view)
+        self._request.parts.policy.start_block(view)
 
-    def _chosen(self, start: int, stop: int, sight: Sight) -> tuple[View, NDArray[np.int64]]:
+    def _chosen(self, start: int, stop: int, sight: CanvasState) -> tuple[BlockState, NDArray[np.int64]]:
         view = self._view(start, stop, sight, self._raw(start, stop, sight))
         for transform in self._request.parts.transforms:
             view = self._view(start, stop, sight, transform(view))
@@ -213,11 +223,11 @@ class _Row:
             chosen = np.array([np.argmax(np.where(view.masked, view.confidence, -1.0))])
         return view, chosen
 
-    def _commit(self, view: View, slots: NDArray[np.int64]) -> dict[int, float]:
-        """Fill these slots of the block, and what follows from it.
+    def _commit(self, view: BlockState, slots: NDArray[np.int64]) -> dict[int, float]:
+        """Fill these slots of the block, with all consequences.
 
         Returns:
-            Confidence of each position that got its token.
+            Confidence of each position that was filled.
         """
         committed: dict[int, float] = {}
         for slot in slots[np.argsort(-view.confidence[slots], kind="stable")].tolist():
@@ -226,7 +236,7 @@ class _Row:
         for position, tokens in self._refused.items():
             if 0 <= position - view.start < len(left):
                 left[position - view.start, tokens] = -1.0
-        while not committed:  # only a constraint refuses anything
+        while not committed:  # only a constraint can refuse
             slot, token = np.unravel_index(int(left.argmax()), left.shape)
             if left[slot, token] < 0:
                 raise UnspoolError("the constraint allows no token in any slot, though it allowed the canvas before")
@@ -236,9 +246,9 @@ class _Row:
         return committed
 
     def _place(self, position: int, token: int, confidence: float, committed: dict[int, float]) -> None:
-        """Commit a token unless the constraint refuses it, and what follows from it."""
+        """Commit a token unless the constraint refuses it, with all consequences."""
         constraint = self._request.parts.constraint
-        if not self._masked[position]:  # an end token before it has filled it
+        if not self._masked[position]:  # already filled after an end token
             return
         if constraint is not None and not constraint.allows(self._slots(), position - self._first, token):
             self._refused.setdefault(position, []).append(token)
@@ -252,8 +262,8 @@ class _Row:
             self._masked[behind] = False
             committed |= dict.fromkeys(behind.tolist(), 1.0)
 
-    def _end(self, committed: dict[int, float], sight: Sight) -> None:
-        """Stop, or cut the canvas, behind an end token if the options ask for it."""
+    def _end(self, committed: dict[int, float], sight: CanvasState) -> None:
+        """Stop or truncate the canvas after an end token, if the options ask for it."""
         options, eos = self._request.options, self._model.eos_token_id
         if eos is None:
             return
@@ -274,16 +284,16 @@ class _Row:
             self._open()
 
     def _slots(self) -> list[int | None]:
-        """The slots, None where they hold a mask."""
+        """The slots; None where masked."""
         slots = zip(self._tokens[self._first :].tolist(), self._masked[self._first :].tolist(), strict=True)
         return [None if masked else token for token, masked in slots]
 
-    def _stops(self, sight: Sight) -> bool:
-        """Fill all masks with the likeliest tokens that are allowed if the stop rule says so."""
+    def _stops(self, sight: CanvasState) -> bool:
+        """Fill all masks with the most likely allowed tokens if the stop rule says so."""
         rule = self._request.parts.stop
         left = np.flatnonzero(self._masked)
         first, end = int(left[0]), int(left[-1]) + 1
-        # A pass that fed only a part knows nothing new about the rest, so it cannot fill it.
+        # A pass over a part says nothing new about the rest, so it cannot fill it.
         if rule is None or sight.logits(first, end) is None or not rule.stop(sight):
             return False
         rows = self._raw(first, end, sight)[left - first]
@@ -298,7 +308,7 @@ class _Row:
         self._tell(committed, sight)
         return True
 
-    def _tell(self, committed: dict[int, float], sight: Sight) -> None:
+    def _tell(self, committed: dict[int, float], sight: CanvasState) -> None:
         positions = sorted(committed)
         self._emit(
             CanvasEvent(

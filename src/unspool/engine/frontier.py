@@ -1,8 +1,8 @@
-"""The search loop's common part: a frontier of branches of one text, read in as few passes as possible.
+"""What the search methods share: a frontier of branches of one text, read in as few passes as possible.
 
-A method names branches by their output tokens and asks what the model says after each of them; which session holds
-what, and whether branches share a pass as one tree or as a session each, is settled here. So a method keeps no caches
-and can come back to any branch at any time: the nearest session is rewound, and what it lacks is scored again.
+A method names branches by their output tokens and asks for the distribution after each of them. The frontier decides
+which session holds which text, and whether branches share a pass as one tree or use one session each. So methods keep
+no caches and can return to any branch at any time: the nearest session is rewound, and the missing tokens are rescored.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from unspool.engine.turns import turn
 from unspool.errors import UnspoolError
 
 MAX_TREE_NODES = 16
-"""Branches ride in one padded pass as long as their tree is no larger; beyond that a session each is cheaper."""
+"""Branches share one padded pass while their tree is at most this large; beyond it, one session each is cheaper."""
 
 
 class BudgetSpentError(Exception):
-    """The next pass would evaluate more tokens than the search may; not an error of the user."""
+    """The next pass would exceed the search's token budget. Not a user error."""
 
 
 @dataclass(eq=False)
@@ -44,20 +44,20 @@ class _Holder:
 
 
 class Frontier:
-    """Reads branches behind one prompt. Close it when the search is over.
+    """Reads branches after one prompt. Close it when the search is finished.
 
     Args:
         model: the language model.
         prompt: at least one id.
-        sessions: most sessions to keep; each one costs a cache of the text. Reading more branches at once makes more.
-        remembered: how many of the newest distributions stay known, so that reading them again costs nothing.
-        budget: most tokens to evaluate; a pass that would exceed it raises ``BudgetSpentError``. None: no limit.
-        on_event: told of each pass.
+        sessions: maximum number of sessions kept, one cache of the text each. Reading more branches at once opens more.
+        remembered: how many of the newest distributions are kept, so that reading them again is free.
+        budget: maximum number of evaluated tokens; a pass beyond it raises ``BudgetSpentError``. None: no limit.
+        on_event: receives an event for each pass.
 
     Attributes:
-        evaluated: tokens evaluated so far; the prompt, all but its last token, is not counted.
-        passes: calls of the model so far. Branches that share a call count once, however the backend serves them.
-        recalled: distributions that were known.
+        evaluated_tokens: tokens evaluated so far, without the prefill (the prompt except its last token).
+        passes: calls of the model so far. Branches that share a call count once, whatever the backend does.
+        recalled: number of distributions served from memory.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Frontier:
         budget: int | None = None,
         on_event: OnEvent = lambda event: None,
     ) -> None:
-        self.evaluated = self.passes = self.recalled = 0
+        self.evaluated_tokens = self.passes = self.recalled = 0
         self._model = model
         self._prompt = tuple(prompt)
         self._sessions = sessions
@@ -84,37 +84,37 @@ class Frontier:
             self._fill(self._pool[0], self._prompt[:-1])
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         for holder in self._pool:
             holder.session.close()
         self._pool = []
 
     @property
-    def room(self) -> int:
-        """Most tokens that an output may have in the model's context."""
+    def max_depth(self) -> int:
+        """Maximum output length in tokens, given the model's context."""
         return self._model.max_length - len(self._prompt)
 
     def read(self, outputs: Sequence[Output]) -> list[Distribution]:
-        """What the model says after each output. All that is not known is scored together.
+        """The distribution after each output. All unknown ones are scored together.
 
         Raises:
-            BudgetSpentError: if that would exceed the budget; nothing has been scored then.
-            UnspoolError: if the logits are not numbers.
+            BudgetSpentError: if that would exceed the budget; raised before the pass.
+            UnspoolError: if the logits contain NaN.
         """
         missing = [output for output in dict.fromkeys(outputs) if output not in self._known]
         self.recalled += len(outputs) - len(missing)
         found = {output: self._known[output] for output in outputs if output in self._known}
         if missing:
-            start, before = time.perf_counter(), self.evaluated
+            start, before = time.perf_counter(), self.evaluated_tokens
             texts = [self._prompt + output for output in missing]
             with turn(self._model):
                 for output, logits in zip(missing, self._score(texts), strict=True):
                     if np.isnan(logits.max()):
                         at = len(self._prompt) + len(output)
-                        raise UnspoolError(f"the logits at position {at} hold NaN; try other weights")
+                        raise UnspoolError(f"the logits at position {at} contain NaN; try other weights")
                     found[output] = Distribution(logits)
             ms = (time.perf_counter() - start) * 1000
-            self._on_event(PassEvent(len(missing), self.evaluated - before, self.evaluated, ms))
+            self._on_event(PassEvent(len(missing), self.evaluated_tokens - before, self.evaluated_tokens, ms))
         for output in outputs:
             self._known[output] = found[output]
             self._known.move_to_end(output)
@@ -123,12 +123,12 @@ class Frontier:
         return [found[output] for output in outputs]
 
     def _score(self, texts: list[Output]) -> list[Logits]:
-        """[vocabulary] after each text; memory of the sessions, valid until the next pass."""
+        """[vocabulary] after each text, in the sessions' memory, valid until the next pass."""
         joint = self._as_tree(texts) if self._model.widths and len(texts) > 1 else None
         return self._as_sessions(texts) if joint is None else joint
 
     def _as_tree(self, texts: list[Output]) -> list[Logits] | None:
-        """All texts in one pass of one session; None where they do not fit into a small tree."""
+        """All texts in one pass of one session; None if they do not fit into a small tree."""
         shared = texts[0]
         for text in texts[1:]:
             shared = shared[: _common(shared, text)]
@@ -146,25 +146,25 @@ class Frontier:
         if len(builder) > MAX_TREE_NODES:
             return None
         holder.rewind(start)
-        if levels > holder.session.room:
+        if levels > holder.session.max_depth:
             return None
         self._spend(len(builder))
         rows = sorted(set(ends))
         logits = holder.session.score(builder.build(), rows).logits
         by_node = {node: logits[i] for i, node in enumerate(rows)}
-        # Nodes of the shared part were added first, one below the other.
+        # The nodes of the shared prefix were added first, as a chain.
         holder.session.commit(range(len(shared) - start))
         holder.tokens += shared[start:]
         self.passes += 1
         return [by_node[node] for node in ends]
 
     def _as_sessions(self, texts: list[Output]) -> list[Logits]:
-        """A session for each text, scored together."""
+        """One session for each text, scored together."""
         holders = self._holders(texts)
         self._spend(sum(len(text) - len(holder.tokens) for text, holder in zip(texts, holders, strict=True)))
         trees = []
         for text, holder in zip(texts, holders, strict=True):
-            if len(text) - len(holder.tokens) > min(PREFILL_BLOCK, holder.session.room):
+            if len(text) - len(holder.tokens) > min(PREFILL_BLOCK, holder.session.max_depth):
                 self.passes += self._fill(holder, text[:-1])
             trees.append(TokenTree.chain(text[len(holder.tokens) :]))
         last = [[len(tree) - 1] for tree in trees]
@@ -177,7 +177,7 @@ class Frontier:
         return rows
 
     def _holders(self, texts: list[Output]) -> list[_Holder]:
-        """A holder for each text, none twice, that holds a proper prefix of it."""
+        """A different holder for each text, whose tokens are a proper prefix of it."""
         given: dict[int, _Holder] = {}
         spare = list(self._pool)
         for i, text in enumerate(texts):
@@ -207,12 +207,12 @@ class Frontier:
         return max(self._pool, key=lambda holder: (_held(holder, text), -len(holder.tokens)))
 
     def _spend(self, nodes: int) -> None:
-        if self._budget is not None and self.evaluated + nodes > self._budget:
+        if self._budget is not None and self.evaluated_tokens + nodes > self._budget:
             raise BudgetSpentError
-        self.evaluated += nodes
+        self.evaluated_tokens += nodes
 
     def _fill(self, holder: _Holder, text: Sequence[int]) -> int:
-        """Bring a holder to a text; gives the number of passes."""
+        """Bring a holder to a text; returns the number of passes."""
         passes = extend(holder.session, text[len(holder.tokens) :])
         holder.tokens = list(text)
         return passes
@@ -225,16 +225,16 @@ def roll_out(
     ended: Callable[[Output], Any],
     seen: Callable[[Output, Distribution], None] = lambda output, distribution: None,
 ) -> None:
-    """Extend each branch greedily by at most ``steps`` tokens; those that are still open share each pass.
+    """Extend each branch greedily by at most ``steps`` tokens; the open ones share each pass.
 
-    A branch for which ``ended`` is true stays as it is, its log-probability too.
+    A branch for which ``ended`` is true is left unchanged, its log-probability included.
 
     Args:
-        seen: told what the model said after each branch that was read.
+        seen: receives each branch that was read and the distribution after it.
     """
     for _ in range(steps):
         open_branches = [
-            branch for branch in branches if not ended(branch.output) and len(branch.output) < frontier.room
+            branch for branch in branches if not ended(branch.output) and len(branch.output) < frontier.max_depth
         ]
         if not open_branches:
             return
@@ -246,7 +246,7 @@ def roll_out(
 
 
 def _held(holder: _Holder, text: Output) -> int:
-    """How many tokens of ``text`` a holder has, its last one left out: that one is scored."""
+    """How many tokens of ``text`` a holder has; the last one does not count, since it is scored."""
     return min(_common(holder.tokens, text), len(text) - 1)
 
 

@@ -1,4 +1,4 @@
-"""Two drafts in one tree: the second is laid over the first along their longest common prefixes."""
+"""Merges two drafts into one tree: the second is laid over the first along their longest common prefixes."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from unspool.engine.tree import POINT_MASS, TokenTree
 
 
 def fuse(first: TokenTree, second: TokenTree, budget: int) -> TokenTree:
-    """The nodes of ``first``, and those of ``second`` that it lacks, as branches of the deepest node that both share.
+    """The nodes of ``first``, and those that only ``second`` has, as branches of the deepest shared node.
 
-    Nodes of ``first`` keep their indices, their draws and what they say of themselves, also where ``second`` holds the
-    same path: nothing that was drawn is moved, merged or cut. Those of ``second`` come after them, level by level, in
-    its own order. So at every node drawn children are tested before chosen ones. That is exact under the lossless rule
-    whatever ``second`` was chosen by, the draws of ``first`` included, and no distribution needs a change.
+    Nodes of ``first`` keep their indices, draws, sources and buckets, even if ``second`` has the same path: no drawn
+    node is moved, merged or cut. Nodes of ``second`` follow, level by level, in their own order. So at every node,
+    drawn children are tested before chosen ones. This is exact under the lossless rule however ``second`` was chosen,
+    even from the draws of ``first``, and no distribution has to change.
 
     Args:
         first: any tree.
         second: a tree of chosen tokens (point masses) with the same root.
-        budget: most nodes of the result, root included. It cuts the deepest nodes of ``second``, never ``first``.
+        budget: maximum number of nodes, root included. Cuts the deepest nodes of ``second``, never ``first``.
 
     Raises:
-        ValueError: if the roots differ, or if ``second`` holds draws: to merge or cut one would bias the output.
+        ValueError: if the roots differ, or if ``second`` contains draws: merging or cutting one would bias the output.
     """
     if first.tokens[0] != second.tokens[0]:
-        raise ValueError("trees of different roots cannot be fused")
+        raise ValueError("trees with different roots cannot be fused")
     if any(draft != POINT_MASS for draft in second.drafts):
-        raise ValueError("the second tree of a fusion must hold chosen tokens only, no draws")
+        raise ValueError("the second tree of a fusion must contain chosen tokens only, no draws")
     tokens, parents, buckets, sources = (
         list(values) for values in (first.tokens, first.parents, first.buckets, first.sources)
     )

@@ -8,14 +8,21 @@ in its row; instruments (docs, proof, benchmark, conformance) ask rows and kinds
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from unspool.engine.batch import BatchPlan
 from unspool.engine.canvas import BlockSchedule, ScoreTransform, StopRule, UnmaskPolicy
+from unspool.engine.channel import Channel
+from unspool.engine.compressor import Compressor
 from unspool.engine.contracts import Ability, AcceptanceRule, Constraint, Drafter, Shaper
+from unspool.engine.probe import Probe
 from unspool.engine.search import Found, SearchRequest
+from unspool.engine.taps import Taps
+from unspool.engine.taps import check as check_taps
 from unspool.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -83,6 +90,9 @@ EDIT: Kind[Any] = Kind("edit", "Edits of a cached prompt", "edit method")
 UNMASK: Kind[UnmaskPolicy] = Kind("unmask", "Diffusion: unmask policies", "unmask policy", True)
 TRANSFORM: Kind[ScoreTransform] = Kind("transform", "Diffusion: score transforms", "score transform", True)
 SCHEDULE: Kind[BlockSchedule] = Kind("schedule", "Diffusion: block schedules", "block schedule", True)
+PROBE: Kind[Probe] = Kind("probe", "Probes", "probe")
+CHANNEL: Kind[Channel] = Kind("channel", "Channels", "channel")
+COMPRESSOR: Kind[Compressor] = Kind("compressor", "Compressors", "compressor")
 STOP: Kind[StopRule] = Kind("stop", "Diffusion: stop rules", "stop rule", True)
 
 KINDS: dict[str, Kind[Any]] = {
@@ -97,6 +107,9 @@ KINDS: dict[str, Kind[Any]] = {
         SEARCH,
         SPAN,
         EDIT,
+        PROBE,
+        CHANNEL,
+        COMPRESSOR,
         UNMASK,
         TRANSFORM,
         SCHEDULE,
@@ -115,6 +128,7 @@ class Needs:
         costs: the model's cost curve.
         reward: a reward of texts.
         abilities: that the backend must offer.
+        taps: what is read of the model's inside.
         extra: of ``EXTRAS``: optional packages.
     """
 
@@ -123,6 +137,7 @@ class Needs:
     costs: bool = False
     reward: bool = False
     abilities: frozenset[Ability] = frozenset()
+    taps: Taps | None = None
     extra: str | None = None
 
 
@@ -137,6 +152,27 @@ class Example:
 
     shell: str
     python: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """What ``unspool check`` runs a method on, where its own small model and prompts show nothing of the method.
+
+    Attributes:
+        options: with them the method must do something to what follows the prompts; on top of ``Method.trial``.
+        prompts: of two different requests, in the tokens of ``conformance.small_model.PIECES``.
+        complete: of a constraint: whether an output after the first prompt may end there; None: not known.
+        reward: of a search that needs one.
+        prepare: writes into a directory what is trained for a model, where the method needs it; any values do.
+        during: what all checks run in, such as a cache of what is slow and not the method's own.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    prompts: tuple[str, str] = ("a=(1,)\n", "x=ab\nx=ab")
+    complete: Callable[[str], bool | None] = lambda output: None
+    reward: Callable[[str], float] = lambda output: len(set(output)) / 100
+    prepare: Callable[[Path], None] = lambda directory: None
+    during: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True)
@@ -166,6 +202,10 @@ class Method(Generic[Options, Product]):
         sweep: of a part of the denoise loop: the specs that ``unspool tradeoff`` measures, by the name of their line;
             empty: the method with its trial options.
         example: how it is used, where the kind's own example does not fit.
+        case: what ``unspool check`` runs it on, where the usual one does not fit.
+        memory: what it learns across requests, in the user's ``memories`` and files; empty: nothing.
+        trainer: module with the ``TRAINER`` that ``unspool train`` runs, such as ``.train`` beside the method; nothing
+            else loads it. Empty: there is nothing to train.
         name: what the user types: the name of its file, which the registry fills in.
     """
 
@@ -183,6 +223,9 @@ class Method(Generic[Options, Product]):
     trial: Mapping[str, Any] = field(default_factory=dict)
     sweep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     example: Example | None = None
+    case: Case = field(default_factory=Case)
+    memory: str = ""
+    trainer: str = ""
     name: str = ""
 
 
@@ -231,6 +274,8 @@ def check(method: Method[Any, Any], resources: Resources) -> None:
     ):
         if wanted and there is None:
             raise UnsupportedError(f"{method.name} needs {what}; run through unspool.load(), which gives it")
+    if needs.taps:
+        check_taps(resources.model, needs.taps, method.name)
     if not needs.abilities:
         return
     model = resources.model

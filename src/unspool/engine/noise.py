@@ -1,7 +1,7 @@
-"""Randomness that depends on nothing but (seed, absolute position).
+"""Random numbers that depend only on (seed, absolute position).
 
-Plain sampling is ``argmax(log p + g)`` with Gumbel noise ``g`` that belongs to the position. Every method that draws
-from the target this way gives, token for token, the run that plain sampling gives with the same seed.
+Plain sampling is ``argmax(log p + g)``, where the Gumbel noise ``g`` belongs to the position. Every method that draws
+from the target this way yields, token for token, the output of plain sampling with the same seed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 SEEDS = range(1 << 64)
 _MASK = (1 << 64) - 1
-# Streams of a position besides its noise: the rule's own draws and those of a drafter, independent of each other.
+# More streams of a position, independent of its noise: the acceptance rule's draws and the drafter's.
 _ACCEPT = 1 << 63
 _DRAFT = 1 << 62
-# Canvases draw for a position again and again; positions of texts stay far below this.
+# A canvas draws several times for one position; positions of texts stay far below this.
 _STEP_SHIFT = 32
 
 
@@ -28,7 +28,7 @@ def _bits(seed: int, stream: int, n: int) -> NDArray[np.uint64]:
 
 
 def row_seed(seed: int, row: int) -> int:
-    """The seed of a row of a batch: row 0 has the batch's own, the others what is derived from it and their number."""
+    """The seed of a row of a batch: row 0 has the batch's own, other rows one derived from it and the row number."""
     if row == 0:
         return seed
     (derived,) = np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)
@@ -53,12 +53,12 @@ def gumbel(seed: int, position: int, vocab_size: int) -> NDArray[np.float64]:
 
 
 def canvas_gumbel(seed: int, position: int, step: int, vocab_size: int) -> NDArray[np.float64]:
-    """Standard Gumbel noise [vocabulary] of one position of a canvas in one of its passes."""
+    """Standard Gumbel noise [vocabulary] of one canvas position in one pass."""
     return gumbel(seed, position | (step + 1) << _STEP_SHIFT, vocab_size)
 
 
 def canvas_generator(seed: int, step: int) -> np.random.Generator:
-    """Fresh randomness for the choice of positions in one pass over a canvas."""
+    """Generator for the choice of positions in one pass over a canvas."""
     return _generator(seed, step | _ACCEPT)
 
 
@@ -90,14 +90,14 @@ def draw(log_weights: NDArray[np.float64], seed: int, position: int, vocab_size:
 
 
 def rule_generator(seed: int, position: int) -> np.random.Generator:
-    """Fresh randomness for the tests of an acceptance rule in the round that starts at ``position``."""
+    """Generator for the tests of an acceptance rule in the round that starts at ``position``."""
     return _generator(seed, position | _ACCEPT)
 
 
 def draft_generator(seed: int, position: int) -> np.random.Generator:
-    """Fresh randomness for the draws of a drafter in the round that starts at ``position``.
+    """Generator for the draws of a drafter in the round that starts at ``position``.
 
-    Every round starts at a position of its own, so nothing is drawn from it twice.
+    No two rounds start at the same position, so no number is used twice.
     """
     return _generator(seed, position | _DRAFT)
 

@@ -1,11 +1,14 @@
-"""Options of a method: a frozen dataclass of ``Options`` whose ranges stand at its fields.
+"""Options of a method: a frozen dataclass of ``Options`` that declares ranges at its fields.
 
-One place gives every value its declared type and checks its range, with one wording, for the command line, Python and
-specs alike; the docs read the same ranges. A class of options checks only what relates two of its fields.
+Types and ranges are checked in one place, with one wording, for the command line, Python and specs; the docs show the
+same ranges. A class of options checks only relations between its fields.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -13,16 +16,16 @@ from unspool.engine.typed import settle
 from unspool.errors import UnspoolError
 
 _Value = TypeVar("_Value")
-_RANGE = "range"
+_RANGE, _CHECK = "range", "check"
 
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be; None: no bound on that side.
+    """The allowed range of a number; None: no bound on that side.
 
     Attributes:
-        least, most: bounds that are allowed themselves.
-        above, below: bounds that are not.
+        least, most: inclusive bounds.
+        above, below: exclusive bounds.
     """
 
     least: float | None = None
@@ -39,13 +42,22 @@ class Range:
         )
 
     def __str__(self) -> str:
-        low = None if self.least is None else f"at least {self.least}"
-        low = low or (None if self.above is None else f"above {self.above}")
-        high = None if self.most is None else f"at most {self.most}"
-        high = high or (None if self.below is None else f"below {self.below}")
-        if self.least is not None and self.most is not None:
-            return f"in {self.least} to {self.most}"
+        least, most, above, below = map(_shown, (self.least, self.most, self.above, self.below))
+        if least and most:
+            return f"in {least} to {most}"
+        low = f"at least {least}" if least else f"above {above}" if above else ""
+        high = f"at most {most}" if most else "finite" if below == "inf" else f"below {below}" if below else ""
         return " and ".join(filter(None, (low, high)))
+
+
+def _shown(bound: float | None) -> str:
+    """A bound as text; large powers of 2 are written as such."""
+    if bound is None:
+        return ""
+    for offset, written in ((0, ""), (1, " - 1")):
+        if isinstance(bound, int) and bound > 2**20 and (bound + offset).bit_count() == 1:
+            return f"2^{(bound + offset).bit_length() - 1}{written}"
+    return str(bound)
 
 
 def option(
@@ -55,30 +67,53 @@ def option(
     most: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    check: Callable[[Any], object] | None = None,
 ) -> _Value:
-    """A field of options: its default, and the range of its values (None is in every range)."""
-    made: Any = field(default=default, metadata={_RANGE: Range(least, most, above, below)})
+    """A field of options: its default and the range of its values (None is always allowed).
+
+    Args:
+        check: called with a value that is not None; raises an ``UnspoolError`` for one that cannot be used, such as a
+            damaged file. Options are made before a model is loaded, so the error comes before any work.
+    """
+    bounds = (least, most, above, below)
+    allowed = None if bounds == (None,) * 4 else Range(*bounds)
+    made: Any = field(default=default, metadata={_RANGE: allowed, _CHECK: check})
     return made  # type: ignore[no-any-return]
 
 
+def meanings(options: type[Any]) -> dict[str, str]:
+    """Field descriptions from the docstrings of a class of options and of its base classes."""
+    found: dict[str, str] = {}
+    for kind in reversed(options.__mro__):
+        _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
+        for entry in re.split(r"\n(?=    \w)", section.split("\n\n")[0]) if section else ():
+            names, _, text = entry.strip().partition(":")
+            found |= {name.strip(): " ".join(text.split()) for name in names.split(",")}
+    return found
+
+
 def range_of(declared: Field[Any]) -> Range | None:
-    """The range that a field was declared with."""
+    """The declared range of a field."""
     found: Range | None = declared.metadata.get(_RANGE)
     return found
 
 
 class Options:
-    """Base of frozen dataclasses of options."""
+    """Base class of method options, which are frozen dataclasses."""
 
     def __post_init__(self) -> None:
-        """Types, then ranges; a class that relates two fields calls this first.
+        """Check types, then ranges, then each field's own check. A class that relates fields calls this first.
 
         Raises:
-            UnspoolError: with the option's name, what it takes and what was given.
+            UnspoolError: with the option's name, the allowed values and the given value.
         """
         settle(self)
         for declared in fields(self):  # type: ignore[arg-type]
             allowed, value = range_of(declared), getattr(self, declared.name)
-            if allowed is not None and value is not None and value not in allowed:
+            values = value if isinstance(value, list | tuple) else () if value is None else (value,)
+            if allowed is not None and (wrong := [one for one in values if one not in allowed]):
                 verb = "lie" if str(allowed).startswith("in ") else "be"
-                raise UnspoolError(f"{declared.name} must {verb} {allowed}, not {value}")
+                raise UnspoolError(f"{declared.name} must {verb} {allowed}, not {wrong[0]}")
+            check = declared.metadata.get(_CHECK)
+            if check is not None and value is not None:
+                check(value)

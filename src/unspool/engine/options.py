@@ -1,99 +1,80 @@
-"""What a request asks for. Names are transformers' names; values of near types are taken, see ``typed``."""
+"""Options of a request, named as in transformers. Values of similar types are converted, see ``typed``."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isinf
 from typing import Any
 
 from unspool.engine.noise import SEEDS
+from unspool.engine.option import Options, option
 from unspool.engine.trace import Event
-from unspool.engine.typed import ONE_IS_A_LIST, settle
+from unspool.engine.typed import ONE_IS_A_LIST
 from unspool.errors import UnspoolError
 
 MAX_ALTERNATIVES = 20
-"""Most alternatives that a trace lists per token."""
+"""Maximum number of alternatives per token in a trace."""
 
 
 MOST_TOKENS = 2**24
-"""No model's context is longer; more is a slip of the keyboard."""
+"""No model's context is longer; a larger number is a typing mistake."""
 
 
 @dataclass(frozen=True)
-class GenerationOptions:
-    """One request.
+class GenerationOptions(Options):
+    """Options of one request.
 
     Attributes:
-        max_new_tokens: most tokens to emit, at least 1.
+        max_new_tokens: Maximum number of tokens to emit.
         temperature: 0 is greedy; above 0 tokens are sampled.
-        top_k, top_p, min_p, typical_p: truncation, as in transformers; 0 or 1.0 (0.0 for ``min_p``) switch it off.
-        repetition_penalty: above 1 makes tokens of the text less likely; 1e-200 to 1e200.
-        no_repeat_ngram_size: n-grams of this size appear once at most; 0 switches it off.
-        bad_words_ids: token sequences that must not appear.
-        sequence_bias: token sequences and what is added to the logit of their last token; -inf forbids it, +inf forbids
+        top_k: Sample among the k most likely tokens; 0: all.
+        top_p: Sample among the most likely tokens of this total probability; 1: all.
+        min_p: Sample among the tokens of at least this share of the top token's probability; 0: all.
+        typical_p: Sample among the most typical tokens of this total probability; 1: all.
+        repetition_penalty: Above 1 makes tokens of the text less likely.
+        no_repeat_ngram_size: No n-gram of this size appears twice; 0: off.
+        bad_words_ids: Token sequences that must not appear.
+        sequence_bias: Token sequences and what is added to the logit of their last token; -inf forbids it, +inf forbids
             all others.
-        seed: of the noise, 0 to 2^64 - 1; token t of the output depends on (seed, t) alone.
-        eos_token_id: id or ids that end the text; None: the model's own; an empty list: none.
-        stop: string or strings that end the text; the string itself is not part of it.
-        logprobs: whether results carry log-probabilities.
-        alternatives: how many of the best tokens the trace lists for each emitted one, with their log-probabilities and
-            the rank of the emitted one, 0 to 20; 0 records none of that and costs nothing.
-        on_event: called with each trace event as it happens, in the thread that decodes.
-        shapers: more logits shapers, after the built-in ones; transformers' ``LogitsProcessor`` objects are accepted,
-            and by ``Model.generate`` names of the registry.
+        seed: Of the noise; the noise of output token t depends only on (seed, t).
+        eos_token_id: Id or ids that end the text. Default: the model's own; an empty list: none.
+        stop: End the text at this string, which is not part of it.
+        logprobs: Give the log-probability of each token, in the distribution that it was taken from.
+        alternatives: How many of the best tokens a trace lists for each emitted one. Includes their
+            log-probabilities and the rank of the emitted one; 0 records none and is free.
+        on_event: Called with each trace event as it happens, in the thread that decodes.
+        shapers: Logits shapers after the built-in ones; transformers' ``LogitsProcessor`` objects are
+            accepted, and by ``Model.generate`` registry specs.
     """
 
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    typical_p: float = 1.0
-    repetition_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
+    max_new_tokens: int = option(256, least=1, most=MOST_TOKENS)
+    temperature: float = option(0.0, least=0, below=math.inf)
+    top_k: int = option(0, least=0)
+    top_p: float = option(1.0, above=0, most=1)
+    min_p: float = option(0.0, least=0, most=1)
+    typical_p: float = option(1.0, above=0, most=1)
+    repetition_penalty: float = option(1.0, least=1e-200, most=1e200)
+    no_repeat_ngram_size: int = option(0, least=0)
     bad_words_ids: Sequence[Sequence[int]] = ()
     sequence_bias: Mapping[tuple[int, ...], float] = field(default_factory=dict)
-    seed: int = 0
+    seed: int = option(0, least=0, most=SEEDS[-1])
     eos_token_id: Sequence[int] | None = field(default=None, metadata=ONE_IS_A_LIST)
     stop: Sequence[str] = field(default=(), metadata=ONE_IS_A_LIST)
     logprobs: bool = False
-    alternatives: int = 0
+    alternatives: int = option(0, least=0, most=MAX_ALTERNATIVES)
     on_event: Callable[[Event], None] | None = None
     shapers: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
-        settle(self)
+        super().__post_init__()
         eos = self.eos_token_id or ()
         for ok, message in (
-            (self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, not {self.max_new_tokens}"),
-            (
-                self.max_new_tokens <= MOST_TOKENS,
-                f"max_new_tokens must be at most {MOST_TOKENS:,}, not {self.max_new_tokens}",
-            ),
-            (0 <= self.temperature < float("inf"), f"temperature must be 0 or above, not {self.temperature}"),
-            (self.top_k >= 0, f"top_k must be 0 (off) or above, not {self.top_k}"),
-            (0 < self.top_p <= 1, f"top_p must lie in (0, 1], not {self.top_p}"),
-            (0 <= self.min_p <= 1, f"min_p must lie in [0, 1], not {self.min_p}"),
-            (0 < self.typical_p <= 1, f"typical_p must lie in (0, 1], not {self.typical_p}"),
-            (
-                1e-200 <= self.repetition_penalty <= 1e200,
-                f"repetition_penalty must lie in 1e-200 to 1e200, not {self.repetition_penalty}",
-            ),
-            (
-                self.no_repeat_ngram_size >= 0,
-                f"no_repeat_ngram_size must be 0 (off) or above, not {self.no_repeat_ngram_size}",
-            ),
-            (self.seed in SEEDS, f"seed must lie in 0 to 2^64 - 1, not {self.seed}"),
-            (min(eos, default=0) >= 0, f"eos_token_id must hold ids of 0 or above, not {list(eos)}"),
-            (
-                0 <= self.alternatives <= MAX_ALTERNATIVES,
-                f"alternatives must lie in 0 (off) to {MAX_ALTERNATIVES}, not {self.alternatives}",
-            ),
+            (min(eos, default=0) >= 0, f"eos_token_id must contain ids of 0 or above, not {list(eos)}"),
             (all(map(_is_ids, self.bad_words_ids)), "bad_words_ids takes non-empty lists of ids of 0 or above"),
             (all(map(_is_ids, self.sequence_bias)), "sequence_bias takes non-empty tuples of ids of 0 or above"),
             (
-                all(abs(bias) <= 1e100 or isinf(bias) for bias in self.sequence_bias.values()),
+                all(abs(bias) <= 1e100 or math.isinf(bias) for bias in self.sequence_bias.values()),
                 "biases of sequence_bias must lie in -1e100 to 1e100, or be -inf or inf",
             ),
         ):
@@ -101,7 +82,7 @@ class GenerationOptions:
                 raise UnspoolError(message)
 
     def check_ids(self, vocab_size: int) -> None:
-        """Refuse token ids that the model does not have.
+        """Refuse token ids outside the model's vocabulary.
 
         Raises:
             UnspoolError: with the option's name.

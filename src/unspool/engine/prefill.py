@@ -1,4 +1,4 @@
-"""Text that is only to be read goes into the cache in blocks."""
+"""Prefill: put tokens into the cache in blocks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from unspool.engine.contracts import Session
 from unspool.engine.tree import TokenTree
 
 PREFILL_BLOCK = 128
-"""Prompt tokens per pass: large enough to keep the processor busy, small enough to bound the memory of a pass, and the
-time that a long prompt holds up the other rows of a batch."""
+"""Prompt tokens per pass: large enough to keep the processor busy, small enough to bound the memory of a pass and the
+time that a long prompt delays the other rows of a batch."""
 
 
 def extend(session: Session, tokens: Sequence[int]) -> int:
-    """Put more tokens into the cache, as a prefill does; gives the number of passes that it took."""
+    """Put tokens into the cache; returns the number of passes."""
     at = passes = 0
     while at < len(tokens):
         at += store(session, tokens[at:])
@@ -22,8 +22,8 @@ def extend(session: Session, tokens: Sequence[int]) -> int:
 
 
 def store(session: Session, tokens: Sequence[int]) -> int:
-    """One pass that puts the first of the tokens into the cache; gives how many. No logits are asked for."""
-    block = tokens[: min(PREFILL_BLOCK, session.room)]
+    """One pass that puts a first block of the tokens into the cache; returns its size. Computes no logits."""
+    block = tokens[: min(PREFILL_BLOCK, session.max_depth)]
     session.score(TokenTree.chain(block), rows=())
     session.commit(range(len(block)))
     return len(block)

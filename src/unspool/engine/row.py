@@ -14,13 +14,14 @@ from unspool.engine import numeric
 from unspool.engine.contracts import Closing, Context, Decision, Ending, LanguageModel, Logits, Scores, Session
 from unspool.engine.noise import rule_generator
 from unspool.engine.prefill import store
+from unspool.engine.probe import states_of
 from unspool.engine.request import Request
 from unspool.engine.target import ShapedTarget
-from unspool.engine.trace import FinishReason, PrefillEvent, StartEvent, StepEvent
+from unspool.engine.trace import Event, FinishReason, PrefillEvent, ProbeEvent, StartEvent, StepEvent
 from unspool.engine.tree import TokenTree
 
 MAX_TREE_NODES = 128
-"""Upper bound of the budget that drafters are given."""
+"""Maximum node budget of a drafter."""
 
 
 @dataclass
@@ -48,13 +49,13 @@ class _Step:
 
 
 class Row:
-    """State of one sequence while it waits and while it is decoded.
+    """State of one sequence, while it waits and while it is decoded.
 
     Attributes:
-        opened: whether the row has begun.
-        ready: whether the prompt is in the cache, so that the row can be in a pass.
-        waited: number of passes since the row was last in one, or since it was ready.
-        finished: why the text ends, once it does.
+        opened: whether decoding has begun.
+        ready: whether the prompt is in the cache, so that the row can join a pass.
+        waited: passes since the row was last in one, or since it became ready.
+        finished: why the text ended; None before.
     """
 
     def __init__(self, index: int, request: Request) -> None:
@@ -67,7 +68,7 @@ class Row:
             len(request.tokens),
             request.options.seed,
             request.options.temperature,
-            request.rule.tests_draws,
+            request.rule.uses_draft_probs,
         )
         self.steps = 0
         self.waited = 0
@@ -90,14 +91,14 @@ class Row:
     def open(self, model: LanguageModel) -> StartEvent:
         request, options = self.request, self.request.options
         if self._session is None:
-            self._session = model.open()
+            self._session = model.open(request.taps)
         self.opened = True
         return StartEvent(
             self.index, len(request.tokens), request.method, model.settings, options.temperature, options.seed
         )
 
     def read(self) -> PrefillEvent | None:
-        """Put a block of the prompt into the cache; gives the event once all but its last token are there."""
+        """Put a block of the prompt into the cache; returns the event once all but the last token are in it."""
         start = time.perf_counter()
         prompt = self.request.tokens[:-1]
         if self.session.length < len(prompt):
@@ -111,29 +112,30 @@ class Row:
 
     def propose(self, vocab_size: int) -> tuple[TokenTree, float]:
         start = time.perf_counter()
-        # Drafts beyond the length limit could never be emitted, so they are not paid for.
-        levels = min(self.remaining, self.session.room)
+        # Drafts beyond the length limit could never be emitted.
+        levels = min(self.remaining, self.session.max_depth)
         forced = self.request.constraint.forced() if self.request.constraint else ()
         self._asked = not forced
         if forced:
-            # All of them are right, so that no drafter could do better.
+            # All forced tokens are right, so no drafter could do better.
             tree = TokenTree.chain((self.tokens[-1], *forced[: MAX_TREE_NODES - 1]), "forced")
         else:
             tree = self.request.drafter.propose(self.context, MAX_TREE_NODES)
         tree = tree.truncated(levels - 1)
         if tree.tokens[0] != self.tokens[-1]:
-            raise ValueError(f"{self.request.method}: the root of the tree is not the newest committed token")
+            raise ValueError(f"{self.request.method}: the root of the tree must be the newest committed token")
         if len(tree) > MAX_TREE_NODES:
             raise ValueError(f"{self.request.method}: {len(tree)} nodes, more than the budget of {MAX_TREE_NODES}")
         if max(tree.tokens) >= vocab_size or min(tree.tokens) < 0:
             raise ValueError(f"{self.request.method}: a drafted token lies outside the vocabulary")
         return tree, _ms(start)
 
-    def accept(self, tree: TokenTree, scores: Scores, draft_ms: float, batch_pass: int) -> StepEvent:
+    def accept(self, tree: TokenTree, scores: Scores, draft_ms: float, batch_pass: int) -> list[Event]:
+        """Decide, commit and observe; gives the event of the pass, and what probes read."""
         start = time.perf_counter()
         request, options = self.request, self.request.options
         target = ShapedTarget(
-            tree, scores.logits, self.tokens, request.shapers, options, request.constraint, scores.peaks
+            tree, scores.logits, self.tokens, request.shapers, options, request.constraint, scores.block_max
         )
         position = len(self.tokens)
         decision = request.rule.decide(target, partial(rule_generator, options.seed, position))
@@ -156,7 +158,7 @@ class Row:
         if options.alternatives:
             alternatives = tuple(target.alternatives(node, options.alternatives) for node in nodes)
             ranks = tuple(target.rank(node, token) for node, token in zip(nodes, emitted, strict=True))
-            # What a trace asks for is in none of the times, which are to tell what decoding costs.
+            # What only a trace needs is not timed: the times are those of decoding.
             start += time.perf_counter() - pause
         if (kept := self._advance(emitted)) < len(emitted):
             emitted, nodes, margins = emitted[:kept], nodes[:kept], margins[:kept]
@@ -168,10 +170,11 @@ class Row:
         self.session.commit(nodes)
         self.tokens.extend(emitted)
         accept_ms = _ms(start)
+        readings = self._read_probes(scores, nodes, emitted, position)
         start = time.perf_counter()
         if not self.finished and self._asked:
             request.drafter.observe(
-                _Step(tree, decision, tuple(emitted), self.context, scores.ms, scores.logits, target, scores.peaks)
+                _Step(tree, decision, tuple(emitted), self.context, scores.ms, scores.logits, target, scores.block_max)
             )
         event = StepEvent(
             row=self.index,
@@ -193,13 +196,27 @@ class Row:
             batch_pass=batch_pass,
         )
         self.steps += 1
-        return event
+        return [event, *readings]
+
+    def _read_probes(
+        self, scores: Scores, nodes: Sequence[int], emitted: Sequence[int], position: int
+    ) -> list[ProbeEvent]:
+        events = []
+        for name, probe in self.request.probes.items():
+            assert scores.hidden is not None  # see Request.taps
+            states = states_of(scores.hidden, scores.attention, probe.taps, nodes, emitted, position)
+            reading = probe.read(states)
+            for what, given in (("values", reading.values), ("labels", reading.labels)):
+                if len(given) != len(emitted) and (given or what == "values"):
+                    raise ValueError(f"probe {name} gives {len(given)} {what} for {len(emitted)} tokens")
+            events.append(ProbeEvent(self.index, self.steps, position, name, reading.values, reading.labels))
+        return events
 
     def _advance(self, emitted: Sequence[int]) -> int:
-        """Move the constraint over the tokens of a round; gives how many of them stay.
+        """Advance the constraint over the tokens of a round; returns how many of them are kept.
 
-        All of them, but where a text is complete and nothing but an end token may follow: it ends there, so that an end
-        token that was drafted is not emitted where plain decoding asks for none.
+        All of them, unless the text is complete and only an end token may follow. The text then ends there, so that a
+        drafted end token is not emitted where plain decoding would not emit one.
         """
         constraint = self.request.constraint
         if constraint is None:
@@ -216,7 +233,7 @@ class Row:
         return len(emitted)
 
     def close(self) -> None:
-        """The drafter first: it may still be at work. Closing twice, as Ctrl-C in here may cause, is no error."""
+        """Close the drafter first: it may still run. Closing twice, as Ctrl-C in here may cause, is not an error."""
         if self._closed:
             return
         self._closed = True
@@ -228,7 +245,7 @@ class Row:
                 self._session.close()
 
     def _reason(self, token: int, count: int) -> FinishReason | None:
-        # A stop string ends the text before the limit does, and end of text before both.
+        # A stop string takes precedence over the length limit, and end of text over both.
         if token in self.request.eos:
             return "stop"
         if self.request.stopping is not None and (reason := self.request.stopping(token)):

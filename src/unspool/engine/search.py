@@ -1,4 +1,4 @@
-"""What a search is asked, what it tells meanwhile, and what it gives."""
+"""The request, the events and the result of a search."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from unspool.engine.contracts import LanguageModel, Logits
 from unspool.engine.trace import FinishReason
 
 Output = tuple[int, ...]
-"""A branch: the tokens behind the prompt."""
+"""A branch: the tokens after the prompt."""
 
 
 @dataclass(frozen=True)
 class SearchEvent:
-    """What happened in a search; methods add their own."""
+    """An event of a search. Methods add their own."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class PassEvent(SearchEvent):
     """Branches were read.
 
     Attributes:
-        branches: how many.
+        branches: number of branches.
         nodes: tokens that the model evaluated for them.
-        evaluated: tokens evaluated since the prompt was in the cache, these included.
+        evaluated_tokens: tokens evaluated since the prefill, these included.
         ms: milliseconds in the model.
     """
 
     branches: int
     nodes: int
-    evaluated: int
+    evaluated_tokens: int
     ms: float
 
 
@@ -43,17 +43,16 @@ OnEvent = Callable[[SearchEvent], None]
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """One prompt to search behind.
+    """One prompt to continue by a search.
 
     Attributes:
         model: the language model.
         prompt: its ids, at least one.
-        max_new_tokens: most tokens of an output.
+        max_new_tokens: maximum length of an output.
         eos: ids that end an output; the ending id is part of it.
-        stopping: tells of an output whether it is over for another reason than end of text or length.
-        reward: of an output that is over, 0 to 1; only for methods that plan with it.
-        key: of the loaded model, weights included, under which figures that belong to it are saved.
-        on_event: told what happens, in the thread that searches.
+        stopping: whether an output is finished for another reason than end of text or length.
+        reward: of a finished output, 0 to 1; only for methods that plan with it.
+        on_event: receives the events, in the thread that searches.
     """
 
     model: LanguageModel
@@ -62,17 +61,16 @@ class SearchRequest:
     eos: frozenset[int] = frozenset()
     stopping: Callable[[Output], bool] = lambda output: False
     reward: Callable[[Output], float] | None = None
-    key: str = ""
     on_event: OnEvent = lambda event: None
 
     def ended(self, output: Output) -> FinishReason | None:
-        """Why the model has nothing to add to an output, whatever its length; None while it has."""
+        """Why the model cannot extend an output, whatever its length; None if it can."""
         if output and output[-1] in self.eos:
             return "stop"
         return "stopping_criteria" if self.stopping(output) else None
 
     def finished(self, output: Output) -> FinishReason | None:
-        """Why an output is over: ``ended``, or as long as it may be."""
+        """Why an output is finished: ``ended``, or the maximum length."""
         return self.ended(output) or ("length" if len(output) >= self.max_new_tokens else None)
 
 
@@ -95,22 +93,22 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search gives.
+    """The result of a search.
 
     Attributes:
         candidates: best first, at least one.
-        passes, evaluated: as counted by ``Frontier``.
+        passes, evaluated_tokens: as counted by ``Frontier``.
         counts: the method's own figures.
     """
 
     candidates: tuple[Candidate, ...]
     passes: int
-    evaluated: int
+    evaluated_tokens: int
     counts: Mapping[str, float]
 
 
 class Distribution:
-    """What the model says after a branch: its whole vocabulary at temperature 1.
+    """The model's distribution after a branch: the whole vocabulary at temperature 1.
 
     Attributes:
         logits: [vocabulary], a copy.
@@ -133,7 +131,7 @@ class Distribution:
         return int(np.argmax(self.logits))
 
     def top(self, k: int) -> tuple[tuple[int, float], ...]:
-        """The ``k`` likeliest (id, log-probability), best first, lowest id first among equals; none at -inf."""
+        """The ``k`` most likely (id, log-probability), best first, lowest id first among equals; none at -inf."""
         (ids,), (values,) = numeric.top_k(self.logits[None], k)
         return tuple((int(i), float(v) - self._total) for i, v in zip(ids, values, strict=True) if v > -np.inf)
 
@@ -149,11 +147,11 @@ class Distribution:
 
 @dataclass
 class Branch:
-    """A branch that grows.
+    """A growing branch.
 
     Attributes:
         output: its tokens.
-        logprob: sum of the log-probabilities of those of its tokens that are scored.
+        logprob: sum of the log-probabilities of its scored tokens.
     """
 
     output: Output

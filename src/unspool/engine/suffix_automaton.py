@@ -1,4 +1,4 @@
-"""The suffix automaton of a growing text: where its longest suffix occurred before."""
+"""The suffix automaton of a growing text: finds the earlier occurrence of its longest repeated suffix."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ _MARKED = 32
 class SuffixAutomaton:
     """The suffix automaton of a growing text (Blumer et al., 1985): every substring leads to one state.
 
-    A state stands for all substrings that end at the same places. Its link leads to its longest suffix that also ends
-    elsewhere, so one link from the state of the whole text leads to the longest suffix that occurred before.
+    A state represents all substrings with the same end positions. Its link points to its longest suffix that also ends
+    elsewhere, so the link of the whole text's state leads to the longest suffix that occurred before.
     """
 
     def __init__(self) -> None:
         self._length = [0]  # of the longest substring of the state
         self._link = [-1]
         self._next: list[dict[int, int]] = [{}]
-        self._end = [0]  # number of tokens up to and including the last marked occurrence
+        self._end = [0]  # end position of the last marked occurrence
         self._whole = 0  # the state of the whole text
         self._size = 0
 
@@ -48,7 +48,7 @@ class SuffixAutomaton:
         if self._length[target] == length:
             self._link[new] = target
             return
-        # The shorter substrings of the target now end in more places than its longer ones: they need their own state.
+        # The shorter substrings of the target now end in more places than its longer ones, so they need a state.
         clone = self._state(length, self._link[target], dict(self._next[target]), self._end[target])
         while state >= 0 and self._next[state].get(token) == target:
             self._next[state][token] = clone
@@ -56,9 +56,9 @@ class SuffixAutomaton:
         self._link[target] = self._link[new] = clone
 
     def _mark(self) -> None:
-        # The text's suffixes ended at its end. Recorded before the next token comes, so that ``match`` still sees the
-        # occurrence before. In text of short period there are as many suffixes as tokens; marking only the longest
-        # keeps the time constant, and an older mark is an occurrence too.
+        # Marks the end position of the text's suffixes before the next token arrives, so that ``match`` sees the
+        # earlier occurrence. A text of short period has as many suffixes as tokens. Marking only the longest keeps the
+        # time constant; an older mark is a valid occurrence too.
         state = self._link[self._whole]
         for _ in range(_MARKED):
             if state <= 0:

@@ -1,7 +1,7 @@
-"""The target distribution after each node of a scored tree: shaped, constrained, and sampled with the position's noise.
+"""The target distribution after each node of a scored tree: shaped, constrained, sampled with the position's noise.
 
-One object serves one tree of one sequence. Rows are shaped when first asked for, so an acceptance rule pays only for
-the nodes it visits; plain greedy decoding costs one argmax of the raw row.
+One object serves one tree of one sequence. Rows are shaped on first use, so an acceptance rule pays only for the nodes
+it visits; plain greedy decoding costs one argmax of the raw row.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine import noise, numeric
-from unspool.engine.contracts import Constraint, Logits, Permitting, Shaper
+from unspool.engine.contracts import Constraint, Logits, Shaper, TokenChecker
 from unspool.engine.options import GenerationOptions
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
 
 
 class _Pick(NamedTuple):
-    """What a token was chosen from: scores, the tokens they belong to (None: all of them), the index of the best."""
+    """The choice after a node: the scores, their tokens (None: the whole vocabulary), and the index of the best."""
 
     scores: NDArray[Any]
     ids: NDArray[np.int64] | None
@@ -32,17 +32,17 @@ class ShapedTarget:
 
     Args:
         tree: the scored tree.
-        logits: [nodes, vocabulary] raw logits, one row per node; read only, and only until the session's next pass.
-        context_tokens: all committed ids, the root included; read only.
-        shapers: in the order of ``unspool.methods.shaping._built_in.build``. A constraint acts before the first one
-            whose ``is_warper`` is true, so that truncation counts only what the constraint allows.
-        options: ``temperature`` (0 is greedy) and ``seed``; temperature itself is one of the shapers.
-        constraint: which tokens may follow. One that is ``Permitting`` is asked for its mask only where the token that
-            would be chosen without it is not allowed, or where more than the choice is asked for.
-        peaks: see ``contracts.Scores``.
+        logits: [nodes, vocabulary] raw logits, one row per node; only read, and only until the session's next pass.
+        context_tokens: all committed ids, root included; only read.
+        shapers: ordered as by ``unspool.methods.shaping._built_in.build``. The constraint's mask is applied before the
+            first shaper with a true ``is_warper``, so truncation counts only allowed tokens.
+        options: ``temperature`` (0 is greedy) and ``seed``; temperature is itself one of the shapers.
+        constraint: which tokens may follow. A ``TokenChecker`` computes its mask only if the token chosen without it
+            is not allowed, or if more than the choice is needed (lazy masking).
+        block_max: see ``contracts.Scores``.
 
     Raises:
-        UnspoolError: when a node is asked for after which no token may follow, or whose logits are not numbers.
+        UnspoolError: on use of a node after which no token may follow, or whose logits contain NaN.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ShapedTarget:
         shapers: Sequence[Shaper],
         options: GenerationOptions,
         constraint: Constraint | None = None,
-        peaks: Logits | None = None,
+        block_max: Logits | None = None,
     ) -> None:
         self.tree = tree
         self._logits = logits
@@ -62,12 +62,13 @@ class ShapedTarget:
         self._options = options
         self._constraint = constraint
         self._plain = not shapers and constraint is None
-        # Of raw rows: of no use where rows are shaped, or noise is added.
-        self._peaks = peaks if self._plain and options.greedy else None
-        # Drawn from all tokens with the position's noise, a token that is allowed is the one that would be drawn from
-        # the allowed ones: leaving others out changes neither its score nor its lead. Truncation would count them.
-        self._permitting: Permitting | None = None
-        if constraint is not None and isinstance(constraint, Permitting) and self._untruncated():
+        # Block maxima of raw rows: useless if rows are shaped or noise is added.
+        self._peaks = block_max if self._plain and options.greedy else None
+        # If the token drawn from the whole vocabulary is allowed, the draw from the allowed tokens is the same one:
+        # leaving others out changes neither its score nor its lead. Truncation, however, would count the disallowed
+        # tokens.
+        self._permitting: TokenChecker | None = None
+        if constraint is not None and isinstance(constraint, TokenChecker) and self._untruncated():
             self._permitting = constraint
         self._ids: NDArray[np.int64] | None = None
         self._rows: dict[int, Logits] = {}
@@ -75,21 +76,21 @@ class ShapedTarget:
         self._picks: dict[int, _Pick] = {}
 
     def choose(self, node: int) -> int:
-        """The token that plain decoding takes after ``node``: the argmax, or the draw with the position's own noise.
+        """The token that plain decoding takes after ``node``: the argmax, or the draw with the position's noise.
 
-        Equal scores go to the lowest id. Tokens at -inf are never drawn.
+        Ties go to the lowest id. Tokens at -inf are never drawn.
         """
         _, ids, best = self._pick(node)
         return best if ids is None else int(ids[best])
 
     def margin(self, node: int, token: int) -> float:
-        """How far the emitted ``token`` is ahead of all others after ``node``, in the scores plain decoding chooses by.
+        """The lead of the emitted ``token`` over all others after ``node``, in the scores that plain decoding compares.
 
-        Those are the shaped logits, in sampling with the Gumbel noise of the position. For the token that plain
-        decoding takes: what rounding must exceed to flip the choice, at least 0, inf without a runner-up. Where a rule
-        emits another token (``lossless`` draws with noise of its own), that is behind the one plain decoding takes: the
-        margin is negative, -inf where the token has no probability. Where a constraint was asked about the choice
-        alone, the runner-up may be a token that it does not allow: the margin is then a lower bound.
+        These are the shaped logits, plus the position's Gumbel noise when sampling. For the token that plain decoding
+        takes, the margin is what rounding must exceed to flip the choice: at least 0, inf without a runner-up. If a
+        rule emits another token (``lossless`` draws with its own noise), the margin is negative; -inf if the token has
+        probability 0. If a constraint was only asked about the choice, the runner-up may be a token that it does not
+        allow: the margin is then a lower bound.
         """
         scores, ids, best = self._pick(node)
         at = token if ids is None else int(np.searchsorted(ids, token))
@@ -100,9 +101,9 @@ class ShapedTarget:
         return float(scores[best]) - second
 
     def probabilities(self, node: int) -> NDArray[np.float64]:
-        """What plain decoding draws the token after ``node`` from: float64 [vocabulary], sums to 1, a new array.
+        """The distribution that plain decoding draws from after ``node``: float64 [vocabulary], sums to 1, a new array.
 
-        At temperature 0 that is all on one token.
+        At temperature 0, all probability is on one token.
         """
         if self._options.greedy:
             p = np.zeros(self._logits.shape[1])
@@ -118,14 +119,14 @@ class ShapedTarget:
     def alternatives(self, node: int, k: int) -> tuple[tuple[int, float], ...]:
         """The ``k`` best (id, log-probability) under the softmax of the shaped logits after ``node``.
 
-        Best first, lowest id first among equals; fewer where fewer tokens can follow.
+        Best first, lowest id first among equals; fewer if fewer tokens can follow.
         """
         (ids,), (values,) = numeric.top_k(self._row(node)[None], k)
         total = numeric.log_sum_exp(self._row(node))
         return tuple((int(i), float(v) - total) for i, v in zip(ids, values, strict=True) if v > -np.inf)
 
     def rank(self, node: int, token: int) -> int:
-        """How many tokens come before ``token`` in the order of ``alternatives``, 0 for the best."""
+        """Rank of ``token`` in the order of ``alternatives``; 0 is the best."""
         row = self._row(node)
         return int(np.count_nonzero(row > row[token]) + np.count_nonzero(row[:token] == row[token]))
 
@@ -141,7 +142,7 @@ class ShapedTarget:
         if self._permitting is not None:
             pick = self._best(node, self._shape(node, None))
             token = pick.best if pick.ids is None else int(pick.ids[pick.best])
-            if self._permitting.permits(self.tree.path_tokens(node), token):
+            if self._permitting.is_allowed(self.tree.path_tokens(node), token):
                 return pick
         return self._best(node, self._row(node))
 
@@ -150,8 +151,8 @@ class ShapedTarget:
         if self._peaks is not None:
             return _Pick(scores, None, numeric.argmax(scores, self._peaks[node]))
         if not self._options.greedy:
-            # The sum that `noise.draw` takes the argmax of, kept for the margin. In place: for a large vocabulary a
-            # fresh array costs more than the logarithm.
+            # The sum whose argmax `noise.draw` takes, kept for the margin. Computed in place: for a large vocabulary a
+            # new array costs more than the logarithm.
             spread = noise.exponential(self._options.seed, self._position(node), len(scores))
             if scores.min() == -np.inf:
                 ids = np.flatnonzero(scores > -np.inf)
@@ -172,12 +173,12 @@ class ShapedTarget:
         return row
 
     def _raw(self, node: int) -> Logits:
-        """The model's own row, looked at in full: a NaN beside the tokens that compete is as bad as one among them."""
+        """The model's raw row, checked in full: a NaN outside the competing tokens is as bad as one among them."""
         row: Logits = self._logits[node]
         if node not in self._checked:
-            # Squares sum up to NaN only if one of them is: no two infinities cancel out. One pass, without a copy.
+            # The sum of squares is NaN only if an entry is: infinities cannot cancel out. One pass, without a copy.
             if np.isnan(np.dot(row, row)):
-                raise UnspoolError(f"the logits at position {self._position(node)} hold NaN; try other weights")
+                raise UnspoolError(f"the logits at position {self._position(node)} contain NaN; try other weights")
             self._checked.add(node)
         return row
 
@@ -196,7 +197,7 @@ class ShapedTarget:
         if mask is not None:
             row = np.where(mask, row, -np.inf)
         peak = row.max()
-        # Warpers always leave a token, so this is the place where none can be left.
+        # Warpers always keep a token, so only here can none be left.
         if peak == -np.inf:
             who = "the constraint" if mask is not None else "bad_words_ids, no_repeat_ngram_size or other shapers"
             raise UnspoolError(f"no token may follow at position {self._position(node)}; loosen {who}")
@@ -209,10 +210,10 @@ class ShapedTarget:
         return row
 
     def _not_a_number(self, node: int) -> UnspoolError:
-        return UnspoolError(f"a shaper makes NaN of the logits at position {self._position(node)}; mend or remove it")
+        return UnspoolError(f"a shaper turns the logits at position {self._position(node)} into NaN; fix or remove it")
 
     def _history(self, path: list[int]) -> NDArray[np.int64]:
-        """All ids before the position that is decided; only shapers need it, so it is built only for them."""
+        """All ids before the decided position. Only shapers need it, so without them it is empty."""
         if not self._shapers:
             return np.empty(0, dtype=np.int64)
         if self._ids is None:

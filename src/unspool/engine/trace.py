@@ -1,4 +1,4 @@
-"""Trace events: what streaming, statistics, benchmark, proof and viewer read, and nothing else."""
+"""Trace events: all that streaming, statistics, benchmark, proof and viewer read."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class StartEvent:
     Attributes:
         row: index of the sequence in its batch.
         prompt_tokens: number of tokens of the prompt.
-        method: name of the method, and what of it was missing: ``specdec_pp (no head)``.
-        settings: what the model says of itself (backend, weights, threads, versions).
+        method: name of the method, with anything it lacked: ``specdec_pp (no head)``.
+        settings: the model's settings (backend, weights, threads, versions).
         temperature, seed: of the request.
     """
 
@@ -35,7 +35,7 @@ class StartEvent:
 
 @dataclass(frozen=True)
 class PrefillEvent:
-    """The prompt, all but its last token, is in the cache."""
+    """The prompt, except its last token, is in the cache."""
 
     row: int
     tokens: int
@@ -45,21 +45,21 @@ class PrefillEvent:
 
 @dataclass(frozen=True)
 class StepEvent:
-    """One pass of the autoregressive loop. Times are milliseconds.
+    """One pass of the autoregressive loop. Times are in milliseconds.
 
     Attributes:
         position: absolute position of the first emitted token.
         tokens, parents, sources: the tree; ``sources`` are names, ``"root"`` for node 0.
         accepted: accepted nodes, root first.
         emitted: tokens that entered the output (cut at end of text and at the length limit).
-        margins: per emitted token, how far it is ahead of all others in the scores that plain decoding chooses by, see
-            ``ShapedTarget.margin``; negative where a rule emitted another token than plain decoding takes.
-        logprobs: per emitted token, its log-probability in that distribution, where asked for.
-        draft_ms, score_ms, accept_ms, observe_ms: time in the drafter, the model, the acceptance rule and ``observe``.
+        margins: per emitted token, its lead over all others in the scores that plain decoding compares, see
+            ``ShapedTarget.margin``; negative if a rule emitted another token than plain decoding takes.
+        logprobs: per emitted token, its log-probability in that distribution; None unless requested.
+        draft_ms, score_ms, accept_ms, observe_ms: time in the drafter, model, acceptance rule and ``observe``.
         alternatives: per emitted token, the best (id, log-probability) of that distribution, best first, without tokens
-            that cannot follow; None unless asked for.
-        ranks: per emitted token, how many tokens come before it in that order, 0 for the best; None unless asked for.
-        batch_pass: number of the pass among those of the whole batch; rows with the same number were scored together.
+            that cannot follow; None unless requested.
+        ranks: per emitted token, its rank in that order, 0 for the best; None unless requested.
+        batch_pass: pass number within the batch; rows with the same number were scored together.
     """
 
     row: int
@@ -84,15 +84,15 @@ class StepEvent:
 
 @dataclass(frozen=True)
 class CanvasEvent:
-    """One pass of the denoise loop that committed something: the canvas after it.
+    """A pass of the denoise loop that committed something, with the canvas after it.
 
     Attributes:
-        step: number of the pass, from 0.
-        block: block that the pass worked on, from 0.
-        slots: token id of each slot of the canvas; None is a mask.
-        committed: slots that got their token.
-        confidence: per committed slot, the probability that its token had.
-        fed: number of positions that the pass scored.
+        step: pass number, from 0.
+        block: block number, from 0.
+        slots: token id of each slot; None is a mask.
+        committed: slots that were filled.
+        confidence: per committed slot, the probability of its token.
+        fed: number of scored positions.
         ms: milliseconds in the model.
     """
 
@@ -108,11 +108,32 @@ class CanvasEvent:
 
 
 @dataclass(frozen=True)
-class EndEvent:
-    """A request is over; one that was cancelled or failed before it began has no other event.
+class ProbeEvent:
+    """What a probe read of the tokens that a pass emitted; it comes after the pass.
 
     Attributes:
-        error: what ended the request, if the reason is ``"error"``; a trace file holds its text.
+        index: number of the pass of this row, as in ``StepEvent``.
+        position: absolute position of the first of these tokens.
+        probe: its name.
+        values: one for each emitted token.
+        labels: one for each of them, where the probe has classes; else empty.
+    """
+
+    row: int
+    index: int
+    position: int
+    probe: str
+    values: tuple[float, ...]
+    labels: tuple[str, ...] = ()
+    kind: Literal["probe"] = "probe"
+
+
+@dataclass(frozen=True)
+class EndEvent:
+    """A request is finished. One that was cancelled or failed before it began has no other event.
+
+    Attributes:
+        error: the exception, if the reason is ``"error"``; a trace file stores its text.
     """
 
     row: int
@@ -121,20 +142,20 @@ class EndEvent:
     kind: Literal["end"] = "end"
 
 
-Event = StartEvent | PrefillEvent | StepEvent | CanvasEvent | EndEvent
+Event = StartEvent | PrefillEvent | StepEvent | CanvasEvent | ProbeEvent | EndEvent
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    """The event as plain data for one line of a JSONL trace.
+    """The event as plain data, for one line of a JSONL trace.
 
-    JSON has no infinity, so a margin without a runner-up and the log-probability of a token that a lossy rule took
-    against the distribution are None.
+    JSON has no infinity: a margin without a runner-up becomes None, and so do the log-probability of a token that a
+    lossy rule took although the distribution excludes it, and a reading that is not a number.
     """
     if isinstance(event, EndEvent):
         error = {} if event.error is None else {"error": f"{type(event.error).__name__}: {event.error}"}
         return {"row": event.row, "reason": event.reason, "kind": event.kind, **error}
     data = asdict(event)
-    for name in ("margins", "logprobs"):
+    for name in ("margins", "logprobs", "values"):
         if data.get(name):
             data[name] = [value if math.isfinite(value) else None for value in data[name]]
     return data

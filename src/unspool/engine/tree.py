@@ -1,7 +1,7 @@
 """Token trees: what a drafter proposes and what a backend scores in one pass.
 
-Node 0, the root, is the newest committed token, whose cache entry is still missing. Every other node is a draft.
-A chain is a tree, and plain decoding is the tree of one node.
+Node 0, the root, is the newest committed token, which is not in the cache yet. Every other node is a draft token.
+A chain is a tree too; plain decoding is the tree of the root only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 POINT_MASS = -1
-"""Draft handle of a node that was chosen, not drawn (retrieval, top-k, n-gram)."""
+"""Draft handle of a node that was chosen deterministically, not drawn (retrieval, top-k, n-gram)."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class DraftDistribution:
 
     Attributes:
         q: float64 [vocabulary], probabilities before the first draw.
-        replacement: True if the siblings are independent draws, False if each draw removed its token from ``q``.
+        replacement: True if siblings are independent draws, False if each draw removed its token from ``q``.
     """
 
     q: NDArray[np.float64]
@@ -37,13 +37,13 @@ class TokenTree:
     Attributes:
         tokens: token id per node.
         parents: parent index per node; ``parents[0] == -1`` and ``parents[i] < i``.
-        sources: per node, the drafter it came from, as an index into ``source_names``; the root's is 0.
+        sources: per node, its drafter as an index into ``source_names``; the root's is 0.
         source_names: names of the drafters; ``source_names[0]`` is ``"root"``.
-        drafts: per node, ``POINT_MASS`` or an index into ``distributions`` (what its group of siblings was drawn from).
+        drafts: per node, ``POINT_MASS`` or an index into ``distributions`` (what its siblings were drawn from).
         distributions: the draft distributions that ``drafts`` points to.
-        buckets: per node, a small integer in which the drafter says how sure it is (match length, rank among siblings);
-            acceptance is learned per source, bucket and depth. Means nothing across drafters.
-        width: a backend that pads its passes pads this one to at least so many nodes; changes time alone.
+        buckets: per node, a small integer for the drafter's confidence (match length, rank among siblings). Acceptance
+            is learned per source, bucket and depth. Not comparable across drafters.
+        width: minimum width to which a padding backend pads this pass; affects only time.
     """
 
     tokens: tuple[int, ...]
@@ -58,7 +58,7 @@ class TokenTree:
     def __post_init__(self) -> None:
         n = len(self.tokens)
         if not n or len(self.parents) != n or self.parents[0] != -1:
-            raise ValueError("a token tree has a root (node 0, parent -1) and one parent per token")
+            raise ValueError("a token tree needs a root (node 0, parent -1) and one parent per token")
         if any(not 0 <= parent < node for node, parent in enumerate(self.parents) if node):
             raise ValueError("parents must come before their children")
         if not self.sources:
@@ -75,7 +75,7 @@ class TokenTree:
 
     @classmethod
     def chain(cls, tokens: Iterable[int], source: str = "draft") -> TokenTree:
-        """A tree without branches; the first token is the root."""
+        """A tree without branches, the first token as its root."""
         ids = tuple(tokens)
         return cls(ids, tuple(range(-1, len(ids) - 1)), source_names=("root", source))
 
@@ -90,7 +90,7 @@ class TokenTree:
 
     @cached_property
     def depths(self) -> NDArray[np.int64]:
-        """Depth of every node, [n]; the root's is 0. Position in the text = committed length + depth."""
+        """Depth of every node, [n]; 0 for the root. Position in the text = committed length + depth."""
         depths = [0] * len(self.tokens)
         for node, parent in enumerate(self.parents):
             if node:
@@ -99,7 +99,7 @@ class TokenTree:
 
     @cached_property
     def ancestors(self) -> NDArray[np.bool_]:
-        """Which nodes a node may attend to, [n, n]: itself and its ancestors, never siblings or cousins."""
+        """Attention mask [n, n]: each node attends to itself and its ancestors, never to siblings or cousins."""
         n = len(self.tokens)
         if self.is_chain:
             return np.tri(n, dtype=np.bool_)
@@ -123,11 +123,11 @@ class TokenTree:
         return nodes[::-1]
 
     def path_tokens(self, node: int) -> list[int]:
-        """Drafted tokens from below the root to ``node``; empty for the root, whose token is committed text."""
+        """Draft tokens from below the root to ``node``; empty for the root, whose token is committed."""
         return [self.tokens[i] for i in self.path(node)[1:]]
 
     def truncated(self, depth: int) -> TokenTree:
-        """The nodes down to ``depth``. Depth cuts whole sibling groups, so it is safe for drawn trees too."""
+        """The nodes up to ``depth``. Cuts whole sibling groups, so it is safe for drawn trees too."""
         if int(self.depths.max()) <= depth:
             return self
         keep = [i for i, d in enumerate(self.depths) if d <= depth]
@@ -144,7 +144,7 @@ class TokenTree:
 
 
 class TreeBuilder:
-    """Grows a tree node by node; equal children of one parent are merged, the first source and its draw stay."""
+    """Builds a tree node by node. Equal children of one parent are merged and keep the first source and draw."""
 
     def __init__(self, root: int) -> None:
         self.tokens = [root]
@@ -160,18 +160,18 @@ class TreeBuilder:
         return len(self.tokens)
 
     def child(self, parent: int, token: int) -> int | None:
-        """The child of ``parent`` that holds ``token``, if there is one."""
+        """The child of ``parent`` with this token, if there is one."""
         return self._child.get((parent, token))
 
     def drawn_from(self, distribution: DraftDistribution | None) -> int:
-        """The handle for ``add`` of children that are drawn from ``distribution``; None: chosen, not drawn."""
+        """The handle for ``add`` of children drawn from ``distribution``; None: chosen, not drawn."""
         if distribution is None:
             return POINT_MASS
         self._distributions.append(distribution)
         return len(self._distributions) - 1
 
     def add(self, parent: int, token: int, source: str, bucket: int = 0, draft: int = POINT_MASS) -> int:
-        """Add a child, or return the one that already holds ``token``. Drawn siblings are added in draw order.
+        """Add a child, or return the existing one with this token. Add drawn siblings in draw order.
 
         Args:
             draft: handle from ``drawn_from`` if the token was drawn.

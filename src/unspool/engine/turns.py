@@ -1,8 +1,8 @@
 """Threads take turns on a model: one round of one thread at a time.
 
-What a pass returns is a view that the model's next pass overwrites, and what methods learn is shared by all requests of
-a model. So whoever runs a model holds it from the first pass of a round until the last look at what it returned. Turns
-are given in the order in which they were asked for: a thread that decodes a long text cannot starve the others.
+A pass returns a view that the model's next pass overwrites, and all requests of a model share what methods learn. So a
+thread holds the model from the first pass of a round until it has read all results. Turns are first come, first served:
+a thread that decodes a long text cannot starve the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Turns:
     """The turns on one model.
 
     Attributes:
-        number: in this order turns on several models are taken, so that no two threads wait for each other.
+        number: turns on several models are taken in this order, so that threads cannot deadlock.
     """
 
     _numbers = count()
@@ -47,13 +47,13 @@ class _Turns:
                 self._waiting.append(place)
             self._taken = True
         try:
-            place.acquire()  # given back by whoever's turn is before
+            place.acquire()  # released by the previous turn
         except BaseException:  # Ctrl-C while waiting
             with self._guard:
                 if place in self._waiting:
                     self._waiting.remove(place)
                     raise
-            self.give()  # the turn came at that very moment
+            self.give()  # the turn arrived at that moment
             raise
         self._holder = threading.get_ident()
 
@@ -80,10 +80,10 @@ def _of(model: object) -> _Turns:
 
 @contextmanager
 def turn(*models: object) -> Iterator[None]:
-    """Wait for one's turn on all of these models and keep it: for one round, never across a ``yield``.
+    """Wait for the turn on all of these models and keep it: for one round, never across a ``yield``.
 
     Raises:
-        UnspoolError: if this very thread has the turn already; the round would overwrite what the other still reads.
+        UnspoolError: if this thread already has the turn; the inner round would overwrite what the outer still reads.
     """
     turns = {one.number: one for one in map(_of, models)}
     with ExitStack() as stack:

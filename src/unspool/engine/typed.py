@@ -1,7 +1,7 @@
-"""Options are of the type that they are declared with: one place that takes near types and refuses the rest by name.
+"""Converts options to their declared types, in one place: similar types are accepted, others refused by name.
 
-numpy's numbers become Python's, arrays and generators become sequences. What is not of its type, or is an empty text,
-is refused in one line that names the option: an option that is given counts, so an empty one cannot mean "none".
+numpy numbers become Python numbers, arrays and generators become sequences. A value of another type, or an empty
+string, is refused in one line that names the option: a given option counts, so an empty one cannot mean "none".
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from unspool.errors import UnspoolError
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 ONE_IS_A_LIST = {"one is a list": True}
-"""Metadata of a field for a list of which a single entry may be given as it is."""
+"""Metadata of a list field that also accepts a single entry."""
 
 _SHOWN = 60
-"""Characters of a value that a message shows."""
+"""Maximum number of characters of a value in a message."""
 
 
 class _MisfitError(Exception):
-    """A value is not of a type; caught here, where the option's name is known."""
+    """A value does not fit its type. Caught where the option's name is known."""
 
 
 class _EmptyError(_MisfitError):
-    """It is of the type, but there is nothing in it."""
+    """A value of the right type is empty."""
 
 
 def typed(name: str, declared: Any, value: Any) -> Any:
-    """``value`` as the type that the option ``name`` is declared with.
+    """``value`` converted to the declared type of the option ``name``.
 
     Raises:
-        UnspoolError: with the option's name, what it takes and what was given.
+        UnspoolError: with the option's name, the accepted type and the given value.
     """
     try:
         return _fit(declared, value)
@@ -54,7 +54,7 @@ def typed(name: str, declared: Any, value: Any) -> Any:
 
 
 def settle(options: Any) -> None:
-    """Give every field of a frozen dataclass its declared type; the first thing that its ``__post_init__`` does.
+    """Convert every field of a frozen dataclass to its declared type; call it first in ``__post_init__``.
 
     Raises:
         UnspoolError: as ``typed``.
@@ -69,16 +69,20 @@ def settle(options: Any) -> None:
 
 
 def values_of(options: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of a dataclass, each as its field's declared type.
+    """Keyword arguments of a dataclass, each converted to its field's declared type.
 
     Raises:
         UnspoolError: as ``typed``.
     """
-    return {name: typed(name, _hints(options)[name], value) for name, value in given.items()}
+    lists = {field.name for field in fields(options) if field.metadata == ONE_IS_A_LIST}
+    return {
+        name: typed(name, _hints(options)[name], (value,) if name in lists and isinstance(value, str) else value)
+        for name, value in given.items()
+    }
 
 
 def texts_of(options: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values that were written as text, each as its field's declared type reads it; unknown names stay as they are."""
+    """Values given as text, each parsed by its field's declared type; unknown names stay unchanged."""
     hints = _hints(options)
     return {name: _from_text(hints[name], text) if name in hints else text for name, text in given.items()}
 
@@ -102,7 +106,7 @@ def _from_text(declared: Any, text: str) -> Any:
 
 
 def arguments_of(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of a function, each as its declared type; those that it does not name stay as they are.
+    """Keyword arguments of a function, each converted to its declared type; unknown names stay unchanged.
 
     Raises:
         UnspoolError: as ``typed``.
@@ -112,10 +116,10 @@ def arguments_of(function: Callable[..., Any], given: Mapping[str, Any]) -> dict
 
 
 def typed_options(*free: str) -> Callable[[_Function], _Function]:
-    """A function whose arguments are checked before it begins.
+    """Decorates a function so that its arguments are checked first.
 
     Args:
-        free: parameters that are left alone.
+        free: parameters that are not checked.
     """
 
     def decorate(function: _Function) -> _Function:
@@ -153,7 +157,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 @cache
 def _declared(function: Callable[..., Any], name: str) -> Any:
-    # One by one: other parameters may be declared with what is imported for type checking alone.
+    # One by one: other parameters may be declared with types imported only for type checking.
     annotation = inspect.signature(function).parameters[name].annotation
     return eval(annotation, function.__globals__) if isinstance(annotation, str) else annotation
 
@@ -172,7 +176,7 @@ def _fit(declared: Any, value: Any) -> Any:
         if not isinstance(value, origin):
             raise _MisfitError
         if origin is dict:
-            return value  # the user's own, which is written to
+            return value  # the user's own object, which is written to
         return {_fit(args[0], key): _fit(args[1], entry) for key, entry in value.items()}
     if declared in _PLAIN:
         return _PLAIN[declared](value)
@@ -189,7 +193,7 @@ def _fit(declared: Any, value: Any) -> Any:
 
 
 def _fit_any(kinds: Sequence[Any], value: Any) -> Any:
-    """As the first type of a union that takes it."""
+    """Convert to the first type of a union that fits."""
     empty = False
     for kind in kinds:
         try:
@@ -236,7 +240,7 @@ def _number(value: Any) -> float:
         raise _MisfitError
     try:
         number = float(value)
-    except (TypeError, OverflowError):  # a complex number, an integer beyond all floats
+    except (TypeError, OverflowError):  # a complex number, or an integer beyond all floats
         raise _MisfitError from None
     if math.isnan(number):
         raise _MisfitError
@@ -257,7 +261,7 @@ def _text(value: Any) -> str:
         raise _EmptyError
     try:
         text.encode()
-    except UnicodeEncodeError:  # half of a pair of surrogates is no text
+    except UnicodeEncodeError:  # half a surrogate pair is not text
         raise _MisfitError from None
     return str(text)
 
@@ -288,7 +292,7 @@ _NAMES: dict[Any, tuple[str, str]] = {
 
 
 def _told(declared: Any, several: bool = False) -> str:
-    """What a type takes, in words."""
+    """A type, described in words."""
     origin, args = get_origin(declared), get_args(declared)
     if origin in (Union, types.UnionType, Literal):
         named = map(str, args) if origin is Literal else (_told(kind, several) for kind in args)

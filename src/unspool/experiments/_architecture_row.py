@@ -104,7 +104,7 @@ def run_row(row: str) -> dict[str, str]:
 
 def _outcome(reference: Any, directory: Path, backend: str) -> str:
     """``same`` with the largest difference, ``refused: `` with the reason, or a fault in capitals."""
-    from unspool.decoding.model import load
+    from unspool.decoding.load import load
 
     try:
         model = load(str(directory), backend=backend, **BACKENDS[backend])

@@ -22,7 +22,7 @@ def decode_batch(
     model: Model, prompts: Sequence[Prompt], plan: BatchPlan, max_new_tokens: int, longest: int = 512
 ) -> list[StepEvent]:
     """The passes of all prompts, cut to ``longest`` tokens, decoded greedily with prompt lookup."""
-    resources, options = model.surroundings({}), GenerationOptions(max_new_tokens=max_new_tokens)
+    resources, options = model.resources({}), GenerationOptions(max_new_tokens=max_new_tokens)
     requests = [
         Request(
             model.encode(prompt.text)[:longest],

@@ -61,7 +61,7 @@ def answers(model: DiffusionModel, tasks: Sequence[str], made: Made, count: int,
         By task ``right``, ``passes`` and ``fed`` (positions that all passes scored), one value a question.
     """
     every, chosen = tasks_of(model, tasks)
-    parts = composed(made, model.resources) if isinstance(made, str) else made
+    parts = composed(made, model.resources()) if isinstance(made, str) else made
     settings = CanvasOptions(**options)
     rows = []
     for task in chosen:

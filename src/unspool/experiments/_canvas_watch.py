@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.decoding.canvas import DiffusionModel
-from unspool.engine.canvas import UnmaskPolicy, View
+from unspool.engine.canvas import BlockState, UnmaskPolicy
 from unspool.engine.canvas_request import CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
@@ -24,9 +24,9 @@ class _Watch:
     def __init__(self) -> None:
         self.predicted: list[NDArray[np.int64]] = []
 
-    def enter(self, view: View) -> None: ...
+    def start_block(self, view: BlockState) -> None: ...
 
-    def __call__(self, view: View) -> NDArray[np.float64]:
+    def __call__(self, view: BlockState) -> NDArray[np.float64]:
         self.predicted.append(view.logits.argmax(axis=1))
         return view.logits
 

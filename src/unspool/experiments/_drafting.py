@@ -41,7 +41,7 @@ def decode_with(
         ``prompt``, ``tokens``, ``last`` (those of the last pass, which the end of the text cuts), ``passes``,
         ``nodes`` (scored, roots included), and ``digest`` of the token ids.
     """
-    resources = model.surroundings()
+    resources = model.resources()
     built = methods.build(drafter, DRAFTER, resources) if isinstance(drafter, str) else drafter
     options = GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     request = Request(

@@ -108,7 +108,7 @@ class Problem:
             "variant": variant,
             "passed": quality.passes_tests(self.program(best.token_ids), self.prompt.reference, SECONDS),
             "tokens": len(best.token_ids),
-            "evaluated": found.evaluated,
+            "evaluated": found.evaluated_tokens,
             **{name: found.counts[name] for name in ("pauses", "changed", "samples") if name in found.counts},
         }
 

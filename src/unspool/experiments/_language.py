@@ -65,7 +65,7 @@ class Language:
 def enumerate_language(model: Model) -> Language:
     """Walk the grammar without the model, then score the whole tree of prefixes in one pass."""
     ids = model.encode(PROMPT)
-    grammar = methods.build("grammar", CONSTRAINT, model.surroundings(), {"regex": REGEX})(ids)
+    grammar = methods.build("grammar", CONSTRAINT, model.resources(), {"regex": REGEX})(ids)
     legal: dict[Path, list[int]] = {}
     waiting: list[Path] = [()]
     while waiting:

@@ -13,6 +13,7 @@ import numpy as np
 
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context, LanguageModel
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.methods.drafters.specdec_pp.head import AcceptanceHead
 
 MOST = 20
@@ -74,7 +75,7 @@ def draft_along(
     draft: LanguageModel, vocab_size: int, ids: list[int], output: list[int], head: AcceptanceHead | None = None
 ) -> Text:
     """Everything that could be drafted greedily, one pass a token, as the methods do it; branches only with a head."""
-    text, assistant = Text(output), Assistant(draft, vocab_size, head is not None)
+    text, assistant = Text(output), Assistant(draft, vocab_size, None if head is None else Taps())
 
     def candidate(tokens: list[int]) -> tuple[Candidate, float]:
         """What is drafted after tokens, and the head's opinion of the last of them."""
@@ -82,7 +83,9 @@ def draft_along(
         logprobs = Draws(Context(tokens, len(ids), 0, 0.0), vocab_size).logprobs(assistant.step(tokens[-1]))
         token, p = int(np.argmax(logprobs)), np.exp(logprobs)
         entropy = -float((p * np.where(p > 0, logprobs, 0.0)).sum())
-        opinion = 1.0 if head is None or assistant.hidden is None else float(head.probabilities(assistant.hidden)[0])
+        opinion = (
+            1.0 if head is None or assistant.hidden is None else float(head.probabilities(assistant.hidden[OUTPUT])[0])
+        )
         return Candidate(token, float(p[token]), entropy), opinion
 
     for at in range(len(output)):

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from unspool.engine.canvas import Sight
+from unspool.engine.canvas import CanvasState
 from unspool.engine.canvas_request import Parts
 from unspool.experiments import _canvas as canvas
 from unspool.experiments import _canvas_compare as compare
@@ -36,7 +36,7 @@ class Recorded(AdaBlock):
         super().__init__(options, newlines)
         self.lengths = lengths
 
-    def next_block(self, start: int, sight: Sight) -> int:
+    def next_block(self, start: int, sight: CanvasState) -> int:
         self.lengths.append(super().next_block(start, sight))
         return self.lengths[-1]
 
@@ -50,7 +50,7 @@ class RandomEnds:
 
     def check(self, slots: int) -> None: ...
 
-    def next_block(self, start: int, sight: Sight) -> int:
+    def next_block(self, start: int, sight: CanvasState) -> int:
         return int(self._rng.choice(self.lengths))
 
 
@@ -61,7 +61,7 @@ def cases(setup: Setup) -> list[Case]:
         """What AdaBlock chooses on the first questions."""
         if block_length not in known:
             model, found = setup.diffusion_model(), list[int]()
-            newlines = model.resources.delimiters()
+            newlines = model.resources().delimiters()
 
             def made() -> Parts:
                 options = AdaBlockOptions(block_length=block_length)

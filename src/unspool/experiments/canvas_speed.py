@@ -19,8 +19,11 @@ from typing import Any
 import numpy as np
 
 from unspool.backends.prepare import quiet
-from unspool.decoding.canvas import CanvasResult, DiffusionModel, load_diffusion
+from unspool.decoding.canvas import DiffusionModel
+from unspool.decoding.load import load as load_model
+from unspool.decoding.results import Result
 from unspool.engine.canvas_request import Cache
+from unspool.engine.statistics import CanvasStatistics
 from unspool.engine.trace import CanvasEvent
 from unspool.reproduce.experiment import Case, Expect, Experiment, Figure, Row, Summary, Table
 from unspool.reproduce.setup import Setup
@@ -71,7 +74,7 @@ def cases(setup: Setup) -> list[Case]:
             name = directory.name
         for backend in dict.fromkeys(backend for backend, *_ in lines):
             kind, options = BACKENDS[backend]
-            models[backend] = load_diffusion(name, kind, report=setup.report, **options)
+            models[backend] = load_model(name, expect=DiffusionModel, backend=kind, report=setup.report, **options)
         for line in lines:
             fill(models[line[0]], *line[1:])  # warm
 
@@ -97,7 +100,7 @@ def cases(setup: Setup) -> list[Case]:
     return [Case(f"round {round}", partial(measure, round)) for round in range(setup.count)]
 
 
-def fill(model: DiffusionModel, length: int, cache: Cache) -> CanvasResult:
+def fill(model: DiffusionModel, length: int, cache: Cache) -> Result[CanvasStatistics]:
     """Fill a canvas after a prompt of random tokens, the same for all backends; the mask is not among them."""
     tokens = np.random.default_rng(0).integers(0, model.denoiser.vocab_size - 1, PROMPT)
     return model.generate(
@@ -108,7 +111,7 @@ def fill(model: DiffusionModel, length: int, cache: Cache) -> CanvasResult:
     )
 
 
-def slots(result: CanvasResult) -> Any:
+def slots(result: Result[CanvasStatistics]) -> Any:
     """The whole canvas, with what follows the end of the text."""
     return np.array([event for event in result.trace if isinstance(event, CanvasEvent)][-1].slots)
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from unspool.decoding.canvas import DiffusionModel, load_diffusion
+from unspool.decoding.canvas import DiffusionModel
+from unspool.decoding.load import load
 from unspool.experiments import _canvas as canvas
 from unspool.experiments import _canvas_compare as compare
 from unspool.experiments._canvas import DEPENDENT, ONE_BY_ONE, Made
@@ -48,7 +49,7 @@ def cases(setup: Setup) -> list[Case]:
         )
         setup.report(f"distilling, beta {BETAS[line]:g}")
         train(find(setup.model), own, options)
-        return load_diffusion(str(own))
+        return load(str(own), expect=DiffusionModel)
 
     def measure(line: str) -> list[Row]:
         model, draws = student(line), setup.pick(8, 2)

@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 from unspool.decoding.model import Model
-from unspool.engine.contracts import Permitting
+from unspool.engine.contracts import TokenChecker
 from unspool.experiments._code_grammars import GRAMMARS, QUERIES, REQUESTS, WHATS
 from unspool.experiments._drafting import by_variant
 from unspool.methods.constraints.grammar import GrammarConstraint
@@ -56,7 +56,7 @@ def _decode(model: Model, grammar: str, number: int, variant: str, max_new_token
     round_, at = divmod(number, len(WHATS))
     with (
         patch.object(GrammarConstraint, "allowed", counted),
-        patch("unspool.engine.target.Permitting", Permitting if variant == LAZY else _Never),
+        patch("unspool.engine.target.TokenChecker", TokenChecker if variant == LAZY else _Never),
     ):
         result = model.generate(
             REQUESTS[grammar].format(what=WHATS[at], query=QUERIES[at]),

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from unspool.engine import noise
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.canvas_request import Parts
 from unspool.experiments import _canvas as canvas
 from unspool.experiments import _canvas_compare as compare
@@ -30,7 +30,7 @@ PAPERS = "relaxed 0.75, radius 4"
 class Scattered(LocalLeap):
     """Relaxes the threshold at as many masked slots as are near an anchor, wherever they are."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         options = self.options
         anchors = view.masked & (view.confidence >= options.threshold)
         near = np.convolve(anchors, np.ones(2 * options.radius + 1), mode="full")

@@ -41,7 +41,7 @@ def reset_peak() -> None:
 
 def child(model_name: str, method: str, tokens: str) -> None:
     """Load, generate, and print the peaks of this process."""
-    from unspool.decoding.model import load
+    from unspool.decoding.load import load
 
     imported = peak_bytes()
     reset_peak()
@@ -71,8 +71,8 @@ def _measure(setup: Setup, method: str) -> list[Row]:
             raise UnspoolError(f"{setup.model}, {method}: a process failed with code {done.returncode}; see above")
     directory = prepare.converted(resolve(setup.model), WEIGHTS, setup.report)
     size = (directory / "openvino_model.bin").stat().st_size
-    peaks: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return [{"variant": method, "weight file": size, **peaks}]
+    block_max: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return [{"variant": method, "weight file": size, **block_max}]
 
 
 def summarise(rows: Sequence[Row]) -> Summary:

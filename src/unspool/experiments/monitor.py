@@ -93,7 +93,7 @@ def _decode(model: Model, made: Library, root: Path, site: Site, arm: Arm) -> Ro
     constraint = None
     if arm.monitored:
         options = {"project": root, "verify": arm.verify}
-        built = methods.build("monitor", CONSTRAINT, model.surroundings(), options)(model.tokenizer.encode(prompt))
+        built = methods.build("monitor", CONSTRAINT, model.resources(), options)(model.tokenizer.encode(prompt))
         assert isinstance(built, MonitorConstraint)
         constraint = built
     rest = _line(model, prompt, constraint)
@@ -115,12 +115,12 @@ def _decode(model: Model, made: Library, root: Path, site: Site, arm: Arm) -> Ro
 
 def _line(model: Model, prompt: str, constraint: MonitorConstraint | None) -> str:
     """The rest of the line, greedily, of at most 32 tokens."""
-    surroundings = model.surroundings()
+    resources = model.resources()
     stop = StopStrings(model.tokenizer, ["\n"])
     request = Request(
         model.tokenizer.encode(prompt),
-        methods.build("plain", DRAFTER, surroundings),
-        methods.acceptance_rule(None, True, surroundings),
+        methods.build("plain", DRAFTER, resources),
+        methods.acceptance_rule(None, True, resources),
         GenerationOptions(max_new_tokens=32),
         eos=model.eos_token_ids,
         constraint=constraint,

@@ -72,10 +72,10 @@ def sample(request: SearchRequest, budget: int) -> Found:
             except BudgetSpentError:
                 break
             found.append(Candidate(output, logprob, request.reward(output), reason))
-            if frontier.evaluated >= budget:
+            if frontier.evaluated_tokens >= budget:
                 break
         best = max(found, key=lambda candidate: candidate.score)  # the first among equals
-        return Found((best,), frontier.passes, frontier.evaluated, {"samples": len(found)})
+        return Found((best,), frontier.passes, frontier.evaluated_tokens, {"samples": len(found)})
 
 
 def summarise(rows: Sequence[Row]) -> Summary:

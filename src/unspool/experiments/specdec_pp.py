@@ -28,6 +28,7 @@ from unspool.reproduce.experiment import Case, Expect, Experiment, Figure, Row, 
 from unspool.reproduce.setup import Setup
 from unspool.reproduce.statistics import difference, ratio_of_ratios
 from unspool.suites.prompts import Prompt
+from unspool.training.artifact import Artifact
 
 SPEED = 10
 """How many times as fast as the target the draft model is taken to be."""
@@ -75,7 +76,7 @@ def cases(setup: Setup) -> list[Case]:
         length = setup.pick(64, 8)
         ids = model.encode(prompt.text)
         output = model.generate(ids, method=PLAIN, max_new_tokens=length).token_ids
-        text = draft_along(draft, size, ids, output, AcceptanceHead.load(head.path()))
+        text = draft_along(draft, size, ids, output, AcceptanceHead(Artifact.load(head.path(), "specdec_pp")))
         options = SpecDecPPOptions(head=str(head.path()))
         plain, decoded = (
             decode_with(model, drafter, prompt, length) for drafter in (PLAIN, SpecDecPP(options, draft, size))

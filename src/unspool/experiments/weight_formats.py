@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from unspool.decoding.model import load
+from unspool.decoding.load import load
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.numeric import log_softmax
 from unspool.engine.tree import TokenTree

@@ -30,6 +30,7 @@ from transformers.generation import (
 
 from unspool import methods
 from unspool.backends.torch.model import TransformersModel
+from unspool.decoding.generate import assemble
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Drafter, LanguageModel, Logits, Memory
 from unspool.engine.cost import PassCosts
@@ -114,7 +115,7 @@ class TransformersMethod:
         self._memories = memories
         self._assistant = TransformersModel.from_pretrained_model(assistant) if assistant is not None else None
         self._model: PreTrainedModel | None = None
-        self._surroundings: methods.Resources | None = None
+        self._resources: methods.Resources | None = None
 
     def __call__(
         self,
@@ -138,7 +139,7 @@ class TransformersMethod:
         """
         _refuse(generation_config, model_kwargs)
         adapt(logits_processor)  # refuses processors that cannot work on drafts
-        surroundings = self._on(model)
+        resources = self._on(model)
         padded = [[int(token) for token in row] for row in input_ids.tolist()]
         starts = _starts(input_ids, model_kwargs)
         eos = [int(i) for c in stopping_criteria if isinstance(c, EosTokenCriteria) for i in c.eos_token_id.tolist()]
@@ -153,7 +154,7 @@ class TransformersMethod:
         # As in generate: torch's generator decides, unless the user gave a seed.
         seed = self._seed if self._seed is not None else 0 if greedy else int(torch.randint(2**63 - 1, ()).item())
         temperature = 0.0 if greedy else generation_config.temperature or 1.0
-        rule = methods.acceptance_rule(self._acceptance, greedy, surroundings)
+        rule = methods.acceptance_rule(self._acceptance, greedy, resources)
         record = bool(generation_config.return_dict_in_generate) and bool(
             generation_config.output_scores or generation_config.output_logits
         )
@@ -162,33 +163,32 @@ class TransformersMethod:
             for i, start in enumerate(starts)
         ]
         requests = [
-            Request(
-                tokens=row.padded[row.start :],
-                drafter=(drafter := self._method.build(surroundings)),
-                rule=rule,
-                options=GenerationOptions(
+            assemble(
+                resources,
+                row.padded[row.start :],
+                self._method,
+                rule,
+                GenerationOptions(
                     max_new_tokens=(stopping_criteria.max_length or generation_config.max_length) - len(row.padded),
                     temperature=temperature,
                     seed=seed + row.index,
                 ),
                 shapers=[row.shape] if logits_processor or record else [],
                 eos=frozenset(eos),
-                method=self._method.label_of(drafter),
                 stopping=row.stop if others else None,
-                assistants=(surroundings.assistant,) if surroundings.assistant else (),
             )
             for row in rows
         ]
-        self._run(surroundings.model, requests, rows, pad, input_ids)
+        self._run(resources.model, requests, rows, pad, input_ids)
         return _output(rows, pad, input_ids, generation_config)
 
     def _on(self, model: PreTrainedModel) -> methods.Resources:
-        if self._surroundings is None or self._model is not model:
+        if self._resources is None or self._model is not model:
             wrapped = TransformersModel.from_pretrained_model(model)
             memories = self._memories if self._memories is not None else {}
-            self._surroundings = methods.Resources(wrapped, memories, cache(lambda: _costs(wrapped)), self._assistant)
+            self._resources = methods.Resources(wrapped, memories, cache(lambda: _costs(wrapped)), self._assistant)
             self._model = model
-        return self._surroundings
+        return self._resources
 
     def _run(
         self, model: LanguageModel, requests: list[Request], rows: list[_Row], pad: int | None, prompt: torch.Tensor

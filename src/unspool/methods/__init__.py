@@ -1,8 +1,8 @@
-"""The registry: which methods there are. A method is ``methods/<room>/<name>.py`` and holds ``METHOD``.
+"""The registry of methods. A method is a file ``methods/<room>/<name>.py`` that contains ``METHOD``.
 
-Names are those of the files; nothing is imported until a method is asked for. Third parties add theirs through the
+A method has the name of its file and is imported only when it is asked for. Third parties add methods through the
 entry-point group ``unspool.methods``: the entry's name is the method's, its value a ``Method``. One that cannot be
-loaded stands in the way of nothing but itself: it is named when it is asked for, and in ``unavailable()``.
+loaded does not affect the others: looking it up raises the reason, and ``unavailable()`` lists it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from unspool.engine.contracts import AcceptanceRule
 from unspool.engine.method import (
@@ -35,7 +35,13 @@ from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 from unspool.methods.resources import Resources
 from unspool.methods.spec import canonical, parse
 
-ROOMS = ("drafters", "acceptance", "batching", "shaping", "constraints", "sampling", "search", "cache", "diffusion")
+if TYPE_CHECKING:
+    from unspool.training.trainer import Trainer
+
+ROOMS = (
+    *("drafters", "acceptance", "batching", "shaping", "constraints", "sampling", "search", "cache", "diffusion"),
+    *("probes", "channels", "compress"),
+)
 """Folders of methods, in the order in which they are listed."""
 
 DEFAULTS: dict[Kind[Any], str] = {
@@ -46,26 +52,27 @@ DEFAULTS: dict[Kind[Any], str] = {
     UNMASK: "threshold",
     SCHEDULE: "fixed_blocks",
 }
-"""What fills a slot where no method is named; of constraints, what ``json_schema``, ``regex`` and the like mean."""
+"""The default method of a kind. That of constraints is what ``json_schema``, ``regex`` and the like use."""
 
 PLAIN = "plain"
-"""The drafter that all others are compared with."""
+"""The baseline: all other drafters are compared with it."""
 
 WIDE = "token_recycling"
-"""A drafter of wide trees of likely tokens, whose siblings are accepted and rejected: other slots are tried with it."""
+"""A drafter of wide token trees, in which siblings are accepted and rejected. Other kinds are tested with it."""
 
 ONE_BY_ONE = "top_k:tokens_per_step=1"
-"""One token a pass, the surest first: what other ways to fill a canvas are compared with."""
+"""One token per pass, the most confident first: the baseline of other ways to fill a canvas."""
 
 TESTED = "lossless"
-"""The acceptance rule that tests drawn drafts."""
+"""The acceptance rule that verifies sampled drafts."""
 
 Row = Method[Any, Any]
+Made = TypeVar("Made")
 
 
 @cache
 def _places() -> Mapping[str, str | EntryPoint]:
-    """Where each method is, by name: the module of a built-in one, the entry point of a third party's."""
+    """The location of each method, by name: the module of a built-in one, the entry point of an installed one."""
     places: dict[str, str | EntryPoint] = {}
     for room in ROOMS:
         package = f"{__name__}.{room}"
@@ -97,27 +104,28 @@ def _load(name: str) -> Row:
 
 
 def names() -> tuple[str, ...]:
-    """Of all methods, built-in ones first. Imports none of them."""
+    """Names of all methods, built-in ones first. Imports none of them."""
     return tuple(_places())
 
 
 def module_of(name: str) -> str:
-    """The module that a method is in."""
+    """The module that contains a method."""
     place = _places()[name]
     return place if isinstance(place, str) else place.module
 
 
 def methods() -> dict[str, Row]:
-    """All rows by name, but those of third parties that cannot be loaded, see ``unavailable``."""
+    """All rows by name, except those of third parties that cannot be loaded, see ``unavailable``."""
     return {name: _load(name) for name in _places() if name not in unavailable()}
 
 
 @cache
 def unavailable() -> Mapping[str, str]:
-    """Why installed methods of third parties cannot be used, by name."""
+    """Why third-party methods that are installed cannot be used, by name."""
     found: dict[str, str] = {}
     for entry in entry_points(group="unspool.methods"):
-        if _places()[entry.name] is not entry:
+        place = _places()[entry.name]
+        if isinstance(place, str) or place != entry:
             found[f"{entry.name} ({entry.value})"] = "its name is in use; rename the entry point"
             continue
         try:
@@ -128,17 +136,17 @@ def unavailable() -> Mapping[str, str]:
 
 
 def forget() -> None:
-    """Look again at what is installed. For tests."""
+    """Look up again what is installed. For tests."""
     for cached in (_places, _load, unavailable):
         cached.cache_clear()
 
 
 def find(name: str, kind: Kind[Product]) -> Method[Any, Product]:
-    """The row of that name and kind.
+    """The row of a method of this kind.
 
     Raises:
-        UnknownNameError: with the nearest name.
-        UnsupportedError: if it is the name of another kind.
+        UnknownNameError: if there is none of this name; suggests the nearest one.
+        UnsupportedError: if the name is that of another kind.
         UnspoolError: if it is a third party's and cannot be loaded.
     """
     if name not in _places():
@@ -152,8 +160,20 @@ def find(name: str, kind: Kind[Product]) -> Method[Any, Product]:
     return row
 
 
+def named(name: str) -> Row:
+    """The row of that name, of whatever kind.
+
+    Raises:
+        UnknownNameError: with the nearest name.
+        UnspoolError: if it is a third party's and cannot be loaded.
+    """
+    if name not in _places():
+        raise UnknownNameError("method", name, _places())
+    return _load(name)
+
+
 def of_kind(*kinds: Kind[Any]) -> list[Row]:
-    """The rows of these kinds; of all, without any."""
+    """The rows of these kinds; all rows if none is given."""
     return [row for row in methods().values() if not kinds or row.kind in kinds]
 
 
@@ -164,20 +184,48 @@ def make_options(method: Row, values: Mapping[str, Any]) -> Any:
         UnknownNameError: for an option that the method does not have.
         UnspoolError: for a value that is not of the option's type, or that the method refuses.
     """
-    known = [f.name for f in fields(method.options)]
+    return _made(method.name, method.options, values)
+
+
+def _made(owner: str, options: type[Made], values: Mapping[str, Any]) -> Made:
+    known = [f.name for f in fields(options)]  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            raise UnknownNameError(f"option of {method.name}", name, known or ("(none)",))
-    return method.options(**values_of(method.options, values))
+            raise UnknownNameError(f"option of {owner}", name, known or ("(none)",))
+    return options(**values_of(options, values))
+
+
+def trainer(row: Row) -> Trainer[Any]:
+    """How what a method needs is trained. Loads the trainer's module.
+
+    Raises:
+        UnsupportedError: if there is nothing to train.
+    """
+    if not row.trainer:
+        names_of_all = ", ".join(other.name for other in of_kind() if other.trainer)
+        raise UnsupportedError(f"{row.name} has nothing to train; these have: {names_of_all}")
+    found: Trainer[Any] = import_module(row.trainer, module_of(row.name)).TRAINER
+    return found
+
+
+def training_options(name: str, trainer: Trainer[Made], spec: str) -> Made:
+    """The options of a trainer that a spec gives, such as ``specdec_pp:prompts=FILE,batch_size=8``.
+
+    Raises:
+        UnspoolError: if there is no such option, or a value is not of the option's type or range.
+    """
+    read = parse(spec, "training")
+    values = texts_of(trainer.options, read.values) if read.written else read.values
+    return _made(name, trainer.options, values)
 
 
 @dataclass(frozen=True)
 class Chosen(Generic[Product]):
-    """A method and its options, as a user chose them.
+    """A method and the options chosen for it.
 
     Attributes:
-        row: of the registry.
-        options: of the method's own class; None where whoever runs it brings its own for each task.
+        row: the method's row in the registry.
+        options: an object of the method's own options; None if the caller supplies options for each task.
     """
 
     row: Method[Any, Product]
@@ -185,25 +233,25 @@ class Chosen(Generic[Product]):
 
     @property
     def spec(self) -> str:
-        """How it is written: the name, and the options that are not the defaults."""
+        """The canonical spec: the name, and the options that differ from their defaults."""
         return self.row.name if self.options is None else canonical(self.row.name, self.options)
 
     @property
     def label(self) -> str:
-        """How results name it: the spec, and what the method lacks with these options, ``specdec_pp (no head)``.
+        """The spec, and what the method lacks with these options: ``specdec_pp (no head)``.
 
-        A class of options may say what is missing with its values, in a property ``lacks``.
+        A class of options may name what is missing in a property ``lacks``.
         """
         lacks = getattr(self.options, "lacks", "")
         return f"{self.spec} ({lacks})" if lacks else self.spec
 
     def label_of(self, made: Product) -> str:
-        """The spec, and what a drafter says that it lacks with what it found: ``specdec_pp (no head)``."""
+        """The spec, and what the built drafter reports as missing: ``specdec_pp (no head)``."""
         lacks = str(getattr(made, "name", "")).partition(" (")[2]
         return f"{self.spec} ({lacks}" if lacks else self.spec
 
     def build(self, resources: Resources) -> Product:
-        """What the method makes for a request.
+        """Build the method for a request.
 
         Raises:
             UnspoolError: if something that it needs is missing.
@@ -213,11 +261,11 @@ class Chosen(Generic[Product]):
 
 
 def choose(spec: Any, kind: Kind[Product], values: Mapping[str, Any] | None = None) -> Chosen[Product]:
-    """The method that a spec names, see ``spec``.
+    """The method that a spec names, see ``unspool.methods.spec``.
 
     Args:
         spec: a text such as ``token_recycling:nodes=8``, or an object of a method's options.
-        values: more options, by name.
+        values: further options, by name.
 
     Raises:
         UnspoolError: if there is no such method or option, or a value is not of the option's type or range.
@@ -234,20 +282,20 @@ def choose(spec: Any, kind: Kind[Product], values: Mapping[str, Any] | None = No
 
 
 def build(spec: Any, kind: Kind[Product], resources: Resources, values: Mapping[str, Any] | None = None) -> Product:
-    """What the method that a spec names makes for a request, see ``choose`` and ``Chosen.build``."""
+    """Build the method that a spec names, see ``choose`` and ``Chosen.build``."""
     return choose(spec, kind, values).build(resources)
 
 
 def default_acceptance(greedy: bool) -> str:
-    """The rule where none is named: the one that gives plain decoding's text at the temperature."""
+    """The default acceptance rule: it reproduces plain decoding's text at this temperature."""
     return "greedy" if greedy else "same_noise"
 
 
 def acceptance_rule(spec: Any, greedy: bool, resources: Resources) -> AcceptanceRule:
-    """Build an acceptance rule; for None the default one.
+    """Build an acceptance rule; None is the default one.
 
     Raises:
-        UnsupportedError: if the rule and the temperature do not go together.
+        UnsupportedError: if the rule does not support the temperature.
     """
     chosen = choose(default_acceptance(greedy) if spec is None else spec, ACCEPTANCE)
     check_acceptance(chosen.row, greedy)
@@ -255,7 +303,7 @@ def acceptance_rule(spec: Any, greedy: bool, resources: Resources) -> Acceptance
 
 
 def check_acceptance(method: Row, greedy: bool) -> None:
-    """Raise an ``UnsupportedError`` if an acceptance rule and the temperature do not go together."""
+    """Raise an ``UnsupportedError`` if the acceptance rule does not support the temperature."""
     if method.at_temperature not in ("any", "zero" if greedy else "above zero"):
         raise UnsupportedError(
             f"acceptance {method.name!r} is for temperature {'above 0' if greedy else '0'}; leave it out or change "
@@ -285,7 +333,10 @@ __all__ = [
     "make_options",
     "methods",
     "module_of",
+    "named",
     "names",
     "of_kind",
+    "trainer",
+    "training_options",
     "unavailable",
 ]

@@ -1,4 +1,4 @@
-"""Parts of the denoise loop by their specs: ``credit:alpha=0.5+threshold+adablock``."""
+"""Builds the parts of the denoise loop from specs: ``credit:alpha=0.5+threshold+adablock``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from unspool.methods.spec import parse, split
 
 
 def chosen(specs: str) -> list[Chosen[Any]]:
-    """What specs joined by ``+`` mean: ``credit:alpha=0.5+threshold``.
+    """The methods that specs joined by ``+`` name: ``credit:alpha=0.5+threshold``.
 
     Raises:
-        UnknownNameError: for a name that no part of the denoise loop has.
+        UnknownNameError: for a name that is not a part of the denoise loop.
         UnspoolError: if two of them fill the same slot; only transforms can be several.
     """
     known = {row.name: row for row in methods.of_kind() if row.kind.on_canvas}
@@ -41,13 +41,13 @@ def written(specs: str) -> str:
 
 
 def composed(specs: str, resources: Resources, constraint: CanvasConstraint | None = None) -> Callable[[], Parts]:
-    """Makes new parts for each canvas.
+    """A factory that makes new parts for each canvas.
 
     Args:
-        specs: of methods, joined by ``+``; slots that they leave open are filled by ``methods.DEFAULTS``.
+        specs: methods joined by ``+``; ``methods.DEFAULTS`` fills the slots that they leave open.
 
     Raises:
-        UnspoolError: for names or options that do not exist or do not go together.
+        UnspoolError: for names or options that do not exist or cannot be combined.
     """
     made = chosen(specs)
     taken = {part.row.kind for part in made}
@@ -65,5 +65,5 @@ def composed(specs: str, resources: Resources, constraint: CanvasConstraint | No
             constraint=constraint,
         )
 
-    parts()  # what does not fit the model comes up now
+    parts()  # fail now if something does not fit the model
     return parts

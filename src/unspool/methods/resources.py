@@ -1,4 +1,4 @@
-"""What methods are built from: the model of a request and what belongs to it."""
+"""What methods are built from: the model of a request and its resources."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ class Resources:
     Attributes:
         language_model: the loaded model; None for a masked-diffusion model. See ``model``.
         memories: what methods keep between requests, by method name, see ``memory``; made on first use.
-        costs: gives the model's cost curve as decoding corrects it, measuring it if need be.
+        costs: returns the model's cost curve with decoding's corrections; measures it if necessary.
         assistant: the draft model, if there is one.
-        vocabulary: gives the fingerprint of the tokenizer's vocabulary; ``""`` where it is not known.
-        tokenizer: of the model, where text matters.
+        vocabulary: returns the fingerprint of the tokenizer's vocabulary; ``""`` if it is unknown.
+        tokenizer: the model's tokenizer, where text matters.
         eos: ids that end a text of this request.
-        delimiters: gives the ids of the tokens that contain a newline.
-        directory: of the model, where what was trained for it may lie; None: it has none.
+        delimiters: returns the ids of the tokens that contain a newline.
+        directory: the model's directory, which may contain what was trained for it; None: it has none.
+        keys: returns the identities of the model and of the draft model, see ``models.identity.loaded``; empty if they
+            are unknown, as for a model that was passed as an object.
     """
 
     language_model: LanguageModel | None = None
@@ -40,6 +42,7 @@ class Resources:
     eos: frozenset[int] = frozenset()
     delimiters: Callable[[], Sequence[int]] = tuple
     directory: Path | None = None
+    keys: Callable[[], Sequence[str]] = tuple
 
     @property
     def model(self) -> LanguageModel:
@@ -49,25 +52,25 @@ class Resources:
             UnspoolError: if there is none.
         """
         if self.language_model is None:
-            raise UnspoolError("this method needs a language model, and a masked-diffusion model is none")
+            raise UnspoolError("this method needs a language model; the loaded model is a masked-diffusion model")
         return self.language_model
 
     def build(self, name: str, kind: Kind[Product]) -> Product:
-        """Another method of its default options, so that methods contain one another without an import."""
+        """Another method with its default options, so that methods can use one another without an import."""
         from unspool import methods
 
         return methods.build(name, kind, self)
 
     def memory(self, name: str, make: Callable[..., Memory], **shape: Any) -> Any:
-        """The memory of a method; ``make(**shape)`` is called if there is none yet.
+        """The memory of a method; calls ``make(**shape)`` if there is none yet.
 
         Args:
-            shape: options that say what the memory keeps, and its attributes of the same names. Where they are not the
-                defaults of ``make``, the key is such as ``"token_recycling:k=4"``, unless what is held by the method's
-                name has this shape.
+            shape: options that determine what the memory keeps, which are also attributes of the memory. If they differ
+                from the defaults of ``make``, the key is such as ``"token_recycling:k=4"``, unless the memory of the
+                method's own name has this shape.
 
         Raises:
-            UnspoolError: if what is held is a memory of another kind or shape.
+            UnspoolError: if the memory of that key has another class or shape.
         """
 
         def shaped(memory: Memory | None) -> bool:
@@ -82,5 +85,5 @@ class Resources:
         if isinstance(make, type) and not isinstance(held, make):
             raise UnspoolError(f'memories["{key}"] must be a {make.__name__}, not a {type(held).__name__}')
         if not shaped(held):
-            raise UnspoolError(f'memories["{key}"] was not made with {wanted}; ask for what it was made with')
+            raise UnspoolError(f'memories["{key}"] was not made with {wanted}; use the options it was made with')
         return held

@@ -1,9 +1,9 @@
-"""How a method is named together with its options, everywhere: on the command line, in Python, in traces and results.
+"""How a method and its options are written: on the command line, in Python, in traces and results.
 
 ``token_recycling``, ``token_recycling:nodes=8``, ``rsd(branching=(3, 2))``; parts of the denoise loop are joined by
-``+``. After a colon a value is plain text, read as its option's declared type; in brackets it is a Python literal, such
-as a tuple or a text with a comma. Options that are left out have the paper's values. In Python an object of the
-method's options does as well: ``TokenRecyclingOptions(nodes=8)``.
+``+``. After a colon, a value is plain text that is parsed as its option's declared type. In brackets, it is a Python
+literal, such as a tuple or a text with a comma. Options that are left out have the paper's values. In Python, an object
+of the method's options works too: ``TokenRecyclingOptions(nodes=8)``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _SCALARS = (str, int, float, bool, type(None))
 
 @dataclass(frozen=True)
 class Spec:
-    """A method's name and the options that were given.
+    """A method's name and the given options.
 
     Attributes:
         name: of the method.
-        values: by option, a text where it was written as ``name:option=text``, else the value.
-        written: whether the values are texts that are still to be read.
+        values: by option: a text where it was written as ``name:option=text``, else the value.
+        written: whether the values are texts that must still be parsed.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Spec:
 
 
 def split(text: str, at: str) -> list[str]:
-    """The pieces between separators that are in no bracket and no quotes, stripped.
+    """The pieces between separators that are outside brackets and quotes, stripped.
 
     Args:
         at: ``,`` between specs, where ``option=value`` belongs to the spec before it, or ``+``, after which only a
@@ -65,10 +65,10 @@ def split(text: str, at: str) -> list[str]:
 
 
 def parse(text: str, noun: str = "method") -> Spec:
-    """One spec; ``noun`` is what it names, for messages.
+    """Parse one spec; ``noun`` says in messages what it should name.
 
     Raises:
-        UnspoolError: if it is none.
+        UnspoolError: if it is not a spec.
     """
     text = text.strip()
     name = _NAME.match(text)
@@ -108,7 +108,7 @@ def _called(text: str) -> dict[str, Any]:
 
 
 class _Infinities(ast.NodeTransformer):
-    """``inf``, which is how Python writes that number, is no literal of Python's."""
+    """Reads ``inf``: Python writes that number so, but it is not a Python literal."""
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         return ast.copy_location(ast.Constant(math.inf), node) if node.id == "inf" else node
@@ -126,7 +126,7 @@ def _unreadable(text: str) -> UnspoolError:
 
 
 def canonical(name: str, options: Any) -> str:
-    """The spec of a method with these options: those that are not the defaults, in their declared order."""
+    """The spec of a method with these options: those that differ from their defaults, in declared order."""
     given = {
         field.name: value for field in fields(options) if not _is_default(field, value := getattr(options, field.name))
     }

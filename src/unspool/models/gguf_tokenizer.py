@@ -1,8 +1,8 @@
-"""Completes the tokenizer that transformers makes of a GGUF by what it leaves out of the header.
+"""Completes transformers' tokenizer of a GGUF with what its loader ignores in the header.
 
-Its loader splits text by GPT-2's rule where it does not know the one that the file names, takes no token for one whose
-text is not in the byte alphabet (those of DeepSeek), and adds tokens that the file does not have. Each of these gives a
-prompt that the model was not trained on. What is done here is what llama.cpp does.
+The loader splits text by GPT-2's rule if it does not know the file's rule, ignores tokens whose text is not in the byte
+alphabet (DeepSeek's), and adds tokens that the file does not have. Each of these yields a prompt that the model was not
+trained on. This module follows llama.cpp.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from unspool.errors import UnsupportedError
 from unspool.models.gguf_header import GgufHeader
 from unspool.models.tokenizer_files import trimmed
 
-_CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's kinds of tokens that are found whole in a text
+_CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's types of tokens that are matched whole in a text
 
-# Names of rules by which text is split before merging, see ``_steps``.
+# Names of the rules that split text before merging, see ``_steps``.
 _GPT2 = {"default", "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "gigachat", "exaone4", "mellum"}
 _SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 _CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}")
@@ -26,8 +26,8 @@ _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# Rules of vocabularies in which a word that has a token is that token, whatever its merges say, and behind which
-# llama.cpp begins a text with the first token unless the file says otherwise.
+# Rules under which a word that is a token becomes that token, whatever the merges say. For their vocabularies llama.cpp
+# starts a text with the first token unless the file says otherwise.
 _WHOLE_WORDS = {
     *("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"),
     "tekken",
@@ -35,10 +35,10 @@ _WHOLE_WORDS = {
 
 
 def complete(fast: Fast, header: GgufHeader) -> Fast:
-    """The tokenizer with the rules and the tokens of the file.
+    """The tokenizer with the rules and tokens of the file.
 
     Raises:
-        UnsupportedError: if the file splits text by a rule that is not known here.
+        UnsupportedError: if the file splits text by an unknown rule.
     """
     fields = {
         key.removeprefix("tokenizer.ggml."): value
@@ -67,7 +67,7 @@ def _split(written: dict[str, Any], fields: dict[str, Any], header: GgufHeader) 
         written["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*split, last]}
     elif rule not in _GPT2 and (written["pre_tokenizer"] or {}).get("type") != "Sequence":  # nor does transformers
         raise UnsupportedError(
-            f"{header.path.name} splits text by the rule {rule!r}, which neither transformers nor unspool knows; take "
+            f"{header.path.name} splits text by the rule {rule!r}, which neither transformers nor unspool knows; use "
             "the model as a directory in Hugging Face layout"
         )
     if rule in _WHOLE_WORDS:
@@ -95,7 +95,7 @@ def _begin_with(written: dict[str, Any], token: str, token_id: int) -> None:
 
 
 def _without_prefix(written: dict[str, Any]) -> None:
-    """No mark of a space before the first word, and none taken from it."""
+    """Neither add a space mark before the first word nor strip one from it."""
     if (written["pre_tokenizer"] or {}).get("type") == "Metaspace":
         written["pre_tokenizer"]["prepend_scheme"] = "never"
     normalizer = written["normalizer"] or {}
@@ -107,18 +107,18 @@ def _without_prefix(written: dict[str, Any]) -> None:
 
 
 def _add_tokens(written: dict[str, Any], fields: dict[str, Any]) -> None:
-    """The control tokens and those that users defined, as far as transformers did not find them."""
+    """Add the control and user-defined tokens that transformers did not find."""
     vocabulary: dict[str, int] | list[Any] = written["model"]["vocab"]
     if not isinstance(vocabulary, dict):
-        return  # Unigram: the place is the id, and transformers keeps the file's texts
+        return  # Unigram: the index is the id, and transformers keeps the file's texts
     found = {token["id"] for token in written["added_tokens"]}
     pieces = {token_id: piece for piece, token_id in vocabulary.items()}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     for token_id, (text, kind) in enumerate(zip(fields["tokens"], fields.get("token_type", []), strict=False)):
-        # Runs of spaces are pieces with merges of their own, under another spelling.
+        # Runs of spaces are pieces with their own merges, spelled differently.
         if kind not in (_CONTROL, _USER_DEFINED) or token_id in found or not text.strip(" ▁"):
             continue
-        if vocabulary.get(text, token_id) != token_id:  # the same text twice: the first is found
+        if vocabulary.get(text, token_id) != token_id:  # the same text twice: the first is matched
             continue
         if (piece := pieces.get(token_id)) is not None:
             del vocabulary[piece]
@@ -126,5 +126,5 @@ def _add_tokens(written: dict[str, Any], fields: dict[str, Any]) -> None:
         written["added_tokens"].append({"id": token_id, "content": text, **flags, "special": kind == _CONTROL})
     written["added_tokens"].sort(key=lambda token: token["id"])
     for name, token in (written["post_processor"] or {}).get("special_tokens", {}).items():
-        if name in vocabulary:  # transformers may have given it an id of its own
+        if name in vocabulary:  # transformers may have given it another id
             token["ids"] = [vocabulary[name]]

@@ -1,8 +1,8 @@
-"""Models are known by their content: the SHA-256 of all bytes of their files, remembered so that they are read once.
+"""Identifies models by content: the SHA-256 of all bytes of their files, stored so that each file is read only once.
 
-Size and modification time do not stand for content: archives, images and stores set all times alike. What the memory
-of a file is kept under besides them, its inode and the time of its last change (ctime), no user sets on POSIX systems.
-That clock ticks slowly, so the memory holds only for files that had not changed for seconds when they were read.
+Size and modification time do not identify content: archives, images and package stores set equal times. The stored hash
+is therefore also keyed by inode and ctime, which no user can set on POSIX systems. That clock ticks slowly, so a hash
+is only stored if the file had not changed for seconds when it was read.
 """
 
 from __future__ import annotations
@@ -19,21 +19,26 @@ from unspool.storage import cache as store
 
 _SETTLED_SECONDS = 2.0
 
-_kept: dict[Path, dict[str, Any]] = {}  # of this process; the cache may be read-only or full
+_kept: dict[Path, dict[str, Any]] = {}  # for this process; the cache may be read-only or full
 
 
 def of_file(path: Path, check: Callable[[Path], object]) -> str:
-    """SHA-256 of a model in one file, lower-case hex; ``check`` is called when it is read, and may raise."""
+    """SHA-256 of a single-file model, lower-case hex. ``check`` is called when the file is read, and may raise."""
     return _sums(path, {path.name: path}, check)[path.name]
 
 
 def of_directory(path: Path, files: Iterable[Path]) -> str:
-    """One SHA-256 of the names and the contents of a model's files."""
+    """One SHA-256 over the names and contents of a model's files."""
     digest = hashlib.sha256()
     named = {file.relative_to(path).as_posix(): file for file in sorted(files)}
     for name, one in _sums(path, named, lambda file: None).items():
         digest.update(f"{name}\0{one}\0".encode())
     return digest.hexdigest()
+
+
+def loaded(key: str, settings: Mapping[str, str]) -> str:
+    """A model as it runs: the key of its content, the backend and the weight format."""
+    return f"{key} {settings['backend']} {settings['weights']}"
 
 
 def _sums(model: Path, files: Mapping[str, Path], check: Callable[[Path], object]) -> dict[str, str]:
@@ -60,7 +65,7 @@ def _holds(fact: Any, stamp: list[int]) -> bool:
         return bool(
             fact["stamp"] == stamp and fact["read"] - max(stamp[1:3]) / 1e9 > _SETTLED_SECONDS and fact["sha256"]
         )
-    except (KeyError, TypeError):  # none, or of another form
+    except (KeyError, TypeError):  # none, or in another format
         return False
 
 
@@ -82,4 +87,4 @@ def _remember(record: Path, known: dict[str, Any]) -> None:
         with store.atomic_file(record) as file:
             file.write_text(json.dumps(known), encoding="utf-8")
     except (OSError, UnspoolError):
-        return  # a cache that cannot be written: nothing that loading needs, and this process keeps it
+        return  # the cache cannot be written: loading does not need it, and this process keeps it

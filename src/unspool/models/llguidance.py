@@ -1,4 +1,4 @@
-"""The tokens of a model as llguidance reads them."""
+"""A model's tokens as an llguidance tokenizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _vocabularies: WeakKeyDictionary[Tokenizer, LLTokenizer] = WeakKeyDictionary()
 
 
 def llguidance_vocabulary(tokenizer: Tokenizer, size: int) -> LLTokenizer:
-    """Made once for a tokenizer: it takes a second or two.
+    """Cached per tokenizer, since it takes a second or two.
 
     Args:
         size: of the model's vocabulary.

@@ -1,4 +1,4 @@
-"""What a prompt may be: refused before any work where it is something else."""
+"""Checks prompts before any work."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from unspool.errors import UnspoolError
 
 
 def checked(prompt: Any) -> Any:
-    """One prompt: a text, a conversation, or ids; arrays, tensors and generators of ids become lists.
+    """One prompt: a text, a conversation, or ids. Arrays, tensors and generators of ids become lists.
 
     Raises:
-        UnspoolError: for an empty prompt and for everything that is none of the three.
+        UnspoolError: for an empty prompt, and for anything else.
     """
     if isinstance(prompt, bytes | bytearray):
         raise UnspoolError("the prompt is bytes; give text: prompt.decode()")
@@ -36,22 +36,22 @@ def checked(prompt: Any) -> Any:
                 isinstance(message.get(part), str) for part in ("role", "content")
             ):
                 raise UnspoolError(f'a message of the prompt needs "role" and "content" as texts, not {shown(message)}')
-            # Contents may be empty; what is no text at all would fail in the tokenizer.
+            # Contents may be empty; anything but text would fail in the tokenizer.
             for part in ("role", "content"):
                 if message[part]:
                     typed(f"{part} of a message", str, message[part])
         return given
     if isinstance(given[0], str):
         raise UnspoolError("the prompt is a list of texts; that is a batch, which only generate takes")
-    ids: list[int] = typed("the prompt, if it is no text,", list[int], given)
+    ids: list[int] = typed("the prompt, if it is not a text,", list[int], given)
     return ids
 
 
 def batch(prompt: Any) -> list[Any] | None:
-    """The prompts of a batch: a list of texts, conversations or lists of ids; None where it is one prompt.
+    """The prompts of a batch: a list of texts, conversations or id lists; None for a single prompt.
 
     Raises:
-        UnspoolError: for a list of texts and other things.
+        UnspoolError: for a list that mixes texts with other values.
     """
     if not isinstance(prompt, list | tuple) or not prompt:
         return None
@@ -61,7 +61,7 @@ def batch(prompt: Any) -> list[Any] | None:
         return None
     if texts + lists < len(prompt):
         wrong = next(one for one in prompt if not isinstance(one, str | list | tuple))
-        raise UnspoolError(f"the prompt, a batch, holds {shown(wrong)}; give a text or a list of ids for each row")
+        raise UnspoolError(f"the prompt, a batch, contains {shown(wrong)}; give a text or a list of ids for each row")
     return list(prompt)
 
 

@@ -1,7 +1,7 @@
-"""What a model name means: a catalogue name, a directory, a GGUF file, or a name on the Hugging Face hub.
+"""Resolves a model name: a catalogue name, a directory, a GGUF file, or a name on the Hugging Face hub.
 
-Everything that can be wrong with the name or the file is found here, before a loader of several seconds starts.
-Imports neither torch nor transformers: a model that is already converted must start without them.
+All faults of the name or the file are found here, before a loader that takes seconds starts. Imports neither torch nor
+transformers: a model that is already converted starts without them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _NOT_WANTED = ("*/*", "consolidated*")  # other formats of the same weights
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that was named by the user.
+    """A model named by the user.
 
     Attributes:
-        kind: what ``path`` is: a GGUF file, a directory in Hugging Face layout, or such a directory that the hub's
-            client downloaded into its own cache.
-        name: for people.
-        path: the file or directory. Of a catalogue model that is not downloaded yet, where it will be; see ``fetch``.
-        key: 64 hex digits of the content: they change when the weights, the configuration or the tokenizer change, and
-            with nothing else. For a GGUF its SHA-256, for a model of the hub that of its name and commit.
-        model: the catalogue's entry, if the name was one.
+        kind: type of ``path``: a GGUF file, a directory in Hugging Face layout, or such a directory in the cache of the
+            hub's client.
+        name: for messages.
+        path: the file or directory. For a catalogue model that is not downloaded yet, its future path; see ``fetch``.
+        key: 64 hex digits that change if and only if the content changes (weights, configuration or tokenizer). The
+            SHA-256 of a GGUF file; for a hub model, that of its name and commit.
+        model: the catalogue entry, if the name is in the catalogue.
     """
 
     kind: Literal["gguf", "directory", "hub"]
@@ -48,7 +48,7 @@ class ModelSource:
     def fetch(self) -> Path:
         """``path``, after downloading a catalogue model that is not in the cache.
 
-        Kept apart from ``resolve``, because a model that is already converted needs its GGUF no more.
+        Separate from ``resolve``, because a converted model no longer needs its GGUF.
         """
         if self.model is None:
             return self.path
@@ -58,14 +58,14 @@ class ModelSource:
 
 
 def resolve(name: str) -> ModelSource:
-    """What ``name`` means, checked as far as it can be without loading it.
+    """Resolve ``name`` and check the model as far as possible without loading it.
 
-    Tried in this order: a name of the catalogue, a directory, a GGUF file, ``owner/name`` on the Hugging Face hub.
-    A catalogue model is not downloaded here; a hub model is, unless the hub's cache holds it.
+    Tried in this order: a catalogue name, a directory, a GGUF file, ``owner/name`` on the Hugging Face hub. A catalogue
+    model is not downloaded here; a hub model is, unless it is in the hub's cache.
 
     Raises:
-        UnknownNameError: if it is none of these; the message suggests the nearest catalogue name.
-        UnspoolError: for a missing, truncated or unsupported file, or if the hub cannot be reached.
+        UnknownNameError: if it is none of these; the message suggests the closest catalogue name.
+        UnspoolError: if a file is missing, truncated or unsupported, or the hub cannot be reached.
     """
     known = catalogue.models()
     if name in known:
@@ -81,7 +81,7 @@ def resolve(name: str) -> ModelSource:
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a null byte, no permission
         why = getattr(error, "strerror", None) or reason(error)
         raise UnspoolError(
-            f"{name[:80]!r} names no model: {why}; give a path, or a name of `unspool models`"
+            f"{name[:80]!r} is not a model: {why}; give a path, or a name of `unspool models`"
         ) from error
     if path.is_dir():
         _check_directory(path)
@@ -91,7 +91,7 @@ def resolve(name: str) -> ModelSource:
             raise UnspoolError(f"no such file: {name}; give the path of a GGUF file, or a name of `unspool models`")
         return ModelSource("gguf", path.name, path.resolve(), identity.of_file(path.resolve(), gguf_header.read))
     if path.is_file():
-        raise UnsupportedError(f"{name} is not a model: give a .gguf file or a directory that holds config.json")
+        raise UnsupportedError(f"{name} is not a model: give a .gguf file or a directory with config.json")
     if _HUB_NAME.fullmatch(name):
         snapshot = _hub_snapshot(name)
         key = hashlib.sha256(f"{name}@{snapshot.name}".encode()).hexdigest()
@@ -99,30 +99,28 @@ def resolve(name: str) -> ModelSource:
     if "/" in name or "\\" in name:
         raise UnspoolError(f"no such file or directory: {name}; give a path, or a name of `unspool models`")
     if name in diffusion_files.shipped():
-        raise UnsupportedError(
-            f"{name} is a diffusion model; use `unspool generate` or `unspool tradeoff` (unspool.load_diffusion)"
-        )
+        raise UnsupportedError(f"{name} is a diffusion model; use `unspool generate` or `unspool tradeoff`")
     raise UnknownNameError("model", name, [*known, *diffusion_files.shipped()])
 
 
 def _check_directory(path: Path) -> None:
     if not (path / "config.json").is_file():
         hint = next((f"; for the GGUF in it give {file}" for file in sorted(path.glob("*.gguf"))), "")
-        raise UnsupportedError(f"{path} holds no config.json, so it is not a model in Hugging Face layout{hint}")
+        raise UnsupportedError(f"{path} has no config.json, so it is not a model in Hugging Face layout{hint}")
     files = weight_files(path)
     if missing := [file.relative_to(path) for file in files if not file.is_file()]:
         raise UnspoolError(f"{path} is not complete: {len(missing)} weight files are missing, first {missing[0]}")
     if not files:
         raise UnsupportedError(
-            f"{path} holds no .safetensors weights; pickled weights are not loaded, since they can run code: convert "
+            f"{path} has no .safetensors weights; pickled weights are not loaded, since they can run code: convert "
             "them with transformers' save_pretrained"
         )
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files of weights that transformers loads from a directory: a single one even beside an index of shards.
+    """The weight files that transformers loads from a directory. A single file precedes an index of shards.
 
-    Where it finds neither, all that there are: the directory is of a backend that reads it in its own way.
+    If it finds neither, all weight files: the directory belongs to a backend with its own format.
 
     Raises:
         UnspoolError: if the index is damaged.
@@ -144,7 +142,7 @@ def _directory_key(path: Path) -> str:
 
 
 def _hub_snapshot(name: str) -> Path:
-    """The directory of a hub model, from the hub's cache if it is there; data files only, never code."""
+    """The directory of a hub model, from the hub's cache if present; data files only, never code."""
     import huggingface_hub as hub
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -154,7 +152,7 @@ def _hub_snapshot(name: str) -> Path:
     def download_all(**options: Any) -> Path:
         patterns = ["*.safetensors", *_SETTINGS]
         path = Path(hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=list(_NOT_WANTED), **options))
-        # By themselves: no pattern leaves out all other directories.
+        # One pattern each: no pattern excludes all other directories.
         hub.snapshot_download(name, allow_patterns=[_TEMPLATES], revision=path.name, **options)
         return path
 
@@ -163,15 +161,15 @@ def _hub_snapshot(name: str) -> Path:
         _check_directory(snapshot)
         return snapshot
     except (LocalEntryNotFoundError, UnspoolError):
-        pass  # not there, or the rest of an interrupted download: the hub's client completes it
-    except ValueError as error:  # a name that the hub cannot have
-        raise UnspoolError(f"{name[:80]!r} names no model: no such directory, and no name of the hub") from error
+        pass  # missing, or an interrupted download: the hub's client completes it
+    except ValueError as error:  # not a valid name on the hub
+        raise UnspoolError(f"{name[:80]!r} is not a model: no such directory, and not a name on the hub") from error
     try:
         download.ask_hub(name, "config.json")
         snapshot = download_all()
     except UnspoolError as error:
         raise UnspoolError(f"cannot load {name!r}: no such directory, and {error}") from error
-    except Exception as error:  # whatever the hub's client raises, in one line
+    except Exception as error:  # any exception of the hub's client, in one line
         if store.is_full(error, Path(HF_HUB_CACHE)):
             raise UnspoolError(f"the disk of {HF_HUB_CACHE} is full; free some space") from error
         raise UnspoolError(f"cannot download {name!r} from the hub: {download.first_line(error)}") from error

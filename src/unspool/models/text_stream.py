@@ -1,4 +1,4 @@
-"""Text made of ids one by one: it adds up to the text of all ids, whatever the ids are."""
+"""Decodes ids to text one by one. The pieces add up to the text of all ids, whatever the ids are."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ _PARTIAL = "\ufffd"
 
 # transformers' ``clean_up_tokenization``.
 _CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
-# Behind a letter that stands in none of these, or four characters without a space, nothing before can change.
+# After a letter that is in none of these, or four characters without a space, nothing earlier can change.
 _SETTLED = re.compile(r"[^ .?!,'ntmsver]|[^ ]{4}")
 
 
 def cleaned(text: str) -> str:
-    """A text without the spaces that WordPiece tokenizers write before punctuation."""
+    """A text without the spaces that WordPiece tokenizers add before punctuation."""
     for spaced in _CLEANED:
         text = text.replace(spaced, spaced.strip())
     return text
 
 
 def shared(one: str, other: str) -> int:
-    """Characters that two texts begin with alike."""
+    """Length of the common prefix of two texts, in characters."""
     if other.startswith(one):
         return len(one)
     return next(i for i, pair in enumerate(zip_longest(one, other)) if pair[0] != pair[1])
 
 
 class TextStream:
-    """Decodes ids one by one. Text is held back until no further id can change it.
+    """Decodes ids one by one. Text is held back while a later id can still change it.
 
     Args:
         tokenizer: of the model.
-        context: what ``Tokenizer.context`` gives of the ids before the first one.
+        context: ``Tokenizer.context`` of the ids before the first one.
         skip_special_tokens: whether special tokens are left out.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = (), skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skip = skip_special_tokens
-        self._window = list(context)  # what a decoder has to see to write the next token as it does behind all of them
-        self._given = self._decode()  # the window's text that is out, or stood before
+        self._window = list(context)  # what a decoder must see to write the next token as it does after all ids
+        self._given = self._decode()  # the window's text that was emitted, or was there before
         self._open = False  # whether the text may end within a run of bytes
         self._unclean = ""
 
     def push(self, token: int) -> str:
-        """The text that is settled with this id; often empty."""
+        """The text that this id makes final; often empty."""
         if not self._tokenizer.has_piece(token) or (self._skip and self._tokenizer.is_special(token)):
             return ""
         self._window.append(token)
@@ -73,7 +73,7 @@ class TextStream:
         return self._clean(piece)
 
     def rest(self) -> str:
-        """The text that is held back, if this is the end."""
+        """The held-back text, if this is the end."""
         whole = self._decode()
         rest = whole[self._start(whole) :]
         return cleaned(self._unclean + rest) if self._tokenizer.settings.clean_up else rest
@@ -82,7 +82,7 @@ class TextStream:
         return self._tokenizer.decode_raw(self._window, self._skip)
 
     def _start(self, whole: str) -> int:
-        # Less than all that was given only where the prompt ended within a character.
+        # Shorter than what was emitted only if the prompt ended within a character.
         return shared(self._given, whole)
 
     def _clean(self, piece: str) -> str:
@@ -95,14 +95,14 @@ class TextStream:
 
 
 class StopStrings:
-    """Ends a text at the first of some strings. One object serves one sequence; ``text`` is cut before the string.
+    """Ends a text at the first stop string. One object serves one sequence; ``text`` is cut before the string.
 
-    The strings are looked for in the raw text, where special tokens are spelled out; ``text`` has none.
+    The strings are searched in the raw text, where special tokens are spelled out; ``text`` has none.
 
     Args:
         tokenizer: of the model.
-        strings: one, or several; none of them empty.
-        context: what ``Tokenizer.context`` gives of the prompt.
+        strings: one or several, none of them empty.
+        context: ``Tokenizer.context`` of the prompt.
     """
 
     def __init__(self, tokenizer: Tokenizer, strings: str | Sequence[str], context: Sequence[int] = ()) -> None:
@@ -112,11 +112,11 @@ class StopStrings:
         self._context = list(context)
         self._ids: list[int] = []
         self._raw, self._clean = TextStream(tokenizer, context, False), TextStream(tokenizer, context)
-        self._tail, self._read = "", 0  # the end of the raw text, as far as a string may reach back; its whole length
+        self._tail, self._read = "", 0  # the end of the raw text within reach of a string; the whole length
         self._text = ""
         self._cut: str | None = None
         self._safe = 0
-        self._steps: deque[tuple[int, int]] = deque()  # lengths of the raw text and of the text behind each token
+        self._steps: deque[tuple[int, int]] = deque()  # lengths of the raw text and of the text after each token
 
     @property
     def text(self) -> str:
@@ -125,14 +125,14 @@ class StopStrings:
 
     @property
     def safe(self) -> int:
-        """Characters at the beginning of ``text`` that no stop string can take back."""
+        """Length of the prefix of ``text``, in characters, that no stop string can take back."""
         return self._safe if self._cut is None else len(self._cut)
 
     def __call__(self, token: int) -> FinishReason | None:
         self._ids.append(token)
         piece = self._raw.push(token)
         self._text += self._clean.push(token)
-        # What is held back is looked at as well: it is the text if this is the end.
+        # Held-back text is searched too: it is the text if this is the end.
         looked = self._tail + piece + self._raw.rest()
         if found := [at for s in self._strings if (at := looked.find(s)) >= 0]:
             self._cut = self._before(self._read - len(self._tail) + min(found))
@@ -151,7 +151,7 @@ class StopStrings:
         def raw(n: int) -> str:
             return self._tokenizer.text(self._ids[:n], self._context, skip_special_tokens=False)
 
-        # As many tokens as end before the string begins, and not within a character.
+        # All tokens that end before the string begins, and not within a character.
         whole = raw(len(self._ids))
         n = next(n for n in range(len(self._ids) - 1, -1, -1) if len(raw(n)) <= at and whole.startswith(raw(n)))
         text = self._tokenizer.text(self._ids[:n], self._context)
@@ -164,13 +164,13 @@ class Forms:
     """How a tokenizer's decoder writes text.
 
     Args:
-        decoder: as ``tokenizer.json`` holds it; None: tokens are joined by spaces.
+        decoder: as in ``tokenizer.json``; None: tokens are joined by spaces.
 
     Attributes:
-        bytes: whether there are tokens of single bytes. A run of them is text only as a whole: one byte that does not
-            fit makes all of them ``U+FFFD``.
-        stepwise: whether, behind a token with a visible character, nothing changes what stood before, and nothing of
-            before changes what comes but that token itself. Where that is not sure text comes at the end alone.
+        bytes: whether there are single-byte tokens. A run of them is decoded as a whole: one invalid byte turns all of
+            them into ``U+FFFD``.
+        stepwise: whether a token with a visible character makes the earlier text final, and later text depends on
+            nothing before but that token. If that is uncertain, text is only emitted at the end.
     """
 
     def __init__(self, decoder: dict[str, Any] | None) -> None:
@@ -178,11 +178,11 @@ class Forms:
         self.bytes = any(step["type"] == "ByteFallback" for step in steps)
         self.stepwise = True
         alone = ("ByteLevel", "WordPiece", "Metaspace", "BPEDecoder", "Fuse", "ByteFallback", "Replace", "Strip")
-        joined = False  # from here on there is one string, not one a token
+        joined = False  # from here on there is one string, not one per token
         for step in steps:
             kind = step["type"]
             if joined:
-                # At the beginning, one character at most, is taken from the first token, as others do.
+                # At most one character is removed from the start of the first token, as other libraries do.
                 self.stepwise &= kind == "Fuse" or (kind == "Strip" and step["start"] <= 1 and step["stop"] == 0)
             else:
                 self.stepwise &= kind in alone

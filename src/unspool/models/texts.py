@@ -1,4 +1,4 @@
-"""Tokens as bytes, for constraints on text: a token of a byte-level vocabulary may hold parts of characters."""
+"""Tokens as bytes, for constraints on text: a token of a byte-level vocabulary may contain parts of characters."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _known: WeakKeyDictionary[Tokenizer, Texts] = WeakKeyDictionary()
 
 
 def token_texts(tokenizer: Tokenizer, vocab_size: int) -> Texts:
-    """The bytes of every token. That takes a second or two, so it is done once for a tokenizer.
+    """The bytes of every token. Takes a second or two, so it is cached per tokenizer.
 
     Args:
         tokenizer: of the model.
-        vocab_size: width of the model's logits, which may be more than the tokenizer has tokens.
+        vocab_size: width of the model's logits, which may exceed the tokenizer's vocabulary.
 
     Returns:
-        [vocab_size] bytes in UTF-8; None for special tokens, empty for ids without a token.
+        [vocab_size] UTF-8 bytes; None for special tokens, empty for ids without a token.
     """
     texts = _known.get(tokenizer)
     if texts is None or len(texts) != vocab_size:
@@ -43,9 +43,9 @@ def token_texts(tokenizer: Tokenizer, vocab_size: int) -> Texts:
 
 @lru_cache(maxsize=4)
 def spelled(vocabulary: LLTokenizer) -> LLTokenizer:
-    """The same tokens, but text that spells a special token is cut into ordinary ones.
+    """The same tokens, but text that spells a special token is split into ordinary ones.
 
-    A tokenizer reads ``<|im_end|>`` in a text as that token; what a grammar asks for is the text.
+    A tokenizer reads ``<|im_end|>`` in a text as that token, but a grammar asks for the text.
     """
     from llguidance import LLTokenizer, TokenizerWrapper
 
@@ -55,7 +55,7 @@ def spelled(vocabulary: LLTokenizer) -> LLTokenizer:
 
 
 class _Spelling:
-    """What llguidance reads of a tokenizer."""
+    """The tokenizer interface that llguidance reads."""
 
     bos_token_id = unk_token_id = None
 
@@ -76,8 +76,8 @@ class _Spelling:
             if at is None:
                 return made + ids
             before = self._vocabulary.decode_bytes(ids[:at])
-            # A special token is cut behind its first character: the rest of the text then reads the same whether what
-            # stands before it was committed or not. One that takes the white space around it is left to the longest.
+            # A special token is cut after its first character: the rest of the text then reads the same whether or not
+            # the text before it was committed. One that includes surrounding white space is left to the longest match.
             name = self.tokens[ids[at]][1:].decode()
             if not text.startswith(before + name.encode()) or len(name) < 2:
                 return made + self._vocabulary.greedy_tokenize(text.decode(errors="ignore"))

@@ -1,4 +1,4 @@
-"""Text to ids and back, as transformers does it, without importing torch."""
+"""Text to ids and back, as in transformers, without importing torch."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Tokenizer:
     """The tokenizer of a model.
 
     Args:
-        directory: one that unspool wrote (see ``models.tokenizer_files``), or one in Hugging Face layout, which
-            transformers reads.
+        directory: written by unspool (see ``models.tokenizer_files``), or in Hugging Face layout and then read by
+            transformers.
 
     Raises:
-        UnspoolError: if there is no tokenizer, a file is damaged, or it does what no ``tokenizer.json`` can say.
+        UnspoolError: if there is no tokenizer, a file is damaged, or ``tokenizer.json`` cannot express what it does.
     """
 
     settings = Settings()
@@ -42,7 +42,7 @@ class Tokenizer:
 
     @classmethod
     def of(cls, fast: _Fast, settings: Settings | None = None) -> Tokenizer:
-        """One that is in memory."""
+        """A tokenizer that is in memory."""
         made = cls.__new__(cls)
         made._fast, made.settings = fast, settings or Settings()
         return made
@@ -62,18 +62,18 @@ class Tokenizer:
         return self.settings.chat_template is not None
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Ids of a text; special tokens in it are special.
+        """Ids of a text; special tokens in it are encoded as such.
 
         Raises:
-            UnspoolError: if the tokenizer has no ids for a part of it.
+            UnspoolError: if the tokenizer has no ids for part of it.
         """
         try:
             return self._fast.encode(text, add_special_tokens=add_special_tokens).ids
-        except Exception as error:  # the library has no kinds of errors
+        except Exception as error:  # the library has no exception types
             raise UnspoolError(f"the tokenizer cannot encode {text[:40]!r}: {error}") from error
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """The text of ids that begin a text, as transformers decodes it. Ids without a piece add nothing."""
+        """The text of ids that begin a text, as decoded by transformers. Ids without a piece add nothing."""
         text = self.decode_raw(ids, skip_special_tokens)
         return cleaned(text) if self.settings.clean_up else text
 
@@ -82,25 +82,25 @@ class Tokenizer:
         return self._fast.decode([i for i in ids if 0 <= i < 1 << 32], skip_special_tokens=skip_special_tokens)
 
     def text(self, ids: Sequence[int], context: Sequence[int] = (), skip_special_tokens: bool = True) -> str:
-        """The text of ids as it stands behind others: what an output adds to its prompt.
+        """The text of ids that follow others: what an output adds to its prompt.
 
         Args:
-            context: what ``context`` gives of the ids before them.
+            context: ``context`` of the preceding ids.
         """
         before = self.decode_raw(context, skip_special_tokens)
         whole = self.decode_raw([*context, *ids], skip_special_tokens)
-        # Where the prompt ends within a character, that character is the output's.
+        # If the prompt ends within a character, that character belongs to the output.
         text = whole[shared(before, whole) :]
         return cleaned(text) if self.settings.clean_up else text
 
     def context(self, prompt: Sequence[int], exact: bool = False) -> list[int]:
-        """The end of a prompt that decides how the text behind it is written.
+        """The end of a prompt, as far as it affects how the following text is written.
 
-        Behind a special token, such as the one that opens the answer in a chat, a text begins anew: tokenizers of
-        SentencePiece form then write no space before its first word.
+        After a special token, such as the one that opens the answer in a chat, a text starts afresh:
+        SentencePiece-style tokenizers then write no space before its first word.
 
         Args:
-            exact: keep that space. Constraints see it, so it is part of a text that must fit one.
+            exact: keep that space. Constraints see it, so it is part of a text that must match one.
         """
         at = next((i for i in range(len(prompt) - 1, -1, -1) if self.is_special(prompt[i])), -1)
         tail = list(prompt[at + 1 :])
@@ -114,7 +114,7 @@ class Tokenizer:
         return TextStream(self, context)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The text that each id adds to ``decode(ids)``; a character of several tokens belongs to the last of them."""
+        """The text that each id adds to ``decode(ids)``; a character of several tokens belongs to the last one."""
         stream, text = self.stream(), self.decode(ids)
         given, ends = 0, [0]
         for token in ids:
@@ -124,9 +124,9 @@ class Tokenizer:
         return [text[start:end] for start, end in pairwise(ends)]
 
     def to_json(self, vocab_size: int) -> str:
-        """The tokenizer as the text of a ``tokenizer.json``, for a model with logits for ids below ``vocab_size``.
+        """The tokenizer as a ``tokenizer.json``, for a model with logits for ids below ``vocab_size``.
 
-        A tokenizer may have more ids than its model has logits; what no logit stands for is left out.
+        A tokenizer may have more ids than its model has logits; ids without a logit are dropped.
         """
         if max(self.vocabulary.values(), default=0) < vocab_size:
             return self._fast.to_str()
@@ -137,15 +137,15 @@ class Tokenizer:
         return self._fast.id_to_token(token_id) or "" if self.has_piece(token_id) else ""
 
     def has_piece(self, token_id: int) -> bool:
-        """Whether the tokenizer knows an id; a model may have more of them."""
+        """Whether the tokenizer knows an id; a model may have more ids."""
         return 0 <= token_id < 1 << 32 and self._fast.id_to_token(token_id) is not None
 
     def is_special(self, token_id: int) -> bool:
-        """Whether an id is a special token, which text leaves out."""
+        """Whether an id is a special token, which is not part of the text."""
         return token_id in self._special
 
     def is_solid(self, token_id: int) -> bool:
-        """Whether an id is no special token and writes a visible character by itself."""
+        """Whether an id is not a special token and writes a visible character by itself."""
         if (known := self._known.get(token_id)) is None:
             text = "" if self.is_special(token_id) else self.decode_raw([token_id], False)
             lone = self.forms.bytes and self.token(token_id).startswith("<0x")
@@ -155,11 +155,11 @@ class Tokenizer:
     def chat(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation, ending where the model's answer begins.
 
-        What a message holds is text: a special token spelled in it is not that token, see ``models.chat``.
+        Messages are plain text: a special token spelled in one is not that token, see ``models.chat``.
 
         Raises:
-            UnspoolError: if the model has no chat template, the template refuses the messages, or what they hold
-                cannot be kept apart from the template's own tokens.
+            UnspoolError: if the model has no chat template, the template refuses the messages, or their text cannot be
+                kept apart from the template's own tokens.
         """
         return self._chat.encode(messages)
 
@@ -187,6 +187,6 @@ class Tokenizer:
 
 
 def vocabulary_fingerprint(vocabulary: Mapping[str, int]) -> str:
-    """64 hex digits that tell vocabularies apart: of every piece and its id."""
+    """64 hex digits that identify a vocabulary: every piece and its id."""
     pieces = json.dumps(sorted(vocabulary.items()), separators=(",", ":"))
     return hashlib.sha256(pieces.encode()).hexdigest()

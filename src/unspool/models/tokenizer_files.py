@@ -1,6 +1,6 @@
-"""What transformers makes of a model's tokenizer, written once to files of our own, which a start reads without torch.
+"""Stores transformers' version of a model's tokenizer in our own files, so that later starts read it without torch.
 
-``tokenizer.json`` is the tokenizer itself, ``unspool_tokenizer.json`` what transformers knows besides. Both are
+``tokenizer.json`` is the tokenizer itself; ``unspool_tokenizer.json`` contains transformers' other settings. Both are
 compared with transformers' own object when they are made.
 """
 
@@ -22,9 +22,9 @@ from unspool.storage import cache as store
 TOKENIZER, SETTINGS = "tokenizer.json", "unspool_tokenizer.json"
 
 FORMAT_VERSION = 2
-"""Raised whenever what is written changes."""
+"""Increased whenever the files' content changes."""
 
-# What tokenizers treat differently: marks and spaces at the edges, lines, scripts, bytes, digits, cases, code.
+# Texts that tokenizers treat differently: marks and spaces at the edges, lines, scripts, bytes, digits, cases, code.
 _PROBES = (
     "",
     " ",
@@ -40,19 +40,19 @@ _PROBES = (
 
 
 class DamagedError(UnspoolError):
-    """Files of our own that are missing, damaged or of another format; whoever knows the model makes them again."""
+    """Our own files are missing, damaged or of another format; a caller that knows the model makes them again."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a tokenizer does besides what ``tokenizer.json`` says.
+    """Behaviour of a tokenizer that ``tokenizer.json`` does not describe.
 
     Attributes:
-        special_tokens: by name, as chat templates see them.
+        special_tokens: by name, for chat templates.
         chat_template: the template, or several by name; None: none.
-        control_tokens: of added tokens that are not special, those that no message may write; None: those that the
-            chat template names.
-        clean_up: whether spaces before punctuation are taken out of text (transformers'
+        control_tokens: added tokens that are not special but that no message may produce; None: those that the chat
+            template names.
+        clean_up: whether spaces before punctuation are removed from text (transformers'
             ``clean_up_tokenization_spaces``).
         split_special_tokens: whether special tokens in a text are read as text.
     """
@@ -65,11 +65,11 @@ class Settings:
 
 
 def read(directory: Path) -> tuple[Fast, Settings]:
-    """The tokenizer of a directory: of our own files if they are there, else what transformers makes of it.
+    """The tokenizer of a directory: from our own files if present, else as made by transformers.
 
     Raises:
         DamagedError: if our own files are damaged or of another format.
-        UnspoolError: if transformers cannot read the tokenizer, or unspool cannot do what it does.
+        UnspoolError: if transformers cannot read the tokenizer, or unspool cannot reproduce it.
     """
     if (directory / SETTINGS).is_file():
         return _read(directory)
@@ -87,19 +87,19 @@ def _read(directory: Path) -> tuple[Fast, Settings]:
         return Fast.from_file(str(directory / TOKENIZER)), Settings(**written)
     except DamagedError:
         raise
-    except Exception as error:  # tokenizers knows no kinds of errors
+    except Exception as error:  # tokenizers has no exception types
         raise DamagedError(f"{directory / SETTINGS} is damaged ({_line(error)}); delete {directory}") from error
 
 
 def make(path: Path, directory: Path, gguf_file: str | None = None) -> None:
-    """Write our files of a model's tokenizer. No remote code is run.
+    """Write our files of a model's tokenizer. Runs no remote code.
 
     Args:
-        path: a directory in Hugging Face layout, or the one that holds the GGUF file.
-        directory: where to.
+        path: a directory in Hugging Face layout, or the directory of the GGUF file.
+        directory: where to write.
 
     Raises:
-        UnspoolError: if transformers cannot read the tokenizer, or the files would not do what it does.
+        UnspoolError: if transformers cannot read the tokenizer, or the files would not reproduce it.
     """
     theirs = _load(path, gguf_file)
     fast = getattr(theirs, "backend_tokenizer", None)
@@ -116,14 +116,14 @@ def make(path: Path, directory: Path, gguf_file: str | None = None) -> None:
             f"the tokenizer of {where} cannot be written to a file: {_line(error)}; save a fast tokenizer there "
             "(tokenizer.json)"
         ) from error
-    # Left over from a training run; transformers puts them aside as well.
+    # Left over from training; transformers removes them as well.
     fast.no_truncation()
     fast.no_padding()
     if gguf_file:
         from unspool.models import gguf_tokenizer
 
         fast = gguf_tokenizer.complete(fast, gguf_header.read(where))
-        theirs._tokenizer = fast  # compared below is the one of the file, not what transformers makes of it
+        theirs._tokenizer = fast  # the comparison below is with the file's tokenizer, not transformers' version of it
     clean_up = bool(theirs.clean_up_tokenization_spaces) and (
         type(fast.model).__name__ != "BPE"
         or bool(getattr(theirs, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False))
@@ -141,7 +141,7 @@ def make(path: Path, directory: Path, gguf_file: str | None = None) -> None:
 
 
 def save(fast: Fast, settings: Settings, directory: Path) -> None:
-    """Write a tokenizer's files. The settings come last and name the tokenizer, so that half of the two is found."""
+    """Write a tokenizer's files. The settings come last and name the tokenizer, so a partial write is detected."""
     from importlib.metadata import version
 
     with store.atomic_file(directory / TOKENIZER) as file:
@@ -157,11 +157,11 @@ def save(fast: Fast, settings: Settings, directory: Path) -> None:
 
 
 def trimmed(fast: Fast, size: int) -> str:
-    """A tokenizer without the ids from ``size`` on, as the text of a ``tokenizer.json``."""
+    """A tokenizer without the ids from ``size`` on, as a ``tokenizer.json``."""
     written = json.loads(fast.to_str())
     written["added_tokens"] = [token for token in written["added_tokens"] if token["id"] < size]
     model = written["model"]
-    if isinstance(model["vocab"], list):  # Unigram: the place is the id
+    if isinstance(model["vocab"], list):  # Unigram: the index is the id
         model["vocab"] = model["vocab"][:size]
     else:
         model["vocab"] = {piece: i for piece, i in model["vocab"].items() if i < size}
@@ -184,7 +184,7 @@ def _load(path: Path, gguf_file: str | None) -> Any:
         return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False, **gguf)
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # tokenizers knows no kinds of errors, and some of its panics are no Exception
+    except BaseException as error:  # tokenizers has no exception types, and some of its panics are not an Exception
         if not gguf_file and (blame := _damaged(path)):
             raise UnspoolError(blame) from error
         if not gguf_file and not (path / TOKENIZER).is_file():
@@ -199,7 +199,7 @@ def _load(path: Path, gguf_file: str | None) -> Any:
 
 
 def _damaged(path: Path) -> str | None:
-    """Which file of a directory is to blame, if one is no JSON."""
+    """The file of a directory that is not JSON, if there is one."""
     for name in (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"):
         file = path / name
         if not file.is_file():
@@ -207,7 +207,7 @@ def _damaged(path: Path) -> str | None:
         try:
             text = file.read_bytes()
             if text.startswith(b"version https://git-lfs"):
-                return f"{file} is a pointer of Git LFS, not the file itself; download it (git lfs pull)"
+                return f"{file} is a Git LFS pointer, not the file itself; download it (git lfs pull)"
             json.loads(text.decode("utf-8"))
         except ValueError as error:
             return f"{file} is damaged ({_line(error)}); download it again"
@@ -215,7 +215,7 @@ def _damaged(path: Path) -> str | None:
 
 
 def _compare(theirs: Any, directory: Path, where: Path) -> None:
-    """Refuse a tokenizer whose files do not do what transformers' object does."""
+    """Refuse a tokenizer whose files do not reproduce transformers' object."""
     from unspool.models.tokenizer import Tokenizer
 
     ours = Tokenizer(directory)
@@ -254,7 +254,7 @@ def _compare(theirs: Any, directory: Path, where: Path) -> None:
 def _said(what: Callable[..., Any], *args: Any) -> Any:
     try:
         return what(*args)
-    except Exception:  # a template may refuse, and a vocabulary may lack a letter: then both must
+    except Exception:  # a template may refuse and a vocabulary may lack a letter: then both must fail
         return "an error"
 
 

@@ -1,1 +1,1 @@
-"""Proof: is the text of a method that of plain decoding, and if not, does rounding explain it?"""
+"""Proof: whether a method's text equals plain decoding's, and if not, whether rounding explains the difference."""

@@ -1,4 +1,4 @@
-"""What plain decoding made of a prompt."""
+"""Plain decoding's output for a prompt."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class Case:
     """A prompt and plain decoding's output.
 
     Attributes:
-        number: of the prompt in its file, from 0; different in all cases that are judged together.
+        number: of the prompt in its file, from 0; unique among the cases that are judged together.
         prompt: ids of the prompt.
         seed: of the run.
         token_ids: the output, at least one token.
-        margins: per output token, its lead over the runner-up, as the trace tells.
+        margins: per output token, its lead over the runner-up, from the trace.
     """
 
     number: int

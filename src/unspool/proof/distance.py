@@ -1,7 +1,8 @@
-"""How far the output of lossy methods is from plain decoding's. Nothing is promised, so nothing can be a fault.
+"""How far the output of lossy methods is from plain decoding's. They promise nothing, so no difference is a fault.
 
-A shaper decodes as plain decoding does, with the same seed; a search decodes once, greedily compared. ``edit`` takes a
-word out of the middle of each prompt and goes on from its moved cache; it is compared with the same text encoded anew.
+A shaper decodes like plain decoding, with the same seed. A search decodes once and is compared with greedy decoding.
+``edit`` removes a word from the middle of each prompt and continues from the moved cache; it is compared with the same
+text encoded from scratch.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from typing import Any
 import numpy as np
 
 from unspool import methods
+from unspool.conformance.passes import at_once
 from unspool.decoding.model import Model
 from unspool.engine.contracts import LanguageModel
 from unspool.engine.method import SEARCH
 from unspool.methods import Chosen
 from unspool.proof.identity import first_difference
-from unspool.proof.passes import at_once
 from unspool.proof.result import MethodProof
 
 EDITED_TOKENS = 32
-"""Most tokens of a text behind an edit: longer ones part somewhere, and say no more."""
+"""Maximum tokens of a text after an edit: longer ones diverge at some point and show nothing more."""
 
 
 def decode(method: Chosen[Any], model: Model, prompt: Sequence[int], options: dict[str, Any]) -> list[int]:
-    """What the method makes of a prompt.
+    """The method's output for a prompt.
 
     Args:
         method: a shaper or a search.
@@ -42,14 +43,12 @@ def decode(method: Chosen[Any], model: Model, prompt: Sequence[int], options: di
 
 
 def edited(model: Model, prompt: str, max_new_tokens: int) -> tuple[Sequence[int], list[int], list[int]]:
-    """A prompt without its middle word: its ids, what follows when it is encoded anew, and from a moved cache."""
-    from unspool.decoding.edit import edit
-
+    """A prompt without its middle word: its ids, and its continuations from scratch and from a moved cache."""
     start, stop = middle(prompt)
     outputs: list[list[int]] = []
     tokens: Sequence[int] = ()
     for mode in ("recompute", "pie"):
-        text = edit(model, prompt, mode=mode)
+        text = model.edit(prompt, mode=mode)
         try:
             text.replace(start, stop, "")
             tokens = text.tokens
@@ -62,7 +61,7 @@ def edited(model: Model, prompt: str, max_new_tokens: int) -> tuple[Sequence[int
 
 
 def middle(prompt: str) -> tuple[int, int]:
-    """Where the middle word stands; of a single word its middle character, of a single character nothing."""
+    """Span of the middle word; of a single word, its middle character; of a single character, an empty span."""
     words = prompt.split(" ")
     if len(words) == 1:
         return len(prompt) // 2, len(prompt) // 2 + (len(prompt) > 1)
@@ -79,7 +78,7 @@ def row(
     other: Sequence[Sequence[int]],
     reference: str,
 ) -> MethodProof:
-    """Compare outputs, and what the model itself thinks of both: its log-probability a token, in nats."""
+    """Compare outputs, and the model's own log-probability per token of both, in nats."""
     places = [first_difference(a, b) for a, b in zip(plain, other, strict=True)]
     parted = [place for place in places if place is not None]
     details: dict[str, float | int | str] = {"compared_with": reference}
@@ -102,7 +101,7 @@ def row(
 
 
 def _logprob(model: LanguageModel, prompt: Sequence[int], output: Sequence[int]) -> float:
-    """Mean of a token; 0 for an empty output."""
+    """Mean per token; 0 for an empty output."""
     total = 0.0
     for logits, token in zip(at_once(model, prompt, output), output, strict=True):
         total += float(logits[token] - np.logaddexp.reduce(logits.astype(np.float64)))

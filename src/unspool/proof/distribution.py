@@ -1,4 +1,4 @@
-"""Whether an acceptance rule keeps the model's distribution: exactly on small models, and by a test on a real one."""
+"""Whether an acceptance rule preserves the model's distribution: exactly on tiny models, by a test on a real one."""
 
 from __future__ import annotations
 
@@ -11,74 +11,41 @@ from math import erfc, exp, pi, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.conformance.enumeration import DRAWS, SHAPES, Walks, joint, total_variation, trees
-from unspool.conformance.pairs import KINDS, pair
+from unspool.conformance.passes import prefilled, scored, store
 from unspool.engine.autoregressive import MAX_TREE_NODES
 from unspool.engine.contracts import AcceptanceRule, Context, Drafter, LanguageModel, Logits, Session
 from unspool.engine.noise import rule_generator
 from unspool.engine.options import GenerationOptions
+from unspool.engine.progress import Progress
 from unspool.engine.target import ShapedTarget
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
-from unspool.errors import UnsupportedError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.shaping import _built_in as shaping
-from unspool.proof.passes import prefilled, scored, store
-
-TOLERANCE = 1e-12
-"""Total variation that rounding may leave in an enumerated distribution."""
 
 PREFIXES = 3
 DRAWN = 200
-"""Outputs drawn after each prefix, by the rule and by plain sampling each."""
+"""Number of outputs drawn after each prefix, by the rule and by plain sampling each."""
 
 LENGTH = 2
-"""Tokens of such an output: a draft, and what follows it; or what takes the draft's place, and what follows that."""
+"""Tokens per output: a draft token and its successor, or the token that replaces the draft and its successor."""
 
-_RARE = 10  # outputs seen less often than this, in both samples together, are counted together
+_RARE = 10  # outputs rarer than this in both samples together are pooled
 
 Output = tuple[int, ...]
 Build = Callable[[], Drafter]
 
 
-def enumerate_rule(name: str, rule: AcceptanceRule, progress: Callable[[int, int], None]) -> tuple[float, int, int]:
-    """Compare the exact joint distribution of three tokens under the rule with the model's own, on tiny models.
-
-    Every way to draft, on several trees, for near, far and degenerate pairs of target and draft.
-
-    Returns:
-        Largest total variation, number of comparisons, number of them above ``TOLERANCE``.
-
-    Raises:
-        UnsupportedError: if the rule takes its randomness in no form that can be enumerated.
-    """
-    if not isinstance(rule, Walks):
-        raise UnsupportedError(
-            f"{name} cannot be enumerated; give the rule a walk(target, chance), as in "
-            "unspool.methods.acceptance.lossless"
-        )
-    worst, wrong = 0.0, 0
-    combinations = [(kind, draws, shape) for kind in KINDS for draws in DRAWS.values() for shape in SHAPES.values()]
-    for done, (kind, draws, shape) in enumerate(combinations):
-        progress(done, len(combinations))
-        target, draft = pair(kind, 3, seed=1)
-        found = joint(rule, target, (1,), trees(draft, (1,), shape, draws), 3)
-        distance = total_variation(found, target.distribution(3, (1,)))
-        worst, wrong = max(worst, distance), wrong + (distance >= TOLERANCE)
-    progress(len(combinations), len(combinations))
-    return worst, len(combinations), wrong
-
-
 class Prefix:
-    """Draws outputs after one text. Every tree is scored once, so that many draws cost few passes.
+    """Draws outputs after one text. Every tree is scored only once, so many draws cost few passes.
 
-    What a loop does in a request of two new tokens is done here with recorded logits; so drafts are one token deep.
+    Replays the loop of a request for two new tokens on recorded logits, so drafts are one token deep.
 
     Args:
         model: of the session.
-        session: holds all of ``tokens`` but the last.
+        session: contains all of ``tokens`` except the last.
         tokens: the text.
-        assistants: models that drafters run besides.
+        assistants: other models that drafters run.
     """
 
     def __init__(
@@ -98,18 +65,18 @@ class Prefix:
         self.drafted = self.accepted = 0
 
     def draw(self, build: Build | None, rule: AcceptanceRule, seed: int) -> Output:
-        """Two tokens.
+        """Draw two tokens.
 
         Args:
-            build: makes the drafter, whose memory stays as it is; None drafts nothing.
+            build: makes the drafter, whose memory is not changed; None drafts nothing.
         """
         emitted: Output = ()
         while len(emitted) < LENGTH:
             tokens = [*self._tokens, *emitted]
-            levels = min(LENGTH - len(emitted), self._session.room)
+            levels = min(LENGTH - len(emitted), self._session.max_depth)
             tree = TokenTree.chain(tokens[-1:])
             if build is not None and levels > 1:
-                context = Context(tokens, len(self._tokens), seed, self._options.temperature, rule.tests_draws)
+                context = Context(tokens, len(self._tokens), seed, self._options.temperature, rule.uses_draft_probs)
                 drafter = build()
                 with turn(self._model, *self._assistants):
                     drafter.start(context)
@@ -139,20 +106,22 @@ def two_samples(
     rule: AcceptanceRule,
     temperature: float,
     seed: int,
-    progress: Callable[[int, int], None],
+    what: str,
+    progress: Progress,
     assistants: Sequence[LanguageModel] = (),
 ) -> dict[str, float | int | str]:
-    """Draw outputs by the rule and by plain sampling after some texts and test whether they are alike.
+    """Draw outputs by the rule and by plain sampling after some texts, and test whether they are alike.
 
     Args:
-        build: makes the drafter; its memory should be warm, for without drafts the rule is plain sampling.
+        build: makes the drafter. Its memory should be warm: without drafts the rule is plain sampling.
         temperature: above 0.
-        seed: of the draws; all differ.
-        assistants: models that drafters run besides.
+        seed: of the draws, which all differ.
+        what: label for ``progress``.
+        assistants: other models that drafters run.
 
     Returns:
-        ``p_value`` of a chi-squared test over all texts; number of ``draws`` by the rule; how many of them ``drafted``
-        and ``accepted`` a draft.
+        ``p_value`` of a chi-squared test over all texts; the number of ``draws`` by the rule; how many of them
+        ``drafted`` and ``accepted`` a draft.
     """
     statistic, freedom, drafted, accepted = 0.0, 0, 0, 0
     for number, text in enumerate(texts):
@@ -161,14 +130,14 @@ def two_samples(
             prefix = Prefix(model, session, text, temperature, assistants)
             by_rule = []
             for i in range(DRAWN):
-                progress(number * DRAWN + i, len(texts) * DRAWN)
+                progress(what, number * DRAWN + i, len(texts) * DRAWN)
                 by_rule.append(prefix.draw(build, rule, first + i))
             drafted, accepted = drafted + prefix.drafted, accepted + prefix.accepted
-            # The pass of one node after each token is the one that the rule saw after a rejected draft.
-            by_plain = [prefix.draw(None, Follow(), first + DRAWN + i) for i in range(DRAWN)]
+            # The single-node pass after each token is the one that the rule saw after a rejected draft.
+            by_plain = [prefix.draw(None, ExactMatch(), first + DRAWN + i) for i in range(DRAWN)]
         found = chi_squared(contingency(by_rule, by_plain))
         statistic, freedom = statistic + found[0], freedom + found[1]
-    progress(len(texts) * DRAWN, len(texts) * DRAWN)
+    progress(what, len(texts) * DRAWN, len(texts) * DRAWN)
     return {
         "p_value": p_value(statistic, freedom),
         "draws": len(texts) * DRAWN,
@@ -178,7 +147,7 @@ def two_samples(
 
 
 def contingency(a: Sequence[Output], b: Sequence[Output]) -> NDArray[np.int64]:
-    """Counts [2, cells] of two samples' outputs. Rare ones are counted by their first token, or all together."""
+    """Counts [2, cells] of two samples' outputs. Rare outputs are pooled by first token, or all together."""
     both = Counter([*a, *b])
     common = {output for output, count in both.items() if count >= _RARE}
     firsts: Counter[int] = Counter()
@@ -196,15 +165,15 @@ def contingency(a: Sequence[Output], b: Sequence[Output]) -> NDArray[np.int64]:
 
 
 def chi_squared(table: NDArray[np.int64]) -> tuple[float, int]:
-    """Chi-squared and degrees of freedom of two samples; columns [2, cells] none of which is empty."""
+    """Chi-squared and degrees of freedom of two samples; no column of [2, cells] may be empty."""
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / table.sum()
     return float((np.square(table - expected) / expected).sum()), table.shape[1] - 1
 
 
 def p_value(statistic: float, freedom: int) -> float:
-    """Probability of a chi-squared at least this large, by the finite sum for whole degrees of freedom.
+    """Probability of a chi-squared at least this large, by the finite sum for integer degrees of freedom.
 
-    1 where there is nothing to compare.
+    1 if there is nothing to compare.
     """
     half = statistic / 2
     # The upper incomplete gamma function at freedom / 2, by its recurrence from 1 / 2 or 1.

@@ -1,26 +1,27 @@
-"""Token identity of runs with plain decoding of the same backend, greedy and sampled with the same noise.
+"""Token identity of runs with the same backend's plain decoding, greedy and sampled with the same noise.
 
-A run is compared up to its first difference, behind which the two texts are not the same. What comes then is compared
-with plain passes over the run's own text, so that it is proven as well. A difference is a **tie** if rounding explains
-it, that is if the choice of the pass over one node leads the run's token by less than the backend's noise, and a
-**fault** if not. A run that ends where it should go on, or goes on where it should end, is a fault whatever the noise.
+A run is compared with plain decoding up to the first difference, after which the texts differ. The rest is compared
+with plain passes over the run's own text, so it is proven too. A difference is a **tie** if rounding explains it, that
+is, if the single-node pass's choice leads the run's token by less than the backend's noise; otherwise it is a
+**fault**. A run that ends too early or too late is a fault, whatever the noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from unspool.conformance.passes import at_once, one_by_one
 from unspool.engine.contracts import LanguageModel
 from unspool.proof.case import Case
-from unspool.proof.passes import Row, at_once, one_by_one, runner_up
 from unspool.proof.result import Difference
 from unspool.proof.rounding import FEW, NoiseMeter
+from unspool.proof.scale import Row, runner_up
 
 Runs = Mapping[str, Sequence[Sequence[int]]]
 
 
 def first_difference(plain: Sequence[int], other: Sequence[int]) -> int | None:
-    """Index of the first token in which two outputs differ, the end of the shorter one if it begins the other."""
+    """Index of the first token that differs, or the shorter length if one output begins the other; None if equal."""
     if list(plain) == list(other):
         return None
     pairs = enumerate(zip(plain, other, strict=False))
@@ -37,19 +38,20 @@ def judge(
     eos: frozenset[int],
     meter: NoiseMeter | None = None,
 ) -> dict[str, list[list[Difference]]]:
-    """Where runs leave plain decoding, and whether noise explains it.
+    """Find where runs leave plain decoding, and whether noise explains it.
 
-    Without a difference there is no pass over the model. With one, noise is measured first: on a few cases and on those
+    Without a difference, no pass is needed. Otherwise noise is measured first: on a few cases and on those with
+    differences.
     in which runs differ.
 
     Args:
-        cases: what plain decoding gave.
+        cases: plain decoding's outputs.
         runs: by contestant, its output for each case.
-        temperature, max_new_tokens, eos: of all the runs; ``eos`` are the ids that end a text.
-        meter: to measure with; a new one if None.
+        temperature, max_new_tokens, eos: of all runs; ``eos`` are the ids that end a text.
+        meter: noise meter to use; None: a new one.
 
     Returns:
-        By contestant and case, the differences: none if the run is plain decoding's. Those behind the first one are
+        By contestant and case, the differences; empty if the run equals plain decoding's. Those after the first are
         between the run and plain passes over its own text; none follows a fault.
     """
     parted = {
@@ -64,7 +66,7 @@ def judge(
         for place, case in enumerate(cases):
             if place < FEW or case.number in numbers:
                 meter.measure(case)
-    # Several methods often take the same side of a tie.
+    # Cached: several methods often take the same side of a tie.
     known: dict[tuple[int, tuple[int, ...]], list[Difference]] = {}
     found: dict[str, list[list[Difference]]] = {}
     for name, outputs in runs.items():
@@ -81,14 +83,14 @@ def judge(
 def _follow(
     meter: NoiseMeter, case: Case, ids: Sequence[int], first: int, max_new_tokens: int, eos: frozenset[int]
 ) -> list[Difference]:
-    """Differences from the first one on, up to and with the first fault."""
+    """Differences from the first one on, up to and including the first fault."""
     found: list[Difference] = []
     plain = case.token_ids[first] if first < len(case.token_ids) else None
     other = ids[first] if first < len(ids) else None
     if plain is None or other is None:
         margin = None if plain is None else case.margins[first]
         return [Difference(case.number, case.seed, first, plain, other, margin, None, "fault")]
-    # A last row, behind the run's end, tells how a run that ended too early should have gone on.
+    # One more row, after the run's end, shows how a run that ended too early should have continued.
     early = len(ids) < max_new_tokens and ids[-1] not in eos
     for index, row in enumerate(one_by_one(meter.model, case.prompt, [*ids, *(ids[-1:] if early else ())])):
         if index < first:
@@ -107,9 +109,9 @@ def _follow(
 
 
 def rescore(meter: NoiseMeter, case: Case) -> list[Difference]:
-    """Where plain decoding's output is not the choice of one pass over all of it, up to and with the first fault.
+    """Where one pass over plain decoding's whole output chooses another token, up to and including the first fault.
 
-    This proves the reference: a backend whose cache goes wrong one token at a time would mislead all methods alike.
+    This proves the reference: a backend whose single-token cache is wrong would mislead all methods alike.
     """
 
     def differences(limit: float) -> list[Difference]:
@@ -125,7 +127,7 @@ def rescore(meter: NoiseMeter, case: Case) -> list[Difference]:
 
     found = differences(meter.limit)
     if found:
-        # What looked like a fault may be a tie under the noise of this very text.
+        # An apparent fault may be a tie under the noise of this text.
         meter.measure(case)
         found = differences(meter.limit)
     return found

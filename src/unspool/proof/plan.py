@@ -1,4 +1,4 @@
-"""Which methods a proof can test, at which temperatures, and what each is run as."""
+"""Which methods a proof can test, at which temperatures, and how each one is run."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ TESTS: dict[Guarantee, tuple[Kind[Any], ...]] = {
     "valid": (SAMPLER, CONSTRAINT, SPAN),
     "lossy": (SHAPER, SEARCH, EDIT),
 }
-"""The kinds that there is a test for, by what is guaranteed."""
+"""The kinds that have a test, by guarantee."""
 
 
 class Run(NamedTuple):
-    """What a method is run as."""
+    """How a method is run."""
 
     drafter: str
     acceptance: str | None
@@ -45,23 +45,23 @@ class Run(NamedTuple):
 def choose(
     names: Sequence[str] | None,
     temperatures: Sequence[float],
-    surroundings: Resources | None = None,
+    resources: Resources | None = None,
     assistant: object | None = None,
 ) -> tuple[list[Chosen[Any]], dict[str, str]]:
-    """The methods of these names, of either kind; for None all that can be proven.
+    """The methods of these names, of any kind; for None, all that can be proven.
 
     Args:
-        temperatures: at least one of them must suit each method.
-        surroundings: once there is a model; what it and the draft model offer then plays a part.
-        assistant: before, the draft model's name, if there is to be one.
+        temperatures: each method needs at least one that suits it.
+        resources: given once the model is loaded; takes into account what it and the draft model offer.
+        assistant: until then, the draft model's name, if there will be one.
 
     Returns:
-        The methods, and by name those that were left out of all, and why.
+        The methods, and the reason for each one left out, by name.
 
     Raises:
-        UnknownNameError: for a name that no method has.
-        UnspoolError: for a name that comes twice.
-        UnsupportedError: for a named method that cannot be proven so.
+        UnknownNameError: if there is no method of a name.
+        UnspoolError: if a name appears twice.
+        UnsupportedError: if a named method cannot be proven under these conditions.
     """
     known = {name: method for name, method in methods.methods().items() if not method.kind.on_canvas}
     left_out = {}
@@ -72,11 +72,12 @@ def choose(
             raise UnknownNameError("method", name, known)
         row = known[name]
         try:
-            # Each task of these kinds has options of its own. Else, where the defaults are incomplete, the row's.
+            # Each task of these kinds has its own options. For others with incomplete defaults, the row's options are
+            # used.
             of_tasks = spec == name and row.kind in (CONSTRAINT, SAMPLER)
             trial = row.trial if spec == name else None
             method = Chosen(row, None) if of_tasks else methods.choose(spec, row.kind, trial)
-            _check(method, temperatures, surroundings, assistant)
+            _check(method, temperatures, resources, assistant)
         except UnsupportedError as error:
             if names is not None:
                 raise
@@ -89,7 +90,7 @@ def choose(
 
 
 def _check(
-    method: Chosen[Any], temperatures: Sequence[float], surroundings: Resources | None, assistant: object | None
+    method: Chosen[Any], temperatures: Sequence[float], resources: Resources | None, assistant: object | None
 ) -> None:
     if reason := _untested(method):
         raise UnsupportedError(f"{method.spec} {reason}; leave it out")
@@ -97,12 +98,14 @@ def _check(
         suited = "temperature 0" if applies(method, 0) else "temperatures above 0"
         raise UnsupportedError(f"{method.spec} is for {suited}; add one, or leave the method out")
     check_installed(method.row)
-    if surroundings is None:
+    if resources is None:
         check_assisted(method.row, assistant)
     else:
-        methods.check(method.row, surroundings)
-        if method.row.kind not in _TOKENS_ALONE and not isinstance(surroundings.tokenizer, Tokenizer):
-            raise UnsupportedError(f"{method.spec} needs the model's tokenizer, which this model has not; leave it out")
+        methods.check(method.row, resources)
+        if method.row.kind not in _TOKENS_ALONE and not isinstance(resources.tokenizer, Tokenizer):
+            raise UnsupportedError(
+                f"{method.spec} needs the model's tokenizer, which this model does not have; leave it out"
+            )
 
 
 _TOKENS_ALONE = (DRAFTER, ACCEPTANCE, SEARCH)
@@ -115,14 +118,14 @@ def _untested(method: Chosen[Any]) -> str:
     if method.row.needs.reward:
         return "needs a reward of its output, which prompts alone do not give"
     if method.row.kind is CONSTRAINT and not method.row.validity:
-        return "has no tasks of its own that say whether its texts are valid (METHOD.validity)"
+        return "has no tasks to check whether its texts are valid (METHOD.validity)"
     if method.row.kind in TESTS.get(method.row.guarantee, ()):
         return ""
     return f"is {method.row.guarantee!r} of kind {method.row.kind}, for which there is no test"
 
 
 def applies(method: Chosen[Any], temperature: float) -> bool:
-    """Whether runs of this temperature test the method."""
+    """Whether runs at this temperature test the method."""
     if method.row.guarantee == "same distribution" or method.row.kind is SAMPLER:
         return temperature > 0
     if method.row.kind in (SEARCH, SPAN, EDIT):
@@ -136,12 +139,12 @@ def applies(method: Chosen[Any], temperature: float) -> bool:
 
 
 def enumerable(method: Chosen[Any]) -> bool:
-    """Whether the method's distribution can be listed on tiny models."""
+    """Whether the method's distribution can be enumerated on tiny models."""
     return method.row.kind is ACCEPTANCE and method.row.guarantee == "same distribution"
 
 
 def run_of(method: Chosen[Any]) -> Run:
-    """What is run to test the method; without an acceptance rule it is the one that suits the temperature."""
+    """The run that tests the method; without an acceptance rule, with the one that suits the temperature."""
     if method.row.kind is ACCEPTANCE:
         return Run(methods.WIDE, method.spec)
     return Run(method.spec, None if method.row.guarantee == "identical" else methods.TESTED)

@@ -1,4 +1,4 @@
-"""The prompts that a proof decodes when it is given none: short, of several kinds, predictable ones and others."""
+"""The default prompts of a proof: short, of several kinds, predictable and not."""
 
 from __future__ import annotations
 

@@ -1,20 +1,22 @@
-"""``prove``: every method of a list put to the test that its guarantee asks for, on one model."""
+"""``prove``: tests each method against its guarantee, on one model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from unspool import methods
 from unspool.bench.about import about
+from unspool.conformance.acceptance import enumerate_rule
+from unspool.conformance.drafter import TOLERANCE
 from unspool.decoding.model import Model
 from unspool.decoding.results import Result
 from unspool.engine.contracts import LanguageModel, Memory
 from unspool.engine.method import DRAFTER, EDIT
 from unspool.engine.options import GenerationOptions
+from unspool.engine.progress import Progress, silent
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
 from unspool.methods import Chosen
@@ -30,10 +32,8 @@ TEMPERATURES = (0.0, 0.8)
 MAX_NEW_TOKENS = 128
 
 P_LIMIT = 1e-4
-"""Divided by the number of statistical tests of a proof: a p-value below is a fault."""
+"""Divided by the number of statistical tests of a proof: a smaller p-value is a fault."""
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and of how much."""
 
 _T = TypeVar("_T")
 
@@ -48,34 +48,34 @@ def prove(
     seed: int = 0,
     command: str = "unspool.proof.prove.prove()",
     runs: Path | None = None,
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> Proof:
-    """Put methods to the test.
+    """Test methods against their guarantees.
 
-    - ``identical``: each prompt is decoded and compared with plain decoding, see ``identity``. The threshold of a tie
-      is the backend's noise, measured on the first four prompts and on those in which runs differ. Rules that decide
-      what is accepted are run with the drafter ``token_recycling``.
-    - ``same distribution``: rules are enumerated on tiny models, once; at temperatures above 0 draws after fixed
+    - ``identical``: each prompt is decoded and compared with plain decoding, see ``identity``. A tie is a difference
+      within the backend's noise, measured on the first four prompts and on those in which runs differ. Acceptance rules
+      run with the drafter ``token_recycling``.
+    - ``same distribution``: rules are enumerated on tiny models, once. At temperatures above 0, draws after fixed
       prefixes are compared with plain sampling, see ``distribution``.
-    - ``valid``: outputs of fixed tasks are judged by an independent parser, see ``validity``.
+    - ``valid``: outputs of fixed tasks are checked by an independent parser, see ``validity``.
     - ``lossy``: how far the outputs are from plain decoding's, see ``distance``.
-    - Besides: the backend's sessions, see ``session``, and plain decoding itself, re-scored in one pass.
+    - In addition: the backend's sessions, see ``session``, and plain decoding itself, rescored in one pass.
 
     Args:
-        names: of the registry; None for all that can be proven.
+        names: from the registry; None for all that can be proven.
         prompts: texts; prompt ``i`` is decoded with seed ``seed + i``.
         temperatures: 0 is greedy.
         max_new_tokens: of each run.
-        command: what the proof says it was made by.
-        runs: journal of decoded runs; those that it holds are not decoded again, whatever methods are asked for.
+        command: recorded in the proof as the command that made it.
+        runs: journal of decoded runs. Runs in it are not decoded again, whichever methods are selected.
 
     Raises:
-        UnspoolError: for names, prompts, options or a journal that do not fit, before any work.
+        UnspoolError: if names, prompts, options or the journal do not fit; raised before any work.
     """
     temperatures = list(dict.fromkeys(temperatures))
     for temperature in temperatures:
         GenerationOptions(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
-    chosen, _ = choose(names, temperatures, model.surroundings())
+    chosen, _ = choose(names, temperatures, model.resources())
     ids = [model.encode(prompt) for prompt in prompts]
     if not ids or not temperatures:
         raise UnspoolError("nothing to prove; give at least one prompt and one temperature")
@@ -83,8 +83,8 @@ def prove(
     for number, prompt in enumerate(ids, 1):
         if len(prompt) > limit:
             raise UnspoolError(
-                f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones the model's context of "
-                f"{model.language_model.max_length} holds {limit} at most; shorten it or lower max_new_tokens"
+                f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones, the model's context of "
+                f"{model.language_model.max_length} fits at most {limit}; shorten it or lower max_new_tokens"
             )
     with closing(Runs(model, ids, max_new_tokens, seed, runs)) as kept:
         return _prove(model, chosen, prompts, ids, temperatures, max_new_tokens, seed, command, kept, progress)
@@ -127,12 +127,11 @@ def _prove(
 
 def _enumerated(method: Chosen[Any], model: LanguageModel, progress: Progress) -> MethodProof:
     rule = methods.acceptance_rule(method.spec, False, methods.Resources(model))
-    what = f"{method.spec}, enumeration"
-    worst, compared, faults = distribution.enumerate_rule(method.spec, rule, partial(progress, what))
+    worst, compared, faults = enumerate_rule(method.spec, rule, progress)
     details: dict[str, float | int | str] = {
         "model": "toy",
         "total_variation": worst,
-        "allowed": distribution.TOLERANCE,
+        "allowed": TOLERANCE,
     }
     return MethodProof(
         method.spec,
@@ -149,7 +148,7 @@ def _enumerated(method: Chosen[Any], model: LanguageModel, progress: Progress) -
 
 
 class _Part:
-    """What is done at one temperature: plain decoding first, then what is compared with it."""
+    """The work at one temperature: plain decoding first, then the comparisons with it."""
 
     def __init__(
         self,
@@ -178,7 +177,7 @@ class _Part:
             self.meter.measure(case)
 
     def plain(self) -> MethodProof:
-        """Plain decoding, re-scored in one pass."""
+        """Plain decoding, rescored in one pass."""
         found = [rescore(self.meter, case) for case in self._counted("plain, re-scored", self.cases)]
         return self._row(methods.choose(methods.PLAIN, DRAFTER), found, "one pass over its own output")
 
@@ -197,26 +196,27 @@ class _Part:
         return [self._row(method, found[method.spec], "plain decoding") for method in chosen]
 
     def distribution(self, method: Chosen[Any], limit: float) -> MethodProof:
-        """Draws after fixed prefixes against plain sampling.
+        """Compare draws after fixed prefixes with plain sampling.
 
         Args:
-            limit: a p-value below is a fault.
+            limit: a smaller p-value is a fault.
         """
         run = run_of(method)
         memories: dict[str, Memory] = {}
         cases = self.cases[: distribution.PREFIXES]
-        # A warm memory: the drafter has seen plain decoding's very text, which is what it gives without a rule's name.
+        # Warm memory: the drafter has seen plain decoding's own text, the output of a run without a rule name.
         for case in cases:
             self._generate(Run(run.drafter, None), case.prompt, case.seed, memories)
-        surroundings = self._model.surroundings(memories)
+        resources = self._model.resources(memories)
         figures = distribution.two_samples(
             self._model.language_model,
             [[*case.prompt, *case.token_ids[: len(case.token_ids) // 2]] for case in cases],
-            lambda: methods.build(run.drafter, DRAFTER, surroundings),
-            methods.acceptance_rule(run.acceptance, False, surroundings),
+            lambda: methods.build(run.drafter, DRAFTER, resources),
+            methods.acceptance_rule(run.acceptance, False, resources),
             self._temperature,
             self._seed,
-            partial(self._progress, f"{method.spec}, temperature {self._temperature:g}"),
+            f"{method.spec}, temperature {self._temperature:g}",
+            self._progress,
             [self._model.assistant.language_model] if self._model.assistant else [],
         )
         return MethodProof(
@@ -238,16 +238,17 @@ class _Part:
         )
 
     def validity(self, method: Chosen[Any]) -> MethodProof:
-        """Outputs of fixed tasks under an independent parser."""
+        """Outputs of fixed tasks, checked by an independent parser."""
         return validity.check(
             method,
             self._model,
             temperature=self._temperature,
             max_new_tokens=self._max_new_tokens,
             seed=self._seed,
-            # Every logit of a row may be off, and so the normaliser; float32 sums have their own last digits.
+            # Every logit of a row may be off, and so may the normaliser; float32 sums add their own rounding.
             allowed=2 * self.meter.limit + 1e-4,
-            progress=partial(self._progress, f"{method.spec}, temperature {self._temperature:g}"),
+            what=f"{method.spec}, temperature {self._temperature:g}",
+            progress=self._progress,
         )
 
     def distance(self, method: Chosen[Any], prompts: Sequence[str]) -> MethodProof:
@@ -259,7 +260,7 @@ class _Part:
                 for prompt in self._counted(method.spec, prompts)
             ]
             texts, anew, moved = zip(*found, strict=True)
-            return distance.row(method, model, self._temperature, texts, anew, moved, "the edited text, encoded anew")
+            return distance.row(method, model, self._temperature, texts, anew, moved, "the edited text, encoded again")
 
         def decode() -> list[Decoded]:
             options = {"temperature": self._temperature, "max_new_tokens": self._max_new_tokens}
@@ -282,7 +283,7 @@ class _Part:
             self._temperature,
             len(pairs),
             sum(not differences for differences in found),
-            # The token that differs was compared too.
+            # The differing token was compared too.
             sum(differences[0].index + 1 if differences else len(case.token_ids) for case, differences in pairs),
             sum(difference.verdict == "tie" for difference in flat),
             sum(difference.verdict == "fault" for difference in flat),
@@ -291,8 +292,8 @@ class _Part:
         )
 
     def _decoded(self, name: str, run: Run) -> list[Decoded]:
-        """The runs of all prompts; memories start empty and stay from prompt to prompt."""
-        # Without a name the rule is the one that suits the temperature, so `greedy` is what drafters run under anyway.
+        """The runs of all prompts; memories start empty and carry over from prompt to prompt."""
+        # Without a name, the rule suits the temperature, so `greedy` is what drafters run under anyway.
         rule = run.acceptance or methods.default_acceptance(not self._temperature)
 
         def decode() -> list[Decoded]:

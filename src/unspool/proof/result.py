@@ -1,4 +1,4 @@
-"""What a proof says: plain data, read by the command line, the report and scripts."""
+"""The result of a proof: plain data, read by the command line, the report and scripts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Check = Literal["identity", "distribution", "validity", "distance"]
 
 @dataclass(frozen=True)
 class Difference:
-    """A place where a run leaves plain decoding, or later what plain decoding would make of the run's own text.
+    """A place where a run leaves plain decoding or, later, plain decoding's choice on the run's own text.
 
     Attributes:
         prompt: number of the prompt in its file, from 0.
-        seed: of that run.
+        seed: of the run.
         index: of the output token, from 0.
-        plain, other: the two tokens; None where that run had ended.
-        margin: plain's lead over its runner-up, in logits (with noise when sampling); None where plain had ended.
-        gap: plain's lead over the token that the run took; None where a run had ended.
+        plain, other: the two tokens; None if that run had ended.
+        margin: plain's lead over its runner-up, in logits (plus noise when sampling); None if plain had ended.
+        gap: plain's lead over the token that the run took; None if a run had ended.
         verdict: ``tie`` if the backend's measured noise explains it, else ``fault``.
     """
 
@@ -39,15 +39,14 @@ class MethodProof:
 
     Attributes:
         method: name in the registry.
-        guarantee: what the registry says it promises.
-        check: how that was put to the test.
+        guarantee: from the registry.
+        check: how it was tested.
         temperature: of the runs.
         prompts: number of runs compared.
-        identical: how many of them are plain decoding's to the last token.
-        tokens: compared tokens.
-        ties, faults: number of differences by verdict, of which a run can have several; a failed statistical test is a
-            fault.
-        differences: where the runs part.
+        identical: how many of them equal plain decoding's to the last token.
+        tokens: number of compared tokens.
+        ties, faults: number of differences by verdict, several per run possible; a failed statistical test is a fault.
+        differences: where runs and plain decoding differ.
         details: figures of other checks, such as p-values, by name.
     """
 
@@ -66,7 +65,7 @@ class MethodProof:
 
 @dataclass(frozen=True)
 class NoisePoint:
-    """How far the logits of the same text move between passes of one node and passes of ``width`` nodes."""
+    """How far the logits of the same text differ between passes of one node and passes of ``width`` nodes."""
 
     width: int
     max: float
@@ -75,13 +74,13 @@ class NoisePoint:
 
 @dataclass(frozen=True)
 class Proof:
-    """All of one ``unspool prove``.
+    """The result of one ``unspool prove``.
 
     Attributes:
         about: machine, versions, date.
         command: the command line that made it.
-        model: name.
-        settings: what the model says of itself.
+        model: its name.
+        settings: the model's settings.
         noise: the backend's noise by width.
         rows: one per method, check and temperature.
     """

@@ -1,7 +1,7 @@
-"""A backend's own noise: how far logits move when the same tokens are scored in passes of other widths.
+"""A backend's noise: how far logits change when the same tokens are scored in passes of other widths.
 
-Measured on text of plain decoding; no method has a part in it. The passes that are compared are never committed: the
-cache holds entries from passes of one node alone, so that a fault of ``commit`` cannot pass itself off as noise.
+Measured on plain decoding's text, without any method. The compared passes are never committed: the cache contains only
+entries from single-node passes, so a fault of ``commit`` cannot pass as noise.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from math import sqrt
 
 import numpy as np
 
+from unspool.conformance.passes import prefilled, scored
 from unspool.engine.contracts import LanguageModel, Logits
 from unspool.engine.tree import TokenTree
 from unspool.proof.case import Case
-from unspool.proof.passes import Scale, prefilled, runner_up, scored
 from unspool.proof.result import NoisePoint
+from unspool.proof.scale import Scale, runner_up
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 
 FEW = 4
-"""Cases that noise is measured on, besides each one in which a run parts from plain decoding."""
+"""Cases on which noise is measured, in addition to every case in which a run differs from plain decoding."""
 
 _STRIDE = 4  # passes of 1 and 2 nodes start at every fourth token; a wider pass starts where the last one ended
 
@@ -40,7 +41,7 @@ class _Sum:
 
 @dataclass
 class _Pending:
-    """A pass whose rows wait for the passes of one node that they are compared with."""
+    """A pass whose rows wait for the single-node passes that they are compared with."""
 
     width: int
     start: int
@@ -51,11 +52,11 @@ class NoiseMeter:
     """Measures the noise of a model at one temperature.
 
     Attributes:
-        limit: the threshold of a tie: the largest change of the lead of plain's token over its runner-up, in scores
-            (logits divided by the temperature). 0 until something was measured.
-        root: the largest change of a logit of a pass's first node, which has the same place in a pass of any width.
-        chain: the largest change of any logit.
-        largest: the largest finite logit, without its sign.
+        limit: threshold of a tie: the largest change of the lead of plain's token over its runner-up, in scores (logits
+            divided by the temperature). 0 before the first measurement.
+        root: largest change of a logit at a pass's first node, whose place is the same at any width.
+        chain: largest change of any logit.
+        largest: largest absolute value of a finite logit.
         resolution: smallest relative step of the logits' number format.
         leads: the leads of plain's tokens.
     """
@@ -73,22 +74,22 @@ class NoiseMeter:
         return max(total.max for total in self._sums.values())
 
     def measure(self, case: Case) -> None:
-        """Score plain's output in passes of 1 to 64 nodes. Does nothing if this case was measured before.
+        """Score plain's output in passes of 1 to 64 nodes. Does nothing if this case has been measured.
 
-        Passes start at every fourth token or where the last of their width ended, so that all together they cost about
+        Passes start at every fourth token, or where the last of their width ended, so that together they cost about
         twice the decoding of the case.
         """
         if case.number in self._measured:
             return
         self._measured.add(case.number)
         text = [*case.prompt, *case.token_ids]
-        # What follows the text is never looked at; it fills the last passes up.
+        # Padding for the last passes: what follows the text is never looked at.
         text += text[-1:] * max(WIDTHS)
         pending: list[_Pending] = []
         with prefilled(self.model, case.prompt) as session:
             for index in range(len(case.token_ids)):
                 at = len(case.prompt) - 1 + index
-                room = min(session.room, self.model.max_length - at)
+                room = min(session.max_depth, self.model.max_length - at)
                 for width in WIDTHS:
                     if index % max(width, _STRIDE) == 0 and width <= room:
                         rows = scored(self.model, session, TokenTree.chain(text[at : at + width]))
@@ -113,13 +114,13 @@ class NoiseMeter:
             self._sums[one.width].add(total)
             if one.start == index:
                 self.root = max(self.root, total.max)
-            # The noise of sampling is the same in both leads, so it drops out.
+            # Sampling noise is the same in both leads, so it cancels out.
             moved = self.scale.shaped(wide)[[token, second]] - shaped[[token, second]]
             self.limit = max(self.limit, abs(float(moved[0] - moved[1])))
 
 
 def points(meters: Iterable[NoiseMeter]) -> list[NoisePoint]:
-    """Noise by width over all that these meters measured; widths that no text was long enough for are left out."""
+    """Noise by width over everything these meters measured; widths longer than every text are left out."""
     sums = {width: _Sum() for width in WIDTHS}
     for meter in meters:
         for width, total in meter._sums.items():

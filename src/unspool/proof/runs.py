@@ -1,4 +1,4 @@
-"""What a proof decoded, kept in a journal."""
+"""The decoded runs of a proof, kept in a journal."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Decoded = tuple[list[int], list[float]]
 
 
 class Runs:
-    """Runs by temperature and what was run.
+    """Runs by temperature and method.
 
     Args:
-        path: of the journal; None keeps nothing.
+        path: of the journal; None: no journal.
 
     Raises:
-        UnspoolError: if the journal is of another model, machine or set of prompts.
+        UnspoolError: if the journal belongs to another model, machine or set of prompts.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Runs:
         self._journal = Journal(path, header, "--runs")
 
     def get(self, temperature: float, run: Run, decode: Callable[[], list[Decoded]]) -> list[Decoded]:
-        """Each prompt's tokens and their margins, by ``decode`` if they are not known."""
+        """Tokens and margins of each prompt; calls ``decode`` if they are not in the journal."""
         key = [temperature, *run]
         for line in self._journal.lines:
             if line["run"] == key:

@@ -1,37 +1,37 @@
-"""Whether methods that promise valid output give it: fixed tasks, and a judge that shares no code with the method.
+"""Whether methods that promise valid output produce it: fixed tasks, and checkers that share no code with the method.
 
-``grammar`` and samplers: JSON Schemas are judged by ``jsonschema``, regular expressions by Python's ``re``, a grammar
-of sums by Python's own parser. ``monitor``: the identifier behind a dot is a member of the class, as its file's syntax
-tree says. ``extract``: the answer stands in the passage, and plain passes of one node give its probability.
-Output that the length limit cut is counted apart: nothing is promised of it.
+``grammar`` and samplers: JSON Schemas are checked by ``jsonschema``, regular expressions by Python's ``re``, a grammar
+of sums by Python's own parser. ``monitor``: the identifier after a dot is a member of the class, according to its
+file's syntax tree. ``extract``: the answer is in the passage, and single-node passes confirm its probability. Output
+cut by the length limit is counted separately: nothing is promised for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from unspool import methods
+from unspool.conformance.passes import one_by_one
 from unspool.decoding.model import Model
 from unspool.engine.method import SAMPLER, SPAN
+from unspool.engine.progress import Progress
 from unspool.methods import Chosen
 from unspool.methods.constraints.grammar import validity as grammar
-from unspool.proof.passes import one_by_one
 from unspool.proof.prompts import TEXT
 from unspool.proof.result import MethodProof
 
-Progress = Callable[[int, int], None]
 Outcome = tuple[bool | None, int]
-"""Whether an output is valid, None if it was cut; and its tokens."""
+"""Whether an output is valid (None if it was cut), and its tokens."""
 
 SAMPLES = 2
-"""Of each grammar."""
+"""Outputs per grammar."""
 
 _ATTEMPTS = 10
-"""For a sample."""
+"""Maximum attempts per sample."""
 
 QUESTIONS = ("When was the lighthouse built?", "What turns the lens?", "What does the library lend out?")
 
@@ -44,12 +44,14 @@ def check(
     max_new_tokens: int,
     seed: int,
     allowed: float,
+    what: str,
     progress: Progress,
 ) -> MethodProof:
     """The row of one method.
 
     Args:
-        allowed: how far a log-probability may be from that of plain passes.
+        allowed: maximum deviation of a log-probability from that of plain passes.
+        what: label for ``progress``.
     """
     options = {"temperature": temperature, "max_new_tokens": max_new_tokens, "method": methods.WIDE}
     if method.row.kind is SAMPLER:
@@ -61,9 +63,9 @@ def check(
         outcomes, judge = tried.outcomes(model, {**options, "seed": seed}), tried.JUDGE
     found: list[Outcome] = []
     for outcome in outcomes:
-        progress(len(found), len(found) + 1)
+        progress(what, len(found), len(found) + 1)
         found.append(outcome)
-    progress(len(found), len(found))
+    progress(what, len(found), len(found))
     verdicts = [verdict for verdict, _ in found]
     return MethodProof(
         method.spec,
@@ -89,11 +91,11 @@ def _samples(model: Model, options: Mapping[str, Any]) -> Iterator[Outcome]:
 
 
 def _extract(model: Model, allowed: float) -> Iterator[Outcome]:
-    from unspool.decoding.extract import extract, line_ends
+    from unspool.decoding.extract import line_ends
 
     ends = sorted(model.eos_token_ids | line_ends(model.tokenizer))
     for question in QUESTIONS:
-        found = extract(model, question, TEXT)
+        found = model.extract(question, TEXT)
         span = found.spans[0]
         text = [*span.token_ids, ends[0]]
         plain: list[float] = []

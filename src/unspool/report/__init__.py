@@ -1,1 +1,1 @@
-"""The report: results of ``unspool prove`` and ``unspool bench`` as one HTML file."""
+"""The report: results of ``unspool prove``, ``bench`` and ``tradeoff`` as one HTML file."""

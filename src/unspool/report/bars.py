@@ -1,4 +1,4 @@
-"""Two kinds of horizontal bars that several sections use: with a spread, and stacked to shares."""
+"""Two kinds of horizontal bars for several sections: with quartiles, and stacked shares."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _BAR, _LINE = 30, 15
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar with its quartiles, if it has any.
+    """A bar, with quartiles if it has any.
 
     Attributes:
-        label: at its left.
-        value: text at its right.
-        solid: filled; peers are not.
+        label: to its left.
+        value: text to its right.
+        solid: filled; peers are outlined.
     """
 
     label: str
@@ -31,13 +31,13 @@ class Bar:
 
 
 def wrapped(label: str, narrow: bool) -> str:
-    """A label in lines that leave room for the chart; underscores are places to break."""
+    """A label wrapped into lines that leave space for the chart; may break at underscores."""
     lines = textwrap.wrap(label.replace("_", "_ "), 15 if narrow else 26)
     return "\n".join(lines).replace("_ ", "_")
 
 
 def bars_height(labels: Sequence[str], legend: float = 48) -> Callable[[bool], float]:
-    """Pixels for one bar a label."""
+    """Height in pixels for one bar per label."""
 
     def height(narrow: bool) -> float:
         return sum(max(_BAR, _LINE * wrapped(label, narrow).count("\n") + _BAR) for label in labels) + legend
@@ -46,7 +46,7 @@ def bars_height(labels: Sequence[str], legend: float = 48) -> Callable[[bool], f
 
 
 def draw_bars(canvas: Canvas, bars: Sequence[Bar], unit: str) -> None:
-    """Bars from 0 to the median, a line between the quartiles, the value in words."""
+    """Bars from 0 to the median, a line between the quartiles, and the value as text."""
     axes = canvas.axes
     axes.grid(axis="x")
     for y, bar in enumerate(bars):
@@ -60,7 +60,7 @@ def draw_bars(canvas: Canvas, bars: Sequence[Bar], unit: str) -> None:
         )
         canvas.tip(patch, f"{bar.label}: {bar.value}")
         if bar.spread.low < bar.spread.high:
-            # A line in the colour of the card around it keeps it visible on the bar.
+            # An outline in the card's colour keeps it visible on the bar.
             for width, colour in ((4.5, CARD), (1.5, TEXT)):
                 axes.plot([bar.spread.low, bar.spread.high], [y, y], color=colour, lw=width, solid_capstyle="butt")
         axes.annotate(
@@ -75,7 +75,7 @@ def draw_bars(canvas: Canvas, bars: Sequence[Bar], unit: str) -> None:
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    # Room for the values: pixels of the axes and of a letter, roughly.
+    # Space for the values: approximate pixels of the axes and of a letter.
     pixels, letter = (230, 8) if canvas.narrow else (700, 8)
     ends = [bar.spread.high * pixels / (pixels - 10 - letter * len(bar.value)) for bar in bars]
     axes.set_xlim(0, max(ends) or 1)
@@ -86,10 +86,10 @@ def draw_bars(canvas: Canvas, bars: Sequence[Bar], unit: str) -> None:
 def draw_stacked(
     canvas: Canvas, rows: Mapping[str, Mapping[str, int]], look: Mapping[str, Look], hatch: Mapping[str, str]
 ) -> None:
-    """Each row as a whole, shared out among the keys of ``look``; large shares are written into the bar.
+    """Each row as a whole, divided among the keys of ``look``; large shares are written into the bar.
 
     Args:
-        hatch: matplotlib's hatches of those that colour alone must not tell.
+        hatch: matplotlib hatches for keys that colour alone must not distinguish.
     """
     axes = canvas.axes
     for y, (label, counts) in enumerate(rows.items()):
@@ -103,7 +103,7 @@ def draw_stacked(
             )
             canvas.tip(patch, f"{label}: {name} {share(width)} ({number(counts[name], 0)})")
             if width >= (0.16 if canvas.narrow else 0.08):
-                # On a label of its own: no text colour stands out enough from every hue.
+                # On its own label: no text colour has enough contrast with every hue.
                 label_box = {"boxstyle": "round,pad=0.2", "facecolor": CARD, "edgecolor": "none"}
                 text = f"{100 * width:.0f}\u202f%"
                 axes.text(left + width / 2, y, text, ha="center", va="center", fontsize=11, bbox=label_box)

@@ -1,4 +1,4 @@
-"""The part of a page on one benchmark: the headline, all contestants at a glance, the charts, how it was measured."""
+"""The page's part on one benchmark: headline, all contestants at a glance, charts, how it was measured."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from unspool.report.words import NONE, counted, facts, joined, number, quartiles
 
 
 def figures_of(bench: Bench) -> Figures:
-    """The benchmark with its summary."""
+    """A benchmark with its summary."""
     return Figures(bench, summarise(bench))
 
 
 def benchmark_part(name: str, figures: Figures) -> Part:
-    """All sections; ``name`` is unique in the page."""
+    """All sections. ``name`` is unique on the page."""
     bench = figures.bench
     sections = _measures(name, figures) if figures.contestants else [_nothing()]
     first, more = headline(figures)
@@ -55,7 +55,7 @@ def _nothing() -> Section:
 
 
 def headline(figures: Figures) -> tuple[str, list[str]]:
-    """The fastest method against plain decoding; and against each peer, and whether its text is the same."""
+    """The fastest method compared with plain decoding and with each peer, and whether its text is the same."""
     model, best = figures.bench.model, figures.fastest()
     if best is None:
         own = figures.of(PLAIN)
@@ -97,15 +97,13 @@ def _against(figures: Figures, contestant: str) -> list[str]:
 
 
 def same_text(bench: Bench, contestant: str) -> str:
-    """How many of a contestant's runs gave plain decoding's text; empty if that was not compared."""
+    """How many of a contestant's runs produced plain decoding's text; empty if not compared."""
     verdict = bench.verdicts.get(contestant)
     if verdict is None:
         return ""
     runs = sum(run.contestant == contestant for run in bench.runs)
     identical, ties, faults = (verdict[name] for name in ("identical", "ties", "faults"))
-    said = (
-        f"Of {contestant}'s {counted(runs, 'run')}, {number(identical, 0)} gave plain decoding's text to the last token"
-    )
+    said = f"Of {contestant}'s {counted(runs, 'run')}, {number(identical, 0)} produced plain decoding's exact text"
     return f"{said}; {counted(ties, 'tie')}, {counted(faults, 'fault')}."
 
 
@@ -138,15 +136,15 @@ def _overview(figures: Figures) -> Section:
             "runs",
             "tokens/s",
             "÷ plain",
-            "accepted a pass",
+            "accepted per pass",
             "peak MiB",
             "identical",
             "ties",
             "faults",
         ],
         rows,
-        "Runs are those that have a speed. Tokens/s are medians over runs, ÷ plain is the ratio of totals. Identical "
-        f"are the runs that gave plain decoding's text to the last token ({NONE}: not told, or not to be compared).",
+        "Runs: those that have a speed. Tokens/s: medians over runs. ÷ plain: ratio of totals. Identical: runs that "
+        f"produced plain decoding's exact text ({NONE}: not reported, or not comparable).",
         words=frozenset({1}),
         open=True,
     )
@@ -154,7 +152,7 @@ def _overview(figures: Figures) -> Section:
 
 
 def _measured(bench: Bench) -> Section:
-    """Machine, versions, settings, and who is missing."""
+    """Machine, versions, settings, and contestants left out."""
     words = frozenset({1})
     out = [[name, why] for name, why in bench.left_out.items()]
     tables = [

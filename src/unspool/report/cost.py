@@ -1,4 +1,4 @@
-"""Sections on what speed is made of: accepted tokens against the cost of a pass, and the cost curve."""
+"""Sections on the components of speed: accepted tokens against the cost of a pass, and the cost curve."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _GAINS = (0.5, 1, 1.5, 2, 3, 4, 6, 8)
 
 
 def accepted_section(name: str, figures: Figures, look: Mapping[str, Look]) -> Section:
-    """What a pass gives against what it costs."""
+    """What a pass yields against what it costs."""
     title = "Accepted tokens against cost"
     rows = [row for row in figures.rows if row.passes]
     table = Table(
         "Passes, per category",
-        ["category", "contestant", "accepted a pass", "passes", "ms a pass", "÷ plain's pass", "outside the model"],
+        ["category", "contestant", "accepted per pass", "passes", "ms per pass", "÷ plain's pass", "outside the model"],
         [
             [
                 row.category,
@@ -35,8 +35,8 @@ def accepted_section(name: str, figures: Figures, look: Mapping[str, Look]) -> S
             ]
             for row in rows
         ],
-        "Accepted are emitted tokens per pass, the bonus token included: plain decoding has 1. The cost of a pass "
-        "counts everything around it too; outside the model is the share of time that is not scoring.",
+        "Accepted: mean accepted tokens per pass (acceptance length), bonus token included; plain decoding has 1. "
+        "The cost of a pass includes everything around it. Outside the model: share of time that is not scoring.",
         heads=2,
     )
     points = []
@@ -50,14 +50,14 @@ def accepted_section(name: str, figures: Figures, look: Mapping[str, Look]) -> S
     plot = chart(
         f"{name}-accepted",
         "Mean accepted tokens against the cost of a pass",
-        "Each point is a method in a category: to the right is the cost of its pass relative to plain decoding's, "
-        "upwards the tokens that a pass emits. Above the line of gain 1 it is faster than plain.",
+        "Each point is a method in a category: on the x axis the cost of its pass relative to plain decoding's, "
+        "on the y axis the tokens that a pass emits. Above the line of gain 1 it is faster than plain.",
         lambda narrow: 340 if narrow else 440,
         partial(_draw_accepted, points=points, look=look),
     )
     text = (
-        "A pass that costs twice plain decoding's must emit more than two tokens to pay. Lines join equal gains; below "
-        "the line of 1 (shaded) plain decoding is faster. Large points are all prompts, small ones the categories."
+        "A pass that costs twice plain decoding's must emit more than two tokens to pay off. Lines join equal gains; "
+        "below the line of 1 (shaded) plain decoding is faster. Large points are all prompts, small ones categories."
     )
     keys = [marker_key(method, look[method]) for method in figures.methods]
     return Section(title, [text], keys, plot, [table])
@@ -76,7 +76,7 @@ def _draw_accepted(canvas: Canvas, points: list[tuple[str, str, float, float]], 
         if gain * right <= bottom or gain * left >= top:
             continue
         axes.plot([left, right], [gain * left, gain * right], color=TEXT if gain == 1 else MUTED, lw=1, zorder=1)
-        # Where the line leaves the frame; labels stand outside of it, where no points are.
+        # At the line's end, outside the frame, where there are no points.
         beyond = gain * right > top
         axes.annotate(
             f"{gain:g} ×",
@@ -101,7 +101,7 @@ def _draw_accepted(canvas: Canvas, points: list[tuple[str, str, float, float]], 
             alpha=1 if whole else 0.75,
             zorder=4 if whole else 3,
         )
-        canvas.tip(point, f"{method}, {category}: {accepted:.2f} tokens a pass at {cost:.2f} × plain's pass")
+        canvas.tip(point, f"{method}, {category}: {accepted:.2f} tokens per pass at {cost:.2f} × plain's pass")
     axes.locator_params(nbins=5)
     axes.set_xlabel("cost of a pass ÷ plain's" if canvas.narrow else "cost of a pass ÷ cost of plain decoding's pass")
     axes.set_ylabel("mean accepted tokens")
@@ -121,7 +121,7 @@ def curve_section(name: str, figures: Figures) -> Section:
             [number(n, 0), *(f"{number(row[i], 1)} ({number(row[i] / row[0])} ×)" for row in times)]
             for i, n in enumerate(nodes)
         ],
-        "After a pass of the same width; in brackets how many times the pass of one node.",
+        "After a pass of the same width; in brackets, relative to a single-node pass.",
         open=True,
     )
     looks = {length: Look(HUES[i % len(HUES)], list(MARKERS)[i % len(MARKERS)]) for i, length in enumerate(lengths)}
@@ -134,7 +134,7 @@ def curve_section(name: str, figures: Figures) -> Section:
     )
     padded = " Passes are padded to the measured widths, hence the steps." if curve["padded"] else ""
     text = (
-        "What it costs to score a tree of so many nodes behind a context of so many tokens, on this machine. A pass "
+        "The cost to score a tree of n nodes after a context of a given length, on this machine. A pass "
         f"after one of another width costs {number(curve['switch_ms'], 1)} ms more.{padded}"
     )
     keys = [marker_key(f"{length} tokens of context", one) for length, one in looks.items()]

@@ -1,4 +1,4 @@
-"""Sections on drafts: how deep in the tree they are accepted, and whose guesses became text."""
+"""Sections on drafts: acceptance by depth in the tree, and the sources of the emitted tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FEW = 20
 
 
 def depth_section(name: str, figures: Figures, look: Mapping[str, Look]) -> Section:
-    """Share of drafted nodes that were accepted, per depth of the tree."""
+    """Share of draft tokens that were accepted, per depth of the tree."""
     title = "Acceptance by depth"
     rows = [row for row in figures.overall(figures.methods) if any(drafted for _, drafted in row.by_depth)]
     if not rows:
@@ -33,13 +33,13 @@ def depth_section(name: str, figures: Figures, look: Mapping[str, Look]) -> Sect
     plot = chart(
         f"{name}-depth",
         "Share of drafted nodes accepted, by depth",
-        "One line a method; the depth is the distance of a drafted node from the last committed token.",
+        "One line per method; the depth is the distance of a drafted node from the last committed token.",
         lambda narrow: 300 if narrow else 360,
         partial(_draw_depth, lines=lines, look=look),
     )
     text = (
-        "The share of drafted nodes that became text, by their distance from the last committed token. A tree holds "
-        f"alternatives, of which one at most is accepted. Hollow points stand for fewer than {_FEW} drafted nodes."
+        "The share of drafted nodes that became text, by their distance from the last committed token. A tree contains "
+        f"alternatives, of which at most one is accepted. Hollow points represent fewer than {_FEW} drafted nodes."
     )
     return Section(title, [text], [marker_key(row.contestant, look[row.contestant]) for row in rows], plot, [table])
 
@@ -69,11 +69,11 @@ def _draw_depth(canvas: Canvas, lines: Mapping[str, list[list[int]]], look: Mapp
 
 
 def source_section(name: str, figures: Figures, look: Mapping[str, Look]) -> Section:
-    """Whose tokens were emitted."""
+    """Emitted tokens by source."""
     title = "Where the tokens come from"
     rows = {row.contestant: row.by_source for row in figures.overall(figures.methods) if row.by_source}
     if not rows:
-        return Section(title, ["No chart: no method of unspool took part beside plain decoding."])
+        return Section(title, ["No chart: no method of unspool took part besides plain decoding."])
     sources = [MODEL, *sorted({source for counts in rows.values() for source in counts} - {MODEL})]
     table = Table(
         "Emitted tokens by drafter, all prompts",
@@ -84,9 +84,9 @@ def source_section(name: str, figures: Figures, look: Mapping[str, Look]) -> Sec
     plot = chart(
         f"{name}-sources",
         "Emitted tokens by drafter",
-        "One bar a method, shared out among the drafters whose tokens were accepted.",
+        "One bar per method, divided among the drafters whose tokens were accepted.",
         bars_height(list(rows), legend=34),
         partial(draw_stacked, rows=rows, look=colours, hatch={}),
     )
-    text = "Of the emitted tokens, whose guess they were. Tokens of the model are those that no draft foresaw."
+    text = "The drafters of the emitted tokens. Tokens of the model are those that no draft contained."
     return Section(title, [text], [area_key(source, look[source]) for source in sources], plot, [table])

@@ -1,8 +1,8 @@
-"""Drawing with matplotlib for a page that is light or dark.
+"""Draws with matplotlib for a page that is light or dark.
 
-Charts are drawn in stand-in colours, which become CSS variables in the SVG: one drawing serves both themes. Text stays
-text, so that it can be read aloud, found and copied. Each chart is drawn twice, for wide and for narrow screens, at the
-size at which it is shown.
+Charts are drawn in placeholder colours, which become CSS variables in the SVG: one drawing serves both themes. Text
+remains text, so that it can be read aloud, searched and copied. Each chart is drawn twice, for wide and narrow screens,
+at the size at which it is shown.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from matplotlib.figure import Figure
 
 from unspool.report.parts import Chart
 
-# Pixels at which the SVGs are shown; report.css says from which width of the page the wide one is.
+# Displayed size of the SVGs in pixels; report.css says at which page width the wide one is used.
 WIDE, NARROW = 880, 360
-# Stand-in colours of roles, see theme.py.
+# Placeholder colours of roles, see theme.py.
 TEXT, MUTED, GRID, CARD, PLAIN, PEER, BAD = (f"#01010{i}" for i in range(1, 8))
 HUES = tuple(f"#01011{i}" for i in range(6))
 ROLES = {TEXT: "text", MUTED: "muted", GRID: "grid", CARD: "card", PLAIN: "plain", PEER: "peer", BAD: "bad"} | {
     hue: f"hue{i}" for i, hue in enumerate(HUES)
 }
-LINES = "stroke-linejoin: round; stroke-linecap: butt"  # how all lines of an SVG are drawn
-FONT = "DejaVu Sans"  # matplotlib's own; wide, so that a browser's font has room
+LINES = "stroke-linejoin: round; stroke-linecap: butt"  # style of all lines of an SVG
+FONT = "DejaVu Sans"  # bundled with matplotlib; wide, so that a browser's font fits
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -58,13 +58,13 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a contestant or a source of tokens looks in every chart: a role's colour and one of ``MARKERS``."""
+    """Appearance of a contestant or token source in every chart: a role's colour and one of ``MARKERS``."""
 
     colour: str
     marker: str
 
 
-# matplotlib's name of a marker, and its outline for legends in a square from -5 to 5.
+# matplotlib's marker names, and their outlines for legends in a square from -5 to 5.
 MARKERS = {
     "o": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
     "s": "M-4 -4h8v8h-8z",
@@ -77,7 +77,7 @@ SQUARE = "M-5 -5h10v10h-10z"
 
 
 class Canvas:
-    """One figure being drawn.
+    """A figure being drawn.
 
     Attributes:
         narrow: whether it is for a narrow screen.
@@ -92,12 +92,12 @@ class Canvas:
         self._tips: list[str] = []
 
     def tip(self, artist: Artist, text: str) -> None:
-        """Shows ``text`` where the pointer rests on the artist."""
+        """Show ``text`` when the pointer is over the artist."""
         artist.set_gid(f"tip{len(self._tips)}")
         self._tips.append(text)
 
     def svg(self, name: str) -> str:
-        """The drawing in stand-in colours; ids inside begin with ``name``."""
+        """The drawing in placeholder colours; ids inside begin with ``name``."""
         file = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         self.figure.savefig(file, format="svg", metadata=nothing)
@@ -105,27 +105,28 @@ class Canvas:
         text = text[text.index("<svg") :]
         for i, tip in enumerate(self._tips):
             text = text.replace(f'<g id="tip{i}">', f'<g id="tip{i}"><title>{escape(tip)}</title>')
-        # A style sheet in one drawing would hold for the whole page; ``LINES`` says the same.
+        # A style sheet in one drawing would apply to the whole page; ``LINES`` replaces it.
         text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
-        # In tags alone: what the user named things stays as it is.
+        # Only in tags: the user's own names stay unchanged.
         return re.sub(r"<[^>]*>", lambda tag: _shortened(tag[0], name), re.sub(r"\n\s*", "\n", text))
 
 
 def _shortened(tag: str, name: str) -> str:
     tag = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", tag)
-    # Numbers to a hundredth of a pixel: it cannot be seen, and a third of the file goes.
+    # Numbers to a hundredth of a pixel: invisible, and the file is a third smaller.
     return re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
 
 
 def style(name: str) -> dict[Any, Any]:
-    """matplotlib's settings for a chart; the same chart always gives the same ids."""
+    """matplotlib's settings for a chart; the same chart always gets the same ids."""
     return {**_STYLE, "svg.hashsalt": name}
 
 
 def drawn(name: str, make: Callable[[], Canvas]) -> str:
-    """The SVG of what ``make`` draws, in stand-in colours."""
+    """The SVG of the drawing that ``make`` returns, in placeholder colours."""
     with mpl.rc_context(style(name)), warnings.catch_warnings():
-        # A script that matplotlib's font lacks is measured wrong by a few pixels, but the reader's font shows it.
+        # Text in a script that matplotlib's font lacks is measured wrong by some pixels, but the reader's font shows
+        # it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         return make().svg(name)
 
@@ -136,10 +137,10 @@ def chart(
     """A chart for the page.
 
     Args:
-        name: unique in the page, a valid id.
-        title, description: what a screen reader says.
-        height: pixels, told whether the screen is narrow.
-        draw: fills a canvas.
+        name: unique on the page, a valid id.
+        title, description: for screen readers.
+        height: pixels, given whether the screen is narrow.
+        draw: draws onto a canvas.
     """
 
     def one(narrow: bool) -> Markup:
@@ -163,7 +164,7 @@ def chart(
             f'class="{"narrow" if narrow else "wide"}" aria-label="{escape(title)}" aria-describedby="{own}-desc">'
             f'<desc id="{own}-desc">{escape(description)}</desc>'
         )
-        # Text in it is escaped: here, or by matplotlib.
+        # Text in it is escaped, here or by matplotlib.
         return Markup(head + text[text.index(">") + 1 :])
 
     return Chart(name, one(False), one(True))

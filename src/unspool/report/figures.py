@@ -1,4 +1,4 @@
-"""What the report reads from a benchmark: its summary by contestant and category, and two figures from the runs."""
+"""The figures of a benchmark for the report: its summary by contestant and category, and two computed from the runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Figures:
     Attributes:
         bench: as given.
         contestants: in the order of the summary.
-        methods: those of unspool but plain decoding.
-        peers: those that do not tell their passes.
+        methods: those of unspool except plain decoding.
+        peers: contestants that do not report passes.
         categories: of the prompts, without ``"all"``.
     """
 
@@ -33,7 +33,7 @@ class Figures:
 
     @property
     def rows(self) -> list[Summary]:
-        """All summaries, all categories together first."""
+        """All summaries; those over all categories first."""
         keys = [(name, category) for category in (ALL, *self.categories) for name in self.contestants]
         return [self._by_key[key] for key in keys if key in self._by_key]
 
@@ -41,13 +41,13 @@ class Figures:
         return self._by_key.get((contestant, category))
 
     def overall(self, names: Sequence[str]) -> list[Summary]:
-        """Summaries over all categories of some contestants."""
+        """Summaries of some contestants over all categories."""
         return [row for row in (self.of(name) for name in names) if row is not None]
 
     def fastest(self) -> Summary | None:
-        """The fastest method of unspool over all categories, plain decoding left out; None if there is none.
+        """The fastest method of unspool over all categories, without plain decoding; None if there is none.
 
-        Methods with other weights than plain decoding's decode another model, so they count only without any others.
+        Methods with other weights than plain decoding's run another model, so they count only if there are no others.
         """
         own = [name for name in self.methods if self._weights(name) == self._weights(PLAIN)]
         return max(self.overall(own or self.methods), key=_speed, default=None)
@@ -56,11 +56,11 @@ class Figures:
         return self.bench.settings.get(contestant, {}).get("weights")
 
     def total_speed(self, contestant: str) -> float:
-        """Tokens per second over all of its runs."""
+        """Tokens per second over all runs of a contestant."""
         return total_speed(run for run in self.bench.runs if run.contestant == contestant)
 
     def pass_ms(self, contestant: str, category: str = ALL) -> float | None:
-        """Milliseconds of a pass with what is around it, mean over all passes; None for peers."""
+        """Mean milliseconds of a pass, including everything around it; None for peers."""
         seconds, passes = 0.0, 0
         for run in self.bench.runs:
             if run.contestant == contestant and category in (ALL, run.category):
@@ -69,7 +69,7 @@ class Figures:
         return 1000 * seconds / passes if passes else None
 
     def relative_cost(self, contestant: str, category: str = ALL) -> float | None:
-        """``pass_ms`` ÷ that of plain decoding; None for peers and without plain decoding."""
+        """``pass_ms`` ÷ plain decoding's; None for peers and without plain decoding."""
         own, plain = self.pass_ms(contestant, category), self.pass_ms(PLAIN, category)
         return own / plain if own is not None and plain else None
 

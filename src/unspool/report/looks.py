@@ -1,4 +1,4 @@
-"""Which colour and marker a contestant or a source of tokens has, the same in all charts of a benchmark."""
+"""Colour and marker of each contestant and token source, the same in all charts of a benchmark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODEL = "model"
 
 
 def looks(figures: Figures) -> dict[str, Look]:
-    """Methods and drafters in colours, peers and plain decoding in greys; markers tell apart what colours may not."""
+    """Colours for methods and drafters, greys for peers and plain decoding; markers help where colours may not."""
     sources = {source for row in figures.overall(figures.methods) for source in row.by_source}
     made = coloured(list(dict.fromkeys([*figures.methods, *sorted(sources - {MODEL, PLAIN_NAME})])))
     shapes = list(MARKERS)
@@ -23,13 +23,13 @@ def looks(figures: Figures) -> dict[str, Look]:
 
 
 def coloured(names: Sequence[str]) -> dict[str, Look]:
-    """A colour and a marker for each; the marker changes with the colour, and again with each round through them."""
+    """A colour and a marker for each name; the marker changes with the colour, and again with each round of colours."""
     shapes = list(MARKERS)
     return {name: Look(HUES[i % len(HUES)], shapes[(i + i // len(HUES)) % len(shapes)]) for i, name in enumerate(names)}
 
 
 def colour(look: Look) -> str:
-    """As CSS."""
+    """The colour as CSS."""
     return f"var(--{ROLES[look.colour]})"
 
 

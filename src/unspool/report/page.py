@@ -24,11 +24,11 @@ Result = Proof | Bench | Tradeoff
 
 
 def write(results: Sequence[Result], path: Path) -> None:
-    """Write a report that opens anywhere without a network, light and dark.
+    """Write a report that opens anywhere without a network, in light and dark mode.
 
     Args:
-        results: in the order of the page; benchmarks of the same model and suite are also set side by side.
-        path: of the file, which is replaced if it exists.
+        results: in page order; benchmarks of the same model and suite are also compared side by side.
+        path: of the file; an existing file is replaced.
 
     Raises:
         UnspoolError: if there are no results, or the file cannot be written.
@@ -60,7 +60,7 @@ def render(results: Sequence[Result]) -> str:
         replace(part, title=f"{part.title}, result {i}") if titles.count(part.title) > 1 else part
         for i, part in enumerate(parts, 1)
     ]
-    # Every text comes from results, which quote prompts, paths and names: all of it is escaped.
+    # Every text comes from results, which quote prompts, paths and names, so all of it is escaped.
     environment = Environment(
         loader=PackageLoader("unspool.report", "."),
         autoescape=True,
@@ -78,7 +78,7 @@ def render(results: Sequence[Result]) -> str:
 
 
 def _again(benches: Sequence[Figures]) -> list[Section]:
-    """Benchmarks that were run more than once: how far their ratios lie apart."""
+    """Benchmarks that were run more than once: how far their ratios differ."""
     alike: dict[tuple[str, str], list[Figures]] = {}
     for figures in benches:
         alike.setdefault((figures.bench.model, figures.bench.suite), []).append(figures)

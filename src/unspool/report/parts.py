@@ -1,4 +1,4 @@
-"""What a page is made of: sections with a chart, its legend and its tables. The template lays them out."""
+"""The elements of a page: sections with a chart, its legend and its tables. The template lays them out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Chart:
     """One chart, drawn for wide and for narrow screens.
 
     Attributes:
-        name: prefix of all ids inside, unique in the page.
+        name: prefix of all ids inside, unique on the page.
         wide, narrow: SVG elements.
     """
 
@@ -42,7 +42,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell whose text is marked: ``bad`` for a fault or something slower than plain, ``good`` for what holds."""
+    """A highlighted cell: ``bad`` for a fault or something slower than plain, ``good`` for success."""
 
     text: str
     mark: str = ""
@@ -53,13 +53,13 @@ class Table:
     """A table.
 
     Attributes:
-        caption: what it holds, in a few words.
+        caption: its content, in a few words.
         note: how to read it.
         columns: headers.
         rows: cells; the first ``heads`` of each row are its headers.
         heads: number of header cells of a row.
-        words: columns (counted from 0) that hold words, which stand left; numbers stand right.
-        open: whether it is unfolded; by default if it is short.
+        words: columns (counted from 0) with words, aligned left; numbers are aligned right.
+        open: whether it is expanded; by default if it is short.
     """
 
     caption: str
@@ -80,7 +80,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what one sees below it, the chart, the numbers."""
+    """A heading, the text below it, the chart, the numbers."""
 
     title: str
     text: Sequence[str] = ()
@@ -94,11 +94,11 @@ class Part:
     """One result: its headline and its sections.
 
     Attributes:
-        name: anchor in the page.
+        name: anchor on the page.
         title: such as "Benchmark: smollm2-135m".
-        headline: the sentence that says it all.
+        headline: the main result in one sentence.
         more: sentences below it.
-        bad: whether the headline tells of a fault.
+        bad: whether the headline reports a fault.
         command: the command line that made the result.
     """
 

@@ -1,7 +1,7 @@
-"""One SVG for a README: the headline of a benchmark and the tokens per second of everyone.
+"""One SVG for a README: the headline of a benchmark and everyone's tokens per second.
 
-It is shown as an image, on pages that are light or dark, by programs of which some know no style sheets: it brings its
-own card, is drawn in the light colours, and a media query turns it dark where that is known.
+It is shown as an image, on light or dark pages, by programs of which some support no style sheets. So it has its own
+card and light colours, and a media query turns it dark where supported.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def write(bench: Bench, path: Path) -> None:
     """Write the picture.
 
     Raises:
-        UnspoolError: if nothing in the benchmark has a speed, or the file cannot be written.
+        UnspoolError: if no run of the benchmark has a speed, or the file cannot be written.
     """
     figures = figures_of(bench)
     if not figures.contestants:
-        raise UnspoolError("the benchmark holds no run that has a speed; run it with more tokens or prompts")
+        raise UnspoolError("the benchmark has no run that has a speed; run it with more tokens or prompts")
     title, below = _words(figures)
     text = drawn("picture", lambda: _canvas(figures, title, below))
     save(_finished(text, f"{title}. {below}"), path)
@@ -93,7 +93,7 @@ def _canvas(figures: Figures, title: str, below: str) -> Canvas:
 
 
 def _finished(text: str, description: str) -> str:
-    """The SVG with its card and its colours: light ones in place, dark ones in a style sheet."""
+    """The SVG with its card and colours: light ones inline, dark ones in a style sheet."""
     rules = "".join(
         f'[style*="{what}: {LIGHT[role]}"]{{{what}:{DARK[role]}!important}}'
         for role in sorted(ROLES.values())

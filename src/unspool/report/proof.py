@@ -1,4 +1,4 @@
-"""The part of a page on one proof: whether the text is plain decoding's, the measured noise, every difference."""
+"""The page's part on one proof: whether the text equals plain decoding's, the measured noise, every difference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOISE = {"max": Look(HUES[0], "o"), "rms": Look(HUES[1], "s")}
 
 
 def proof_part(name: str, proof: Proof) -> Part:
-    """All sections; ``name`` is unique in the page."""
+    """All sections. ``name`` is unique on the page."""
     first, more = headline(proof)
     return Part(
         name,
@@ -31,14 +31,14 @@ def proof_part(name: str, proof: Proof) -> Part:
 
 
 def headline(proof: Proof) -> tuple[str, list[str]]:
-    """Faults, or that there are none; and what was compared, ties, and the noise that explains them."""
+    """The faults, or that there are none; then what was compared, ties, and the noise that explains them."""
     exact = [row for row in proof.rows if row.check == "identity"]
     runs, identical = sum(row.prompts for row in exact), sum(row.identical for row in exact)
     tokens, ties = sum(row.tokens for row in exact), sum(row.ties for row in exact)
     first = f"{counted(proof.faults, 'fault')}, in {_at_fault(proof)}." if proof.faults else "No fault."
     more = []
     if exact:
-        first += f" {number(identical, 0)} of {counted(runs, 'run')} give plain decoding's text to the last token."
+        first += f" {number(identical, 0)} of {counted(runs, 'run')} produce plain decoding's exact text."
         more.append(f"{counted(tokens, 'token')} were compared; {counted(ties, 'tie')}.")
     if proof.noise:
         largest = max(point.max for point in proof.noise)
@@ -70,7 +70,7 @@ def _equality(name: str, proof: Proof) -> Section:
                 row.check,
                 f"{row.temperature:g}",
                 number(row.prompts, 0),
-                # Draws from a distribution are compared as a whole, valid output with nothing.
+                # Draws from a distribution are compared as a whole; valid output is compared with nothing.
                 number(row.identical, 0) if row.check in ("identity", "distance") else NONE,
                 number(row.tokens, 0),
                 number(row.ties, 0),
@@ -79,7 +79,7 @@ def _equality(name: str, proof: Proof) -> Section:
             ]
             for row in proof.rows
         ],
-        "Tokens of a run are compared up to and with the first difference.",
+        "Tokens of a run are compared up to and including the first difference.",
         words=frozenset({1, 2, 9}),
         open=True,
     )
@@ -94,7 +94,7 @@ def _equality(name: str, proof: Proof) -> Section:
         columns = ["method", "check", "temperature", "figure", "value"]
         tables.append(Table("Figures of the checks", columns, figures, words=frozenset({1, 3})))
     text = (
-        "Ties are differences that the backend's measured noise explains, faults are those that it does not. "
+        "Ties are differences that the backend's measured noise explains; faults are those that it does not. "
         "Lossy methods are measured, never called equal."
     )
     if not exact:
@@ -103,7 +103,7 @@ def _equality(name: str, proof: Proof) -> Section:
     plot = chart(
         f"{name}-equality",
         "Runs by outcome, per method",
-        "One bar a method and temperature, shared out among identical runs, ties and faults.",
+        "One bar per method and temperature, divided among identical runs, ties and faults.",
         bars_height(list(bars), legend=34),
         partial(draw_stacked, rows=bars, look=_OUTCOMES, hatch=_HATCH),
     )
@@ -111,7 +111,7 @@ def _equality(name: str, proof: Proof) -> Section:
 
 
 def _outcomes(row: MethodProof) -> dict[str, int]:
-    """Runs by outcome; a run with a fault is one, whatever its ties."""
+    """Runs by outcome. A run with a fault counts as a fault, whatever its ties."""
     parted = row.prompts - row.identical
     faulty = len({(d.prompt, d.seed) for d in row.differences if d.verdict == "fault"})
     if not row.differences and row.faults:
@@ -123,7 +123,7 @@ def _holds(row: MethodProof) -> Cell:
     if row.faults:
         return Cell("fault", "bad")
     if row.check == "validity" and not row.details["valid"]:
-        return Cell("no whole output")  # what was cut or never came proves nothing
+        return Cell("no whole output")  # cut or missing output proves nothing
     return Cell("measured") if row.check == "distance" else Cell("holds", "good")
 
 
@@ -134,7 +134,7 @@ def _figure(value: float | int | str) -> str:
 def _noise(name: str, noise: list[NoisePoint]) -> Section:
     title = "Noise of the backend"
     text = (
-        "How far the logits of the same text move when it is scored in passes of so many nodes instead of one. "
+        "How far the logits of the same text change when it is scored in passes of n nodes instead of one. "
         "Below the measured noise a difference is a tie."
     )
     if not noise:
@@ -146,7 +146,7 @@ def _noise(name: str, noise: list[NoisePoint]) -> Section:
         open=True,
     )
     if not any(point.max for point in noise):
-        exact = "No chart: at every width the logits are the same to the last bit."
+        exact = "No chart: the logits are bit-identical at every width."
         return Section(title, [text, exact], tables=[table])
     plot = chart(
         f"{name}-noise",
@@ -197,10 +197,10 @@ def _differences(proof: Proof) -> Section:
     if not rows:
         return Section("Differences", ["None."])
     columns = ["method", "temperature", "prompt", "seed", "token at", "plain's", "its own", "margin", "gap", "verdict"]
-    table = Table("Where runs part from plain decoding", columns, rows, words=frozenset({9}))
+    table = Table("Where runs differ from plain decoding", columns, rows, words=frozenset({9}))
     text = (
         "Margin is plain decoding's lead over its runner-up, gap its lead over the token that the run took, both in "
-        f"logits ({NONE}: a run had ended). Behind its first difference a run is compared with plain passes over its "
+        f"logits ({NONE}: a run had ended). After its first difference, a run is compared with plain passes over its "
         "own text."
     )
     return Section("Differences", [text], tables=[table])

@@ -1,4 +1,4 @@
-"""Results from files of ``unspool prove``, ``bench`` and ``tradeoff`` with ``--json``."""
+"""Reads results that ``unspool prove``, ``bench`` and ``tradeoff`` wrote with ``--json``."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _KINDS: dict[str, tuple[type[Proof | Bench | Tradeoff], int]] = {
     "tradeoff": (Tradeoff, 2),
     "frontier": (Tradeoff, 1),
 }
-"""The class and the version of each kind of result; version 1 of a tradeoff had another kind."""
+"""Class and version of each kind of result; version 1 of a tradeoff had another kind."""
 
 
 def read(path: Path) -> Proof | Bench | Tradeoff:
     """The result in a file.
 
     Raises:
-        UnspoolError: if the file cannot be read, holds something else, or has a version that is not known.
+        UnspoolError: if the file cannot be read, contains something else, or has an unknown version.
     """
-    again = "make it anew with --json of `unspool prove`, `bench` or `tradeoff`"
+    again = "make it again with --json of `unspool prove`, `bench` or `tradeoff`"
     try:
         data = parse_json(read_text(path))
     except ValueError as error:
         raise UnspoolError(f"{path} is {error}; {again}") from error
     kind = data.get("kind") if isinstance(data, dict) else None
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise UnspoolError(f"{path} is no result of unspool: its kind is {kind!r}, not one of {[*_KINDS]}; {again}")
+        raise UnspoolError(f"{path} is not a result of unspool: its kind is {kind!r}, not one of {[*_KINDS]}; {again}")
     result, version = _KINDS[kind]
     if data.get("version") != version:
         raise UnspoolError(

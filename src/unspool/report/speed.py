@@ -21,7 +21,7 @@ _FEW_TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
 
 
 def ratio_cell(row: Summary) -> Cell:
-    """The ratio of totals; slower than plain decoding is said, not only shown."""
+    """The ratio of totals. Slower than plain decoding is stated in words, not only by colour."""
     ratio = number(row.ratio_totals)
     return Cell(f"{ratio} slower", "bad") if row.slower else Cell(ratio)
 
@@ -31,7 +31,7 @@ def ratio_section(name: str, figures: Figures, look: Mapping[str, Look]) -> Sect
     title = "Speed against plain decoding"
     contestants = [row.contestant for row in figures.overall([*figures.methods, *figures.peers]) if row.ratio]
     if not contestants:
-        return Section(title, ["No chart: nothing was measured beside plain decoding, so there is no ratio to it."])
+        return Section(title, ["No chart: only plain decoding was measured, so there is no ratio to it."])
     categories = [ALL, *figures.categories]
     table = Table(
         "Speed ÷ plain decoding's, per category",
@@ -49,7 +49,7 @@ def ratio_section(name: str, figures: Figures, look: Mapping[str, Look]) -> Sect
             for row in figures.rows
             if row.contestant in contestants
         ],
-        "Median, quartiles and mean are over the ratios of prompts (medians over repeats first); the ratio of totals "
+        "Median, quartiles and mean are over per-prompt ratios (medians over repeats first); the ratio of totals "
         "divides all timed tokens by all seconds.",
         heads=2,
     )
@@ -134,7 +134,7 @@ def _draw_ratios(
 
 
 def tokens_section(name: str, figures: Figures, look: Mapping[str, Look]) -> Section:
-    """Tokens per second of everyone."""
+    """Tokens per second of all contestants."""
     rows = sorted(figures.overall(figures.contestants), key=lambda row: -row.tokens_per_second.median)
     bars = [
         Bar(
@@ -154,8 +154,8 @@ def tokens_section(name: str, figures: Figures, look: Mapping[str, Look]) -> Sec
         partial(draw_bars, bars=bars, unit="tokens per second"),
     )
     text = (
-        "Medians over runs, lines between the quartiles; outlined bars are peers. Speed is counted from the first "
-        "emission to the last, without the prompt; first token tells the time to the first emission."
+        "Medians over runs, lines between the quartiles; outlined bars are peers. Speed is measured from the first "
+        "emission to the last, without prefill; first token is the time to the first emission."
     )
     table = Table(
         "Tokens per second, median and quartiles, per category",

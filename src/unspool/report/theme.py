@@ -1,7 +1,7 @@
 """Colours by role, light and dark.
 
-The hues are those of Okabe and Ito, which colour-blind people tell apart, darkened or lightened until each stands out
-from the card by 3 to 1 or more; text does by 4.5 to 1 or more. No two roles of a theme have the same colour.
+The hues are those of Okabe and Ito, which colour-blind readers can distinguish, adjusted until each has a contrast of
+at least 3 to 1 with the card (text: 4.5 to 1). No two roles of a theme have the same colour.
 """
 
 from __future__ import annotations
@@ -47,6 +47,6 @@ DARK = {
 
 
 def variables() -> str:
-    """CSS that gives each role its colour, as the reader's system wants it."""
+    """CSS that gives each role its colour, by the reader's system setting."""
     light, dark = (" ".join(f"--{role}: {colour};" for role, colour in theme.items()) for theme in (LIGHT, DARK))
     return f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"

@@ -1,4 +1,4 @@
-"""The part of a page on accuracy against passes, dependent and other tasks apart."""
+"""The page's part on accuracy against passes, with dependent and other tasks separate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unspool.report.parts import Part, Section, Table
 from unspool.report.words import counted, facts, number, share
 
 LOSS = 0.01
-"""Accuracy that a setting may lose against one token a step to be compared by its passes."""
+"""Accuracy that a setting may lose against one token per step to be compared by its passes."""
 
 KINDS = {False: "Tasks whose prompt determines the answer", True: "Tasks with several right answers"}
 
@@ -26,11 +26,11 @@ FEWEST = ("method", "options", "accuracy", "passes", "times fewer")
 """Columns of ``fewest``."""
 
 Options = dict[tuple[str, str], str]
-"""Of a setting in words, by its line and method."""
+"""A setting in words, by its line and method."""
 
 
 def tradeoff_part(name: str, tradeoff: Tradeoff) -> Part:
-    """All sections; ``name`` is unique in the page."""
+    """All sections. ``name`` is unique on the page."""
     look = coloured(list(dict.fromkeys(point.line for point in tradeoff.points if point.line != ORACLE)))
     look[ORACLE] = Look(MUTED, "D")
     kinds = [kind for kind in KINDS if any(point.dependent == kind for point in tradeoff.points)]
@@ -56,7 +56,7 @@ def tradeoff_part(name: str, tradeoff: Tradeoff) -> Part:
 
 
 def headline(tradeoff: Tradeoff) -> tuple[str, list[str]]:
-    """How many passes the best method saves without a loss of more than a point, for each kind of task."""
+    """How many passes the best method saves at a loss of at most a point, for each kind of task."""
     told = []
     for kind, words in ((False, "where the prompt determines the answer"), (True, "where several answers are right")):
         found = means(tradeoff.points, kind)
@@ -65,15 +65,15 @@ def headline(tradeoff: Tradeoff) -> tuple[str, list[str]]:
         kept = [mean for line, mean in best(found, LOSS).items() if line != ORACLE]
         first = min(kept, key=lambda mean: mean.passes)
         told.append(
-            f"{first.line} needs {number(tradeoff.slots / first.passes, 1)} times fewer passes than one token a "
+            f"{first.line} needs {number(tradeoff.slots / first.passes, 1)} times fewer passes than one token per "
             f"step {words}, at {share(first.accuracy)} accuracy."
         )
     questions = len(tradeoff.points[0].right)
-    return told[0], [*told[1:], f"{counted(questions, 'held-out question')} a task; {tradeoff.slots} slots."]
+    return told[0], [*told[1:], f"{counted(questions, 'held-out question')} per task; {tradeoff.slots} slots."]
 
 
 def fewest(tradeoff: Tradeoff, dependent: bool) -> list[list[str]]:
-    """Of every line the fewest passes that lose at most ``LOSS``, by passes; empty without such tasks."""
+    """Per line, the fewest passes that lose at most ``LOSS``, sorted by passes; empty without such tasks."""
     found, options = means(tradeoff.points, dependent), options_of(tradeoff.points)
     kept = best(found, LOSS).values() if found else ()
     return [
@@ -87,19 +87,19 @@ def _section(name: str, tradeoff: Tradeoff, dependent: bool, look: dict[str, Loo
     plot = chart(
         f"{name}-tradeoff",
         "Accuracy against passes",
-        "Each line is a method at several settings: to the right are more passes of the model for a canvas, upwards "
+        "Each line is a method at several settings: on the x axis passes of the model per canvas, on the y axis "
         "the share of right answers.",
         lambda narrow: 360 if narrow else 460,
         partial(_draw, found=found, options=options, look=look),
     )
     text = (
-        f"A line further left and higher is better. The oracle takes for each question the fewest passes at which "
+        f"A line further left and higher is better. For each question, the oracle takes the fewest passes at which "
         f"plain threshold decoding is right, which no method knows beforehand. {tradeoff.slots} passes are one token "
-        "a step."
+        "per step."
     )
     table = Table(
         "Every setting",
-        ["method", "options", "accuracy", "passes", "tokens a pass"],
+        ["method", "options", "accuracy", "passes", "tokens per pass"],
         [
             [
                 mean.line,
@@ -110,11 +110,11 @@ def _section(name: str, tradeoff: Tradeoff, dependent: bool, look: dict[str, Loo
             ]
             for mean in found
         ],
-        "Passes are means over questions; every task counts the same.",
+        "Passes are means over questions; all tasks have equal weight.",
         words=frozenset({1}),
     )
     few = Table(
-        f"Fewest passes at most {share(LOSS, 0)} below one token a step",
+        f"Fewest passes at most {share(LOSS, 0)} below one token per step",
         list(FEWEST),
         fewest(tradeoff, dependent),
         words=frozenset({1}),
@@ -143,7 +143,7 @@ def _draw(canvas: Canvas, found: Sequence[Mean], options: Options, look: dict[st
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_ylim(-3, 103)
-    axes.set_xlabel("passes for a canvas")
+    axes.set_xlabel("passes per canvas")
     axes.set_ylabel("right answers, %")
 
 
@@ -162,8 +162,8 @@ def _commits(tradeoff: Tradeoff) -> Section:
         rows.append([line, *(share(sum(n for t, n in commits.items() if t in group) / total, 0) for group in groups)])
     names = ["1 token", "2 to 3", "4 to 7", "8 to 15", "16 and more"]
     table = Table("Share of passes by the tokens that they commit", ["setting", *names], rows, open=True)
-    text = "A mean hides that most tokens may come in one pass, and the rest one by one."
-    return Section("Tokens of a pass", [text], tables=[table])
+    text = "A mean can hide that most tokens come in one pass and the rest one by one."
+    return Section("Tokens per pass", [text], tables=[table])
 
 
 def _tasks(points: Sequence[Point]) -> Section:
@@ -180,9 +180,9 @@ def _tasks(points: Sequence[Point]) -> Section:
 
 
 def options_of(points: Sequence[Point]) -> Options:
-    """What tells the settings of a line apart: the options that any of them has, in one line of text.
+    """What distinguishes the settings of a line: all options that any of them has, as one line of text.
 
-    A spec leaves out defaults; beside settings that name the option, they are shown.
+    A spec omits defaults; they are shown if another setting of the line names the option.
     """
     lines: dict[str, dict[str, list[Chosen[Any]]]] = {}
     for point in points:

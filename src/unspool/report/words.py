@@ -1,4 +1,4 @@
-"""How figures are written: numbers with a fixed number of digits, spreads, shares, nested facts as lines."""
+"""Formats figures: numbers with a fixed number of digits, spreads, shares, nested facts as lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NONE = "–"
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """With thousands separated by thin spaces, which no language reads as a decimal sign."""
+    """With thin spaces between thousands, which no language reads as a decimal sign."""
     return NONE if value is None else f"{value:,.{digits}f}".replace(",", "\u202f")
 
 
@@ -25,7 +25,7 @@ def share(value: float | None, digits: int = 1) -> str:
 
 
 def small(value: float | None) -> str:
-    """A number of any magnitude, such as a noise or a p-value: three significant digits."""
+    """A number of any magnitude, such as noise or a p-value: three significant digits."""
     return NONE if value is None else f"{value:.3g}"
 
 

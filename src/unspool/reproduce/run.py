@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from unspool.bench.about import about, without_directories
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
 from unspool.reproduce.experiment import Experiment, Row
 from unspool.reproduce.result import ExperimentResult, result_of
@@ -22,7 +23,7 @@ def run(
     setup: Setup,
     command: str,
     journal: Path | None = None,
-    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> ExperimentResult:
     """Measure all cases.
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unspool import suites
-from unspool.decoding.canvas import DiffusionModel, load_diffusion
-from unspool.decoding.model import Model, load
+from unspool.decoding.canvas import DiffusionModel
+from unspool.decoding.load import load
+from unspool.decoding.model import Model
 from unspool.suites.prompts import Prompt
 
 
@@ -45,18 +46,18 @@ class Setup:
             name: of the model; None: the run's.
             options: of ``unspool.load``.
         """
-        model: Model = self._once(load, name or self.model, options)
+        model: Model = self._once(Model, name, options)
         return model
 
     def diffusion_model(self, name: str | None = None, **options: Any) -> DiffusionModel:
         """A masked-diffusion model, loaded once; arguments as of ``language_model``."""
-        model: DiffusionModel = self._once(load_diffusion, name or self.model, options)
+        model: DiffusionModel = self._once(DiffusionModel, name, options)
         return model
 
-    def _once(self, make: Callable[..., Any], name: str, options: dict[str, Any]) -> Any:
-        key = (make, name, *sorted(options.items()))
+    def _once(self, kind: type[Any], name: str | None, options: dict[str, Any]) -> Any:
+        key = (kind, name or self.model, *sorted(options.items()))
         if key not in self._loaded:
-            self._loaded[key] = make(name, report=self.report, **options)
+            self._loaded[key] = load(name or self.model, expect=kind, report=self.report, **options)
         return self._loaded[key]
 
     def prompts(self, suite: str = "humaneval", quick_suite: str = "mixed") -> list[Prompt]:

@@ -1,11 +1,11 @@
-"""The inside of ``sandbox``: bounds itself, then runs the program that comes on standard input.
+"""The inside of ``sandbox``: limits itself, then runs the program that it reads from standard input.
 
-Run by path in an isolated interpreter, so it imports nothing but the standard library. What it tells goes to its
-standard output, a JSON object a line behind the token it was given: the kernel's guards that are in force, then how the
-program ended. The program's own output goes to standard error.
+Run by path in an isolated interpreter, so it imports only the standard library. It reports on its standard output, one
+JSON object per line after the token that it was given: the active kernel guards, then how the program ended. The
+program's own output goes to standard error.
 
-With namespaces there are three processes: this one, the first of the namespace, which waits for the program and tells
-how it ended, and the program's. Without them the program runs in this one.
+With namespaces there are three processes: this one; the first of the namespace, which waits for the program and
+reports how it ended; and the program's. Without them the program runs in this one.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _FILE_BYTES = 1 << 20
 _RESERVE_BYTES = 4 << 20
 _NAME = "<program>"
 
-# Numbers of system calls on x86_64 and aarch64; None where there is no such call.
+# System call numbers on x86_64 and aarch64; None if there is no such call.
 # fmt: off
 _REFUSED_SYSTEM_CALLS = {
     # other processes
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "ptrace": (101, 117),
     "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272), "pidfd_open": (434, 434),
     "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "process_mrelease": (448, 448),
-    # signals; tgkill is how a process signals its own threads
+    # signals, except tgkill: a process signals its own threads by it
     "kill": (62, 129), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "pidfd_send_signal": (424, 424),
     # priorities and processors
     "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119), "sched_setaffinity": (203, 122), "sched_setattr": (314, 274),
     "migrate_pages": (256, 238), "move_pages": (279, 239),
-    # sockets; connected pairs are allowed
+    # sockets, except connected pairs
     "socket": (41, 198), "bind": (49, 200), "connect": (42, 203), "listen": (50, 201),
     # what outlives a process
     "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180), "add_key": (248, 217),
@@ -58,19 +58,19 @@ _CLONE, _TGKILL, _FCNTL, _IOCTL, _SOCKETPAIR, _PRLIMIT, _CAPSET = (
     *((56, 220), (234, 131), (72, 25), (16, 29), (53, 199), (302, 261), (126, 91)),
 )
 _CLONE3 = 435
-_X32 = 0x40000000  # calls of x86_64's second table have this bit
-# F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE and F_NOTIFY: signals to whom the caller names.
+_X32 = 0x40000000  # set in calls of x86_64's second table
+# F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE and F_NOTIFY: signals to a process that the caller names.
 _SIGNALLING_FCNTLS = (8, 10, 15, 1024, 1026)
 # FIOSETOWN, SIOCSPGRP, TIOCSTI, and FS_IOC_SETFLAGS, which makes files immutable.
 _REFUSED_IOCTLS = (0x8901, 0x8902, 0x5412, 0x40086602)
 _NO_NEW_PRIVILEGES = 38
-# Landlock's accesses that change files: write, remove, make, link elsewhere, truncate.
+# Landlock access rights that change files: write, remove, make, link elsewhere, truncate.
 _CHANGING = 1 << 1 | sum(1 << bit for bit in range(4, 15))
 _WRITING_ONE = 1 << 1 | 1 << 14
-# New namespaces of mounts, interprocess communication, processes and network; and of users.
+# New namespaces: mounts, interprocess communication, processes, network; and users.
 _NAMESPACES = 0x00020000 | 0x08000000 | 0x20000000 | 0x40000000
 _USERS = 0x10000000
-# Events of Python's audit table that reach beyond the interpreter.
+# Python audit events that reach beyond the interpreter.
 _REFUSED = ("socket.", "subprocess.", "ctypes.", "pty.", "sqlite3.", "syslog.")
 # fmt: off
 _REFUSED_CALLS = frozenset({
@@ -78,7 +78,7 @@ _REFUSED_CALLS = frozenset({
     "os.kill", "os.killpg", "signal.pthread_kill",
     "resource.prlimit", "resource.setrlimit",
 })
-# Events that change the file that their first argument names, and of some the one that the second names.
+# Events that change the file named by their first argument; some also change that of the second.
 _OF_TWO = frozenset({"os.link", "os.rename", "os.symlink"})
 _CHANGES = frozenset({
     "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate",
@@ -90,7 +90,7 @@ _UNIX, _STREAM = 1, 1
 
 
 def bound(memory: int, seconds: float) -> None:
-    """Limits of the kernel on this process: bytes of address space, seconds of computing, size of files."""
+    """Kernel limits on this process: bytes of address space, seconds of CPU time, file size."""
     cpu = int(seconds) + 1
     for name, value in (
         (resource.RLIMIT_AS, memory),
@@ -104,11 +104,11 @@ def bound(memory: int, seconds: float) -> None:
 
 
 def enter_namespaces(libc: Any, directory: str) -> tuple[str, ...]:
-    """Move to namespaces of our own; gives the guards that they are: ``pids``, ``network``, ``mounts``, or none.
+    """Enter new namespaces; returns the guards that they provide: ``pids``, ``network``, ``mounts``, or none.
 
-    The next process that is forked is the first one of the new namespace of processes. Every file system is read-only
-    there, which keeps mode, owner, times and attributes as well, but for ``directory``. To become the user of a new
-    namespace needs no privilege, where the system permits it; root needs none.
+    The next forked process is the first of the new process namespace. Every file system is read-only there, mode,
+    owner, times and attributes included, except for ``directory``. If the system permits it, becoming the user of a new
+    namespace needs no privilege; root needs none.
     """
     user, group = os.getuid(), os.getgid()
     if _ask(libc.unshare, _NAMESPACES | _USERS) == 0:
@@ -146,18 +146,18 @@ def _lock_mounts(libc: Any, directory: str) -> bool:
 
 
 def drop_capabilities(libc: Any, machine: str) -> None:
-    """What a new namespace of users, or root, gives: this process needs nothing of it any more."""
+    """Drop the capabilities of a new user namespace, or of root: this process needs none of them any more."""
     if machine in _MACHINES:
         header = struct.pack("Ii", 0x20080522, 0)
         _ask(libc.syscall, _CAPSET[_MACHINES[machine]], header, bytes(24))
 
 
 def forbid_calls(libc: Any, machine: str) -> bool:
-    """Have the kernel refuse other processes, signals and sockets from now on; False where it cannot.
+    """Make the kernel refuse other processes, signals and sockets from now on; False if it cannot.
 
     Args:
-        libc: the C library, by ctypes.
-        machine: as ``os.uname`` names it.
+        libc: the C library, loaded by ctypes.
+        machine: as named by ``os.uname``.
     """
     if machine not in _MACHINES:
         return False
@@ -165,8 +165,9 @@ def forbid_calls(libc: Any, machine: str) -> bool:
     refused = [numbers[of] for numbers in _REFUSED_SYSTEM_CALLS.values()]
     allow, refuse, die = (0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x00050000 | errno.EPERM), (0x06, 0, 0, 0x80000000)
     missing = (0x06, 0, 0, 0x00050000 | errno.ENOSYS)
-    # Instructions of BPF: 0x20 loads a word, 0x54 masks it; 0x15, 0x35 and 0x45 jump if it is equal to, at least, or
-    # has bits of the last number, over the second number of instructions if so, else over the third; 0x06 returns.
+    # BPF instructions: 0x20 loads a word, 0x54 masks it. 0x15, 0x35 and 0x45 test whether it equals the last number, is
+    # at least that, or shares bits with it; they skip the second number of instructions if so, else the third. 0x06
+    # returns.
     first, second = (0x20, 0, 0, 16), (0x20, 0, 0, 24)
 
     def call(number: int | None, *body: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:
@@ -183,14 +184,14 @@ def forbid_calls(libc: Any, machine: str) -> bool:
         *((0x15, 1, 0, _ARCHITECTURES[of]), die),
         (0x20, 0, 0, 0),
         *((0x35, 0, 1, _X32), refuse),
-        # The C library makes threads by clone where clone3 does not exist, and clone's flags can be seen from here.
+        # Without clone3, the C library creates threads by clone, whose flags can be checked here.
         *call(_CLONE3, missing),
         *call(_CLONE[of], first, (0x45, 1, 0, 0x10000), refuse, allow),
         *call(_TGKILL[of], first, *only(os.getpid()), allow),
         *call(_PRLIMIT[of], first, *only(0), allow),
         *call(_FCNTL[of], second, *none_of(_SIGNALLING_FCNTLS), allow),
         *call(_IOCTL[of], second, *none_of(_REFUSED_IOCTLS), allow),
-        # Pairs that are connected for good; of a pair of datagrams one could send to any socket in the file system.
+        # Permanently connected pairs; a datagram pair could send to any socket in the file system.
         *call(_SOCKETPAIR[of], first, *only(_UNIX), second, (0x54, 0, 0, 0xF), *only(_STREAM), allow),
         *(step for number in refused for step in call(number, refuse)),
         allow,
@@ -202,12 +203,12 @@ def forbid_calls(libc: Any, machine: str) -> bool:
 
 
 def keep_files(libc: Any, directory: str) -> bool:
-    """Have the kernel refuse changes of files that are not below ``directory``; False where it cannot.
+    """Make the kernel refuse changes to files outside ``directory``; False if it cannot.
 
-    What is written to ``/dev/null`` changes no file.
+    Writing to ``/dev/null`` is allowed, since it changes no file.
     """
     create, add, restrict = 444, 445, 446
-    # The third version is the first that knows of every access in use.
+    # Version 3 is the first with all access rights in use.
     if _ask(libc.syscall, create, None, 0, 1) < 3 or _ask(libc.prctl, _NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:
         return False
     rules = _ask(libc.syscall, create, struct.pack("Q", _CHANGING), 8, 0)
@@ -224,24 +225,24 @@ def keep_files(libc: Any, directory: str) -> bool:
 
 
 def _ask(function: Any, *arguments: int | bytes | None) -> int:
-    """Call a C function that takes any number of arguments; whole numbers as wide as registers."""
+    """Call a variadic C function, with integers as wide as registers."""
     answer: int = function(*(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments))
     return answer
 
 
 def guard(directory: str, refused: dict[str, None], files_kept: bool) -> None:
-    """Refuse, from now on and for good, what reaches beyond this interpreter and ``directory``; note it in ``refused``.
+    """Permanently refuse what reaches beyond this interpreter and ``directory``; record it in ``refused``.
 
     The interpreter's message is clearer than the kernel's, and the kernel may lack a guard.
 
     Args:
-        files_kept: whether the kernel keeps files elsewhere. SQLite opens files without telling this hook.
+        files_kept: whether the kernel guards other files. SQLite opens files without an audit event.
     """
     inside = os.path.realpath(directory)
 
     def within(path: Any) -> bool:
         if isinstance(path, int):
-            # A descriptor that was opened for reading still changes what it was opened from.
+            # A descriptor opened for reading can still change attributes of its file.
             path = os.readlink(f"/proc/self/fd/{path}").removesuffix(" (deleted)")  # noqa: PTH115
             if not path.startswith("/"):
                 return True  # a pipe
@@ -253,11 +254,11 @@ def guard(directory: str, refused: dict[str, None], files_kept: bool) -> None:
         raise PermissionError(message)
 
     def harmless(event: str, arguments: tuple[Any, ...]) -> bool:
-        """Of the refused events: what reaches nothing."""
+        """Whether a refused event is harmless after all."""
         if event == "ctypes.dlopen":
-            return arguments == (None,)  # what importing ctypes, and so numpy, does; nothing can be called through it
+            return arguments == (None,)  # as on import of ctypes, and so of numpy; nothing can be called through it
         if event == "socket.__new__":
-            # asyncio's pair, which is connected for good
+            # asyncio's permanently connected pair
             return bool(arguments[1] == _UNIX and arguments[2] & 0xF == _STREAM)
         if event == "sqlite3.connect" and files_kept:
             database: str = os.fsdecode(arguments[0])
@@ -272,13 +273,13 @@ def guard(directory: str, refused: dict[str, None], files_kept: bool) -> None:
         if event == "open":
             path, mode, flags = arguments
             if isinstance(path, int):
-                return  # it is open already, for what it was opened for
+                return  # already open, with the access it was opened for
             writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else bool(flags & _WRITING)
-            # An open directory elsewhere would be a way around: calls with ``dir_fd`` do not tell it to this hook.
+            # An open directory elsewhere would be a way around: this hook does not see the ``dir_fd`` of a call.
             if (writes or os.path.isdir(path)) and not within(path) and os.path.realpath(path) != os.devnull:  # noqa: PTH112
-                refuse(event, "files can be written in the working directory only")
+                refuse(event, "files can be written only in the working directory")
         elif event in _CHANGES and not all(within(path) for path in arguments[: 2 if event in _OF_TWO else 1]):
-            refuse(event, "files can be changed in the working directory only")
+            refuse(event, "files can be changed only in the working directory")
         elif event == "fcntl.fcntl" and arguments[1] in _SIGNALLING_FCNTLS:
             refuse(event, "signals are not allowed here")
 
@@ -286,7 +287,7 @@ def guard(directory: str, refused: dict[str, None], files_kept: bool) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Which of ``sandbox.Reason`` an exception is."""
+    """The ``sandbox.Reason`` of an exception."""
     chain: list[BaseException | None] = [error]
     while (cause := chain[-1]) is not None and len(chain) < 10:
         if isinstance(cause, MemoryError):
@@ -300,25 +301,25 @@ def reason_of(error: BaseException) -> str:
 
 
 def left_at_its_end(error: SystemExit, last: int) -> bool:
-    """Whether a program that left with success left by its last statement, as by ``unittest.main()``.
+    """Whether a program that exited with success did so by its last statement, as by ``unittest.main()``.
 
     Args:
-        last: line on which that statement begins.
+        last: line at which that statement begins.
     """
     lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == _NAME]
-    # In a function, which may be what the last statement tests, leaving is no success.
+    # In a function, which may be what the last statement tests, exiting is not a success.
     return error.code in (None, 0) and len(lines) == 1 and lines[0] >= last
 
 
 def execute(source: str, directory: str, refused: dict[str, None], files_kept: bool) -> tuple[str, str]:
-    """Run the program in this process; gives ``sandbox.Reason`` and a detail."""
-    reserve = bytearray(_RESERVE_BYTES)  # so that a program that used up the memory can be told of
+    """Run the program in this process; returns ``sandbox.Reason`` and a detail."""
+    reserve = bytearray(_RESERVE_BYTES)  # to report a program that used up the memory
     last = 0
     try:
         tree = ast.parse(source, _NAME)
         last = tree.body[-1].lineno if tree.body else 0
         code = compile(tree, _NAME, "exec")
-        # A module of its own: what looks for the tests, or the classes, of ``__main__`` finds the program's.
+        # A separate module: code that looks for tests or classes in ``__main__`` finds the program's.
         module = sys.modules["__main__"] = types.ModuleType("__main__")
         guard(directory, refused, files_kept)
         try:
@@ -327,7 +328,7 @@ def execute(source: str, directory: str, refused: dict[str, None], files_kept: b
             if not left_at_its_end(error, last):
                 raise
         if sys.__stdout__ is not None:
-            sys.__stdout__.flush()  # what was printed last may be too much
+            sys.__stdout__.flush()  # the last output may exceed the limit
     except BaseException as error:
         del reserve
         return reason_of(error), traceback.format_exception_only(error)[-1].strip()[:500]
@@ -362,8 +363,8 @@ def main() -> None:
 
 
 def run_apart(libc: Any, tell: Any) -> None:
-    """Go on as the second process of a new namespace of processes. The first one waits, tells the exit code, and takes
-    along what is left when it ends; it ends with the process that called this.
+    """Continue as the second process of a new process namespace. The first one waits and reports the exit code; its end
+    ends all that is left. It ends with the process that called this.
     """
     outside = os.fork()
     if outside:

@@ -1,16 +1,16 @@
-"""Runs a program that a model wrote: bounded in time, memory and output, alone, without network, writing in its own
-directory only.
+"""Runs a program that a model wrote: limited in time, memory and output, isolated, without network, and with write
+access only to its own directory.
 
-The program runs in a fresh isolated interpreter (``-I``) in a temporary directory. Two layers stop what it must not do:
+The program runs in a fresh isolated interpreter (``-I``) in a temporary directory. Two layers restrict it:
 - the kernel: limits (``setrlimit``), a process group that is killed, and the guards of ``GUARDS``;
-- the interpreter: an audit hook that refuses the same with a message, and native libraries.
-Where a kernel lacks a guard, ``Outcome.guards`` does not name it, ``Outcome.unguarded`` tells what that leaves to the
-hook, and a warning is given once.
+- the interpreter: an audit hook that refuses the same with a message, and refuses native libraries.
+If a kernel lacks a guard, ``Outcome.guards`` does not name it, ``Outcome.unguarded`` says what only the hook covers,
+and a warning is given once.
 
-That guards against accidents of a model, not against an attacker who knows the interpreter. Not defended: files that
-the user may read can be read; many small files fill the disk until time is up; several threads share the processor; a
-program that finds this module's frames can claim to have passed; and whatever a fault of the kernel or of a native
-extension module opens.
+This protects against accidents, not against an attacker who knows the interpreter. Not prevented: reading any file that
+the user may read; filling the disk with many small files until time is up; using several threads; a program that finds
+this module's frames and claims to have passed; and anything that a fault in the kernel or a native extension module
+opens.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from unspool.errors import UnsupportedError
 
 SECONDS = 5.0
 MEMORY = 1 << 30
-_DYING = 10.0  # seconds of patience with processes that were killed
+_DYING = 10.0  # seconds to wait for killed processes
 _JAIL = Path(__file__).with_name("jail.py")
 
 GUARDS = {
-    "calls": "a filter of system calls (seccomp): no other process, no signal, no socket, no other's priority",
-    "files": "Landlock: files are written below the directory only",
-    "mounts": "every file system but the directory is read-only: mode, owner, times and attributes stay",
-    "pids": "a namespace of processes: others have no number, and all end with the program",
+    "calls": "a system call filter (seccomp): no other process, no signal, no socket, no other's priority",
+    "files": "Landlock: files are written only below the directory",
+    "mounts": "every file system except the directory is read-only, mode, owner, times and attributes included",
+    "pids": "a process namespace: other processes are invisible, and all end with the program",
     "network": "an empty network namespace",
 }
-"""What a kernel may keep a program from, by the names of ``Outcome.guards``."""
+"""What a kernel can keep a program from, by the names in ``Outcome.guards``."""
 
 Reason = Literal["passed", "failed", "time", "memory", "output", "refused", "crashed"]
 
@@ -55,12 +55,12 @@ class Outcome:
     """How a program ended.
 
     Attributes:
-        reason: ``passed`` (it ran to its end without an exception), ``failed`` (an exception, or it left early),
-            ``time``, ``memory`` or ``output`` (a limit), ``refused`` (it was not permitted what it tried) or
-            ``crashed`` (the interpreter died).
+        reason: ``passed`` (ran to its end without an exception), ``failed`` (an exception, or an early exit), ``time``,
+            ``memory`` or ``output`` (a limit), ``refused`` (tried something forbidden) or ``crashed`` (the interpreter
+            died).
         detail: the exception, the limit or the signal, in one line; empty if it passed.
-        refused: what the audit hook refused, by the names of Python's audit events; also where the program went on.
-        guards: which of ``GUARDS`` were in force.
+        refused: Python audit events that the hook refused, even if the program continued.
+        guards: names of the active ``GUARDS``.
     """
 
     reason: Reason
@@ -70,7 +70,7 @@ class Outcome:
 
     @property
     def unguarded(self) -> tuple[str, ...]:
-        """What only the audit hook kept it from: ``processes``, ``signals``, ``network``, ``files``, ``attributes``."""
+        """What only the audit hook prevents: ``processes``, ``signals``, ``network``, ``files``, ``attributes``."""
         guards = set(self.guards)
         needs = {
             "processes": {"calls"},
@@ -87,13 +87,13 @@ class Outcome:
 
 
 def require() -> None:
-    """Refuse systems on which programs cannot be bounded.
+    """Refuse systems on which programs cannot be limited.
 
     Raises:
         UnsupportedError: outside Linux.
     """
     if sys.platform != "linux":
-        raise UnsupportedError("programs of a model are run under limits that only Linux has; use another suite")
+        raise UnsupportedError("a model's programs run under limits that only Linux has; use another suite")
 
 
 def run(program: str, seconds: float = SECONDS, memory: int = MEMORY) -> bool:
@@ -102,21 +102,21 @@ def run(program: str, seconds: float = SECONDS, memory: int = MEMORY) -> bool:
 
 
 def execute(program: str, seconds: float = SECONDS, memory: int = MEMORY) -> Outcome:
-    """Run a program and tell how it ended. Nothing of it is left: no process, no file.
+    """Run a program and report how it ended. Leaves no process and no file.
 
     Args:
-        seconds: of the clock.
+        seconds: wall-clock limit.
         memory: address space in bytes.
 
     Raises:
-        UnsupportedError: outside Linux, or where the limits cannot be set; the program did not run then.
+        UnsupportedError: outside Linux, or if the limits cannot be set. The program has not run then.
     """
     require()
-    # The program has ended well only if this comes back, so leaving early with code 0 is no success.
+    # The program passed only if it prints this token, so an early exit with code 0 is not a success.
     token = secrets.token_hex(16)
     directory = tempfile.mkdtemp(prefix="unspool-")
     try:
-        # Its reports and its output go to files without a name, which the limit on the size of files bounds as well.
+        # Reports and output go to unnamed files, which the file size limit covers too.
         with tempfile.TemporaryFile() as reports, tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-B", str(_JAIL)],
@@ -142,7 +142,7 @@ def execute(program: str, seconds: float = SECONDS, memory: int = MEMORY) -> Out
             if not late and "guards" not in told:
                 output.seek(0)
                 why = output.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
-                raise UnsupportedError(f"programs of a model cannot be bounded on this system: {why}")
+                raise UnsupportedError(f"a model's programs cannot be limited on this system: {why}")
     finally:
         _remove(directory)
     reason, detail = _verdict(
@@ -156,7 +156,7 @@ def execute(program: str, seconds: float = SECONDS, memory: int = MEMORY) -> Out
 
 @cache
 def guards() -> tuple[str, ...]:
-    """Which of ``GUARDS`` are in force on this system, told by an empty program; for results.
+    """Which of ``GUARDS`` are active on this system, found by an empty program; for results.
 
     Raises:
         UnsupportedError: outside Linux.
@@ -166,16 +166,16 @@ def guards() -> tuple[str, ...]:
 
 def _verdict(told: dict[str, Any], code: Any, late: str) -> tuple[Reason, str]:
     if late or code == -signal.SIGXCPU:
-        return "time", late or "it computed for too long"
+        return "time", late or "it used too much CPU time"
     if "reason" in told:
         return told["reason"], told["detail"]
     if code < 0:
         return "crashed", f"it was ended by {signal.Signals(-code).name}"
-    return "failed", f"it left before its end with exit code {code}"
+    return "failed", f"it exited early with exit code {code}"
 
 
 def _reports(text: str, token: str) -> dict[str, Any]:
-    """What the jail told, put together; the program may have written between it."""
+    """The jail's reports, merged; the program's output may be between them."""
     told: dict[str, Any] = {}
     for line in text.splitlines():
         if line.startswith(token):
@@ -185,25 +185,25 @@ def _reports(text: str, token: str) -> dict[str, Any]:
 
 def _kill(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
-        # The first process of a namespace takes all others in it along, and is gone when they are; then ends the one
-        # that waits for it. Killed with its group alone, it would leave them dying while their directory is removed.
+        # The first process of a namespace ends all others in it and waits for them; then its parent ends. If it were
+        # killed together with its group, its processes might still be dying while their directory is removed.
         with suppress(psutil.Error, subprocess.TimeoutExpired):
             for first in psutil.Process(process.pid).children():
                 first.kill()
                 process.wait(_DYING)
-    # The whole group, though it should hold no one else; it is gone if the program has ended.
+    # The whole group, though it should have no other process; it is gone if the program has ended.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
 def _remove(directory: str) -> None:
-    """Remove a directory, however deep: one step down or up at a time, so that no path and no stack of calls grows."""
+    """Remove a directory of any depth, one level at a time, so that neither a path nor the call stack grows."""
     try:
         place = _enter(None, directory)
     except FileNotFoundError:
-        return  # the program did it
-    waiting = [_empty(place)]  # by level, the directories that are left
+        return  # the program removed it
+    waiting = [_empty(place)]  # by level, the remaining directories
     while True:
         if waiting[-1]:
             place = _enter(place, waiting[-1][-1])
@@ -219,7 +219,7 @@ def _remove(directory: str) -> None:
 
 
 def _enter(place: int | None, name: str) -> int:
-    """A directory's descriptor in place of ``place``; its owner may always change it from now on."""
+    """Open a directory and close ``place``; makes it writable for its owner."""
     os.chmod(name, 0o700, dir_fd=place)
     entered = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
     if place is not None:
@@ -228,7 +228,7 @@ def _enter(place: int | None, name: str) -> int:
 
 
 def _empty(place: int) -> list[str]:
-    """Remove all that a directory holds but for directories, and give these."""
+    """Remove the files of a directory; returns its subdirectories."""
     with os.scandir(place) as entries:
         held = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_directory in held:
@@ -240,7 +240,7 @@ def _empty(place: int) -> list[str]:
 @cache
 def _warn(unguarded: tuple[str, ...]) -> None:
     warnings.warn(
-        f"programs of a model run without the kernel's guard over {', '.join(unguarded)}: this system lacks seccomp, "
+        f"a model's programs run without the kernel's guard over {', '.join(unguarded)}: this system lacks seccomp, "
         "Landlock or namespaces; only Python's audit hook stops them",
         RuntimeWarning,
         stacklevel=3,

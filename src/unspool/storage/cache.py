@@ -1,7 +1,7 @@
-"""The cache directory on disk: where models, conversions and calibrations live, and how they get there whole.
+"""The cache directory: where models, conversions and calibrations are stored, and how they are written atomically.
 
-A file or directory appears under its final name only when it is complete. Whoever writes one holds the lock of its
-name, so that two processes never do the same work twice.
+A file or directory appears under its final name only when it is complete. Its writer holds the lock of that name, so
+that two processes never do the same work twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def root() -> Path:
-    """The cache directory: ``UNSPOOL_CACHE``, or the user's cache directory of this system."""
+    """The cache directory: ``UNSPOOL_CACHE``, or the system's user cache directory."""
     chosen = os.environ.get("UNSPOOL_CACHE")
     if chosen:
         return Path(chosen).expanduser().absolute()
@@ -43,7 +43,7 @@ def models_dir() -> Path:
 
 
 def downloads_dir() -> Path:
-    """Unfinished downloads, kept so that they can be resumed."""
+    """Unfinished downloads, kept for resuming."""
     return root() / "downloads"
 
 
@@ -58,23 +58,23 @@ def calibration_dir() -> Path:
 
 
 def hashes_dir() -> Path:
-    """Remembered SHA-256 sums of files outside the cache."""
+    """Stored SHA-256 sums of files outside the cache."""
     return root() / "hashes"
 
 
 def say(message: str) -> None:
-    """One line for the user on stderr."""
+    """Print one line for the user on stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def lock(name: str, waiting: str) -> Iterator[None]:
-    """Hold the lock ``name`` of the cache, across processes; a kill releases it.
+    """Hold the lock ``name`` of the cache, across processes. It is released even if the process is killed.
 
     Names in use: ``download-<model>``, ``convert-<content key>`` and ``calibrate-<curve>``.
 
     Args:
-        waiting: said on stderr if another process holds the lock.
+        waiting: printed on stderr if another process holds the lock.
     """
     from filelock import FileLock, Timeout
 
@@ -94,9 +94,9 @@ def lock(name: str, waiting: str) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path to write; the file gets the name ``path`` only if the block ends without an exception.
+    """Yields a temporary path to write. The file gets the name ``path`` only if the block raises no exception.
 
-    Replaces a file of that name. On any exception, Ctrl-C included, nothing is left.
+    Replaces an existing file. After any exception, Ctrl-C included, nothing is left.
 
     Raises:
         UnspoolError: if the disk is full or the cache cannot be written.
@@ -108,10 +108,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Like ``atomic_file`` for a directory: yields an empty temporary one. ``path`` must not exist yet.
+    """``atomic_file`` for a directory: yields an empty temporary one. ``path`` must not exist yet.
 
     Raises:
-        FileExistsError: if ``path`` exists; look for it after taking the lock.
+        FileExistsError: if ``path`` exists; check for it after taking the lock.
         UnspoolError: if the disk is full or the cache cannot be written.
     """
     if path.exists():
@@ -126,7 +126,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def publish(file: Path, path: Path) -> None:
-    """Give a complete file of the cache its final name, replacing a file of that name."""
+    """Give a complete file of the cache its final name, replacing an existing file."""
     make_directory(path.parent)
     _sync(file)
     file.replace(path)
@@ -135,7 +135,7 @@ def publish(file: Path, path: Path) -> None:
 
 @contextmanager
 def temporary_directory(path: Path) -> Iterator[Path]:
-    """An empty directory beside ``path`` that is gone after the block."""
+    """An empty directory next to ``path``, removed after the block."""
     with _temporary(path) as temporary:
         temporary.mkdir()
         yield temporary
@@ -149,7 +149,7 @@ def _temporary(path: Path) -> Iterator[Path]:
     try:
         yield temporary
     except Exception as error:
-        # Asked before the temporary is removed and its space is free again.
+        # Checked before the temporary is removed and its space is free again.
         if is_full(error, path.parent):
             raise full_disk(path.parent) from error
         raise
@@ -160,19 +160,19 @@ def _temporary(path: Path) -> Iterator[Path]:
 def sweep(directory: Path) -> None:
     """Remove temporaries in ``directory`` whose process was killed.
 
-    Those of another machine that shares the cache are removed when they have not changed for a day.
+    Those of another machine that shares the cache are removed after a day without changes.
     """
     for path in directory.glob("*.tmp"):
         match = _TEMPORARY.search(path.name)
         if match and _abandoned(path, match["host"], int(match["pid"])):
             try:
                 remove(path)
-            except OSError:  # another process sweeps it too, or a child of the killed one still writes: next time
+            except OSError:  # another process sweeps too, or a child of the killed one still writes: next time
                 continue
 
 
 def is_final(path: Path) -> bool:
-    """Whether an entry of the cache is complete, not a temporary that someone is writing."""
+    """Whether an entry of the cache is complete, not a temporary in use."""
     return not _TEMPORARY.search(path.name)
 
 
@@ -185,7 +185,7 @@ def _abandoned(path: Path, host: str, pid: int) -> bool:
     try:
         return time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
     except FileNotFoundError:
-        return False  # its owner has just finished
+        return False  # its writer has just finished
 
 
 def _host() -> str:
@@ -211,10 +211,10 @@ def make_directory(path: Path) -> None:
 
 
 def require_space(path: Path, needed: int) -> None:
-    """Check that the disk of ``path`` has room for ``needed`` bytes.
+    """Check that the disk of ``path`` has ``needed`` bytes free.
 
     Raises:
-        UnspoolError: if it has not.
+        UnspoolError: if it does not.
     """
     free = _free(path)
     if free < needed:
@@ -225,7 +225,7 @@ def require_space(path: Path, needed: int) -> None:
 
 
 def full_disk(path: Path) -> UnspoolError:
-    """The error for a disk that ran full during a write."""
+    """The error for a disk that filled up during a write."""
     return UnspoolError(
         f"the disk of {path} is full ({format_bytes(_free(path))} free); no half-written file was kept; "
         "free some space, or set UNSPOOL_CACHE to a directory on a larger disk"
@@ -238,7 +238,7 @@ def is_full(error: Exception, directory: Path) -> bool:
         return True
     if isinstance(error, UnspoolError):
         return isinstance(error.__cause__, Exception) and is_full(error.__cause__, directory)
-    # Native writers report a full disk as anything but an OSError.
+    # Native writers report a full disk by various exceptions.
     return _free(directory) < 1 << 20
 
 
@@ -249,7 +249,7 @@ def _free(path: Path) -> int:
 
 
 def remove(path: Path) -> int:
-    """Remove a file or a directory, if it exists; returns the bytes that it held."""
+    """Remove a file or directory, if it exists; returns its size in bytes."""
     freed = size_on_disk(path)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -259,21 +259,21 @@ def remove(path: Path) -> int:
 
 
 def size_on_disk(path: Path) -> int:
-    """Bytes of a file, or of all files below a directory; 0 if there is none."""
+    """Size in bytes of a file, or of all files below a directory; 0 if there is none."""
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size if path.exists() else 0
 
 
 def format_bytes(n: int) -> str:
-    """``n`` bytes for people, in decimal units."""
+    """``n`` bytes as readable text, in decimal units."""
     from rich.filesize import decimal
 
     return decimal(n)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, lower-case hex. Of a large file it is said when that takes more than two seconds."""
+    """SHA-256 of a file, lower-case hex. Prints a message if that takes more than two seconds."""
     digest, start, size = hashlib.sha256(), time.monotonic(), path.stat().st_size
     said = size < _LARGE
     with path.open("rb") as file:
@@ -281,7 +281,7 @@ def sha256_of(path: Path) -> str:
             digest.update(block)
             if not said and time.monotonic() - start > _LONG_SECONDS:
                 said = True
-                say(f"reading all of {path.name} ({format_bytes(size)}) to know it by its content")
+                say(f"reading all of {path.name} ({format_bytes(size)}) to identify it by its content")
     return digest.hexdigest()
 
 
@@ -291,7 +291,7 @@ def _sync(file: Path) -> None:
 
 
 def _sync_entries(directory: Path) -> None:
-    # Without this a power cut can lose the rename. Windows cannot open directories and does not need it.
+    # Without this, a power failure can lose the rename. Windows cannot open directories and does not need it.
     if os.name == "nt":
         return
     handle = os.open(directory, os.O_RDONLY)

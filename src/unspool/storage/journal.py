@@ -1,6 +1,6 @@
-"""What a long command has done so far, on disk, so that the same command goes on after an interruption.
+"""The progress of a long command on disk, so that the same command resumes after an interruption.
 
-A file of JSON lines. The first says which command they belong to; a last line that was cut off is dropped.
+A file of JSON lines. The first line identifies the command; a truncated last line is dropped.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ class Journal:
     """An open journal.
 
     Attributes:
-        lines: what earlier runs of the command and this one have added, in order.
+        lines: added by earlier runs of the command and by this one, in order.
     """
 
     def __init__(self, path: Path | None, header: dict[str, Any], option: str) -> None:
-        """Open or begin a file; without a path nothing is on disk.
+        """Open or create a file. Without a path, nothing is written.
 
         Args:
-            header: all that decides what the lines say; plain data.
-            option: of the command line, that names the file; for messages.
+            header: everything that the lines depend on; plain data.
+            option: the command-line option that names the file, for messages.
 
         Raises:
             UnspoolError: if the file is damaged or belongs to another command.
@@ -37,7 +37,7 @@ class Journal:
         if path is None:
             return
         header = json.loads(json.dumps(header))
-        # What follows the last line end was cut off, and is written over.
+        # What follows the last line end was truncated, and is overwritten.
         whole, end = _whole(path, option)
         first, *self.lines = _parsed(path, whole, option) or [{}]
         if first:
@@ -50,17 +50,17 @@ class Journal:
             self._write({"header": header})
 
     def add(self, line: dict[str, Any]) -> None:
-        """Keep a line; it is on disk when this returns."""
+        """Add a line; it is on disk when this returns."""
         self.lines.append(line)
         self._write(line)
 
     def close(self) -> None:
-        """Leave the file where it is."""
+        """Close the file without removing it."""
         if self._file is not None:
             self._file.close()
 
     def remove(self) -> None:
-        """The command has done its work; the file is not needed any more."""
+        """Remove the file once the command is complete."""
         self.close()
         if self._path is not None:
             self._path.unlink()
@@ -70,7 +70,7 @@ class Journal:
             return
         name = next(name for name in [*header, *found] if found.get(name) != header.get(name))
         raise UnspoolError(
-            f"{path} holds the runs of another command ({name}: {_short(found.get(name))}, now "
+            f"{path} contains the runs of another command ({name}: {_short(found.get(name))}, now "
             f"{_short(header.get(name))}); finish that one, give another {self._option}, or remove the file"
         )
 
@@ -81,22 +81,22 @@ class Journal:
                 self._file.flush()
             except OSError as error:
                 raise UnspoolError(
-                    f"cannot write {self._path}: {error.strerror}; what was done so far is kept there, and the same "
-                    "command goes on from it"
+                    f"cannot write {self._path}: {error.strerror}; it contains what was done so far, and the same "
+                    "command resumes from it"
                 ) from error
 
 
 def check(path: Path, option: str) -> None:
-    """Refuse a file that is no journal, before there is a header to compare.
+    """Refuse a file that is not a journal, before there is a header to compare.
 
     Raises:
-        UnspoolError: as ``Journal`` does.
+        UnspoolError: as ``Journal``.
     """
     _parsed(path, _whole(path, option)[0], option)
 
 
 def _whole(path: Path, option: str) -> tuple[bytes, bytes]:
-    """The whole lines of a file, and the end of the last one; both are empty where there is none."""
+    """The complete lines of a file, and its truncated last line; both empty if there is no file."""
     whole, end, rest = (path.read_bytes() if path.is_file() else b"").rpartition(b"\n")
     begin = b'{"header": '
     if not (whole or rest).startswith(begin[: len(whole or rest)]):
@@ -105,7 +105,7 @@ def _whole(path: Path, option: str) -> tuple[bytes, bytes]:
 
 
 def _no_journal(path: Path, option: str) -> UnspoolError:
-    return UnspoolError(f"{path} holds no runs; give another {option}, or remove it")
+    return UnspoolError(f"{path} contains no runs; give another {option}, or remove it")
 
 
 def _parsed(path: Path, data: bytes, option: str) -> list[dict[str, Any]]:
@@ -119,7 +119,7 @@ def _parsed(path: Path, data: bytes, option: str) -> list[dict[str, Any]]:
 
 
 def _hold(file: TextIO, path: Path, option: str) -> None:
-    """Keep other processes from adding to the file until this one closes it; Windows cannot be asked so."""
+    """Lock the file against other processes until this one closes it; not possible on Windows."""
     try:
         import fcntl
     except ImportError:
@@ -127,7 +127,7 @@ def _hold(file: TextIO, path: Path, option: str) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UnspoolError(f"another process writes {path}; wait for it, or give another {option}") from error
+        raise UnspoolError(f"another process is writing {path}; wait for it, or give another {option}") from error
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Files that a report writes: whole or not at all."""
+"""Report files, written atomically."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unspool.storage.text_files import check_file
 
 
 def save(text: str, path: Path) -> None:
-    """Write text, replacing a file of that name.
+    """Write text, replacing an existing file.
 
     Raises:
         UnspoolError: if it cannot be written.

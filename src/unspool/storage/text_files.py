@@ -1,4 +1,4 @@
-"""Text files that others wrote or that are to be written: refused in one line that names the file, before any work."""
+"""Checks files to read or to write before any work; a bad one is refused in one line that names it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from unspool.errors import UnspoolError
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8; a byte order mark is no part of it.
+    """The text of a UTF-8 file, without its byte order mark.
 
     Raises:
-        UnspoolError: if the file cannot be read, is no UTF-8, or holds nothing but white space.
+        UnspoolError: if the file cannot be read, is not UTF-8, or contains only white space.
     """
     try:
         data = path.read_bytes()
@@ -23,15 +23,15 @@ def read_text(path: Path) -> str:
         raise UnspoolError(f"cannot read {path}: {error.strerror or error}") from error
     text = decoded(data, str(path))
     if not text.strip():
-        raise UnspoolError(f"{path} is empty; name a file that holds something")
+        raise UnspoolError(f"{path} is empty; name a file with content")
     return text
 
 
 def decoded(data: bytes, what: str) -> str:
-    """Text from its UTF-8, without a byte order mark.
+    """UTF-8 decoded to text, without a byte order mark.
 
     Raises:
-        UnspoolError: if it is no UTF-8; ``what`` it is, for the message.
+        UnspoolError: if it is not UTF-8; the message names it by ``what``.
     """
     try:
         return data.decode("utf-8-sig")
@@ -40,26 +40,26 @@ def decoded(data: bytes, what: str) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """What JSON says that a user or unspool wrote.
+    """Parse JSON that a user or unspool wrote.
 
     Raises:
-        ValueError: that says what is wrong: also a key that comes twice, of which one value would be lost, and nesting
-            that is too deep for Python.
+        ValueError: with the fault. Duplicate keys, of which one value would be lost, and nesting too deep for Python
+            are faults too.
     """
     return _parsed(text, unique)
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, for ``json``'s ``object_pairs_hook``.
+    """An ``object_pairs_hook`` for ``json`` that refuses duplicate keys.
 
     Raises:
-        ValueError: if a key comes twice.
+        ValueError: if a key appears twice.
     """
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} comes twice")
+        raise ValueError(f"the key {twice!r} appears twice")
     return made
 
 
@@ -74,26 +74,26 @@ def _parsed(text: str, of_pairs: Callable[[list[tuple[str, Any]]], dict[str, Any
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file that another library reads too, and as it does.
+    """The object in a JSON file that another library reads as well, parsed as that library does.
 
-    Of a key that comes twice the last value counts; a byte order mark is a damage.
+    The last value of a duplicate key counts; a byte order mark is a fault.
 
     Raises:
-        UnspoolError: if the file cannot be read or holds something else.
+        UnspoolError: if the file cannot be read or contains something else.
     """
     try:
         data = _parsed(path.read_text(encoding="utf-8"), None)
     except OSError as error:
         raise UnspoolError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:  # no UTF-8, or no JSON
+    except ValueError as error:  # not UTF-8, or not JSON
         raise UnspoolError(f"{path} is damaged: {error}; fetch it again") from error
     if not isinstance(data, dict):
-        raise UnspoolError(f"{path} is damaged: it holds no JSON object; fetch it again")
+        raise UnspoolError(f"{path} is damaged: it is not a JSON object; fetch it again")
     return data
 
 
 def reason(error: BaseException) -> str:
-    """What an error of another library says, in one line; its kind, where the text alone says little."""
+    """The message of another library's error in one line, with its type if the message alone says little."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -102,18 +102,18 @@ def reason(error: BaseException) -> str:
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file, which need not be there."""
+    """Whether two paths lead to the same file, which need not exist."""
     return os.path.realpath(one) == os.path.realpath(other)
 
 
 def check_file(path: Path, *others: Path | None) -> None:
-    """Refuse a file that could not be written, or would replace another of the same call.
+    """Refuse a path that cannot be written, or that would replace another file of the same call.
 
     Args:
-        others: what the call reads, or writes besides; None where it is not given.
+        others: other files that the call reads or writes; None if not given.
 
     Raises:
-        UnspoolError: with what to do.
+        UnspoolError: says what to do.
     """
     for other in others:
         if other is not None and same_file(path, other):
@@ -124,7 +124,7 @@ def check_file(path: Path, *others: Path | None) -> None:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except OSError as error:  # a link to itself, a name that is too long, a folder that may not be entered
+    except OSError as error:  # a link to itself, a name that is too long, a folder without permission
         raise UnspoolError(f"cannot write {path}: {error.strerror}; give another file") from error
     if path.is_dir():
         raise UnspoolError(f"cannot write {path}: it is a directory; give the name of a file")
@@ -132,24 +132,24 @@ def check_file(path: Path, *others: Path | None) -> None:
         raise UnspoolError(f"cannot write {path}: it is a device; give the name of a file")
     if not (folder := path.absolute().parent).is_dir():
         raise UnspoolError(f"cannot write {path}: there is no directory {folder}; make it first")
-    # A file is replaced by its name in the directory.
+    # Replacing a file needs write permission for its directory.
     for place in (folder, path):
         if place.exists() and not os.access(place, os.W_OK):
-            raise UnspoolError(f"cannot write {path}: {place} is not yours to write; give another file")
+            raise UnspoolError(f"cannot write {path}: no permission to write to {place}; give another file")
 
 
 def check_directory(path: Path) -> None:
-    """Refuse a directory that could not be made, or written if it is there.
+    """Refuse a directory that cannot be created or, if it exists, written.
 
     Raises:
-        UnspoolError: with what to do.
+        UnspoolError: says what to do.
     """
     if path.is_symlink() and not path.exists():
-        raise UnspoolError(f"cannot make {path}: it is a link to what is not there; remove it")
+        raise UnspoolError(f"cannot make {path}: it is a broken link; remove it")
     place = path.absolute()
     if place.exists() and not place.is_dir():
         raise UnspoolError(f"cannot write to {path}: it is a file; name a directory")
     if not place.exists() and not (place := place.parent).is_dir():
         raise UnspoolError(f"cannot make {path}: there is no directory {place}; make it first")
     if not os.access(place, os.W_OK):
-        raise UnspoolError(f"cannot write to {place}: it is not yours to write; name another directory")
+        raise UnspoolError(f"cannot write to {place}: no permission; name another directory")

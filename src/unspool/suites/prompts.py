@@ -1,4 +1,4 @@
-"""Prompts and the files they are read from: JSON lines, Spec-Bench's among them, or plain text, one prompt a line."""
+"""Prompts and their files: JSON lines, as Spec-Bench's, or plain text, one prompt per line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Prompt:
     """One prompt of a suite.
 
     Attributes:
-        id: unique in its file; the line's number, from 1, where the file gives none.
-        category: kind of prompt; ``"prompt"`` where the file gives none.
-        text: what the model is asked.
-        checker: name of the check that tells a good answer, None without one.
-        reference: what the checker compares with.
+        id: unique in its file; by default the line number, from 1.
+        category: kind of prompt; by default ``"prompt"``.
+        text: the request to the model.
+        checker: name of the answer check; None without one.
+        reference: what the checker compares the answer with.
     """
 
     id: str
@@ -31,12 +31,12 @@ class Prompt:
 def read_prompts(path: Path) -> list[Prompt]:
     """The prompts of a file, in its order.
 
-    A file whose name ends in ``.jsonl`` holds one JSON object a line with either ``prompt`` or, as in Spec-Bench,
-    ``turns``, of which the first is taken; optional are ``id`` (also ``question_id`` or ``task_id``), ``category``,
-    ``checker`` and ``reference``. Any other file is plain text, one prompt a line. Blank lines are skipped.
+    A ``.jsonl`` file contains one JSON object per line with either ``prompt`` or, as in Spec-Bench, ``turns``, of which
+    the first is used. Optional are ``id`` (also ``question_id`` or ``task_id``), ``category``, ``checker`` and
+    ``reference``. Any other file is plain text, one prompt per line. Blank lines are skipped.
 
     Raises:
-        UnspoolError: if the file cannot be read, holds no prompt, or has a bad line, which is named by its number.
+        UnspoolError: if the file cannot be read, has no prompt, or has a bad line, which is named by its number.
     """
     text = read_text(path)
     prompts: list[Prompt] = []
@@ -48,7 +48,7 @@ def read_prompts(path: Path) -> list[Prompt]:
             try:
                 prompt = _from_json(line, number)
             except ValueError as error:
-                raise UnspoolError(f"{path}, line {number}: {error}; mend or remove the line") from error
+                raise UnspoolError(f"{path}, line {number}: {error}; fix or remove the line") from error
         else:
             prompt = Prompt(str(number), "prompt", line.strip())
         if prompt.id in lines:
@@ -58,12 +58,12 @@ def read_prompts(path: Path) -> list[Prompt]:
         lines[prompt.id] = number
         prompts.append(prompt)
     if not prompts:
-        raise UnspoolError(f"{path} holds no prompt; write one a line")
+        raise UnspoolError(f"{path} contains no prompt; write one per line")
     return prompts
 
 
 def _from_json(line: str, number: int) -> Prompt:
-    """Raises ``ValueError`` that says what is wrong with the line."""
+    """Parse a line. Raises ``ValueError`` with the fault."""
     data = parse_json(line)
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")

@@ -1,4 +1,4 @@
-"""Checks of answers: valid JSON, the right number, a program that passes its tests."""
+"""Answer checks: valid JSON, the right number, a program that passes its tests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PROBLEM = {"prompt", "test", "entry_point"}
 
 
 def check(prompt: Prompt) -> None:
-    """Refuse a prompt whose checker does not exist or cannot work with its reference.
+    """Refuse a prompt whose checker does not exist or cannot use its reference.
 
     Raises:
-        UnspoolError: naming the prompt.
+        UnspoolError: names the prompt.
     """
     if prompt.checker is None:
         return
@@ -48,7 +48,7 @@ def score(prompt: Prompt, answer: str) -> float | None:
 
 
 def protection(prompts: Iterable[Prompt]) -> dict[str, list[str]]:
-    """For results: the kernel's guards over the programs that are run to check these prompts; empty if none is run."""
+    """For results: the kernel guards under which programs run to check these prompts; empty if none runs."""
     return {"sandbox": list(sandbox.guards())} if any(p.checker == "humaneval" for p in prompts) else {}
 
 
@@ -63,19 +63,19 @@ def is_json(answer: str, _reference: str = "") -> bool:
 
 
 def is_number(answer: str, reference: str) -> bool:
-    """Whether the last number of the answer is the reference; commas between digits are taken as thousands."""
+    """Whether the last number of the answer is the reference; commas between digits are thousands separators."""
     found = _NUMBER.findall(answer)
     return bool(found) and float(found[-1].replace(",", "")) == float(reference.replace(",", ""))
 
 
 def passes_tests(answer: str, reference: str, seconds: float = sandbox.SECONDS) -> bool:
-    """Whether HumanEval's tests pass on the program in the answer, run in the sandbox for so many seconds at most."""
+    """Whether HumanEval's tests pass on the program in the answer, run in the sandbox for at most ``seconds``."""
     problem: dict[str, Any] = json.loads(reference)
     block = _FENCED.search(answer)
     code = block[1] if block else answer
-    # A whole function, or the body that belongs below the signature of the problem.
+    # A whole function, or the body that belongs below the problem's signature.
     whole = re.search(rf"^def {re.escape(problem['entry_point'])}\b", code, re.MULTILINE)
-    # The problem first: what it imports and defines beside the function is there in both cases.
+    # The problem first, so that its imports and definitions are there in both cases.
     program = f"{problem['prompt']}\n    pass\n\n{code}" if whole else problem["prompt"] + code
     return sandbox.run(f"{program}\n\n{problem['test']}\n\ncheck({problem['entry_point']})\n", seconds)
 
@@ -85,4 +85,4 @@ def _refuse(constant: str) -> None:
 
 
 CHECKERS: dict[str, Callable[[str, str], bool]] = {"json": is_json, "number": is_number, "humaneval": passes_tests}
-"""By the names that prompts use."""
+"""Checkers, by the names that prompts use."""

@@ -1,4 +1,4 @@
-"""Prompts that ask for a file with one change, made from the standard library's sources: nearly all of it is a copy."""
+"""Prompts that ask for one change to code from the standard library, so that nearly all of the answer is a copy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINES = range(18, 46)
 
 
 def prompts() -> list[Prompt]:
-    """One prompt a module: its first function or class of 18 to 45 lines, to be given back under another name."""
+    """One prompt per module: its first function or class of 18 to 45 lines, to be returned under another name."""
     made = []
     for module in _MODULES:
         source = getsource(import_module(module))

@@ -1,8 +1,7 @@
-"""Trace files: the events of one sequence, a line each, with the texts that a viewer needs. ``docs/trace.md`` describes
-the format, ``trace.schema.json`` defines it.
+"""Trace files: the events of one sequence, one per line, with the texts that a viewer needs. The format is described in
+``docs/trace.md`` and defined by ``trace.schema.json``.
 
-A file is written line by line while the text is decoded, so whatever was cut off before its end is readable up to the
-cut.
+A file is written line by line during decoding, so a truncated file is readable up to the cut.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _LONE_BYTES = re.compile("[\udc80-\udcff]+")
 
 @dataclass(frozen=True)
 class Trace:
-    """A trace file that was read.
+    """A trace that was read from a file.
 
     Attributes:
         header: the first line.
@@ -43,7 +42,7 @@ class Trace:
 
 
 def make_header(model: str, prompt_token_ids: Sequence[int], tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
-    """The first line of a trace: what was decoded by which model."""
+    """The first line of a trace: the model, the prompt and the vocabulary."""
     return {
         "kind": "header",
         "version": TRACE_VERSION,
@@ -58,17 +57,17 @@ def make_header(model: str, prompt_token_ids: Sequence[int], tokenizer: Tokenize
 class TraceWriter:
     """Writes the events of one sequence as they happen; a context manager that closes the file.
 
-    The file is made, or replaced, when the first event comes. Not atomic on purpose: a run that is stopped leaves a
+    The file is created, or replaced, at the first event. It is deliberately not atomic: a run that is stopped leaves a
     trace up to that point.
 
     Args:
         path: the file.
-        header: as ``make_header`` gives it.
+        header: from ``make_header``.
         tokenizer: of the model.
 
     Raises:
         UnspoolError: at once if a file cannot be written there; later if the disk is full, or if events of several
-            sequences come.
+            sequences arrive.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any], tokenizer: Tokenizer) -> None:
@@ -91,7 +90,7 @@ class TraceWriter:
     def add(self, event: Event) -> None:
         """Write one event; it is in the file when this returns."""
         if self._row not in (None, event.row):
-            raise UnspoolError("a trace file holds one sequence; write one file for each row of a batch")
+            raise UnspoolError("a trace file contains one sequence; write one file for each row of a batch")
         self._row = event.row
         line = to_json(event)
         if isinstance(event, StepEvent):
@@ -125,26 +124,26 @@ class TraceWriter:
 
 
 def write(path: Path, header: Mapping[str, Any], events: Iterable[Event], tokenizer: Tokenizer) -> None:
-    """Write a whole trace, for example ``Result.trace``. Raises what ``TraceWriter`` raises."""
+    """Write a whole trace, for example ``Result.trace``. Raises as ``TraceWriter``."""
     with TraceWriter(path, header, tokenizer) as writer:
         for event in events:
             writer.add(event)
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:
-    """Readable text of one token: bytes that alone are no character as ``‹E2 96›``, an id without text as ``‹7›``."""
+    """Readable text of one token. Bytes that are not a character become ``‹E2 96›``, an id without text ``‹7›``."""
     text = tokenizer.decode([token], skip_special_tokens=False)
     raw = tokenizer.token(token)
     if "\ufffd" in text and (data := _bytes(raw)) is not None:
         escaped = data.decode("utf-8", "surrogateescape")
         return _LONE_BYTES.sub(lambda m: "‹" + " ".join(f"{ord(c) - 0xDC00:02X}" for c in m[0]) + "›", escaped)
     if raw.startswith("▁") and not text.startswith(" "):
-        return " " + text  # decoders drop the space of the first word
+        return " " + text  # decoders drop the first word's space
     return text or f"‹{token}›"
 
 
 def _bytes(raw: str) -> bytes | None:
-    """The bytes of a piece of a byte-level vocabulary, or of a byte-fallback piece; None for others."""
+    """The bytes of a byte-level or byte-fallback piece; None for others."""
     if match := _HEX_PIECE.fullmatch(raw):
         return bytes.fromhex(match[1])
     table = _byte_alphabet()
@@ -153,18 +152,18 @@ def _bytes(raw: str) -> bytes | None:
 
 @cache
 def _byte_alphabet() -> dict[str, int]:
-    """The characters that byte-level BPE writes bytes as: printable ones as themselves, the others from U+0100 on."""
+    """The characters that byte-level BPE uses for bytes: printable ones as themselves, others from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = (byte for byte in range(256) if byte not in printable)
     return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
 
 
 def read(path: Path) -> Trace:
-    """Read and validate a trace; a file that was cut off is read up to the cut.
+    """Read and validate a trace; a truncated file is read up to the cut.
 
     Raises:
-        UnspoolError: if the file cannot be read, is of another version, or has a line (named by its number)
-            that is no event.
+        UnspoolError: if the file cannot be read, is of another version, or has a line (named by its number) that is
+            not an event.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -175,7 +174,7 @@ def read(path: Path) -> Trace:
         lines.append(rest)
     if not lines:
         raise UnspoolError(
-            f"{path} is no trace, or ends within its first line; write one with unspool generate --trace"
+            f"{path} is not a trace, or ends within its first line; write one with unspool generate --trace"
         )
     header = _header(path, _parse(lines[0]))
     events: list[dict[str, Any]] = []
@@ -183,22 +182,22 @@ def read(path: Path) -> Trace:
     for number, line in enumerate(lines[1:], 2):
         event = _parse(line)
         if event is None:
-            raise UnspoolError(f"{path}, line {number} is not a JSON object; write the trace anew")
+            raise UnspoolError(f"{path}, line {number} is not a JSON object; write the trace again")
         problem = "a second header" if event.get("kind") == "header" else problem_of(event, event.get("kind"))
         if not problem and events and (event["row"] != events[0]["row"] or events[-1]["kind"] == "end"):
-            problem = "it belongs to another sequence, and a file holds one"
+            problem = "it belongs to another sequence, and a file contains one"
         if not problem and event["kind"] == "step":
             if event["position"] != position:
                 problem = f"its position is {event['position']}, but the text before it ends at {position}"
             position += len(event["emitted"])
         if problem:
-            raise UnspoolError(f"{path}, line {number}: {problem}; write the trace anew")
+            raise UnspoolError(f"{path}, line {number}: {problem}; write the trace again")
         events.append(event)
     return Trace(header, events, not events or events[-1]["kind"] != "end")
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """A JSON object of finite numbers in which no key comes twice; None for anything else."""
+    """A JSON object of finite numbers without duplicate keys; None for anything else."""
     try:
         value = json.loads(line, parse_float=_finite, parse_constant=_finite, object_pairs_hook=unique)
     except (ValueError, RecursionError):
@@ -209,18 +208,18 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no JSON number")
+        raise ValueError(f"{text} is not a JSON number")
     return value
 
 
 def _header(path: Path, line: dict[str, Any] | None) -> dict[str, Any]:
     if line is None or line.get("kind") != "header" or "version" not in line:
-        raise UnspoolError(f"{path} is no trace: line 1 is not a header; write one with unspool generate --trace")
+        raise UnspoolError(f"{path} is not a trace: line 1 is not a header; write one with unspool generate --trace")
     if line["version"] != TRACE_VERSION:
         raise UnspoolError(
             f"{path} is a trace of format {line['version']}, and unspool {__version__} reads format {TRACE_VERSION}; "
-            "update with pip install --upgrade unspool, or write the trace anew"
+            "update with pip install --upgrade unspool, or write the trace again"
         )
     if problem := problem_of(line, "header"):
-        raise UnspoolError(f"{path}, line 1: {problem}; write the trace anew")
+        raise UnspoolError(f"{path}, line 1: {problem}; write the trace again")
     return line

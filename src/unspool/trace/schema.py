@@ -1,4 +1,4 @@
-"""Validates lines of a trace: against ``trace.schema.json``, and what a schema cannot say of parallel arrays."""
+"""Validates lines of a trace: by ``trace.schema.json``, and by rules on parallel arrays that no schema can express."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import resources
 from itertools import pairwise
 from typing import Any
 
-KINDS = ("start", "prefill", "step", "canvas", "end")
+KINDS = ("start", "prefill", "step", "canvas", "probe", "end")
 
 _TYPES: dict[str, set[type]] = {"integer": {int}, "number": {int, float}, "string": {str}, "null": {type(None)}}
 
@@ -24,10 +24,10 @@ def schema() -> dict[str, Any]:
 
 
 def problem_of(line: Mapping[str, Any], kind: Any) -> str | None:
-    """What is wrong with a line of a trace, in a few words; None if it is valid.
+    """The fault of a trace line in a few words; None if it is valid.
 
     Args:
-        kind: what the line should be: ``"header"`` or the kind that an event says it is.
+        kind: expected kind of line: ``"header"``, or the kind that the event claims.
     """
     if kind not in ("header", *KINDS):
         return f"unknown kind {kind!r} (known: {', '.join(KINDS)})"
@@ -40,6 +40,8 @@ def problem_of(line: Mapping[str, Any], kind: Any) -> str | None:
         return f"{where}: {message}" if where else message
     if kind == "step":
         return _step_problem(line)
+    if kind == "probe" and len(line["labels"]) not in (0, len(line["values"])):
+        return f"labels needs one entry for each of the {len(line['values'])} values, or none"
     return _canvas_problem(line) if kind == "canvas" else None
 
 
@@ -64,18 +66,18 @@ def _canvas_problem(canvas: Mapping[str, Any]) -> str | None:
     if len(canvas["confidence"]) != len(committed):
         return f"confidence needs one entry for each of the {len(committed)} committed slots"
     if any(slot >= len(slots) or slots[slot] is None for slot in committed):
-        return "committed names a slot that holds no token"
+        return "committed names a slot without a token"
     return None
 
 
 @cache
 def _validator(kind: str) -> Any:
-    """A validator of one kind of line: its messages name the field, which those of ``oneOf`` would not."""
+    """A validator for one kind of line. Its messages name the field; those of ``oneOf`` would not."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend
 
-    # A trace holds some 10^5 numbers and texts, at 10 µs each by the library's own walk. Arrays and objects of plain
-    # values are therefore checked in one go, and walked only to say what is wrong with them.
+    # A trace contains some 10^5 numbers and texts, at 10 µs each in the library. Arrays and objects of plain values are
+    # therefore checked in one go, and walked by the library only to describe a fault.
     walk = Draft202012Validator.VALIDATORS
     plain: dict[str, Any] = {
         "items": lambda value: value if isinstance(value, list) else (),
@@ -97,7 +99,7 @@ def _validator(kind: str) -> Any:
 
 
 def _all_fit(rule: Any, values: list[Any]) -> bool:
-    """Whether ``rule`` is a schema of numbers, texts or tuples of them that all fit; False where this cannot tell."""
+    """Whether ``rule`` is a schema of numbers, texts or tuples of them, and all values fit; False if undecided."""
     if isinstance(rule, dict) and "prefixItems" in rule and rule.get("items") is False:  # tuples
         places = rule["prefixItems"]
         whole = all(isinstance(value, list) and len(value) == len(places) for value in values)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.test_methods import ALL, drafters, model, plain, surroundings
+from tests.conformance.harness import ALL, drafters
 from tests.methods.batching.reading import passes, texts
 from tests.pairwise import pairwise
 from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.conformance.drafter import model, plain, resources
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.batch import BatchPlan
 from unspool.engine.options import GenerationOptions
@@ -27,7 +28,7 @@ PLANS = {
 
 def batch(name: str, options: GenerationOptions, acceptance: str | None = None) -> tuple[ToyModel, list[Request]]:
     toy = model(eos=True)
-    rule, shapers = methods.acceptance_rule(acceptance, options.greedy, surroundings(toy)), shaping.build(options)
+    rule, shapers = methods.acceptance_rule(acceptance, options.greedy, resources(toy)), shaping.build(options)
     made = [
         Request(prompt, drafters(toy, prompt + text, name), rule, options, shapers, frozenset({EOS}))
         for prompt, text in zip(PROMPTS, alone(options), strict=True)

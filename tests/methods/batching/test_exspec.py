@@ -14,7 +14,7 @@ from unspool.engine.batch import OpenRow
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import grouping_rate
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.batching.exspec import ExSpec, ExSpecOptions
 from unspool.methods.drafters.plain import Plain
 
@@ -79,7 +79,7 @@ def test_no_row_waits_longer_than_patience_and_window() -> None:
 def test_equal_prompts_are_grouped_and_odd_ones_are_not() -> None:
     def rate(lengths: Sequence[int], size: int, window: int, shortest_first: bool = False) -> float | None:
         options = GenerationOptions(max_new_tokens=6)
-        made = [Request([1] * length, Plain(), Follow(), options) for length in lengths]
+        made = [Request([1] * length, Plain(), ExactMatch(), options) for length in lengths]
         scheduler = ExSpec(ExSpecOptions(size, window, shortest_first, max_waiting_passes=100))
         events = list(decode(ToyModel.random(vocab_size=4), made, scheduler))
         assert max(map(len, passes(events))) == size

@@ -20,9 +20,10 @@ import unspool
 from unspool import Model, UnspoolError
 from unspool.backends.torch.model import TransformersModel
 from unspool.backends.toy import ToyModel, ToySession
-from unspool.decoding.edit import EditableText, edit
+from unspool.decoding.edit import EditableText
 from unspool.engine.autoregressive import extend
 from unspool.engine.contracts import Ability
+from unspool.engine.taps import Taps
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnsupportedError
 from unspool.methods.cache import edit as pie
@@ -45,7 +46,7 @@ class EditableToy(ToyModel):
 
     abilities = frozenset({Ability.CACHE_EDIT})  # type: ignore[assignment]
 
-    def open(self, hidden_states: bool = False) -> EditableToySession:
+    def open(self, taps: Taps | None = None) -> EditableToySession:
         return EditableToySession(self)
 
 
@@ -122,7 +123,7 @@ def edits(text: str, seed: int, count: int) -> Iterator[tuple[int, int, str]]:
 @pytest.mark.parametrize("seed", range(6))
 def test_entries_are_those_of_a_prefill_after_any_edits(mode: Mode, seed: int) -> None:
     """On the toy, whose entries are (token, position)."""
-    editor = edit(TOY, "abcdefghhgfedcba", mode=mode, refresh_tokens=2)
+    editor = TOY.edit("abcdefghhgfedcba", mode=mode, refresh_tokens=2)
     for start, stop, new in edits(editor.text, seed, 8):
         expected = editor.text[:start] + new + editor.text[stop:]
         done = editor.replace(start, stop, new)
@@ -140,14 +141,14 @@ def test_entries_are_those_of_a_prefill_after_any_edits(mode: Mode, seed: int) -
 
 
 def test_without_the_rotation_positions_collide_or_are_missing() -> None:
-    editor = edit(TOY, "abcdefgh", mode="conflict")
+    editor = TOY.edit("abcdefgh", mode="conflict")
     editor.replace(2, 3, "aaaa")
     assert [p for _, p in editor._session.cache] == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6]  # type: ignore[attr-defined]
     assert off(editor) > 0.1
 
 
 def test_an_equal_text_changes_nothing(llama: Model) -> None:
-    editor = edit(llama, TEXT)
+    editor = llama.edit(TEXT)
     before = {layer: [part.clone() for part in pair] for layer, pair in editor._session.cache._kept.items()}  # type: ignore[attr-defined]
     done = editor.replace(6, 11, TEXT[6:11])
     assert (done.exact, done.encoded, done.shifted) == (True, 0, 0)
@@ -159,7 +160,7 @@ def test_an_equal_text_changes_nothing(llama: Model) -> None:
 
 @pytest.mark.parametrize("mode", ["pie", "hybrid", "conflict", "recompute"])
 def test_an_edit_at_the_end_is_a_prefill(llama: Model, mode: Mode) -> None:
-    editor = edit(llama, TEXT, mode=mode)
+    editor = llama.edit(TEXT, mode=mode)
     done = editor.replace(len(TEXT) - 4, len(TEXT), "_(ccc")
     assert done.exact and (done.encoded, done.shifted) == (2, 0)  # the last token is never cached
     assert off(editor) < 1e-5
@@ -170,7 +171,7 @@ def test_an_edit_at_the_end_is_a_prefill(llama: Model, mode: Mode) -> None:
 def test_approximate_is_said_and_true_and_conflict_is_worse(llama: Model) -> None:
     found: dict[str, float] = {}
     for mode in ("pie", "conflict"):
-        editor = edit(llama, TEXT, mode=mode)  # type: ignore[arg-type]
+        editor = llama.edit(TEXT, mode=mode)  # type: ignore[arg-type]
         done = editor.replace(6, 6, "x = 2\ny = x\nz = y\n")
         assert not done.exact and not editor.exact and not editor.generate(max_new_tokens=1, method="plain").exact
         assert done.encoded == 15 and done.shifted == len(editor.tokens) - 1 - 5 - 15
@@ -179,15 +180,15 @@ def test_approximate_is_said_and_true_and_conflict_is_worse(llama: Model) -> Non
 
 
 def test_encoding_everything_again_is_exact(llama: Model) -> None:
-    editor = edit(llama, TEXT, mode="hybrid", refresh_tokens=10_000)
+    editor = llama.edit(TEXT, mode="hybrid", refresh_tokens=10_000)
     done = editor.replace(0, 1, "xyz")
     assert done.exact and done.shifted == 0 and off(editor) < 1e-5
-    assert edit(llama, TEXT, mode="hybrid", refresh_tokens=0).replace(0, 1, "xyz").shifted > 30
+    assert llama.edit(TEXT, mode="hybrid", refresh_tokens=0).replace(0, 1, "xyz").shifted > 30
 
 
 def test_recomputation_goes_back_to_the_first_approximate_entry(llama: Model) -> None:
     """What an earlier edit left approximate is not exact because a later edit stands behind it."""
-    editor = edit(llama, TEXT)
+    editor = llama.edit(TEXT)
     editor.replace(0, 1, "xyz")
     assert not editor.replace(len(editor.text), len(editor.text), "d").exact
     stale = off(editor)
@@ -201,7 +202,7 @@ def test_recomputation_goes_back_to_the_first_approximate_entry(llama: Model) ->
 
 def test_several_changes_at_once_are_moved_once_from_what_they_were(llama: Model) -> None:
     """Each stretch equals a single splice of the old entries, to the bit."""
-    editor = edit(llama, TEXT)
+    editor = llama.edit(TEXT)
     source = editor._session.fork()
     at = [i for i in range(len(TEXT)) if TEXT.startswith("ccc", i)]
     done = editor.replace_all([(i, i + 3, "x_1") for i in at])
@@ -220,12 +221,12 @@ def test_several_changes_at_once_are_moved_once_from_what_they_were(llama: Model
 
 def test_tokens_that_merge_across_a_seam_are_part_of_the_edit(llama: Model) -> None:
     """Taking out characters makes their neighbours one token; putting them in splits a token."""
-    editor = edit(llama, "a = pri_nt(c_cc)\nb = 3\n", mode="recompute")
+    editor = llama.edit("a = pri_nt(c_cc)\nb = 3\n", mode="recompute")
     both = editor.replace_all([(7, 8, ""), (12, 13, "")])
     assert editor.text == "a = print(ccc)\nb = 3\n"
     ids = llama.tokenizer.encode(editor.text)
     assert editor.tokens == ids and both.exact and off(editor) < 1e-5
-    split = edit(llama, editor.text, mode="pie")
+    split = llama.edit(editor.text, mode="pie")
     done = split.replace(7, 7, "_")
     assert split.tokens == llama.tokenizer.encode("a = pri_nt(ccc)\nb = 3\n")
     assert done.encoded == len(llama.tokenizer.encode("pri_nt")) == 5
@@ -282,7 +283,7 @@ def test_names_of_changed_lines_and_the_lines_that_hold_them() -> None:
 
 def test_hybrid_encodes_the_naming_lines_then_the_last_tokens(llama: Model) -> None:
     """Renaming what is printed much later: the lines that name it are in the budget, those between are not."""
-    editor = edit(llama, TEXT, mode="hybrid", refresh_tokens=9)
+    editor = llama.edit(TEXT, mode="hybrid", refresh_tokens=9)
     ends = editor._ends(editor.tokens)
     assert ends[-1] == len(TEXT) and len(ends) == len(editor.tokens)
     options = PieOptions("hybrid", "names", 9)
@@ -301,9 +302,9 @@ def test_a_renamed_variable_keeps_its_old_values_in_pie_and_not_when_refreshed(l
     values: dict[str, list[Any]] = {}
     at = TEXT.index("3\n")
     for mode in ("pie", "hybrid", "recompute"):
-        editor = edit(llama, TEXT, mode=mode, refresh_tokens=60)  # type: ignore[arg-type]
+        editor = llama.edit(TEXT, mode=mode, refresh_tokens=60)  # type: ignore[arg-type]
         editor.replace(at, at + 1, "2")
-        values[mode] = [editor._session.cache.kept(2)[1], edit(llama, TEXT)._session.cache.kept(2)[1]]  # type: ignore[attr-defined]
+        values[mode] = [editor._session.cache.kept(2)[1], llama.edit(TEXT)._session.cache.kept(2)[1]]  # type: ignore[attr-defined]
     behind = len(llama.tokenizer.encode(TEXT[: at + 1]))
     assert torch.equal(values["pie"][0][:, behind:], values["pie"][1][:, behind:])
     assert not torch.allclose(values["recompute"][0][:, behind:], values["recompute"][1][:, behind:], atol=1e-3)
@@ -312,7 +313,7 @@ def test_a_renamed_variable_keeps_its_old_values_in_pie_and_not_when_refreshed(l
 
 @pytest.mark.parametrize("change", [(-1, 2, ""), (3, 2, ""), (0, 9, ""), (9, 9, "a")])
 def test_ranges_outside_the_text_are_refused(change: tuple[int, int, str]) -> None:
-    editor = edit(TOY, "abcdefgh")
+    editor = TOY.edit("abcdefgh")
     with pytest.raises(UnspoolError, match="no range"):
         editor.replace(*change)
     with pytest.raises(UnspoolError, match="no range"):
@@ -332,7 +333,7 @@ def test_ranges_outside_the_text_are_refused(change: tuple[int, int, str]) -> No
 def test_changes_that_cannot_be_made_leave_everything_as_it_was(
     changes: Sequence[tuple[int, int, str]], message: str
 ) -> None:
-    editor = edit(TOY, "abcdefgh")
+    editor = TOY.edit("abcdefgh")
     with pytest.raises(UnspoolError, match=message):
         editor.replace_all(changes)
     assert editor.text == "abcdefgh" and editor._session.length == 7 and editor.exact
@@ -344,16 +345,16 @@ def test_changes_that_cannot_be_made_leave_everything_as_it_was(
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UnspoolError, match=message):
-        edit(TOY, "abc", **options)
+        TOY.edit("abc", **options)
     with pytest.raises(UnspoolError, match="empty"):
-        edit(TOY, "")
+        TOY.edit("")
 
 
 def test_a_backend_without_the_ability_recomputes_and_nothing_else() -> None:
     plain = Model("toy", "toy", ToyModel.random(3, vocab_size=8), Letters(), ())
     with pytest.raises(UnsupportedError, match=r'toy backend .* mode "recompute"'):
-        edit(plain, "abcdefgh")
-    editor = edit(plain, "abcdefgh", mode="recompute")
+        plain.edit("abcdefgh")
+    editor = plain.edit("abcdefgh", mode="recompute")
     assert editor.replace(2, 3, "aaa").exact and off(editor) == 0
     editor.close()
 
@@ -365,8 +366,8 @@ def test_smollm2() -> None:
         'def area(w, h):\n    """Area."""\n    return w * h\n\n\n' * 3
         + "def half(x):\n    return x / 2\n\n\nprint(half("
     )
-    exact = edit(model, text, mode="recompute")
-    near = edit(model, text)
+    exact = model.edit(text, mode="recompute")
+    near = model.edit(text)
     change = (text.index("def half"), text.index("def half"), "def twice(n):\n    return 2 * n\n\n\n")
     done = exact.replace(*change)
     close = near.replace(*change)
@@ -413,7 +414,7 @@ def test_an_edit_at_the_first_token_of_smollm2(monkeypatch: pytest.MonkeyPatch) 
         found = []
         for module in (copy, queue):
             text = model.tokenizer.decode(model.tokenizer.encode(inspect.getsource(module))[:280])
-            editor = edit(model, text)
+            editor = model.edit(text)
             done = editor.replace(0, text.index("\n") + 1, "")
             assert not done.exact and done.encoded <= first + 4
             found.append(divergence(editor))

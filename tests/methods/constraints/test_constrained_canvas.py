@@ -6,8 +6,8 @@ import pytest
 
 from tests.engine.test_denoise import POLICIES, SCHEDULES, TRANSFORMS
 from tests.methods.constraints.test_cfg_canvas import JSON, JSON_TEXTS, is_json
-from tests.methods.diffusion.mocks import Whatever
 from tests.pairwise import pairwise
+from unspool.conformance.canvas_model import Whatever
 from unspool.engine.canvas import CanvasConstraint
 from unspool.engine.canvas_request import Cache, CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise

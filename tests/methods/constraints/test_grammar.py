@@ -15,12 +15,12 @@ from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers
 
 import unspool
-from tests.conformance.harness import EmptyDrafter, OracleDrafter, RandomDrafter
 from tests.methods.constraints.walks import END, takes
 from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.conformance.stubs import EmptyDrafter, OracleDrafter, RandomDrafter
 from unspool.engine.autoregressive import Request, decode
-from unspool.engine.contracts import Permitting
+from unspool.engine.contracts import TokenChecker
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
@@ -91,7 +91,7 @@ def test_masks_are_those_of_enumeration_at_every_node(vocabulary):
             right = [viable(text_of([*path, token])) for token in range(7)]
             right.append(re.fullmatch(REGEX, text_of(path)) is not None)
             assert mask.tolist() == right, path
-            assert [grammar.permits(path, token) for token in range(8)] == right
+            assert [grammar.is_allowed(path, token) for token in range(8)] == right
 
 
 def test_an_end_of_the_tokenizer_that_is_none_of_this_text(vocabulary):
@@ -99,8 +99,8 @@ def test_an_end_of_the_tokenizer_that_is_none_of_this_text(vocabulary):
     grammar = GrammarConstraint(GrammarOptions(regex="a?"), vocabulary, {PIECES.index("c")})
     for path in ([], [0]):
         mask = grammar.allowed(path)
-        assert not mask[EOS] and not grammar.permits(path, EOS)
-        assert mask[PIECES.index("c")] and grammar.permits(path, PIECES.index("c"))
+        assert not mask[EOS] and not grammar.is_allowed(path, EOS)
+        assert mask[PIECES.index("c")] and grammar.is_allowed(path, PIECES.index("c"))
 
 
 def test_masks_do_not_depend_on_what_was_asked_before(vocabulary):
@@ -130,18 +130,18 @@ def test_what_must_follow_is_forced_and_is_all_that_is_allowed(vocabulary):
     grammar = constraint(vocabulary, regex="abab(c|aa)")
     assert text_of(grammar.forced()) == "ab"  # the second one could be the beginning of "aba"
     assert np.flatnonzero(grammar.allowed([])).tolist() == [PIECES.index("ab")]
-    assert not grammar.permits([], PIECES.index("a"))
+    assert not grammar.is_allowed([], PIECES.index("a"))
     grammar.advance([PIECES.index("ab")] * 2)
     assert not grammar.forced()
 
 
 def run(model, options, text, drafter, rule=None):
-    surroundings = methods.Resources(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
-    made = drafter if not isinstance(drafter, str) else methods.build(drafter, DRAFTER, surroundings)
+    resources = methods.Resources(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
+    made = drafter if not isinstance(drafter, str) else methods.build(drafter, DRAFTER, resources)
     request = Request(
         [1],
         made,
-        methods.acceptance_rule(rule, options.greedy, surroundings),
+        methods.acceptance_rule(rule, options.greedy, resources),
         options,
         shaping.build(options),
         frozenset({EOS}),
@@ -186,8 +186,8 @@ class Unhurried:
 
 
 def test_the_reference_is_slow_and_the_grammar_is_not(vocabulary):
-    assert isinstance(constraint(vocabulary, regex="a"), Permitting)
-    assert not isinstance(Unhurried(constraint(vocabulary, regex="a")), Permitting)
+    assert isinstance(constraint(vocabulary, regex="a"), TokenChecker)
+    assert not isinstance(Unhurried(constraint(vocabulary, regex="a")), TokenChecker)
 
 
 def test_a_mask_is_not_computed_where_the_choice_is_allowed(vocabulary):
@@ -248,10 +248,10 @@ def test_the_lossless_rule_keeps_the_masked_distribution(vocabulary):
         ({"grammar": "start: other"}, "unknown name"),
         ({"json_schema": {"not": {}}}, 'Unimplemented keys: \\["not"\\]'),
         ({"json_schema": {"type": "string", "minLength": 2, "maxLength": 1}}, "Unsatisfiable"),
-        ({"json_schema": {"type": "string", "format": "soap"}}, "format 'soap' cannot be kept"),
+        ({"json_schema": {"type": "string", "format": "soap"}}, "format 'soap' cannot be enforced"),
         ({"json_schema": "{"}, "cannot be read: not JSON"),
-        ({"json_schema": '{"type": "string", "type": "integer"}'}, "cannot be read: the key 'type' comes twice"),
-        ({"grammar": 'start: %json {"type": "null", "type": "null"}'}, "the key 'type' comes twice"),
+        ({"json_schema": '{"type": "string", "type": "integer"}'}, "cannot be read: the key 'type' appears twice"),
+        ({"grammar": 'start: %json {"type": "null", "type": "null"}'}, "the key 'type' appears twice"),
         ({"json_schema": 3}, "is an object"),
     ],
 )
@@ -390,7 +390,7 @@ def test_a_grammar_is_checked_without_a_model():
     check(GrammarOptions(json_schema={"type": "integer"}))
     for options, message in (
         ({"json_schema": {"not": {}}}, "not"),
-        ({"regex": "a{100000}"}, "no text of less than 10,000 tokens"),
+        ({"regex": "a{100000}"}, "no text of fewer than 10,000 tokens"),
         ({"grammar": "start: x"}, "unknown name"),
     ):
         with pytest.raises(UnspoolError, match=message):
@@ -416,9 +416,9 @@ def test_a_text_that_cannot_be_read_is_told_with_the_reason():
     options = GrammarOptions(json_schema={"type": "object"})
     assert options.parse('{"a": 1}') == {"a": 1}
     for text, why in (
-        ('{"a": 1, "a": 2}', "'a' comes twice"),
+        ('{"a": 1, "a": 2}', "'a' appears twice"),
         ("1e400", "too large"),
-        ("NaN", "no number"),
+        ("NaN", "not a JSON number"),
         ("{", "JSON"),
     ):
         with pytest.raises(ParseError, match=why):

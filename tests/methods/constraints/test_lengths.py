@@ -19,16 +19,16 @@ ARRAY = {"type": "array", "items": {"type": "integer"}}
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"regex": "a{1000000}"}, "'a{1000000}' asks for 1,000,000 characters at least"),
-        ({"regex": "x|((a{100}){100}){100}"}, "asks for 1,000,000 characters"),
-        ({"regex": "a{50000}" * 3}, "asks for 150,000 characters"),
-        ({"grammar": "start: /a{1000000}/"}, "the rule start asks for 1,000,000 characters at least"),
-        ({"grammar": 'start: "x" T\nT: "a"~1000000'}, "the rule start asks for 1,000,001"),
-        ({"grammar": 'start: x{1000}\nx: y{1000,}\ny: "a" | "b"'}, "the rule start asks for 1,000,000"),
+        ({"regex": "a{1000000}"}, "'a{1000000}' requires at least 1,000,000 characters"),
+        ({"regex": "x|((a{100}){100}){100}"}, "requires at least 1,000,000 characters"),
+        ({"regex": "a{50000}" * 3}, "requires at least 150,000 characters"),
+        ({"grammar": "start: /a{1000000}/"}, "the rule start requires at least 1,000,000 characters"),
+        ({"grammar": 'start: "x" T\nT: "a"~1000000'}, "the rule start requires at least 1,000,001"),
+        ({"grammar": 'start: x{1000}\nx: y{1000,}\ny: "a" | "b"'}, "the rule start requires at least 1,000,000"),
         ({"json_schema": {"type": "string", "maxLength": 2**40, "minLength": 10**6}}, "minLength is 1,000,000"),
         ({"json_schema": {"anyOf": [{**ARRAY, "minItems": 10**9}]}}, "minItems is 1,000,000,000"),
         ({"json_schema": {"type": "object", "minProperties": 10**6}}, "minProperties is 1,000,000"),
-        ({"json_schema": {"type": "string", "pattern": "^a{1000000}$"}}, "asks for 1,000,000 characters"),
+        ({"json_schema": {"type": "string", "pattern": "^a{1000000}$"}}, "requires at least 1,000,000 characters"),
         ({"json_schema": {"type": "integer", "multipleOf": 10**9 + 7}}, "multipleOf 1000000007 is too large"),
         ({"json_schema": {"type": "integer", "multipleOf": 3 * 10**6}}, "multipleOf 3000000 is too large"),
     ],
@@ -81,7 +81,7 @@ def test_characters_of_a_grammar_are_counted(body: str, least: int, monkeypatch:
     monkeypatch.setattr("unspool.methods.constraints.grammar.lark_lengths.LONGEST", least)
     prepared_lark(text)
     monkeypatch.setattr("unspool.methods.constraints.grammar.lark_lengths.LONGEST", least - 1)
-    with pytest.raises(UnspoolError, match=f"the rule start asks for {least} characters"):
+    with pytest.raises(UnspoolError, match=f"the rule start requires at least {least} characters"):
         prepared_lark(text)
 
 

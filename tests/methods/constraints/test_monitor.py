@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 import unspool
-from tests.conformance.harness import EmptyDrafter, OracleDrafter, RandomDrafter
 from unspool import methods
 from unspool.backends.toy import ToyModel
+from unspool.conformance.stubs import EmptyDrafter, OracleDrafter, RandomDrafter
 from unspool.engine.autoregressive import Request, decode
-from unspool.engine.contracts import Constraint, Permitting
+from unspool.engine.contracts import Constraint, TokenChecker
 from unspool.engine.cost import CostCurve, PassCosts
 from unspool.engine.method import CONSTRAINT, DRAFTER
 from unspool.engine.options import GenerationOptions
@@ -86,7 +86,7 @@ def test_where_nothing_is_known_nothing_is_limited():
     for text in ("", "other.", "obj.zzz", "obj.append.", "'obj."):
         monitored = made(PIECES, Fake(DEQUE), text)
         assert monitored.allowed([]) is None
-        assert monitored.permits([], PIECES.index("left"))
+        assert monitored.is_allowed([], PIECES.index("left"))
 
 
 def test_an_identifier_that_the_prompt_has_begun_goes_on():
@@ -97,7 +97,7 @@ def test_an_identifier_that_the_prompt_has_begun_goes_on():
 def test_a_monitor_that_would_leave_nothing_is_silent():
     monitored = made(["x", "."], Fake({"x.": ["y"]}), "x.")
     assert monitored.allowed([]) is None
-    assert monitored.permits([], 0)
+    assert monitored.is_allowed([], 0)
 
 
 def test_open_brackets_are_closed_for_a_second_question():
@@ -267,7 +267,7 @@ def test_masks_are_those_of_the_definition_on_random_vocabularies(verify):
                 mask = constraint.allowed(asked)
                 assert (mask is None) == free, (pieces, text, right)
                 assert free or mask.tolist() == right, (pieces, text)
-                verdicts = [constraint.permits(asked, token) for token in range(len(pieces))]
+                verdicts = [constraint.is_allowed(asked, token) for token in range(len(pieces))]
                 assert verdicts == ([True] * len(pieces) if free else right)
             limited += not free
     assert limited > 200
@@ -278,9 +278,9 @@ def test_drafted_places_ask_nothing_again():
     monitored = made(PIECES, fake, "obj")
     path = [PIECES.index(piece) for piece in (".", "app", "end", "left")]
     for length in range(4):
-        monitored.permits(path[:length], path[length])
+        monitored.is_allowed(path[:length], path[length])
     monitored.advance(path[:2])
-    monitored.permits([], path[2])
+    monitored.is_allowed([], path[2])
     assert fake.asked == ["obj."]
 
 
@@ -293,21 +293,21 @@ def test_what_was_not_allowed_cannot_be_committed():
 def test_the_leak_of_merged_dots():
     no, clear = PIECES.index(".no("), PIECES.index(".clear")
     leaking = made(PIECES, Fake(DEQUE), "obj", verify=False)
-    assert leaking.allowed([]) is None and leaking.permits([], no)
+    assert leaking.allowed([]) is None and leaking.is_allowed([], no)
     leaking.advance([no])
     assert (leaking.triggers, leaking.merged, leaking.leaks) == (1, 1, 1)
     cured = made(PIECES, Fake(DEQUE), "obj")
-    assert not cured.permits([], no)
+    assert not cured.is_allowed([], no)
     assert allowed(cured, PIECES) == [piece for piece in PIECES if piece != ".no("]
     cured.advance([clear])
     assert (cured.triggers, cured.merged, cured.leaks) == (1, 1, 0)
-    assert not cured.permits([], PIECES.index("left"))
+    assert not cured.is_allowed([], PIECES.index("left"))
 
 
 def test_one_question_is_not_asked_where_the_choice_holds_no_dot():
     fake = Fake(DEQUE)
     monitored = made(PIECES, fake, "obj")
-    assert all(monitored.permits([], PIECES.index(piece)) for piece in ("(", ".", " ", "left", END))
+    assert all(monitored.is_allowed([], PIECES.index(piece)) for piece in ("(", ".", " ", "left", END))
     assert not fake.asked
 
 
@@ -376,7 +376,7 @@ def test_a_call_is_not_closed_before_its_arguments_are_there():
             if length == 3 and path[0] != 0:
                 continue
             mask = monitored.allowed(path)
-            verdicts = [monitored.permits(path, token) for token in range(len(CALLS))]
+            verdicts = [monitored.is_allowed(path, token) for token in range(len(CALLS))]
             assert verdicts == ([True] * len(CALLS) if mask is None else mask.tolist())
 
 
@@ -392,12 +392,12 @@ def names_of_toys(text):
 
 def run(options, constraint, drafter, rule=None):
     model = ToyModel.random(vocab_size=8, order=2, seed=3, eos_token_id=EOS)
-    surroundings = methods.Resources(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
-    drafting = drafter if not isinstance(drafter, str) else methods.build(drafter, DRAFTER, surroundings)
+    resources = methods.Resources(model, costs=lambda: PassCosts(CURVE), assistant=model.related(0.7, seed=2))
+    drafting = drafter if not isinstance(drafter, str) else methods.build(drafter, DRAFTER, resources)
     request = Request(
         [0],
         drafting,
-        methods.acceptance_rule(rule, options.greedy, surroundings),
+        methods.acceptance_rule(rule, options.greedy, resources),
         options,
         shaping.build(options),
         frozenset({EOS}),
@@ -421,7 +421,7 @@ def toy_monitor(names=names_of_toys, **options):
 @pytest.mark.parametrize("drafter", ["prompt_lookup", "draft_model", "token_recycling", "random", "perfect"])
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 0.8, "top_k": 4}])
 def test_every_drafter_gives_the_text_of_the_monitor_alone(drafter, options):
-    assert isinstance(toy_monitor(), Permitting) and not isinstance(Unhurried(toy_monitor()), Permitting)
+    assert isinstance(toy_monitor(), TokenChecker) and not isinstance(Unhurried(toy_monitor()), TokenChecker)
     for seed in range(6):
         wanted = GenerationOptions(max_new_tokens=16, seed=seed, **options)
         alone, _ = run(wanted, Unhurried(toy_monitor()), EmptyDrafter())
@@ -601,7 +601,7 @@ def test_a_missing_analyser_says_what_to_install(project, monkeypatch):
 
 
 def test_a_project_is_a_directory():
-    with pytest.raises(UnspoolError, match="no directory"):
+    with pytest.raises(UnspoolError, match="not a directory"):
         MonitorOptions(Path("no/such/place"))
 
 
@@ -626,11 +626,11 @@ def test_texts_of_a_real_vocabulary_are_those_of_its_tokenizer(smollm2):
 def test_a_real_model_writes_names_that_exist(smollm2, project):
     prompt = HEAD + "r."
     ids, model = smollm2.tokenizer.encode(prompt), smollm2.language_model
-    constraint = methods.build("monitor", CONSTRAINT, smollm2.surroundings(), {"project": project})(ids)
+    constraint = methods.build("monitor", CONSTRAINT, smollm2.resources(), {"project": project})(ids)
     options = GenerationOptions(max_new_tokens=12)
-    surroundings = smollm2.surroundings()
+    resources = smollm2.resources()
     request = Request(
-        ids, methods.build("plain", DRAFTER, surroundings), methods.acceptance_rule(None, True, surroundings), options,
+        ids, methods.build("plain", DRAFTER, resources), methods.acceptance_rule(None, True, resources), options,
         eos=smollm2.eos_token_ids, constraint=constraint,
     )  # fmt: skip
     out = [token for event in decode(model, [request]) if isinstance(event, StepEvent) for token in event.emitted]

@@ -117,7 +117,7 @@ def test_texts_of_a_schema_are_found_by_python_and_by_ecma():
         (r"\bfoo", "word boundaries"),
         ("(?m)^a$", "anchors of lines"),
         ("a$b", "anchor in the middle"),
-        ("(^a)*", "anchor that is repeated"),
+        ("(^a)*", "repeated anchor"),
         ("[0-9", "unterminated character set"),
         (r"ab\R", "bad escape"),
     ],

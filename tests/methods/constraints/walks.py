@@ -66,10 +66,10 @@ def takes(grammar, text):
     """Whether a fresh constraint lets a text come and end."""
     path = []
     for byte in text.encode():
-        if not grammar.permits(path, byte):
+        if not grammar.is_allowed(path, byte):
             return False
         path.append(byte)
-    return grammar.permits(path, END)
+    return grammar.is_allowed(path, END)
 
 
 def walk(grammar, seed, limit=300):

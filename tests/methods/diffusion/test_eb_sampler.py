@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.methods.diffusion.mocks import Whatever, copy, replace_random, shuffle
-from unspool.engine.canvas import CanvasScores, Sight, UnmaskPolicy, View
+from tests.methods.diffusion.mocks import copy, replace_random, shuffle
+from unspool.conformance.canvas_model import Whatever
+from unspool.engine.canvas import BlockState, CanvasScores, CanvasState, UnmaskPolicy
 from unspool.engine.canvas_request import CanvasOptions, CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
@@ -21,12 +22,12 @@ from unspool.methods.diffusion.top_k import TopK, TopKOptions
 INFINITY = float("inf")
 
 
-def view(probabilities: NDArray[np.float64], masked: list[bool] | None = None) -> View:
+def view(probabilities: NDArray[np.float64], masked: list[bool] | None = None) -> BlockState:
     with np.errstate(divide="ignore"):
         logits = np.log(probabilities)
     n = len(logits)
-    sight = Sight(np.zeros(n, np.int64), np.ones(n, np.bool_), 0, CanvasScores(0, logits, 1.0), 0)
-    return View(sight, 0, np.array([True] * n if masked is None else masked), logits, logits.argmax(axis=1), 0)
+    sight = CanvasState(np.zeros(n, np.int64), np.ones(n, np.bool_), 0, CanvasScores(0, logits, 1.0), 0)
+    return BlockState(sight, 0, np.array([True] * n if masked is None else masked), logits, logits.argmax(axis=1), 0)
 
 
 def coins(*chances: float) -> NDArray[np.float64]:
@@ -73,7 +74,7 @@ def test_it_takes_the_most_slots_that_the_rule_allows() -> None:
             seen = view(rng.dirichlet([0.4] * 4, size=7))
             chosen = EBSampler(EBSamplerOptions(gamma)).select(seen)
 
-            def within(slots: tuple[int, ...], seen: View = seen, gamma: float = gamma) -> bool:
+            def within(slots: tuple[int, ...], seen: BlockState = seen, gamma: float = gamma) -> bool:
                 h = seen.entropy[list(slots)]
                 return float(h.sum() - h.max()) <= gamma + 1e-12
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.methods.diffusion.mocks import Exact, Whatever
+from tests.methods.diffusion.mocks import Exact
+from unspool.conformance.canvas_model import Whatever
 from unspool.engine import noise
-from unspool.engine.canvas import CanvasScores, Sight, View
+from unspool.engine.canvas import BlockState, CanvasScores, CanvasState
 from unspool.engine.canvas_request import CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.engine.trace import CanvasEvent, Event
@@ -23,15 +24,15 @@ from unspool.methods.diffusion.threshold import Threshold, ThresholdOptions
 from unspool.methods.diffusion.top_k import TopK
 
 
-def sight(logits: NDArray[np.float64], prompt_length: int = 0) -> Sight:
+def sight(logits: NDArray[np.float64], prompt_length: int = 0) -> CanvasState:
     n = len(logits)
-    return Sight(np.full(n, 9), np.arange(n) >= prompt_length, prompt_length, CanvasScores(0, logits, 1.0), 0)
+    return CanvasState(np.full(n, 9), np.arange(n) >= prompt_length, prompt_length, CanvasScores(0, logits, 1.0), 0)
 
 
-def view(probabilities: NDArray[np.float64], masked: NDArray[np.bool_] | None = None) -> View:
+def view(probabilities: NDArray[np.float64], masked: NDArray[np.bool_] | None = None) -> BlockState:
     logits = np.log(probabilities)
     masked = np.ones(len(logits), dtype=np.bool_) if masked is None else masked
-    return View(sight(logits), 0, masked, logits, logits.argmax(axis=1), 0)
+    return BlockState(sight(logits), 0, masked, logits, logits.argmax(axis=1), 0)
 
 
 def sure(*confidence: float) -> NDArray[np.float64]:
@@ -65,7 +66,7 @@ def test_credit_of_a_constant_favourite_grows_to_its_bound() -> None:
     """C -> p^gamma / (1 - beta), so the odds grow (1 + C)^alpha times: 3.5 at most with the defaults."""
     p = 0.5
     credit, seen = Credit(), view(sure(p))
-    credit.enter(seen)
+    credit.start_block(seen)
     gains = [float(np.exp(credit(seen)[0, 0] - seen.logits[0, 0])) for _ in range(60)]
     assert gains[0] == pytest.approx((1 + p**0.2) ** 0.7, rel=1e-12)
     assert gains[1] == pytest.approx((1 + 1.8 * p**0.2) ** 0.7, rel=1e-12)
@@ -76,7 +77,7 @@ def test_credit_of_a_constant_favourite_grows_to_its_bound() -> None:
 def test_credit_stays_with_the_token_that_earned_it_and_decays() -> None:
     credit = Credit(CreditOptions(alpha=1.0))
     first, second = view(np.array([[0.6, 0.3, 0.1]])), view(np.array([[0.3, 0.6, 0.1]]))
-    credit.enter(first)
+    credit.start_block(first)
     credit(first)
     added = credit(second) - second.logits
     assert added[0] == pytest.approx([np.log1p(0.8 * 0.6**0.2), np.log1p(0.6**0.2), 0.0])
@@ -84,7 +85,7 @@ def test_credit_stays_with_the_token_that_earned_it_and_decays() -> None:
 
 def test_credit_is_not_given_to_committed_slots_but_decays_there() -> None:
     credit, masked = Credit(), view(sure(0.6))
-    credit.enter(masked)
+    credit.start_block(masked)
     before = credit(masked)[0, 0]
     committed = view(sure(0.6), np.array([False]))
     assert masked.logits[0, 0] < credit(committed)[0, 0] < before
@@ -93,7 +94,7 @@ def test_credit_is_not_given_to_committed_slots_but_decays_there() -> None:
 def test_parameter_free_credit_trusts_history_as_the_block_fills() -> None:
     credit = Credit(CreditOptions(parameter_free=True))
     empty, half = view(sure(0.6, 0.6)), view(sure(0.6, 0.6), np.array([True, False]))
-    credit.enter(empty)
+    credit.start_block(empty)
     assert (credit(empty) == empty.logits).all()
     # Half is masked: alpha = beta = 1/2, gamma = 1.
     assert credit(half)[0, 0] - half.logits[0, 0] == pytest.approx(0.5 * np.log1p(0.5 * 0.6 + 0.6))
@@ -102,7 +103,7 @@ def test_parameter_free_credit_trusts_history_as_the_block_fills() -> None:
 def test_sparse_credit_drops_the_token_with_the_least() -> None:
     credit = Credit(CreditOptions(alpha=1.0, kept=1))
     first, second = view(np.array([[0.6, 0.3, 0.1]])), view(np.array([[0.3, 0.6, 0.1]]))
-    credit.enter(first)
+    credit.start_block(first)
     credit(first)
     assert (credit(second) - second.logits)[0] == pytest.approx([0.0, np.log1p(0.6**0.2), 0.0])
 

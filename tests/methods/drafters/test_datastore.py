@@ -44,7 +44,7 @@ def test_suffixes_are_in_order(depth: int, size: int) -> None:
     text = tokens.tolist()
     wanted = sorted(range(size), key=lambda position: (text[position : position + depth], position))
     done: list[float] = []
-    assert sort_suffixes(tokens, depth, done.append).tolist() == wanted
+    assert sort_suffixes(tokens, depth, lambda what, at, of: done.append(at / of)).tolist() == wanted
     assert done == sorted(done) and done[-1] == 1.0
 
 
@@ -143,11 +143,11 @@ def test_existing_directories_are_not_written_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("missing", "no datastore"),
+        ("missing", "not a datastore"),
         ("header is text", "header.json is missing or damaged"),
-        ("header is of something else", "no datastore"),
+        ("header is of something else", "not a datastore"),
         ("header lacks a field", "header.json is missing or damaged"),
-        ("version", "format 2, and this unspool reads format 1; build it anew"),
+        ("version", "format 2, but this unspool reads format 1; rebuild it"),
         ("tokens.npy cut", "tokens.npy is missing or damaged"),
         ("suffixes.npy cut", "suffixes.npy is missing or damaged"),
         ("starts.npy gone", "starts.npy is missing or damaged"),
@@ -189,7 +189,7 @@ def test_models_of_another_vocabulary_are_refused() -> None:
     made.check(6, vocabulary_fingerprint({"b": 1, "a": 0}))
     made.check(6)
     for vocab_size, vocabulary in ((6, vocabulary_fingerprint({"a": 1, "b": 0})), (5, ""), (5, made.vocabulary)):
-        with pytest.raises(UnspoolError, match=r"tokenizer of tiny.*build it anew"):
+        with pytest.raises(UnspoolError, match=r"tokenizer of tiny.*rebuild it"):
             made.check(vocab_size, vocabulary)
     Datastore().check(1, "any")
 

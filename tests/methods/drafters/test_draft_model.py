@@ -14,6 +14,7 @@ from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Scores
 from unspool.engine.method import DRAFTER
 from unspool.engine.options import GenerationOptions
+from unspool.engine.taps import Taps
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import POINT_MASS, TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
@@ -55,9 +56,9 @@ def test_another_model_is_rewound_where_it_was_wrong() -> None:
 def test_drafts_say_what_they_were_drawn_from_where_the_rule_asks() -> None:
     other = TARGET.related(0.5, seed=4)
     drafter = DraftModel(DraftModelOptions(2), other, TARGET.vocab_size)
-    for tests_draws in (True, False):
-        tree = drafter.propose(Context([0, 1, 2], 3, seed=5, temperature=0.7, tests_draws=tests_draws), 8)
-        if not tests_draws:
+    for uses_draft_probs in (True, False):
+        tree = drafter.propose(Context([0, 1, 2], 3, seed=5, temperature=0.7, uses_draft_probs=uses_draft_probs), 8)
+        if not uses_draft_probs:
             assert set(tree.drafts) == {POINT_MASS}
             continue
         for node in (1, 2):
@@ -67,7 +68,7 @@ def test_drafts_say_what_they_were_drawn_from_where_the_rule_asks() -> None:
 
 def test_no_noise_is_used_twice() -> None:
     """Not in two rounds, not at two nodes of one depth: reused noise keeps each token's distribution and no joint."""
-    rounds = [Draws(Context([0] * n, 1, 7, 1.0, tests_draws=True), 50) for n in (3, 4)]
+    rounds = [Draws(Context([0] * n, 1, 7, 1.0, uses_draft_probs=True), 50) for n in (3, 4)]
     noise = [np.asarray(draws.noise(depth)) for draws in rounds for depth in (0, 0, 1)]
     assert len({row.tobytes() for row in noise}) == len(noise)
 
@@ -92,7 +93,7 @@ def test_what_was_not_read_is_read_with_the_next_token() -> None:
             return super().score(tree, rows)
 
     class Counted(ToyModel):
-        def open(self, hidden_states: bool = False) -> ToySession:
+        def open(self, taps: Taps | None = None) -> ToySession:
             return Counting(self)
 
     drafter = DraftModel(DraftModelOptions(3), Counted(TARGET.table), TARGET.vocab_size)
@@ -106,15 +107,15 @@ def test_no_pass_is_longer_than_the_session_has_room_for() -> None:
 
     class Sectioned(ToySession):
         @property
-        def room(self) -> int:
+        def max_depth(self) -> int:
             return 5 - self.length % 5
 
         def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
-            assert len(tree) <= self.room
+            assert len(tree) <= self.max_depth
             return super().score(tree, rows)
 
     class Small(ToyModel):
-        def open(self, hidden_states: bool = False) -> ToySession:
+        def open(self, taps: Taps | None = None) -> ToySession:
             return Sectioned(self)
 
     options = GenerationOptions(max_new_tokens=40)

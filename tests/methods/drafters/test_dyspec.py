@@ -107,12 +107,12 @@ def test_draws_that_are_moved_or_removed_are_caught(
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("tests_draws", [True, False])
-def test_the_heap_makes_the_draws_of_the_largest_values(temperature: float, tests_draws: bool) -> None:
+@pytest.mark.parametrize("uses_draft_probs", [True, False])
+def test_the_heap_makes_the_draws_of_the_largest_values(temperature: float, uses_draft_probs: bool) -> None:
     """In that order, under every rule, at every size; no draw that was left out was worth more."""
     for seed in range(10):
         for size in (1, 2, 7, 20):
-            tree = propose(heap(size), context(TEXT, seed, temperature, tests_draws))
+            tree = propose(heap(size), context(TEXT, seed, temperature, uses_draft_probs))
             assert len(tree) == size + 1
             made, left = values(tree, TEXT)
             assert (np.diff(made) <= 1e-12).all()
@@ -129,16 +129,16 @@ def test_the_threshold_makes_every_draw_that_reaches_it(threshold: float) -> Non
     assert threshold == 0.5 or len(sizes) > 1
 
 
-@pytest.mark.parametrize("tests_draws", [True, False])
-def test_both_algorithms_make_the_same_draws(tests_draws: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("uses_draft_probs", [True, False])
+def test_both_algorithms_make_the_same_draws(uses_draft_probs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the last value of the heap as threshold, and the same noise at the same node.
 
     Nodes come in another order, so noise that is fresh would be another; a rule that tests draws gets that of a depth.
     """
-    if tests_draws:
+    if uses_draft_probs:
         monkeypatch.setattr(Draws, "noise", lambda self, depth: gumbel(self._context.seed, depth, 6))
     for seed in range(30):
-        around = context(TEXT, seed, 1.0, tests_draws)
+        around = context(TEXT, seed, 1.0, uses_draft_probs)
         best = propose(heap(12), around)
         made, left = values(best, TEXT)
         last = (made[-1] + max(left)) / 2  # above the first draw that was not made, with room for rounding
@@ -167,7 +167,7 @@ def test_the_rule_is_told_the_distribution_at_the_draft_temperature(options: DyS
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_siblings_under_rules_that_test_no_draws(options: DySpecOptions, temperature: float) -> None:
     """The likeliest ones; above temperature 0, those with the noise of the position."""
-    tree = propose(options, context(TEXT, 7, temperature, tests_draws=False))
+    tree = propose(options, context(TEXT, 7, temperature, uses_draft_probs=False))
     assert set(tree.drafts) == {POINT_MASS}
     for node, below in enumerate(tree.children):
         keys = np.log(colder(DRAFT.probabilities((*TEXT, *tree.path_tokens(node)))))

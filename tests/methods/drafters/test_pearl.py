@@ -16,6 +16,7 @@ from unspool.engine import noise
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Context, Scores
 from unspool.engine.options import GenerationOptions
+from unspool.engine.taps import Taps
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
@@ -38,7 +39,7 @@ class Recording(ToyModel):
         self.before = before
         self.levels: Callable[[int], int] | None = None
 
-    def open(self, hidden_states: bool = False) -> ToySession:
+    def open(self, taps: Taps | None = None) -> ToySession:
         return RecordingSession(self)
 
 
@@ -46,8 +47,8 @@ class RecordingSession(ToySession):
     model: Recording
 
     @property
-    def room(self) -> int:
-        return super().room if self.model.levels is None else self.model.levels(self.length)
+    def max_depth(self) -> int:
+        return super().max_depth if self.model.levels is None else self.model.levels(self.length)
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
         if rows is not None and not len(rows):
@@ -257,7 +258,7 @@ def test_rows_of_a_batch_share_one_thread() -> None:
     busy, most = [0], [0]
 
     class Busy(Recording):
-        def open(self, hidden_states: bool = False) -> ToySession:
+        def open(self, taps: Taps | None = None) -> ToySession:
             return BusySession(self)
 
     class BusySession(RecordingSession):

@@ -43,5 +43,5 @@ def test_when_the_text_ends_the_draft_model_is_idle(ending: str) -> None:
 
 def test_the_target_itself_is_refused_as_its_draft_model() -> None:
     """The two run at the same time, and a model runs one pass at a time."""
-    with pytest.raises(UnsupportedError, match="apart from the target"):
+    with pytest.raises(UnsupportedError, match="separately from the target"):
         methods.build("pearl", DRAFTER, methods.Resources(TARGET, assistant=TARGET))

@@ -19,7 +19,7 @@ from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.acceptance.lossless import Lossless
 from unspool.methods.drafters import rasd as module
 from unspool.methods.drafters._datastore import Datastore
@@ -194,7 +194,7 @@ def test_a_draft_models_tree_prunes_by_its_first_distribution(name: str, tempera
     best = np.argsort(-around.assistant.probabilities(text), kind="stable").tolist()  # type: ignore[attr-defined]
     for k in (1, 2, 5):
         drafter = RASD(RASDOptions(prune_top_k=k), methods.build(name, DRAFTER, around), store)
-        seen = Context(text, 5, seed=3, temperature=temperature, tests_draws=True)
+        seen = Context(text, 5, seed=3, temperature=temperature, uses_draft_probs=True)
         drafter.start(seen)
         tree = drafter.propose(seen, 60)
         firsts = [(tree.tokens[node], tree.source_names[tree.sources[node]]) for node in tree.children[0]]
@@ -242,7 +242,7 @@ def test_how_often_a_pruned_branch_was_right_is_counted() -> None:
 
 
 def run(drafter: Drafter, options: GenerationOptions, lossless: bool = False) -> list[StepEvent]:
-    rule = Lossless() if lossless else Follow()
+    rule = Lossless() if lossless else ExactMatch()
     events = decode(TARGET, [Request([0, 1, 2, 0, 1], drafter, rule, options)])
     return [event for event in events if isinstance(event, StepEvent)]
 
@@ -306,7 +306,7 @@ def test_the_union_accepts_no_less_than_draft_or_retrieval_in_every_pass(monkeyp
 
 def test_drawn_drafts_are_left_as_they_were_drawn() -> None:
     """Under the rule that tests draws: the same nodes, draws and distributions as the inner drafter alone."""
-    around = Context([0, 1, 2, 0, 1], 5, seed=3, temperature=0.9, tests_draws=True)
+    around = Context([0, 1, 2, 0, 1], 5, seed=3, temperature=0.9, uses_draft_probs=True)
     alone, fused = (
         drafter.propose(around, 40)
         for drafter in (

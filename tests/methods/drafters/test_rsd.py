@@ -35,7 +35,7 @@ from unspool.engine.stochastic_beam import Beam, conditioned
 from unspool.engine.trace import StepEvent
 from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.acceptance.lossless import Lossless
 from unspool.methods.drafters import dyspec
 from unspool.methods.drafters.plain import Plain
@@ -58,8 +58,8 @@ def maker(options: RSDOptions) -> Make:
     return lambda draft: RSD(options, draft, draft.vocab_size)
 
 
-def context(text: Text, seed: int = 0, temperature: float = 1.0, tests_draws: bool = True) -> Context:
-    return Context(list(text), len(text), seed, temperature, tests_draws)
+def context(text: Text, seed: int = 0, temperature: float = 1.0, uses_draft_probs: bool = True) -> Context:
+    return Context(list(text), len(text), seed, temperature, uses_draft_probs)
 
 
 def every_tree(
@@ -350,7 +350,7 @@ def test_constant_tree_under_the_same_noise() -> None:
     """The tokens whose log-probability and noise of the position are the largest, best first."""
     draft = ToyModel.random(seed=5, vocab_size=6, order=2)
     text = (0, 1)
-    tree = RSD(constant(3, 2), draft, 6).propose(context(text, 9, 0.8, tests_draws=False), 128)
+    tree = RSD(constant(3, 2), draft, 6).propose(context(text, 9, 0.8, uses_draft_probs=False), 128)
     assert set(tree.drafts) == {POINT_MASS}
     for node in range(4):
         keys = np.log(draft.probabilities((*text, *tree.path_tokens(node)))) / 0.8
@@ -362,9 +362,9 @@ def test_beam_under_the_same_noise_follows_its_own_run() -> None:
     """The first prefix of every level is what the draft model would sample with this seed."""
     draft = ToyModel.random(seed=5, vocab_size=6, order=2)
     for seed in range(20):
-        tree = RSD(beam(3, 3), draft, 6).propose(context((0, 1), seed, 0.8, tests_draws=False), 128)
+        tree = RSD(beam(3, 3), draft, 6).propose(context((0, 1), seed, 0.8, uses_draft_probs=False), 128)
         options = GenerationOptions(max_new_tokens=3, temperature=0.8, seed=seed)
-        events = decode(draft, [Request((0, 1), Plain(), Follow(), options, shaping.build(options))])
+        events = decode(draft, [Request((0, 1), Plain(), ExactMatch(), options, shaping.build(options))])
         run = [token for event in events if isinstance(event, StepEvent) for token in event.emitted]
         assert [tree.tokens[int(np.argmax(tree.depths == depth))] for depth in (1, 2, 3)] == run
         assert set(tree.drafts) == {POINT_MASS}

@@ -223,50 +223,13 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert other.row(3) == []
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "matrix.npz"
-    full_matrix().save(file)
-    before = file.read_bytes()
-
-    def full_disk(handle: object, **arrays: object) -> None:
-        handle.write(b"half")  # type: ignore[attr-defined]
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez", full_disk)
-    with pytest.raises(UnspoolError, match=r"cannot write .*No space left"):
-        RecyclingMatrix().save(file)
-    assert file.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["matrix.npz"]
-
-
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "array", "truncated", "flipped"])
-def test_files_that_hold_no_matrix_are_refused(tmp_path: Path, damage: str) -> None:
-    file = tmp_path / "matrix.npz"
-    full_matrix().save(file)
-    whole = file.read_bytes()
-    if damage == "missing":
-        file.unlink()
-    elif damage == "array":
-        with file.open("wb") as handle:
-            np.save(handle, np.arange(3))
-    else:
-        middle = len(whole) // 2
-        flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
-        file.write_bytes({"empty": b"", "text": b"hello", "truncated": whole[:-40], "flipped": flipped}[damage])
-    memory = RecyclingMatrix()
-    memory.update([3], np.array([range(8)]), VOCAB)
-    with pytest.raises(UnspoolError, match="cannot read" if damage == "missing" else "not a saved recycling matrix"):
-        memory.load(file)
-    assert memory.row(3) == list(range(8))
-
-
 def test_files_of_other_shapes_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "matrix.npz"
     memory = RecyclingMatrix(k=4, vocab_size=VOCAB)
     memory.save(file)
     with pytest.raises(UnspoolError, match="k = 8"):
         RecyclingMatrix(k=8).load(file)
-    with pytest.raises(UnspoolError, match=f"vocabulary of 50 tokens and the model has {VOCAB}"):
+    with pytest.raises(UnspoolError, match=f"vocabulary of 50 tokens but the model has {VOCAB}"):
         RecyclingMatrix(k=4, vocab_size=50).load(file)
     with file.open("wb") as handle:
         np.savez(handle, vocab_size=5, tokens=np.array([1]), ids=np.array([[1, 2, 3, 5]]))

@@ -155,7 +155,7 @@ def test_a_trie_is_kept(model, tmp_path):
         with pytest.raises(UnspoolError, match="belongs to another"):
             drawn(model, 1, trie=first, **other)
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(UnspoolError, match="no trie"):
+    with pytest.raises(UnspoolError, match="not a trie"):
         AlignedTrie.load(tmp_path / "bad.json")
 
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_sampled(model):
     table = model.language_model.table.copy()
     table[..., 4], table[..., 0] = 0, table[..., 0] + table[..., 4]
     model.language_model = ToyModel(table, EOS)
-    with pytest.raises(UnspoolError, match="no probability"):
+    with pytest.raises(UnspoolError, match="probability 0"):
         drawn(model, 1, regex="c")
 
 
@@ -209,10 +209,10 @@ def test_nearly_all_of_the_mass_may_be_followed(model):
     trie = AlignedTrie()
     trie.add((), 0.0, -100.0)
     trie.add((3,), 0.0, -np.inf)
-    trie.settle([(3,)])
+    trie.warm_up([(3,)])
     assert trie.log_bound == pytest.approx(-100.0)
     trie.add((), 0.0, -np.inf)
-    trie.settle([()])
+    trie.warm_up([()])
     assert trie.log_bound == -np.inf and trie.bound == 0.0
 
 

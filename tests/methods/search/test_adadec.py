@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer import Typer
 from typer.testing import CliRunner
 
+from unspool import methods
 from unspool.backends.toy import ToyModel
-from unspool.cli.learn_threshold import adadec_threshold as command
+from unspool.cli import app
+from unspool.engine.method import SEARCH
 from unspool.engine.search import Found, Output, PassEvent, SearchRequest
 from unspool.errors import UnspoolError
 from unspool.methods.search.adadec import AdaDecOptions, PauseEvent, adadec, best, decode
 from unspool.methods.search.adadec import train as adadec_threshold
 from unspool.methods.search.adadec.data import problems
-from unspool.methods.search.adadec.train import Threshold, learn, load, save, teacher_forced
+from unspool.methods.search.adadec.train import Threshold, learn, teacher_forced
+from unspool.training.artifact import file_of
 
 PROMPT = [1, 0, 2]
 EOS = 4
@@ -68,7 +69,7 @@ def test_without_a_comparison_it_is_greedy_decoding(seed: int, options: dict[str
     found = run(model, **options)
     assert found.candidates[0].token_ids == greedy(model, (), 40)
     assert found.candidates[0].logprob == pytest.approx(logprob(model, found.candidates[0].token_ids))
-    assert found.evaluated == len(found.candidates[0].token_ids)
+    assert found.evaluated_tokens == len(found.candidates[0].token_ids)
     assert found.counts["changed"] == 0
 
 
@@ -103,7 +104,7 @@ def test_every_score_is_that_of_full_prefills(
     assert found.candidates[0].token_ids == output
     assert found.counts["pauses"] == len(pauses)
     assert found.candidates[0].finish_reason == ("stop" if output[-1] == EOS else "length")
-    assert found.evaluated == sum(event.nodes for event in events if isinstance(event, PassEvent))
+    assert found.evaluated_tokens == sum(event.nodes for event in events if isinstance(event, PassEvent))
 
 
 def test_these_models_pause_and_change_tokens() -> None:
@@ -167,14 +168,14 @@ def test_what_a_lookahead_told_is_not_asked_again() -> None:
     recalled = sum(one.counts["recalled"] for one in found)
     assert recalled > 50
     # A branch is entered anew where the next pause is behind its end, so a few tokens are scored twice.
-    assert sum(one.evaluated for one in found) < asked - recalled / 2
+    assert sum(one.evaluated_tokens for one in found) < asked - recalled / 2
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({}, "threshold_file"),
-        ({"threshold": 1.0, "threshold_file": Path("x")}, "either"),
+        ({"threshold": 1.0, "threshold_file": "x"}, "cannot read"),
         ({"threshold": math.nan}, "number"),
         ({"threshold": 1.0, "candidates": 0}, "candidates must be at least 1"),
         ({"threshold": 1.0, "lookahead": -1}, "lookahead must be at least 0"),
@@ -244,28 +245,20 @@ def test_what_cannot_be_learned_from(entropies: np.ndarray, ranks: np.ndarray, m
 LEARNED = Threshold(1.25, 0.5, 2.0, -1.6, 0.9, 0.06, 0.9, 0.4, 0.7, 1000, 20)
 
 
-def test_thresholds_belong_to_a_model(tmp_path: Path) -> None:
-    file = tmp_path / "thresholds.json"
-    save(file, "a", "model a", LEARNED)
-    save(file, "b", "model b", Threshold(*[2.0] * 9, 5, 5))
-    assert load(file, "a") == LEARNED
-    assert json.loads(file.read_text())["a"]["model"] == "model a"
-    assert list(tmp_path.iterdir()) == [file]
-    with pytest.raises(UnspoolError, match="train adadec-threshold"):
-        load(file, "c")
-    request = SearchRequest(toy(1), PROMPT, 20, frozenset({EOS}), key="a")
-    by_file = adadec(request, AdaDecOptions(threshold_file=file))
+def test_thresholds_belong_to_a_model_and_its_weights(tmp_path: Path) -> None:
+    class Named:
+        key, name, language_model = "a", "model a", toy(1)
+
+    made = LEARNED.artifact(Named())  # type: ignore[arg-type]
+    made.save(file_of(tmp_path, "adadec"))
+    assert made.trained_with["tokens"] == 1000
+    options = AdaDecOptions(threshold_file=str(tmp_path))
+    request = SearchRequest(toy(1), PROMPT, 20, frozenset({EOS}))
+    by_file = methods.build(options, SEARCH, methods.Resources(toy(1), keys=lambda: ["a toy float64"]))(request)
     assert by_file == adadec(request, AdaDecOptions(threshold=1.25))
-
-
-@pytest.mark.parametrize("content", ["[1]", "{", '{"a": {"threshold": 1}}'])
-def test_files_that_hold_something_else(tmp_path: Path, content: str) -> None:
-    file = tmp_path / "thresholds.json"
-    file.write_text(content)
-    with pytest.raises(UnspoolError, match="not a file of thresholds"):
-        load(file, "a")
-    with pytest.raises(UnspoolError, match="cannot read"):
-        load(tmp_path / "missing.json", "a")
+    for key in ("b toy float64", "a toy int8"):
+        with pytest.raises(UnspoolError, match="was trained for model a, not for these"):
+            methods.build(options, SEARCH, methods.Resources(toy(1), keys=lambda key=key: [key]))
 
 
 SOURCE = '''
@@ -311,12 +304,10 @@ def test_problems_are_signature_and_docstring_and_body(tmp_path: Path) -> None:
 
 
 def test_the_command_refuses_before_a_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unspool.cli.learn_threshold.loaded", lambda *_, **__: pytest.fail("loaded"))
-    app = Typer()
-    app.command()(command)
+    monkeypatch.setattr("unspool.cli.train.loaded", lambda *_, **__: pytest.fail("loaded"))
     for arguments, message in (
-        (["-o", str(tmp_path / "no" / "x.json")], "cannot write"),
-        (["-o", str(tmp_path / "x.json"), "--files", str(tmp_path / "no.py")], "does not exist"),
+        (["train", "adadec", "-o", str(tmp_path / "no" / "x")], "there is no directory"),
+        (["train", f"adadec:files={tmp_path / 'no.py'}", "-o", str(tmp_path / "x")], "does not exist"),
     ):
         result = CliRunner().invoke(app, arguments)
         assert isinstance(result.exception, UnspoolError) and message in str(result.exception)

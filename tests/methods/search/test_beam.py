@@ -45,7 +45,7 @@ def test_one_beam_is_greedy_decoding(seed: int, length_penalty: float) -> None:
             "stop" if output[-1] == EOS else "length",
         ),
     )
-    assert found.evaluated == len(output)
+    assert found.evaluated_tokens == len(output)
 
 
 @pytest.mark.parametrize("seed", range(6))

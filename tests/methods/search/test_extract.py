@@ -243,7 +243,7 @@ def test_nan_and_wrong_input_are_told() -> None:
         ([0], [3, 3], {3}, "no span"),
         ([0], [1], set(), "end_token_ids"),
         ([0], [1], {4}, "end_token_ids must be ids from 0 to 3"),
-        ([0, 1, 2], [1, 2, 1, 2], {3}, "7 tokens, the model's context 6"),
+        ([0, 1, 2], [1, 2, 1, 2], {3}, "7 tokens, but the model's context has 6"),
     ):
         with pytest.raises(UnspoolError, match=message):
             search(model, prompt, passage, suffixes(passage), ends)

@@ -165,8 +165,8 @@ def test_counts_say_where_simulations_came_from() -> None:
     assert counts["rewards"] == len({event.program for event in done})
     known, evaluated = 0, 1  # the root
     for event in done:
-        known += event.evaluated == evaluated and not event.completed and event.output != event.program
-        evaluated = event.evaluated
+        known += event.evaluated_tokens == evaluated and not event.completed and event.output != event.program
+        evaluated = event.evaluated_tokens
     assert counts["known_nodes"] == known
     assert 0 < counts["known_nodes"] <= counts["known_programs"]
 
@@ -177,8 +177,8 @@ def test_the_budget_of_tokens_is_kept(budget: int, caches: bool) -> None:
     events: list[Any] = []
     options = PlanOptions(max_model_tokens=budget, caches=caches, stop_at_one=False)
     found = plan(request(toy(3), events), options)
-    assert found.evaluated <= budget
-    assert found.evaluated == sum(event.nodes for event in events if isinstance(event, PassEvent))
+    assert found.evaluated_tokens <= budget
+    assert found.evaluated_tokens == sum(event.nodes for event in events if isinstance(event, PassEvent))
     assert found.counts["stopped_by_max_model_tokens"] == 1
     assert simulations(events)[0].program == greedy(toy(3))
 
@@ -186,7 +186,7 @@ def test_the_budget_of_tokens_is_kept(budget: int, caches: bool) -> None:
 def test_one_completion_of_one_child_is_greedy_decoding() -> None:
     found = plan(request(toy(4)), PlanOptions(k=1, max_completions=1))
     assert [candidate.token_ids for candidate in found.candidates] == [greedy(toy(4))]
-    assert found.evaluated == len(greedy(toy(4)))
+    assert found.evaluated_tokens == len(greedy(toy(4)))
 
 
 def test_a_search_ends_when_nothing_is_left() -> None:
@@ -200,7 +200,7 @@ def test_a_search_ends_when_nothing_is_left() -> None:
 def test_a_reward_of_one_ends_it() -> None:
     found = plan(request(toy(1), reward=lambda output: 1.0), PlanOptions())
     assert (found.counts["simulations"], found.counts["stopped_by_solved"]) == (1, 1)
-    assert found.evaluated == len(greedy(toy(1)))
+    assert found.evaluated_tokens == len(greedy(toy(1)))
     on = plan(request(toy(1), reward=lambda output: 1.0), PlanOptions(stop_at_one=False, max_completions=5))
     assert on.counts["completions"] == 5
 
@@ -289,5 +289,5 @@ def test_examples_of_a_docstring() -> None:
 
 @pytest.mark.parametrize("prompt", ["x = 1\n", "def f(:", 'def f():\n    """Nothing."""\n', "def f():\n"])
 def test_prompts_without_examples(prompt: str) -> None:
-    with pytest.raises(UnspoolError, match=r"mend it|no example"):
+    with pytest.raises(UnspoolError, match=r"fix it|no example"):
         PublicTests(prompt)

@@ -11,15 +11,15 @@ import pytest
 from llguidance import LLTokenizer
 
 import unspool
-from tests.conformance.harness import RandomDrafter
 from unspool.backends.toy import ToyModel
+from unspool.conformance.stubs import RandomDrafter
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import Drafter
 from unspool.engine.numeric import softmax
 from unspool.engine.options import GenerationOptions
 from unspool.engine.trace import StepEvent
 from unspool.errors import UnspoolError
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.drafters.plain import Plain
 from unspool.methods.shaping._built_in import build
 from unspool.methods.shaping.rpg import RPG, RPGOptions, structure
@@ -227,7 +227,7 @@ def test_drafting_does_not_change_the_text(temperature: float) -> None:
     options = GenerationOptions(max_new_tokens=40, temperature=temperature, seed=3)
 
     def run(model: ToyModel, drafter: Drafter, shapers: list[RPG]) -> list[int]:
-        request = Request([1, 2], drafter, Follow(), options, [*shapers, *build(options)])
+        request = Request([1, 2], drafter, ExactMatch(), options, [*shapers, *build(options)])
         events = decode(model, [request])
         return [token for event in events if isinstance(event, StepEvent) for token in event.emitted]
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from unspool.backends.openvino.model import Entries, OpenVINOModel
-from unspool.engine.canvas import CanvasScores, CanvasSession, Fed
+from unspool.engine.canvas import CanvasPass, CanvasScores, CanvasSession
 from unspool.errors import UnspoolError
 from unspool.models.diffusion import CANVAS
 
@@ -58,7 +58,7 @@ class OpenVINODenoiser:
         """A session without keys and values: its first pass must feed the whole canvas."""
         return OpenVINOCanvasSession(self)
 
-    def score_many(self, sessions: Sequence[CanvasSession], fed: Sequence[Fed]) -> list[CanvasScores]:
+    def score_many(self, sessions: Sequence[CanvasSession], fed: Sequence[CanvasPass]) -> list[CanvasScores]:
         """One pass a session, so that every canvas gets the very numbers it gets alone."""
         return [session.score(one) for session, one in zip(sessions, fed, strict=True)]
 
@@ -74,7 +74,7 @@ class OpenVINOCanvasSession:
     def _length(self) -> int:
         return int(self._kept[0].shape[2])
 
-    def score(self, fed: Fed) -> CanvasScores:
+    def score(self, fed: CanvasPass) -> CanvasScores:
         """Logits float32; see ``CanvasSession.score``."""
         begin = time.perf_counter()
         self._check(fed)
@@ -103,7 +103,7 @@ class OpenVINOCanvasSession:
         # The next pass of any session overwrites the request's memory.
         return CanvasScores(fed.start, logits.copy(), (time.perf_counter() - begin) * 1000)
 
-    def _check(self, fed: Fed) -> None:
+    def _check(self, fed: CanvasPass) -> None:
         length = len(fed.tokens)
         if not 0 <= fed.start < fed.stop <= length:
             raise ValueError(f"cannot feed positions {fed.start} to {fed.stop} of a canvas of {length}")

@@ -1,7 +1,7 @@
 """Converts masked-diffusion checkpoints for OpenVINO, once per checkpoint and weight format.
 
-The graph is that of causal models (``openvino_convert``): it adds a mask that it is given, so it sees both ways where
-the mask is zero. It is traced from the network that runs on torch; what is known of the mask is stored beside it.
+The graph is the causal one (``convert``). It adds the mask that it receives, so with a mask of zeros attention is
+bidirectional. It is traced from the network that runs on torch; the mask token's facts are stored with it.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from unspool.storage import cache as store
 WEIGHTS: tuple[Weights, ...] = ("fp32", "int8")
 
 _VERSION = 1
-"""Raised whenever checkpoints are read in another way or other facts of them are kept."""
+"""Increased whenever checkpoints are read differently or other facts of them are stored."""
 
-# Bytes of the converted model per byte of the checkpoint in 16 bits a weight, generously.
+# Bytes of the converted model per byte of the 16-bit checkpoint, generously.
 _GROWTH = {"fp32": 2.5, "int8": 1.5}
 
 
 def converted(directory: Path, weights: str, report: Callable[[str], None]) -> Path:
-    """The directory with the graph of a checkpoint, made on first use. Safe when two processes ask at once.
+    """The directory with a checkpoint's graph, converted on first use. Safe across processes.
 
     Args:
         directory: see ``load_denoiser``.
         weights: one of ``WEIGHTS``.
-        report: told in a few words what happens.
+        report: receives progress messages.
 
     Raises:
-        UnspoolError: if the checkpoint cannot be read or converted, or the disk is full. Nothing half-made stays.
+        UnspoolError: if the checkpoint cannot be read or converted, or the disk is full. No partial result is kept.
     """
     if weights not in WEIGHTS:
         raise UnknownNameError("weight format of canvases", weights, WEIGHTS)
@@ -57,7 +57,7 @@ def converted(directory: Path, weights: str, report: Callable[[str], None]) -> P
 def _convert(directory: Path, final: Path, weights: Weights, report: Callable[[str], None]) -> None:
     from unspool.backends import mapped
 
-    # Imports torch, which the start of a converted model spares.
+    # Imports torch, which starting a converted model does not need.
     from unspool.backends.openvino.canvas_check import CanvasCheck
     from unspool.backends.prepare import quiet
 

@@ -1,16 +1,16 @@
-"""Compares a conversion with the model it comes from, before anything is kept.
+"""Compares a conversion with its source model before anything is kept.
 
-A short text and a tree behind it go through the model's own forward, as transformers wrote it, and through what the
-conversion made of it: first the torch module that is traced, then the graph, both in float32. What must be equal up to
-rounding: logits and hidden states of every row with the model's own; all that a graph returns with the traced module.
+A short text and a tree after it are scored by the model's own forward, as in transformers, and by the conversion: first
+the traced torch module, then the graph, both in float32. Must be equal up to rounding: logits and hidden states of
+every row with the model's own; all outputs of the graph with those of the traced module.
 
-The text is long enough for a window of ``WINDOW`` positions. Where the model's window is longer, both sides run with
-that one in its place: a window is a number in the configuration, of which masks are made and nothing else. Some tokens
-at the end of the context show rotary frequencies that change with the position, and positions that are learned.
+The text is long enough for a window of ``WINDOW`` positions. If the model's window is longer, both sides use this one
+instead: a window is a number in the configuration that only affects the masks. Some tokens at the end of the context
+reveal rotary frequencies that change with the position, and learned positions.
 
-Differences are measured against the largest deviation of the expected values from their mean. The experiment
-``architectures`` finds at most 5e-6 with random weights where a conversion is right. What was wrong differed by 0.4 and
-more (windows that a tree does not keep, positions that a graph takes for fixed).
+Differences are relative to the largest deviation of the expected values from their mean. The experiment
+``architectures`` finds at most 5e-6 with random weights if a conversion is correct, and at least 0.4 if it is wrong
+(windows that a tree ignores, positions that a graph treats as constants).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from unspool.backends.openvino.sections import Sections
 from unspool.engine.contracts import Session
+from unspool.engine.taps import OUTPUT, Taps
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnsupportedError
 
@@ -34,20 +35,20 @@ if TYPE_CHECKING:
     from unspool.backends.openvino.model import Entries, OpenVINOModel
 
 BOUND = 1e-3
-"""Of the largest deviation of the expected values from their mean."""
+"""Relative to the largest deviation of the expected values from their mean."""
 
 _ROUNDINGS = 32
-"""What is allowed in formats of fewer bits, in roundings of one number."""
+"""Tolerance for formats of fewer bits, in units of one number's rounding."""
 
 TEXT, WINDOW, FAR = 40, 16, 12
 
 _PARENTS = (-1, 0, 0, 2, 1, 3, 5, 3)
-"""Of the tree: leaves 4, 6 and 7; nodes 5 and 7 are siblings."""
+"""The tree: leaves 4, 6 and 7; nodes 5 and 7 are siblings."""
 _LEAVES = (4, 6, 7)
 _DEPTH = 5
 
 Infer = Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
-"""One pass: outputs by name for inputs by name."""
+"""One pass: from inputs by name to outputs by name."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Compared:
     """Values that must be equal up to rounding.
 
     Attributes:
-        what: named in the refusal, such as ``"logits"``.
+        what: noun for the refusal, such as ``"logits"``.
     """
 
     what: str
@@ -64,8 +65,8 @@ class Compared:
 
     @property
     def difference(self) -> float:
-        """The largest, as a part of the largest deviation of the expected values from their mean; infinite if one side
-        holds what the other does not (infinities, no numbers)."""
+        """The largest difference, relative to the largest deviation of the expected values from their mean; infinite if
+        only one side has infinities or NaN."""
         if self.found.shape != self.expected.shape:
             return float("inf")
         finite = np.isfinite(self.expected)
@@ -80,7 +81,7 @@ class Compared:
 
 
 class Runner:
-    """What sessions of the OpenVINO backend need of a model, on top of any function that runs a pass.
+    """The part of a model that sessions of the OpenVINO backend need, on top of any function that runs a pass.
 
     Attributes:
         passes: inputs and outputs by name of all passes so far.
@@ -100,14 +101,19 @@ class Runner:
         given = {**inputs, "past_keys": cache[0].copy(), "past_values": cache[1].copy()}
         outputs = self._infer(given)
         self.passes.append((given, outputs))
-        return outputs["logits"], (outputs["new_keys"], outputs["new_values"]), outputs["hidden"], outputs.get("peaks")
+        return (
+            outputs["logits"],
+            (outputs["new_keys"], outputs["new_values"]),
+            outputs["hidden"],
+            outputs.get("block_max"),
+        )
 
     def move(self) -> None:
-        """Nothing is kept in huge pages here."""
+        """Does nothing: no huge pages here."""
 
 
 class Reference(Protocol):
-    """What the model itself computes, and how to compare a conversion with it."""
+    """The source model's results, and how to compare a conversion with them."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -116,17 +122,17 @@ class Reference(Protocol):
 
 
 class TextCheck:
-    """What a causal model itself makes of a short text, a tree behind it, and tokens at the end of its context.
+    """A causal model's own results for a short text, a tree after it, and tokens at the end of its context.
 
-    Taken when this is made, before the model is changed.
+    Computed on construction, before the model is changed.
 
     Attributes:
-        window: with which it was asked; see ``small_window``.
+        window: used for the results; see ``small_window``.
         vocab_size: width of the logits.
 
     Args:
-        max_length: of a text, in tokens.
-        window: of sliding layers, if it has such.
+        max_length: maximum text length in tokens.
+        window: of sliding layers, if the model has any.
 
     Raises:
         UnsupportedError: if the model's own forward fails.
@@ -157,11 +163,11 @@ class TextCheck:
             self._expected[name] = text[:count], np.stack([nodes[node] for node in range(len(_PARENTS))])
 
     def compared(self, info: GraphInfo, runner: Callable[[GraphInfo], Runner]) -> Iterator[Compared]:
-        """The same text by sessions of the OpenVINO backend on top of ``runner``."""
+        """The same text by sessions of the OpenVINO backend, run by ``runner``."""
         from unspool.backends.openvino.model import OpenVINOSession
 
         model = runner(replace(info, sliding_window=self.window))
-        yield from self.of_session(OpenVINOSession(cast("OpenVINOModel", model), hidden_states=True))
+        yield from self.of_session(OpenVINOSession(cast("OpenVINOModel", model), Taps()))
         empty = OpenVINOSession(cast("OpenVINOModel", model))
         logits, *_ = model.infer(empty.cache, empty.inputs(TokenTree.chain(self._far), start=self._far_start))
         yield Compared("logits at the end of the context", logits[: len(self._far)], self._expected_far["logits"])
@@ -171,7 +177,7 @@ class TextCheck:
         chain = TokenTree.chain(self._text)
         for part, tree in enumerate((chain, self._tree)):
             scores = session.score(tree)
-            for name, found in (("logits", scores.logits), ("hidden states", scores.hidden)):
+            for name, found in (("logits", scores.logits), ("hidden states", (scores.hidden or {}).get(OUTPUT))):
                 yield Compared(name, cast("NDArray[np.float32]", found), self._expected[name][part])
             if tree is chain:
                 session.commit(range(len(self._text)))
@@ -181,7 +187,7 @@ def own_forward(model: Any, ids: list[int], start: int | None = None) -> dict[st
     """Logits and hidden states of each token, by the model's own forward with its own masks and cache.
 
     Args:
-        start: position of the first token, where it is not the model's own business.
+        start: position of the first token; None: chosen by the model.
     """
     with torch.no_grad(), read_by_output_layer(model) as kept:
         positions = None if start is None else torch.arange(start, start + len(ids), device=model.device)[None]
@@ -192,9 +198,9 @@ def own_forward(model: Any, ids: list[int], start: int | None = None) -> dict[st
 
 @contextmanager
 def read_by_output_layer(model: Any) -> Iterator[list[Any]]:
-    """What the output layer reads in each pass: hidden states, of the rows whose logits are asked for.
+    """The input of the output layer in each pass: hidden states of the rows whose logits are requested.
 
-    The last of ``output_hidden_states`` need not be that: it may come before a last transformation, or be several.
+    The last of ``output_hidden_states`` may differ: it can precede a final transformation, or be several tensors.
     """
     read: list[Any] = []
     hook = model.get_output_embeddings().register_forward_pre_hook(lambda layer, inputs: read.append(inputs[0]))
@@ -205,11 +211,11 @@ def read_by_output_layer(model: Any) -> Iterator[list[Any]]:
 
 
 def spread_ids(model: Any, count: int) -> list[int]:
-    """Ids all over the vocabulary, none of which means something to the configuration. The same for the same model."""
+    """Ids spread over the vocabulary, without ids that the configuration names. Deterministic for a model."""
     config = model.config.get_text_config()
     special = {value for key, value in config.to_dict().items() if key.endswith("_id") and isinstance(value, int)}
     size = min(int(config.vocab_size), int(model.get_input_embeddings().weight.shape[0]))
-    # Steps of the golden section, which fills an interval evenly.
+    # Golden-section steps fill an interval evenly.
     walk = (int(size * (step * 0.6180339887498949 % 1)) for step in range(1, 8 * count))
     ids = [token for token in walk if token not in special][:count]
     return (ids * count)[:count] if ids else [0] * count
@@ -217,7 +223,7 @@ def spread_ids(model: Any, count: int) -> list[int]:
 
 @contextmanager
 def small_window(model: Any, window: int | None) -> Iterator[None]:
-    """The model's own masks are made with this window, if any."""
+    """Make the model's own masks with this window, if any."""
     config = model.config.get_text_config()
     before = getattr(config, "sliding_window", None)
     if window:
@@ -232,14 +238,14 @@ def small_window(model: Any, window: int | None) -> Iterator[None]:
 def refuse_difference(
     compared: Iterator[Compared], subject: str, architecture: str, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Take all in; raise for the largest difference if it is above rounding.
+    """Consume all comparisons; raise for the largest difference if it exceeds rounding.
 
     Args:
         subject: what was compared with the model, such as ``"the graph"``.
-        dtype: that both sides compute in; the bound grows with its rounding.
+        dtype: of the computation on both sides; the bound grows with its rounding.
 
     Raises:
-        UnsupportedError: which names the difference.
+        UnsupportedError: names the difference.
     """
     bound = max(BOUND, _ROUNDINGS * torch.finfo(dtype).eps)
     worst = max(compared, key=lambda one: one.difference)
@@ -251,6 +257,6 @@ def refuse_difference(
 
 
 def one_line(error: BaseException) -> str:
-    """An error of other libraries in one line."""
+    """An error of another library in one line."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

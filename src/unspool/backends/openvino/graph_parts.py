@@ -1,7 +1,7 @@
-"""Runs an OpenVINO graph in parts, so that a model's weights are never all in memory twice.
+"""Runs an OpenVINO graph in parts, so that a model's weights are never in memory twice in full.
 
-A compiled graph keeps its weights in an order of its own beside those of the graph. Parts are compiled one after the
-other, each with so many bytes of weights, and freed.
+A compiled graph keeps its own copy of the weights in another order. Parts with a limited size of weights are compiled
+one after the other and freed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unspool.backends.openvino.imports import imported
 
 PART_BYTES = 1 << 28
-"""Weights of a part; one that is larger alone is a part of its own."""
+"""Maximum bytes of weights per part; a larger single weight is a part of its own."""
 
 _CONFIG = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -23,7 +23,7 @@ _CONFIG = {"INFERENCE_PRECISION_HINT": "f32"}
 def run(
     graph: Any, passes: Sequence[Mapping[str, NDArray[Any]]], part_bytes: int = PART_BYTES
 ) -> list[dict[str, NDArray[Any]]]:
-    """Outputs by name of the graph, for each of some passes of inputs by name. The graph stays as it is."""
+    """Outputs by name of the graph for each pass of inputs by name. The graph is left unchanged."""
     values: list[dict[Any, NDArray[Any]]] = [
         {_key(port.get_node().output(0)): given[port.get_any_name()] for port in graph.inputs} for given in passes
     ]
@@ -39,7 +39,7 @@ def _key(output: Any) -> tuple[str, int]:
 
 
 def _parts(graph: Any, part_bytes: int) -> Iterator[list[Any]]:
-    """Operations that depend on the inputs, in an order in which they can run; constants go where they are read."""
+    """Operations that depend on the inputs, in execution order; constants belong to their readers."""
     depends: set[str] = {parameter.get_name() for parameter in graph.get_parameters()}
     part: list[Any] = []
     constants: dict[str, int] = {}
@@ -71,7 +71,7 @@ def _constants(node: Any) -> dict[str, int]:
 
 
 def _run_part(part: Sequence[Any], values: list[dict[Any, NDArray[Any]]]) -> None:
-    """Add what the part's operations give the rest of the graph; forget nothing, since a pass is short."""
+    """Add the outputs that the rest of the graph needs. Nothing is freed, since a pass is short."""
     ov, ops = imported("openvino"), imported("openvino.opset13")
     own = {op.get_name() for op in part}
     parameters: dict[tuple[str, int], Any] = {}

@@ -1,8 +1,8 @@
-"""The one door to OpenVINO and NNCF, through which they send nothing.
+"""The only place that imports OpenVINO and NNCF; it keeps them from sending telemetry.
 
-Both post usage events and leave a client id in the home directory if the package ``openvino_telemetry`` can be imported
-while they are; where it cannot, they take stubs of their own. So it is hidden while they are imported.
-The settings of a user stay: the package, its files and what other code makes of it are not touched.
+If the package ``openvino_telemetry`` can be imported, both post usage events and leave a client id in the home
+directory; without it they use stubs. So it is hidden while they are imported. The user's settings stay: the package,
+its files and other code that uses it are not touched.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _lock = threading.Lock()
 
 
 def imported(name: str) -> Any:
-    """A module of OpenVINO, NNCF or what builds on them, such as ``"openvino"`` or ``"openvino.opset13"``.
+    """A module of OpenVINO, NNCF or a library based on them, such as ``"openvino"`` or ``"openvino.opset13"``.
 
-    A program that imported one of them before sends what it sent before.
+    A program that imported one of them before keeps its telemetry.
     """
     with _lock:
         hidden = {key: sys.modules[key] for key in list(sys.modules) if key.split(".")[0] == _TELEMETRY}

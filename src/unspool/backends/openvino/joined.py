@@ -1,7 +1,7 @@
-"""Joins linear layers that read the same input, so that the graph has one product instead of three or two.
+"""Joins linear layers that read the same input, so that the graph has one matrix product instead of two or three.
 
-Every product rounds its input to int8 anew and waits for all threads; small ones, such as those of keys and values, do
-little between. The numbers stay what they were: each output is still its own sum.
+Every product quantises its input to int8 again and waits for all threads; small ones, such as those of keys and values,
+do little work in between. The numbers do not change: each output is still its own sum.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import nn
 from unspool.backends import mapped
 
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Names that transformers gives to layers of one module that it calls on one input."""
+"""transformers' names of layers in one module that are called on the same input."""
 
 
 class _Joined(nn.Module):  # type: ignore[misc]
-    """The layers as one. Keeps its outputs, since it is asked for each of them in turn."""
+    """The layers as one. Keeps its output, since each of them is called in turn."""
 
     def __init__(self, layers: Sequence[nn.Linear], directory: Path) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class _Joined(nn.Module):  # type: ignore[misc]
 
 
 class _Part(nn.Module):  # type: ignore[misc]
-    """Stands where one of the layers stood."""
+    """Replaces one of the layers."""
 
     def __init__(self, joined: _Joined, index: int) -> None:
         super().__init__()
@@ -53,12 +53,12 @@ class _Part(nn.Module):  # type: ignore[misc]
 
 
 def join_projections(model: nn.Module, directory: Path) -> None:
-    """Join the query, key and value layers, and the two that feed the gate of an MLP, in place, wherever they are.
+    """Join all query, key and value layers, and the two input layers of gated MLPs, in place.
 
-    One after the other, and each replaced before the next is made: at no time are there two of all.
+    One group at a time, replaced before the next is joined, so the weights are never in memory twice in full.
 
     Args:
-        directory: of the files with the joined weights, see ``mapped``.
+        directory: for the files with the joined weights, see ``mapped``.
     """
     for module, names in [
         (module, names) for module in model.modules() for names in _TOGETHER if _apart(module, names)

@@ -17,13 +17,15 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from unspool.backends.openvino import rotary, separate_widths
+from unspool.backends.openvino import layers, rotary, specialise_widths
 from unspool.backends.openvino.convert import FORMAT_VERSION, GraphInfo
+from unspool.backends.openvino.huge_pages import blocks, moved_to_huge_pages, released
 from unspool.backends.openvino.imports import imported
-from unspool.backends.openvino.pages import blocks, moved_to_huge_pages, released
 from unspool.backends.openvino.sections import STEP, Sections
+from unspool.backends.openvino.shapes import SIZES, padded, resized
 from unspool.engine.contracts import Ability, Scores, Session
 from unspool.engine.cpu import usable_cores
+from unspool.engine.taps import OUTPUT, Taps, check
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
 
@@ -31,11 +33,6 @@ Entries = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Keys [layers, key/value heads, slots, head size], and values alike with one column more, of ones."""
 
 _MASKED = np.float32(-1e9)
-
-# Trees are padded to these sizes with nodes that no node sees. OpenVINO prepares kernels for each new shape, which
-# costs as much as a pass or two, so few shapes are better than exact ones.
-_SIZES = (1, 4, 8, 12, 16, 24, 32, 48, 64)
-_SIZE_STEP = 64
 
 _SEPARATE = (1, 4, 8, 12, 16)
 """Widths that get a branch of their own where changes are frequent: the bare token, and what drafts fit in that are not
@@ -90,47 +87,51 @@ class OpenVINOModel:
             "precision": "f32",
             "dynamic_quantization_group_size": group,
         }
-        self._compile(())
+        self._tapped: tuple[int, ...] = ()
+        self._compile((), ())
 
-    def _compile(self, separate: tuple[int, ...]) -> None:
+    def _compile(self, separate: tuple[int, ...], tapped: tuple[int, ...]) -> None:
         self._request: Any = None  # frees the compiled model, so that there are not two at any time
         self._bound: Entries | None = None
         core = self._ov.Core()
         graph = core.read_model(self._directory / "openvino_model.xml")
+        self._outputs = len(graph.outputs)
+        layers.expose(graph, tapped)
         if separate:
-            separate_widths.separate(graph, separate)
+            specialise_widths.separate(graph, separate, len(tapped))
         compiled = core.compile_model(graph, "CPU", self._properties)
-        self._peaks = any("peaks" in output.get_names() for output in compiled.outputs)
+        self._peaks = any("block_max" in output.get_names() for output in compiled.outputs)
         self._request = compiled.create_infer_request()
+        self._tapped = tapped
         # The first pass repacks the weights. Done here, so that the first request does not wait for it, and so that the
         # file's pages can go as soon as they are copied.
         with released(self._directory / "openvino_model.bin"):
             self.open().score(TokenTree.chain([0]))
 
-    def separate_widths(self) -> None:
-        """See ``SeparableModel``.
+    def specialise_widths(self) -> None:
+        """See ``SpecialisingModel``.
 
         Moves the weights into huge pages too. Takes about a second and 40 MB a width with 24 layers, and each one that
-        is used keeps a copy of a cache of less than ``separate_widths.SLOTS`` slots.
+        is used keeps a copy of a cache of less than ``specialise_widths.SLOTS`` slots.
         """
         if not self._separated:
             try:
-                self._compile(_SEPARATE)
+                self._compile(_SEPARATE, self._tapped)
             except BaseException:
-                self._compile(())  # whoever interrupts this goes on with the model as it was
+                self._compile((), self._tapped)  # whoever interrupts this goes on with the model as it was
                 raise
             self._separated = frozenset(_SEPARATE)
-            self.settle()
+            self.warm_up()
 
-    def settle(self) -> None:
-        """See ``SeparableModel``: the weights move into huge pages."""
+    def warm_up(self) -> None:
+        """See ``SpecialisingModel``: the weights move into huge pages."""
         self._moving = moved_to_huge_pages(self._before)
         for _ in self._moving:
             pass
 
-    def separated(self, length: int) -> frozenset[int]:
-        """See ``SeparableModel``: none where the cache has ``separate_widths.SLOTS`` slots or more."""
-        return self._separated if self.sections.slots[length] < separate_widths.SLOTS else frozenset()
+    def specialised(self, length: int) -> frozenset[int]:
+        """See ``SpecialisingModel``: none where the cache has ``specialise_widths.SLOTS`` slots or more."""
+        return self._separated if self.sections.slots[length] < specialise_widths.SLOTS else frozenset()
 
     @property
     def vocab_size(self) -> int:
@@ -142,14 +143,28 @@ class OpenVINOModel:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        return _SIZES
+        return SIZES
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        return frozenset({Ability.HIDDEN_STATES, Ability.CACHE_EDIT, Ability.SEPARATE_WIDTHS})
+        return frozenset({Ability.HIDDEN_STATES, Ability.CACHE_EDIT, Ability.SPECIALISE_WIDTHS})
 
-    def open(self, hidden_states: bool = False) -> OpenVINOSession:
-        return OpenVINOSession(self, hidden_states)
+    @property
+    def layers(self) -> int:
+        return self.info.layers
+
+    def open(self, taps: Taps | None = None) -> OpenVINOSession:
+        """An empty session. The graph is compiled again when a layer is tapped for the first time, in some seconds."""
+        check(self, taps, "this request")
+        wanted = {layer for layer in taps.layers if layer != OUTPUT} if taps else set()
+        if not wanted <= set(self._tapped):
+            before, separate = self._tapped, tuple(self._separated)
+            try:
+                self._compile(separate, tuple(sorted(wanted | set(before))))
+            except BaseException:
+                self._compile(separate, before)
+                raise
+        return OpenVINOSession(self, taps)
 
     @cached_property
     def frequencies(self) -> list[NDArray[np.float64]]:
@@ -182,7 +197,10 @@ class OpenVINOModel:
     def infer(
         self, cache: Entries, inputs: dict[str, NDArray[Any]]
     ) -> tuple[NDArray[np.float32], Entries, NDArray[np.float32], NDArray[np.float32] | None]:
-        """One pass; returns views, valid until the next: logits, new keys and values, hidden states, peaks."""
+        """One pass; returns views, valid until the next: logits, new keys and values, hidden states, block_max.
+
+        What the tapped layers read is in ``states``.
+        """
         tensor = self._ov.Tensor
         if cache is not self._bound:
             # Bound once per cache array: the graph reads what commit writes into it.
@@ -197,8 +215,13 @@ class OpenVINOModel:
         logits, keys, values, hidden = (
             self._request.get_tensor(name).data for name in ("logits", "new_keys", "new_values", "hidden")
         )
-        peaks = self._request.get_tensor("peaks").data if self._peaks else None
-        return logits, (keys, values), hidden, peaks
+        block_max = self._request.get_tensor("block_max").data if self._peaks else None
+        return logits, (keys, values), hidden, block_max
+
+    def states(self, layer: int) -> NDArray[np.float32]:
+        """What a tapped layer read in the last pass, [nodes and padding, hidden size]; a view, valid until the next."""
+        states: NDArray[np.float32] = self._request.get_output_tensor(self._outputs + self._tapped.index(layer)).data[0]
+        return states
 
 
 class OpenVINOSession:
@@ -208,9 +231,9 @@ class OpenVINOSession:
         cache: keys and values, with room for more tokens than it holds.
     """
 
-    def __init__(self, model: OpenVINOModel, hidden_states: bool = False) -> None:
+    def __init__(self, model: OpenVINOModel, taps: Taps | None = None) -> None:
         self._model = model
-        self._hidden_states = hidden_states
+        self._taps = taps
         info = model.info
         shape = (info.layers, info.kv_heads, STEP)
         self.cache = (
@@ -225,8 +248,8 @@ class OpenVINOSession:
         return self._length
 
     @property
-    def room(self) -> int:
-        return self._model.sections.room(self._length)
+    def max_depth(self) -> int:
+        return self._model.sections.max_depth(self._length)
 
     @property
     def _capacity(self) -> int:
@@ -236,14 +259,20 @@ class OpenVINOSession:
         self._model.move()
         start = time.perf_counter()
         wanted = tuple(range(len(tree))) if rows is None else tuple(rows)
-        logits, self._new, hidden, peaks = self._model.infer(self.cache, self.inputs(tree, rows))
+        logits, self._new, hidden, block_max = self._model.infer(self.cache, self.inputs(tree, rows))
         count = len(wanted)
+        states = None
+        if taps := self._taps:
+            nodes = list(wanted) if taps.positions == "rows" else list(range(len(tree)))
+            states = {
+                layer: hidden[:count] if layer == OUTPUT else self._model.states(layer)[nodes] for layer in taps.layers
+            }
         return Scores(
             logits[:count],
             wanted,
             (time.perf_counter() - start) * 1000,
-            hidden[:count] if self._hidden_states else None,
-            None if peaks is None else peaks[:count],
+            states,
+            None if block_max is None else block_max[:count],
         )
 
     def inputs(
@@ -255,7 +284,7 @@ class OpenVINOSession:
             start: position of the root; that behind the committed tokens by default.
         """
         n = len(tree)
-        size = _padded(max(n, tree.width))
+        size = padded(max(n, tree.width))
         ids = np.zeros((1, size), dtype=np.int64)
         ids[0, :n] = tree.tokens
         positions = np.full(size, self._length if start is None else start, dtype=np.int64)
@@ -272,8 +301,9 @@ class OpenVINOSession:
         assert self._new is not None
         keys, values = self._new
         self._new = keys.copy(), values.copy()
-        hidden, peaks = (None if part is None else part.copy() for part in (scores.hidden, scores.peaks))
-        return Scores(scores.logits.copy(), scores.rows, scores.ms, hidden, peaks)
+        hidden = None if scores.hidden is None else {layer: part.copy() for layer, part in scores.hidden.items()}
+        block_max = None if scores.block_max is None else scores.block_max.copy()
+        return Scores(scores.logits.copy(), scores.rows, scores.ms, hidden, block_max)
 
     def _masks(self, tree: TokenTree, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Additive masks [groups x size, capacity + size]: the cache's slots first, then the tree's nodes."""
@@ -325,7 +355,7 @@ class OpenVINOSession:
 
     def keys_at(self, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """Keys of each layer, [heads, n, size], that tokens get at these positions if they see only themselves."""
-        padding = (0, _padded(len(ids)) - len(ids))
+        padding = (0, padded(len(ids)) - len(ids))
         size = sum(padding) + len(ids)
         allowed = np.hstack([np.zeros((size, self._capacity), np.bool_), np.eye(size, dtype=np.bool_)])
         masks = ("mask", "mask_sliding") if self._model.info.sliding_window else ("mask",)
@@ -348,7 +378,7 @@ class OpenVINOSession:
         if not least <= old <= most:
             capacity = min(most, -(-max(least, old + old // 8) // STEP) * STEP)
             keys, values = self.cache
-            self.cache = _resized(keys, capacity), _resized(values, capacity)
+            self.cache = resized(keys, capacity), resized(values, capacity)
 
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self._length:
@@ -358,7 +388,7 @@ class OpenVINOSession:
         self._fit()
 
     def fork(self) -> OpenVINOSession:
-        twin = OpenVINOSession(self._model, self._hidden_states)
+        twin = OpenVINOSession(self._model, self._taps)
         keys, values = self.cache
         twin.cache = keys.copy(), values.copy()
         twin._length = self._length
@@ -368,16 +398,3 @@ class OpenVINOSession:
         keys, values = self.cache
         self.cache = keys[:0].copy(), values[:0].copy()
         self._new = None
-
-
-def _padded(n: int) -> int:
-    return next((size for size in _SIZES if size >= n), -(-n // _SIZE_STEP) * _SIZE_STEP)
-
-
-def _resized(array: NDArray[np.float32], capacity: int) -> NDArray[np.float32]:
-    kept = min(capacity, array.shape[2])
-    # Not np.zeros, whose memory comes in small pages: four times as slow to touch.
-    resized = np.empty((*array.shape[:2], capacity, array.shape[3]), np.float32)
-    resized[:, :, :kept] = array[:, :, :kept]
-    resized[:, :, kept:] = 0
-    return resized

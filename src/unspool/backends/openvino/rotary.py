@@ -1,10 +1,10 @@
-"""Rotary position embeddings as a model applies them, measured from its own keys.
+"""Rotary position embeddings of a model, measured from its own keys.
 
 A rotary model stores the key of position p as the unrotated key turned by p times a frequency, pair by pair: entry t
-of a head with entry t + half (the half-split layout of transformers). A key is moved by d positions by turning it by d
-times the frequency once more. The frequencies are read off keys of equal tokens at many positions, so scaling, partial
-rotation, layers of different bases and layers without positions need no case of their own, and what is not such a
-rotation (learned positions, interleaved pairs, frequencies that change with the length) is found out, not assumed.
+of a head with entry t + half (transformers' half-split layout). A key moves by d positions if it is turned by another d
+times the frequency. The frequencies are measured from keys of equal tokens at many positions. So scaling, partial
+rotation, layers with different bases and layers without positions need no special case, and anything else (learned
+positions, interleaved pairs, frequencies that change with the length) is detected, not assumed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 from unspool.errors import UnsupportedError
 
 KeysAt = Callable[[NDArray[np.int64], NDArray[np.int64]], Sequence[NDArray[Any]]]
-"""From ids [n] and positions [n] to the keys of each layer, [heads, n, size], of tokens that see only themselves."""
+"""From ids [n] and positions [n] to each layer's keys [heads, n, size], of tokens that attend only to themselves."""
 
 _TOKENS = 4
 _TOLERANCE = 0.05
-"""Of a pair's length. Above what bfloat16 or the float32 angle of position 131072 are off, far below a wrong pair."""
+"""Relative to a pair's length. Above the error of bfloat16 or of float32 angles at position 131072, far below that of a
+wrong pair."""
 
 
 def frequencies(keys_at: KeysAt, vocab_size: int, max_length: int) -> list[NDArray[np.float64]]:
     """Radians per position of each pair, [pairs] a layer.
 
     Args:
-        keys_at: asks the model; the keys of such tokens differ by nothing but their positions.
+        keys_at: runs the model; the keys of equal tokens may differ only by their positions.
         vocab_size, max_length: of the model.
 
     Raises:
@@ -50,7 +51,7 @@ def _layer(keys: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[np.float
         turns = (pairs * pairs[:, :1].conj()).sum(axis=(0, 2))  # [positions, pairs]
         found = np.zeros(half)
         for position, turn in zip(positions[1:], turns[1:], strict=True):
-            # Each position twice as far measures twice as exactly; the one before says how many full turns it made.
+            # Twice the distance doubles the precision; the previous estimate gives the number of full turns.
             full = np.round((found * position - np.angle(turn)) / (2 * np.pi))
             found = (np.angle(turn) + 2 * np.pi * full) / position
         expected = pairs[:, :1] * np.exp(1j * positions[:, None, None] * found)
@@ -59,7 +60,7 @@ def _layer(keys: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[np.float
             return found
     raise UnsupportedError(
         "this model's keys cannot be moved to other positions: they are not rotated by fixed frequencies in half-split "
-        'pairs; use mode "recompute", or another model'
+        'pairs; use mode "recompute" or another model'
     )
 
 
@@ -70,7 +71,7 @@ def _near(values: NDArray[Any], expected: NDArray[Any]) -> bool:
 
 
 def turn(keys: Any, cos: Any, sin: Any) -> None:
-    """Turn keys [..., size] in place by angles whose cosine and sine are given, [pairs]; arrays or tensors."""
+    """Turn keys [..., size] in place by angles given as cosine and sine, [pairs]; arrays or tensors."""
     half = cos.shape[-1]
     a, b = keys[..., :half], keys[..., half : 2 * half]
     turned = a * cos - b * sin, b * cos + a * sin

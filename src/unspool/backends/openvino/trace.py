@@ -1,7 +1,7 @@
-"""A causal LM of transformers as a torch module that scores token trees, ready to be traced.
+"""A transformers causal LM as a torch module that scores token trees, ready to be traced.
 
-The model's own forward runs, so that whatever it does between its layers and its logits is in the graph. Replaced are
-its attention, which gets the past and the mask from the module's inputs, and its experts, whose own code asks which of
+The model's own forward runs, so everything between its layers and its logits is in the graph. Two parts are replaced:
+attention, which takes the past and the mask from the module's inputs, and experts, whose own code depends on which of
 them are hit and cannot be traced.
 """
 
@@ -22,24 +22,24 @@ from unspool.errors import UnsupportedError
 _NAME = "unspool_tree"
 _EXPERTS = "unspool_tiled"
 
-# Peaks of logits (``contracts.Scores``) are those of runs of so many tokens, or of the largest divisor that the size of
-# the vocabulary shares with it; shorter runs would save nothing.
+# Block maxima of logits (``contracts.Scores``) cover runs of this many tokens, or of the largest divisor that this
+# number shares with the vocabulary size; shorter runs would save nothing.
 _RUN, _LEAST_RUN = 128, 16
 
-OUTPUTS = ("logits", "new_keys", "new_values", "hidden", "peaks")
-"""Names of what a pass returns; not all models have peaks."""
+OUTPUTS = ("logits", "new_keys", "new_values", "hidden", "block_max")
+"""Names of a pass's outputs; not all models have block_max."""
 
 
 class TreeScorer(nn.Module):  # type: ignore[misc]
     """One pass over a tree.
 
-    Takes ids [1, n], positions [1, n], rows [m], a mask for each kind of layer [groups x n, slots + n], keys and values
-    of the past [layers, heads, slots, size]; returns ``OUTPUTS``: those of the rows, and keys and values of all n.
-    Changes the model for good.
+    Takes ids [1, n], positions [1, n], rows [m], a mask for each kind of layer [groups x n, slots + n], and the past's
+    keys and values [layers, heads, slots, size]. Returns ``OUTPUTS``: those of the rows, and keys and values of all n
+    nodes. Changes the model permanently.
 
     Args:
-        model: in float32 and in evaluation mode.
-        masks: names of the masks, ``"mask"`` and where layers have a window ``"mask_sliding"``.
+        model: in float32 and evaluation mode.
+        masks: names of the masks: ``"mask"`` and, if layers have a window, ``"mask_sliding"``.
     """
 
     def __init__(self, model: Any, masks: tuple[str, ...]) -> None:
@@ -66,10 +66,10 @@ class TreeScorer(nn.Module):  # type: ignore[misc]
         model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     def shapes(self) -> tuple[int, int, int, int]:
-        """Key/value heads, query heads a key/value head, and the sizes of a key and of a value, from a pass.
+        """Key/value heads, query heads per key/value head, and the sizes of a key and a value, found by a pass.
 
         Raises:
-            UnsupportedError: if they are not the same in all layers, or a layer has none.
+            UnsupportedError: if they differ between layers, or a layer has none.
         """
         self._given = {}
         self._queries: set[int] = set()
@@ -94,7 +94,7 @@ class TreeScorer(nn.Module):  # type: ignore[misc]
         return (*results, logits.unflatten(-1, (-1, run)).amax(-1)) if run >= _LEAST_RUN else results
 
     def scored(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """One pass in torch: outputs by name for inputs by name."""
+        """One pass in torch: from inputs by name to outputs by name."""
         order = ("ids", "positions", "rows", *self.masks, "past_keys", "past_values")
         with torch.inference_mode():
             outputs = self(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in order))
@@ -102,7 +102,7 @@ class TreeScorer(nn.Module):  # type: ignore[misc]
 
     def _run(self, ids: Any, positions: Any, rows: Any) -> Any:
         self._new, self._rows, self._hidden = {}, rows, None
-        # A 4-D mask stops transformers from making its own; the attention takes its masks from what it was given.
+        # A 4-D mask stops transformers from making its own; the attention takes its masks from the module's inputs.
         placeholder = self._given["mask"][None, None] if self._given else torch.zeros(1, 1, 2, 2)
         output = self.model(
             input_ids=ids, position_ids=positions, attention_mask=placeholder, use_cache=False, return_dict=True
@@ -117,7 +117,7 @@ class TreeScorer(nn.Module):  # type: ignore[misc]
         return output.logits[0]
 
     def _select(self, layer: Any, inputs: Any) -> Any:
-        """The output layer is the dearest part of a pass: it sees only the rows that are asked for."""
+        """The output layer is the most expensive part of a pass, so it gets only the requested rows."""
         (hidden,) = inputs
         self._hidden = hidden[0].index_select(0, self._rows)
         return (self._hidden[None],)
@@ -137,14 +137,13 @@ class TreeScorer(nn.Module):  # type: ignore[misc]
         """query [1, heads, n, size]; key, value [1, key/value heads, n, size] of the new nodes.
 
         Query heads that share a key/value head are laid out as more nodes of it, so that keys and values are not
-        repeated; the mask comes in repeated to match. Few and plain operations: each one costs time at every change of
-        shape.
+        repeated; the mask is already repeated to match. Few and simple operations: each one costs time at every change
+        of shape.
 
-        The sum under the softmax comes from the same product as the weighted values, by their column of ones. A
-        product adds slot after slot, whose order is that of the text, and masked slots add exact zeros; a reduction
-        would add in an order that depends on where in the pass a token stands. So a node's numbers are the same to the
-        last bit in every tree and at every width, which with int8 activations is what makes them equal at all: one
-        flipped rounding grows from layer to layer.
+        The softmax denominator comes from the same product as the weighted values, by a column of ones. A product adds
+        slot after slot in the order of the text, and masked slots add exact zeros; a reduction would add in an order
+        that depends on a token's place in the pass. So a node's numbers are bit-identical in every tree and at every
+        width. With int8 activations nothing less keeps them equal: one flipped rounding grows from layer to layer.
         """
         if extra := [name for name in ("s_aux", "sinks", "position_bias") if others.get(name) is not None]:
             raise UnsupportedError(
@@ -165,7 +164,7 @@ class TreeScorer(nn.Module):  # type: ignore[misc]
         else:
             self._queries.add(heads)
         scale = size**-0.5 if scaling is None else scaling
-        # Scaled before the product: OpenVINO would scale the keys, which are many, and not the products.
+        # Scaled before the product: OpenVINO would scale the many keys instead of the products.
         scores = (query * scale).reshape(1, key.shape[1], -1, size) @ keys.transpose(2, 3)
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
@@ -178,9 +177,9 @@ class TreeScorer(nn.Module):  # type: ignore[misc]
 
 
 def _tiled_experts(experts: Any, hidden: Any, chosen: Any, weights: Any) -> Any:
-    """All experts on all tokens, weighted; hidden [tokens, size], chosen and weights [tokens, experts a token].
+    """All experts on all tokens, weighted; hidden [tokens, size], chosen and weights [tokens, experts per token].
 
-    The form that OpenVINO turns into products of the chosen experts alone (as in transformers' exporter for OpenVINO).
+    The form that OpenVINO turns into products of only the chosen experts (as in transformers' exporter for OpenVINO).
     """
     count, size = hidden.shape[0], hidden.shape[1]
 

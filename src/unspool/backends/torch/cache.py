@@ -1,9 +1,9 @@
-"""Keys and values of the torch backend: every sequence owns its own, and a pass over several sequences joins them.
+"""Keys and values of the torch backend. Every sequence owns its entries; a pass over several sequences joins them.
 
-A pass sees one block of slots a row: the row's committed tokens from slot 0 on, a gap up to the longest row, then the
-nodes of the trees. Where a key lies means nothing to attention: its position is in the key itself, and the mask says
-which slots a node may see. So rows that accept different numbers of tokens need no shifting against each other; each
-appends what it accepted to its own entries. Only the gap is filled, because what is masked must still be a number.
+A pass has one block of slots per row: the row's committed tokens from slot 0 on, a gap up to the longest row, then the
+nodes of the trees. Attention does not depend on a key's slot: the position is in the key itself, and the mask says
+which slots a node may see. So rows that accept different numbers of tokens need no shifting; each appends its accepted
+entries to its own. Only the gap is filled, because masked entries must still be numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from unspool.backends.openvino.rotary import turn
 
 _SPARE = 64
-"""Slots that entries which have to grow get beyond what is needed, at least."""
+"""Minimum number of spare slots when entries grow."""
 
 Entries = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer and one sequence, each [heads, slots, size]."""
@@ -28,7 +28,7 @@ class RowCache:
 
     Attributes:
         length: number of committed tokens, whose entries are kept.
-        new: by layer, the entries of the nodes that were scored last; emptied when some are appended.
+        new: by layer, the entries of the last scored nodes; emptied when some of them are appended.
     """
 
     def __init__(self) -> None:
@@ -37,14 +37,14 @@ class RowCache:
         self._kept: dict[int, Entries] = {}  # with spare room beyond ``length``
 
     def kept(self, layer: int) -> Entries | None:
-        """Entries of the committed tokens, as views; None where there are none."""
+        """Entries of the committed tokens, as views; None if there are none."""
         if not self.length:
             return None
         keys, values = self._kept[layer]
         return keys[:, : self.length], values[:, : self.length]
 
     def append(self, nodes: Sequence[int]) -> None:
-        """Keep the new entries of these nodes behind the committed ones, and forget the other new ones."""
+        """Append the new entries of these nodes to the committed ones, and discard the other new ones."""
         picked: dict[int, Entries] = {}
         for layer, (keys, values) in self.new.items():
             index = torch.tensor(nodes, device=keys.device)
@@ -52,10 +52,10 @@ class RowCache:
         self._extend(picked, len(nodes))
 
     def splice(self, source: RowCache, start: int, stop: int, angles: Sequence[torch.Tensor] | None) -> None:
-        """Keep entries of another sequence behind the committed ones, and forget the new ones.
+        """Append entries of another sequence to the committed ones, and discard the new ones.
 
         Args:
-            angles: what their keys are turned by: by layer, [pairs]; None for nothing.
+            angles: rotation of their keys: by layer, [pairs]; None: no rotation.
         """
         moved: dict[int, Entries] = {}
         for angle, layer in zip(angles or [None] * len(source._kept), sorted(source._kept), strict=True):
@@ -88,7 +88,7 @@ class RowCache:
 
 
 def _roomy(entries: torch.Tensor, length: int, needed: int) -> torch.Tensor:
-    """``entries`` with at least ``needed`` slots; grown by a quarter, so that they seldom grow."""
+    """``entries`` with at least ``needed`` slots; grown by a quarter, so that growing is rare."""
     heads, slots, size = entries.shape
     if slots >= needed:
         return entries
@@ -98,7 +98,7 @@ def _roomy(entries: torch.Tensor, length: int, needed: int) -> torch.Tensor:
 
 
 class PassCache(DynamicCache):  # type: ignore[misc]
-    """What a model is given as its cache for one pass over several sequences."""
+    """The cache that a model receives for one pass over several sequences."""
 
     def __init__(self, rows: Sequence[RowCache]) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class PassCache(DynamicCache):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> Entries:
-        """Keys and values of one layer, [rows, heads, longest row + nodes, size]; every row is left its new ones."""
+        """Keys and values of one layer, [rows, heads, longest row + nodes, size]. Stores every row's new ones."""
         for row, keys, values in zip(self._rows, key_states, value_states, strict=True):
             row.new[layer_idx] = keys, values
         kept = [row.kept(layer_idx) for row in self._rows]
@@ -131,5 +131,5 @@ class PassCache(DynamicCache):  # type: ignore[misc]
         return joined
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Slots before those of the nodes."""
+        """Number of slots before the nodes."""
         return self._width

@@ -24,7 +24,7 @@ import torch
 import transformers
 from transformers import DynamicCache, PreTrainedModel
 
-from unspool.engine.canvas import CanvasScores, CanvasSession, Fed
+from unspool.engine.canvas import CanvasPass, CanvasScores, CanvasSession
 from unspool.errors import UnspoolError, UnsupportedError
 
 Entries = tuple[torch.Tensor, torch.Tensor]
@@ -91,7 +91,7 @@ class TransformersDenoiser:
         """A session without keys and values: its first pass must feed the whole canvas."""
         return TorchCanvasSession(self)
 
-    def score_many(self, sessions: Sequence[CanvasSession], fed: Sequence[Fed]) -> list[CanvasScores]:
+    def score_many(self, sessions: Sequence[CanvasSession], fed: Sequence[CanvasPass]) -> list[CanvasScores]:
         """One forward for all canvases. Its sums are grouped in another way than those of one: last bits differ."""
         begin = time.perf_counter()
         own = cast("Sequence[TorchCanvasSession]", sessions)
@@ -129,7 +129,7 @@ class TransformersDenoiser:
             scores.append(CanvasScores(one.start, row[np.maximum(wanted, 0) - start], ms))
         return scores
 
-    def _span(self, session: TorchCanvasSession, fed: Fed) -> tuple[int, int]:
+    def _span(self, session: TorchCanvasSession, fed: CanvasPass) -> tuple[int, int]:
         """The positions that are fed, with the one before them where rows are shifted."""
         length = len(fed.tokens)
         if not 0 <= fed.start < fed.stop <= length:
@@ -156,7 +156,7 @@ class TorchCanvasSession:
         self.length = 0
         self.kept: dict[int, Entries] = {}
 
-    def score(self, fed: Fed) -> CanvasScores:
+    def score(self, fed: CanvasPass) -> CanvasScores:
         """Logits float32, or float64 for a float64 model; see ``CanvasSession.score``."""
         return self._owner.score_many([self], [fed])[0]
 

@@ -1,15 +1,15 @@
-"""Masked-diffusion checkpoints from a Hugging Face directory, without the code that they bring along.
+"""Loads masked-diffusion checkpoints from a Hugging Face directory without their bundled code.
 
-LLaDA and Dream are transformers that stock classes can run, under other names: LLaDA is a Llama, Dream is a Qwen2 whose
-rows predict the next position. What a checkpoint asks for and the stock class does not do is refused. Directories that
-``unspool train diffusion`` wrote, or any causal LM that was trained on masks, have a ``canvas.json`` with ``mask_id``,
-``eos_token_id`` and ``shift`` beside their config.
+LLaDA and Dream are transformers that stock classes can run under other names: LLaDA is a Llama, Dream is a Qwen2 whose
+rows predict the next position. A checkpoint that asks for more than its stock class does is refused. Directories
+written by ``unspool train diffusion``, and any causal LM trained on masks, have a ``canvas.json`` with ``mask_id``,
+``eos_token_id`` and ``shift`` next to their config.
 
-DiffusionGemma is refused: it starts from random tokens in place of masks, may change any of them at every step, and
-feeds its last logits back, so none of this loop's contracts (masked slots, commits that stay) hold for it.
+DiffusionGemma is refused: it starts from random tokens instead of masks, may change any token at every step, and
+feeds back its last logits, so it breaks this loop's contracts (masked slots, permanent commits).
 
-All weights are read at once, in the checkpoint's own precision. Only tiny random checkpoints of LLaDA and Dream were
-loaded here.
+All weights are loaded at once, in the checkpoint's own precision. Only tiny random checkpoints of LLaDA and Dream have
+been loaded here.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ def load_denoiser(directory: Path, device: str = "cpu") -> TransformersDenoiser:
         device: a torch device; CUDA is untested here.
 
     Raises:
-        UnspoolError: if files are missing or do not belong together, or the checkpoint names no mask.
+        UnspoolError: if files are missing or do not match, or the checkpoint names no mask.
         UnsupportedError: if the checkpoint asks for something that the stock class does not do.
     """
     from unspool.backends.torch.canvas import TransformersDenoiser
 
-    config = _json(directory / "config.json", "is no Hugging Face directory of a model")
+    config = _json(directory / "config.json", "is not a model directory in Hugging Face layout")
     kind = str(config.get("model_type", "")).lower()
     if kind.startswith("diffusion_gemma"):
         raise UnsupportedError(
-            f"{directory} is a DiffusionGemma, which has no masks: its tokens are random at first and change at every "
+            f"{directory} is a DiffusionGemma, which has no masks: its tokens start at random and change at every "
             "step; run it with transformers' own generate()"
         )
     if kind == "llada":
@@ -102,7 +102,7 @@ def _json(file: Path, otherwise: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise UnspoolError(f"{file.parent} {otherwise}; there is no {file.name}") from None
     except ValueError as error:
-        raise UnspoolError(f"{file} is not valid JSON ({error}); get it anew") from error
+        raise UnspoolError(f"{file} is not valid JSON ({error}); fetch it again") from error
     return content
 
 
@@ -141,7 +141,7 @@ def _llada_name(name: str) -> str:
         return _LLADA_NAMES[name]
     parts = name.removeprefix("model.transformer.blocks.").split(".")  # number, part, "weight"
     if len(parts) != 3 or parts[1] not in _LLADA_BLOCK:
-        raise UnsupportedError(f"the checkpoint holds {name}, which LLaDA's architecture does not have")
+        raise UnsupportedError(f"the checkpoint contains {name}, which LLaDA's architecture does not have")
     return f"model.layers.{parts[0]}.{_LLADA_BLOCK[parts[1]]}.weight"
 
 
@@ -158,7 +158,7 @@ def _tensors(directory: Path) -> dict[str, torch.Tensor]:
 
     files = sorted(directory.glob("*.safetensors"))
     if not files:
-        raise UnspoolError(f"{directory} holds no safetensors files; convert the checkpoint to safetensors first")
+        raise UnspoolError(f"{directory} has no safetensors files; convert the checkpoint to safetensors first")
     return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
@@ -170,5 +170,5 @@ def _loaded(directory: Path, config: PretrainedConfig, tensors: dict[str, torch.
     model, info = kind.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True)
     wrong = {what: sorted(names) for what, names in info.items() if names}
     if wrong:
-        raise UnspoolError(f"{directory}: weights and config do not belong together: {wrong}; get the model anew")
+        raise UnspoolError(f"{directory}: weights and config do not match: {wrong}; fetch the model again")
     return model

@@ -33,6 +33,8 @@ from unspool.backends.openvino import rotary
 from unspool.backends.openvino.conversion_check import TextCheck, one_line, read_by_output_layer, refuse_difference
 from unspool.backends.torch.cache import PassCache, RowCache
 from unspool.engine.contracts import Ability, Scores, Session
+from unspool.engine.taps import OUTPUT, Hidden, Taps
+from unspool.engine.taps import check as check_taps
 from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError, UnsupportedError
 
@@ -66,7 +68,7 @@ class TransformersModel:
         Not done for the others, whose loading it would slow down by some passes: their forward is the one that runs,
         and the experiment ``architectures`` compares one of each kind.
         """
-        name, session = type(self.model).__name__, self.open(hidden_states=True)
+        name, session = type(self.model).__name__, self.open(Taps())
         reference = TextCheck(self.model, self._max_length, self.windows.get(SLIDING))
         before, self.windows = self.windows, {kind: w and reference.window for kind, w in self.windows.items()}
         try:
@@ -106,7 +108,12 @@ class TransformersModel:
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        return frozenset({Ability.HIDDEN_STATES, Ability.CACHE_EDIT})
+        attention = {Ability.ATTENTION_MAPS} if self._config._attn_implementation == "eager" else set()
+        return frozenset({Ability.HIDDEN_STATES, Ability.CACHE_EDIT, *attention})
+
+    @property
+    def layers(self) -> int:
+        return int(self._config.num_hidden_layers)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -122,18 +129,17 @@ class TransformersModel:
             "transformers": str(transformers.__version__),
         }
 
-    def open(self, hidden_states: bool = False) -> TransformersSession:
-        """An empty session.
-
-        Args:
-            hidden_states: whether scores carry the last layer's hidden states, as the output layer reads them.
+    def open(self, taps: Taps | None = None) -> TransformersSession:
+        """An empty session. Attention can be read where the model was loaded with ``attn_implementation="eager"``.
 
         Raises:
+            UnsupportedError: if the model has no such taps.
             UnspoolError: if the model is in training mode.
         """
+        check_taps(self, taps, "this request")
         if self.model.training:
             raise UnspoolError("the model is in training mode, where dropout is random; call model.eval() first")
-        return TransformersSession(self, RowCache(), hidden_states)
+        return TransformersSession(self, RowCache(), taps)
 
     def score_many(
         self,
@@ -159,12 +165,15 @@ class TransformersModel:
         for session, tree in zip(own, trees, strict=True):
             session.scored = tree
         ms = (time.perf_counter() - start) * 1000 / len(own)
-        return [Scores(logits, nodes, ms, hidden) for nodes, (logits, hidden) in zip(picked, results, strict=True)]
+        return [
+            Scores(logits, nodes, ms, hidden, attention=attention)
+            for nodes, (logits, hidden, attention) in zip(picked, results, strict=True)
+        ]
 
     def _forward(
         self, sessions: Sequence[TransformersSession], trees: Sequence[TokenTree], picked: Sequence[tuple[int, ...]]
-    ) -> list[tuple[NDArray[Any], NDArray[np.float32] | None]]:
-        """Logits, and hidden states where a session wants them, of the picked nodes of every row."""
+    ) -> list[tuple[NDArray[Any], Hidden | None, Hidden | None]]:
+        """Logits of the picked nodes of every row, hidden states and attention where a session taps them."""
         device = self.model.device
         lengths = [session.length for session in sessions]
         ids = np.zeros((len(trees), max(map(len, trees))), dtype=np.int64)
@@ -173,6 +182,8 @@ class TransformersModel:
         # The output layer is the dearest part of a pass: it sees only nodes that some row asks for.
         wanted = sorted(set().union(*picked))
         index = torch.tensor(wanted, dtype=torch.long, device=device)
+        tapped = [session.taps for session in sessions if session.taps is not None]
+        inner = any(layer != OUTPUT for taps in tapped for layer in taps.layers)
         with read_by_output_layer(self.model) as read:
             output = self.model(
                 input_ids=torch.from_numpy(ids).to(device),
@@ -182,12 +193,27 @@ class TransformersModel:
                 return_dict=True,
                 **{self.cache_name: PassCache([session.cache for session in sessions])},
                 **({"logits_to_keep": index} if self.keeps_logits else {}),
+                **({"output_hidden_states": True} if inner else {}),
+                **({"output_attentions": True} if any(taps.attention for taps in tapped) else {}),
             )
-        results = []
+        if inner and len(output.hidden_states or ()) != self.layers + 1:
+            raise UnsupportedError(f"{type(self.model).__name__} does not give the states of its layers")
+        results: list[tuple[NDArray[Any], Hidden | None, Hidden | None]] = []
         for i, (session, nodes) in enumerate(zip(sessions, picked, strict=True)):
             places = np.searchsorted(wanted, nodes).tolist() if self.keeps_logits else nodes
-            hidden = _numpy(read[0][i], places).astype(np.float32) if session.hidden_states else None
-            results.append((_numpy(output.logits[i], places), hidden))
+            hidden = attention = None
+            if taps := session.taps:
+                at = range(len(trees[i])) if taps.positions == "all" else nodes
+                hidden = {
+                    layer: _states(*((read[0][i], places) if layer == OUTPUT else (output.hidden_states[layer][i], at)))
+                    for layer in taps.layers
+                }
+                slots = [*range(lengths[i]), *range(max(lengths), max(lengths) + len(trees[i]))]
+                attention = {
+                    layer: _states(output.attentions[layer][i].transpose(0, 1), at)[:, :, slots]
+                    for layer in taps.attention
+                }
+            results.append((_numpy(output.logits[i], places), hidden, attention or None))
         return results
 
     def positions(self, trees: Sequence[TokenTree], lengths: Sequence[int]) -> NDArray[np.int64]:
@@ -250,13 +276,13 @@ class TransformersSession:
 
     Attributes:
         cache: its keys and values.
-        hidden_states: whether scores carry hidden states.
+        taps: what scores contain besides logits.
         scored: the tree that was scored last, if nothing happened since.
     """
 
-    def __init__(self, owner: TransformersModel, cache: RowCache, hidden_states: bool) -> None:
+    def __init__(self, owner: TransformersModel, cache: RowCache, taps: Taps | None) -> None:
         self.cache = cache
-        self.hidden_states = hidden_states
+        self.taps = taps
         self.scored: TokenTree | None = None
         self._owner = owner
 
@@ -265,7 +291,7 @@ class TransformersSession:
         return self.cache.length
 
     @property
-    def room(self) -> int:
+    def max_depth(self) -> int:
         return self._owner.max_length - self.length
 
     def score(self, tree: TokenTree, rows: Sequence[int] | None = None) -> Scores:
@@ -304,7 +330,7 @@ class TransformersSession:
 
     def fork(self) -> TransformersSession:
         """An independent copy of the committed text; a tree that was scored and not committed is not copied."""
-        return TransformersSession(self._owner, self.cache.copy(), self.hidden_states)
+        return TransformersSession(self._owner, self.cache.copy(), self.taps)
 
     def close(self) -> None:
         self.cache = RowCache()
@@ -323,6 +349,10 @@ def _numpy(values: torch.Tensor, rows: Sequence[int]) -> NDArray[Any]:
     kept = values.index_select(0, torch.tensor(rows, dtype=torch.long, device=values.device))
     array: NDArray[Any] = (kept if kept.dtype == torch.float64 else kept.float()).cpu().numpy()
     return array
+
+
+def _states(values: torch.Tensor, rows: Sequence[int]) -> NDArray[np.float32]:
+    return _numpy(values, rows).astype(np.float32)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Other engines on the same prompt ids: greedy, stopped by the end of the text alone, else with their defaults.
+"""Other engines on the same prompt ids: greedy, stopped only by the end of the text, otherwise with their defaults.
 
-Each one decodes plainly or, given a number of tokens to draft, with its own prompt lookup.
+Each one decodes plainly or, given a number of draft tokens, with its own prompt lookup.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from unspool.errors import UnsupportedError
 
 
 class _Peer:
-    """Keeps nothing from prompt to prompt that could change the speed of decoding."""
+    """Keeps no state between prompts that could affect decoding speed."""
 
     settings: dict[str, str]
 
@@ -23,10 +23,10 @@ class _Peer:
 
 
 class OpenVINOGenAI(_Peer):
-    """OpenVINO GenAI on the int8 weights that unspool has: paged attention, 8-bit keys and values.
+    """OpenVINO GenAI on unspool's int8 weights: paged attention, 8-bit keys and values.
 
-    In float32, as unspool: where a processor has bfloat16 it is GenAI's default, which gives other text and, on the one
-    seen here, a third less speed.
+    In float32, like unspool. GenAI defaults to bfloat16 if the processor has it, which yields another text and, on the
+    one measured here, a third less speed.
     """
 
     def __init__(self, settings: Settings, num_assistant_tokens: int | None) -> None:
@@ -81,7 +81,7 @@ class OpenVINOGenAI(_Peer):
 
 
 class LlamaCpp(_Peer):
-    """llama-cpp-python on the GGUF as it is."""
+    """llama-cpp-python on the unmodified GGUF."""
 
     def __init__(self, settings: Settings, num_assistant_tokens: int | None) -> None:
         from llama_cpp import Llama
@@ -131,7 +131,7 @@ class Transformers(_Peer):
 
         torch.set_num_threads(settings.threads)
         self.model = prepare.load_torch(resolve(settings.model))
-        # The model's own configuration would fill in penalties that the others do not have.
+        # The model's own configuration would add penalties that the others do not have.
         self.model.generation_config = GenerationConfig()
         self.lookup = {"prompt_lookup_num_tokens": num_assistant_tokens} if num_assistant_tokens else {}
         self.settings = {
@@ -179,7 +179,7 @@ LOADERS: dict[str, Callable[[Settings, int | None], Engine]] = {
     "llama_cpp": LlamaCpp,
     "openvino_genai": OpenVINOGenAI,
 }
-"""By the modules of ``contestants.PEERS``."""
+"""By module of ``contestants.PEERS``."""
 
 
 def _drafting(num_assistant_tokens: int | None) -> dict[str, str]:
@@ -187,6 +187,6 @@ def _drafting(num_assistant_tokens: int | None) -> dict[str, str]:
 
 
 def _check_stream(streamed: list[int], returned: list[int], eos: list[int]) -> None:
-    """The stream must be what was returned; whether the id that ends the text is part of either differs by engine."""
+    """Check that the stream equals the returned ids; engines differ in whether either includes the ending id."""
     if [token for token in streamed if token not in eos] != [token for token in returned if token not in eos]:
-        raise RuntimeError("the streamed tokens are not the returned ones; this version streams in another way")
+        raise RuntimeError("the streamed tokens are not the returned ones; this version streams differently")

@@ -1,11 +1,10 @@
-"""Exports a model for OpenVINO GenAI with the int8 weights that unspool uses, so that the two engines can be compared.
+"""Exports a model for OpenVINO GenAI with unspool's int8 weights, so that the two engines are comparable.
 
-The graph is the one that optimum-intel makes: token ids, attention mask and positions come in, the keys and values are
-state that ``beam_idx`` reorders, attention is one ``scaled_dot_product_attention`` a layer. GenAI recognises this
-pattern and puts its own cache in place of the state. Weights and compression are those of unspool's own conversion.
+The graph is that of optimum-intel: inputs are token ids, attention mask and positions; keys and values are state that
+``beam_idx`` reorders; attention is one ``scaled_dot_product_attention`` per layer. GenAI recognises this pattern and
+replaces the state by its own cache. Weights and compression are those of unspool's conversion.
 
-Standard decoders only: layers with a sliding window or capped scores are refused, since the pattern has no place for
-them.
+Standard decoders only: sliding windows and capped scores are refused, since the pattern has no place for them.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from unspool.models.resolve import ModelSource
 from unspool.storage import cache as store
 
 _ATTENTION = "unspool_benchmark_genai"
-_VERSION = 1  # raised whenever what is exported changes
+_VERSION = 1  # increased whenever the export changes
 
 
 def directory(source: ModelSource) -> Path:
-    """Where the export of a model is, whether it exists or not."""
+    """The directory of a model's export, whether or not it exists."""
     return store.converted_dir() / source.key / f"genai-int8-v{_VERSION}"
 
 
 def exported(source: ModelSource) -> Path:
-    """The directory that ``openvino_genai.LLMPipeline`` opens; made in unspool's cache on first use.
+    """The directory for ``openvino_genai.LLMPipeline``; made in unspool's cache on first use.
 
     Raises:
         UnspoolError: if the model cannot be read or is not a standard decoder.
@@ -56,7 +55,7 @@ def _export(source: ModelSource, directory: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True, trust_remote_code=False, **gguf)
     tokenizer.save_pretrained(directory)
     model.config.save_pretrained(directory)
-    # Greedy and nothing else: penalties of a model's own generation configuration would change the text.
+    # Greedy only: penalties of the model's own generation configuration would change the text.
     settings = {"do_sample": False, "eos_token_id": list(ends.of_torch(model))}
     (directory / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
     ov.save_model(_compress(_trace(model)), directory / "openvino_model.xml", compress_to_fp16=False)
@@ -82,16 +81,16 @@ def _trace(model: Any) -> Any:
     config = model.config.get_text_config()
     if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
         raise UnsupportedError(
-            f"{config.model_type}: the export for OpenVINO GenAI knows full attention only; leave that peer out"
+            f"{config.model_type}: the export for OpenVINO GenAI supports only full attention; leave that peer out"
         )
     if getattr(config, "final_logit_softcapping", None) is not None:
         raise UnsupportedError(
-            f"{config.model_type}: the export for OpenVINO GenAI knows no capped logits; leave that peer out"
+            f"{config.model_type}: the export for OpenVINO GenAI does not support capped logits; leave that peer out"
         )
     layers = config.num_hidden_layers
     kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    io: dict[str, Any] = {}  # how the wrapper hands mask and past to the attention, and gets the present back
+    io: dict[str, Any] = {}  # passes mask and past from the wrapper to the attention, and the present back
 
     def attend(
         module: Any, query: Any, key: Any, value: Any, _mask: Any, scaling: float | None = None, **_: Any
@@ -158,7 +157,7 @@ def _trace(model: Any) -> Any:
 
 
 def _start_empty(graph: Any, kv_heads: int, dim: int) -> None:
-    """Give every state its first value: no positions, for as many sequences as ``input_ids`` has rows."""
+    """Give every state its initial value: no positions, for as many sequences as ``input_ids`` has rows."""
     import numpy as np
 
     ops = imported("openvino.opset13")

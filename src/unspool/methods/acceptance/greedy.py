@@ -1,16 +1,16 @@
-"""``greedy``: keeps drafts that equal the argmax. The rule at temperature 0; see ``_follow``."""
+"""``greedy``: accepts drafted tokens that equal the argmax. The rule at temperature 0; see ``_exact_match``."""
 
 from __future__ import annotations
 
 from unspool.engine.method import ACCEPTANCE, Method, NoOptions
-from unspool.methods.acceptance._follow import Follow
+from unspool.methods.acceptance._exact_match import ExactMatch
 
 METHOD = Method(
     kind=ACCEPTANCE,
     guarantee="identical",
-    summary="Keeps drafts that equal the argmax. The rule at temperature 0.",
+    summary="Accepts drafted tokens that equal the argmax. The rule at temperature 0.",
     paper="textbook greedy verification of a tree",
     options=NoOptions,
-    build=lambda *_: Follow(),
+    build=lambda *_: ExactMatch(),
     at_temperature="zero",
 )

@@ -4,19 +4,19 @@ Papers: "Fast Inference from Transformers via Speculative Decoding" (2022, chain
 Language Model Serving with Tree-based Speculative Inference and Verification" (2023, siblings drawn independently);
 "Recursive Speculative Decoding" and "Sequoia" (2024, siblings drawn without replacement).
 
-What it changes about plain decoding: at a node with drawn children each sibling is tested in draw order against what is
-left of the target; the first accepted one is descended into, and if none is, the token comes from the residual
+What it changes about plain decoding: at a node with drawn children, each sibling is tested in draw order against the
+remaining target. The walk descends into the first accepted one; if none is accepted, the token comes from the residual
 distribution. At every other node, the last one of a path included, the token is the one that plain sampling takes, with
 the noise of its position. So a draft of chosen tokens (point masses) gives plain sampling's text, token for token,
-whatever it was chosen by: what a drafter has learned from other requests changes speed alone.
+however they were chosen: what a drafter has learned from other requests affects speed alone.
 
-Guarantee: same distribution, provided that drafts say truthfully what they were drawn from, that no drawn sibling was
-removed or moved afterwards, that the drafter's randomness is independent of ``rng`` and fresh in every round, and that
-a tree which holds draws was made without the noise of positions.
+Guarantee: same distribution, provided that drafts report truthfully what they were drawn from, that no drawn sibling
+was removed or moved afterwards, that the drafter's randomness is independent of ``rng`` and fresh in every round, and
+that a tree with draws was made without the noise of positions.
 
-Why mixing is exact: a token is decided either by its position's noise or by the round's ``rng``. Each of them is
-independent of the draft and of all tokens before, and neither is used for two positions. Which of the two decides was
-settled by the draft, before either was looked at.
+Why mixing is exact: a token is decided either by its position's noise or by the round's ``rng``. Both are independent
+of the draft and of all earlier tokens, and neither is used for two positions. The draft determines which of the two
+decides, before either is used.
 
 Left out: nothing; siblings of one node may mix point masses and draws from several distributions.
 """
@@ -33,11 +33,11 @@ from numpy.typing import NDArray
 from unspool.engine.contracts import Decision, Target
 from unspool.engine.method import ACCEPTANCE, Method, NoOptions
 from unspool.engine.tree import POINT_MASS, TokenTree
-from unspool.methods.acceptance._follow import choose_child
+from unspool.methods.acceptance._exact_match import choose_child
 
 
 class Chance(Protocol):
-    """Where the rule's randomness comes from: a generator, or a script that visits every outcome."""
+    """The rule's source of randomness: a generator, or a script that visits every outcome."""
 
     def accept(self, probability: float) -> bool:
         """True with this probability, in [0, 1]; never at 0, always at 1."""
@@ -49,7 +49,7 @@ class Chance(Protocol):
 
 
 class _Random:
-    """Chance from a generator of uniform numbers in [0, 1), made when it is needed."""
+    """Uniform numbers in [0, 1) from a generator that is made when it is needed."""
 
     def __init__(self, make: Callable[[], np.random.Generator]) -> None:
         self._rng = cache(make)
@@ -66,13 +66,13 @@ class _Random:
 class Lossless:
     """The lossless sampling rule for point masses, independent draws, draws without replacement and their mixtures."""
 
-    tests_draws = True
+    uses_draft_probs = True
 
     def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
-        """Walk the tree; ``rng`` is called once, where drawn children are tested first.
+        """Walk the tree; ``rng`` is called once, when drawn children are first tested.
 
         Raises:
-            ValueError: if a drafted token has probability 0 in the distribution that it is said to be drawn from.
+            ValueError: if a drafted token has probability 0 in the distribution that it is reported to come from.
         """
         return self.walk(target, _Random(rng))
 
@@ -86,7 +86,7 @@ class Lossless:
             path.append(child)
 
     def decide_node(self, target: Target, node: int, chance: Chance) -> tuple[int | None, int]:
-        """The token after ``node`` and the child that holds it; None if no child was accepted."""
+        """The token after ``node`` and its child; None if no child was accepted."""
         tree = target.tree
         if all(tree.drafts[child] == POINT_MASS for child in tree.children[node]):
             return choose_child(target, node)
@@ -111,7 +111,7 @@ class Lossless:
             token, draft = tree.tokens[child], tree.drafts[child]
             q = None if draft == POINT_MASS else shrunk.get(draft, tree.distributions[draft].q)
             if draft != POINT_MASS and q is None:
-                continue  # every token of q was tested already: what follows is filler
+                continue  # every token of q was already tested: the rest is filler
             q_token = 1.0 if q is None else float(q[token])
             if not q_token > 0:
                 source = tree.source_names[tree.sources[child]]
@@ -122,7 +122,7 @@ class Lossless:
                 return child, r
             left = _without(r, token) if q is None else _normalised(np.maximum(r - q, 0.0))
             if left is None:
-                return child, r  # nothing left: the test could fail only by rounding, its probability was 1
+                return child, r  # nothing left: the probability was 1, the test can fail only by rounding
             r = left
             if q is not None and not tree.distributions[draft].replacement:
                 shrunk[draft] = _without(q, token)
@@ -144,9 +144,7 @@ def _without(p: NDArray[np.float64], token: int) -> NDArray[np.float64] | None:
 METHOD = Method(
     kind=ACCEPTANCE,
     guarantee="same distribution",
-    summary=(
-        "Tests drawn drafts so that the output keeps the model's distribution; chosen ones give plain sampling's text."
-    ),
+    summary=("Verifies sampled drafts by rejection sampling: the output keeps the model's distribution."),
     paper="Speculative Sampling (2023), SpecInfer (2024), Recursive Speculative Decoding (2024)",
     options=NoOptions,
     build=lambda *_: Lossless(),

@@ -1,18 +1,18 @@
-"""EQSPEC: "Batch Speculative Decoding Done Right" (2025), the correct form of a batch.
+"""EQSPEC: "Batch Speculative Decoding Done Right" (2025), correct batched speculative decoding.
 
-Rows of a batch accept different numbers of drafts and drift apart in length. Every pass holds the same ``batch_size``
-rows all the same, each with positions, mask and cache entries of its own text.
+Rows of a batch accept different numbers of drafted tokens, so their lengths diverge. Every pass still has the same
+``batch_size`` rows, each with the positions, mask and cache entries of its own text.
 
 What it changes about plain decoding: several sequences share a pass. Guarantee: identical; a row's text is that of the
 row alone, with any drafter and acceptance rule, up to the rounding of a batched pass.
 
-Other than in the paper's code:
-- A row that ends is replaced by the next sequence at once, where the paper carries it along until the batch is done.
-- Rows are brought in step by the backend. The paper's code shifts the whole cache of every row in every round, so that
-  the rows end in the same column; here nodes have columns of their own, and a row's entries stay where they are.
-- Every row has a draft of its own length, where the paper's is as long as the least that a row may still emit. So a row
-  near its end shortens nobody's draft.
-- A draft that is accepted whole gives its bonus token too, which the code drops.
+Differences from the paper's code:
+- A finished row is replaced by the next sequence at once. The paper keeps it until the batch is done.
+- The backend aligns rows. The paper's code shifts the whole cache of every row in every round, so that the rows end in
+  the same column; here nodes have columns of their own, and a row's entries stay where they are.
+- Every row has a draft of its own length. The paper's is as long as the least that a row may still emit. So here a row
+  near its end does not shorten the other drafts.
+- A draft that is accepted whole also yields its bonus token, which the code drops.
 
 Left out: drafting for all rows in one pass of a draft model; drafters draft row by row.
 """
@@ -32,7 +32,7 @@ class EqSpecOptions:
     """Options of ``eqspec``.
 
     Attributes:
-        batch_size: rows of a pass, at least 1; fewer when fewer are left.
+        batch_size: rows per pass, at least 1; fewer when fewer are left.
     """
 
     batch_size: int = 8
@@ -43,7 +43,7 @@ class EqSpecOptions:
 
 
 class EqSpec:
-    """As many sequences are open as a pass has rows, and all of them are in every pass."""
+    """Opens as many sequences as a pass has rows; all of them are in every pass."""
 
     name = "eqspec"
     shortest_first = False
@@ -52,14 +52,14 @@ class EqSpec:
         self.window: int | None = options.batch_size
 
     def choose(self, rows: Sequence[OpenRow]) -> Sequence[int]:
-        """All of them."""
+        """All rows."""
         return [row.index for row in rows]
 
 
 METHOD = Method(
     kind=BATCH,
     guarantee="identical",
-    summary="The same number of rows in every pass; a row that ends is replaced at once.",
+    summary="Runs the same number of rows in every pass; a finished row is replaced at once.",
     paper="Batch Speculative Decoding Done Right (2025)",
     options=EqSpecOptions,
     build=lambda _, options: EqSpec(options),

@@ -1,23 +1,23 @@
 """PIE, positional integrity encoding: Let the Code LLM Edit Itself When You Edit the Code (ICLR 2025).
 
-Plain decoding encodes an edited prompt anew from the first changed token on. PIE encodes only the new tokens and keeps
-the entries behind them: their values as they are, their keys turned by one more rotation to their new positions.
-Several changes made at once are one rotation for each stretch between them, of the entries as they were before all of
-them. The last token of the prompt is not cached: decoding scores it anew, on the edited cache.
+Plain decoding encodes an edited prompt again from the first changed token on. PIE encodes only the new tokens and keeps
+the entries after them: their values unchanged, their keys rotated once more to their new positions. Several changes
+made at once cost one rotation for each stretch between them, of the entries as they were before all changes. The last
+token of the prompt is not cached: decoding scores it again, on the edited cache.
 
-Models rest most of their attention on the first tokens of a text, whatever they are, and write entries there that are
-like no others. So the first four are encoded where they are new or come from further behind, and those that were the
-first are encoded again where they are no longer: a few tokens, and only for an edit at the beginning. The paper does
-not have that; without it the divergence after an edit at the first token is some thirty times as large.
+Models place most of their attention on the first tokens of a text, whatever they are (attention sinks), and the entries
+there are unlike all others. So the first four are encoded if they are new or come from further back, and those that
+were among the first are encoded again if they no longer are: a few tokens, and only for an edit at the beginning. The
+paper does not do this; without it the divergence after an edit at the first token is about thirty times as large.
 
-Guarantee: lossy. What is kept still tells of the old text in every layer above the first, which is harmless where the
-edit does not matter for what follows and wrong where it does (a renamed variable). ``hybrid``, which the paper does not
-have, encodes again what is likely to depend on the edit. ``recompute`` is exact and needs nothing of the model;
-``conflict`` is the paper's other baseline, PIE without the rotation. Edits count in tokens: text is always tokenised as
-a whole, and what differs between the old and the new tokens is the edit, so seams need no care.
+Guarantee: lossy. Kept entries still depend on the old text in every layer above the first. This is harmless if the edit
+does not matter for what follows and wrong if it does (a renamed variable). ``hybrid``, which the paper does not have,
+encodes again what is likely to depend on the edit. ``recompute`` is exact and requires nothing of the model;
+``conflict`` is the paper's other baseline, PIE without the rotation. Edits are found in tokens: the text is always
+tokenised as a whole, and the edit is what differs between the old and the new tokens, so seams need no care.
 
-Left out: quantised caches, whose keys would lose a little with each edit; the caches here are not quantised, and a turn
-costs one rounding.
+Left out: quantised caches, whose keys would lose a little with each edit; the caches here are not quantised, and a
+rotation costs one rounding.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ Mode = Literal["pie", "hybrid", "recompute", "conflict"]
 Refresh = Literal["names", "last"]
 
 Change = tuple[int, int, str]
-"""Characters ``start`` to ``stop`` of a text, and what comes instead."""
+"""Characters ``start`` to ``stop`` of a text, and their replacement."""
 
 Origins = list[int | None]
-"""For each entry of the new cache the entry of the old one that it is made of; None: its token is encoded."""
+"""For each entry of the new cache, the entry of the old one that it is made from; None: its token is encoded."""
 
 FIRST = 4
-"""Tokens at the beginning of a text on which attention rests."""
+"""Number of tokens at the beginning of a text that act as attention sinks."""
 
 _NAME = re.compile(r"[^\W\d]\w*")
 
@@ -56,11 +56,11 @@ class PieOptions(Options):
     """How a cache follows edits.
 
     Attributes:
-        mode: ``pie``; ``hybrid``: also encode kept tokens again; ``recompute``: everything behind the first change
+        mode: ``pie``; ``hybrid``: also encode kept tokens again; ``recompute``: everything after the first change
             (exact); ``conflict``: as ``pie``, without moving keys to their positions.
-        refresh: which kept tokens ``hybrid`` encodes again: ``names``, those of lines that hold a name of a changed
+        refresh: which kept tokens ``hybrid`` encodes again: ``names``, those on lines that contain a name of a changed
             line, rarest name first, then the last ones; ``last``, the last ones.
-        refresh_tokens: how many of them, at least 0.
+        refresh_tokens: number of these tokens, at least 0.
     """
 
     mode: Mode = "pie"
@@ -69,11 +69,11 @@ class PieOptions(Options):
 
 
 def origins(versions: Sequence[Sequence[int]]) -> Origins:
-    """Where the entries of the last version come from: all of its tokens but the last one have one.
+    """Where the entries of the last version come from; its last token has none.
 
     Args:
-        versions: ids of the whole text before the changes and after each of them. What a version has in common with the
-            one before is their longest common prefix and, of the rest, suffix.
+        versions: ids of the whole text before the changes and after each of them. Two successive versions share their
+            longest common prefix and, of the rest, their longest common suffix.
     """
     found: Origins = [*range(len(versions[0]) - 1), None]  # the last token was not cached
     for old, new in pairwise(versions):
@@ -89,12 +89,12 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def kept(made_of: Origins) -> int:
-    """How many leading entries stay where they are."""
+    """Number of leading entries that stay where they are."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], enumerate(made_of)))
 
 
 def renew_first(made_of: Origins) -> Origins:
-    """The same, but entries that become or were among the ``FIRST`` are encoded where they move."""
+    """The same, except that entries that move to or from the ``FIRST`` ones are encoded."""
     return [
         None if origin is not None and origin != t and min(t, origin) < FIRST else origin
         for t, origin in enumerate(made_of)
@@ -102,7 +102,7 @@ def renew_first(made_of: Origins) -> Origins:
 
 
 def rebuild(session: Session, tokens: Sequence[int], made_of: Origins, rotate: bool = True) -> Session:
-    """A new session for ``tokens`` but the last one; the old one, which stays, gives what ``made_of`` takes from it."""
+    """A new session for all of ``tokens`` but the last; entries are copied from the old one, which stays unchanged."""
     new = session.fork()
     new.rewind(at := kept(made_of))
     while at < len(made_of):
@@ -118,13 +118,13 @@ def rebuild(session: Session, tokens: Sequence[int], made_of: Origins, rotate: b
 
 
 def exact_length(made_of: Origins, exact: int) -> int:
-    """How many leading entries are those of a prefill, if the first ``exact`` of the old cache were."""
+    """Number of leading entries that equal a prefill's, if the first ``exact`` of the old cache do."""
     still = min(exact, kept(made_of))
     return still + sum(1 for _ in takewhile(lambda origin: origin is None, made_of[still:]))
 
 
 def choose(options: PieOptions, old: str, new: str, changes: Sequence[Change], ends: Sequence[int]) -> list[int]:
-    """All tokens of the new text in the order in which ``hybrid`` encodes them again."""
+    """All tokens of the new text, in the order in which ``hybrid`` encodes them again."""
     chosen: list[int] = []
     if options.refresh == "names":
         for start, stop in naming(new, changed_names(old, new, changes)):
@@ -146,9 +146,9 @@ def changed_names(old: str, new: str, changes: Sequence[Change]) -> set[str]:
 
 
 def naming(text: str, names: set[str]) -> list[tuple[int, int]]:
-    """Spans of the lines that hold one of the names: those of the rarest name first, of one name the last line first.
+    """Spans of the lines that contain one of the names: rarest name first, and for one name the last line first.
 
-    So names that say little because they are everywhere (``self``, ``return``) come last, whatever the language.
+    So names that say little because they are everywhere (``self``, ``return``) come last, in any language.
     """
     lines: list[tuple[int, int, set[str]]] = []
     at = 0
@@ -161,26 +161,26 @@ def naming(text: str, names: set[str]) -> list[tuple[int, int]]:
 
 
 def covering(ends: Sequence[int], start: int, stop: int) -> range:
-    """Tokens that hold characters ``start`` to ``stop``, given where each token ends; at a seam the one before too."""
+    """Tokens that contain characters ``start`` to ``stop``, given each token's end; at a seam also the one before."""
     return range(bisect_left(ends, start), min(bisect_left(ends, stop) + 1, len(ends)))
 
 
 METHOD = Method(
     kind=EDIT,
     guarantee="lossy",
-    summary="Changes a prompt in its middle and keeps the cache of what follows, moved to its new place.",
+    summary="Edits the middle of a prompt and keeps the cache of what follows, moved to its new positions.",
     paper="Let the Code LLM Edit Itself When You Edit the Code (2024)",
     options=PieOptions,
     build=lambda _, options: options,
     needs=Needs(abilities=frozenset({Ability.CACHE_EDIT})),
     example=Example(
-        "",
+        'unspool edit -m qwen2.5-coder-0.5b --replace "import os=>import sys" --file unfinished.py',
         """
         import unspool
 
         model = unspool.load("qwen2.5-coder-0.5b")
         with open("unfinished.py") as file:
-            editor = unspool.edit(model, file.read())
+            editor = model.edit(file.read())
         print(editor.replace(0, 0, "import json\\n"))
         print(editor.generate(max_new_tokens=32).text)
         """,

@@ -1,8 +1,8 @@
 """Fast-dLLM: Training-free Acceleration of Diffusion LLM by Enabling KV Cache and Parallel Decoding (2025), factor.
 
 Commits the n most confident tokens, for the largest n with (n + 1) (1 - c_n) < factor: if n tokens each have a
-probability above 1 - e and (n + 1) e <= 1, the most probable tokens one by one are the most probable ones together.
-Guarantee: lossy where the factor exceeds that bound or the model's marginals are wrong.
+probability above 1 - e and (n + 1) e <= 1, the most probable tokens one by one are also the most probable ones jointly.
+Guarantee: lossy if the factor exceeds that bound or the model's marginals are wrong.
 
 Departs from the released code, which also commits a last remaining token that fails the test: here, as in the paper,
 only the best one is exempt.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.method import UNMASK, Method
 from unspool.engine.option import Options, option
 from unspool.methods.diffusion._sweep import at
@@ -32,15 +32,15 @@ class FactorOptions(Options):
 
 
 class Factor:
-    """Commits as many of the most confident tokens as their number allows."""
+    """Commits as many of the most confident tokens as the factor allows."""
 
     def __init__(self, options: FactorOptions | None = None) -> None:
         self.options = options or FactorOptions()
 
-    def enter(self, view: View) -> None:
-        """Nothing: the rule has no state."""
+    def start_block(self, view: BlockState) -> None:
+        """Does nothing: the rule has no state."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         chosen = np.zeros(len(view.masked), dtype=np.bool_)
         order = np.argsort(-np.where(view.masked, view.confidence, -1.0), kind="stable")[: int(view.masked.sum())]
         n = np.arange(1, len(order) + 1)
@@ -52,7 +52,7 @@ class Factor:
 METHOD = Method(
     kind=UNMASK,
     guarantee="lossy",
-    summary="Commits the more tokens at once, the more certain all of them are.",
+    summary="Commits more tokens per step the more certain they all are.",
     paper="Fast-dLLM: Training-free Acceleration of Diffusion LLM (2025)",
     options=FactorOptions,
     build=lambda _, options: Factor(options),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unspool.engine.canvas import Sight
+from unspool.engine.canvas import CanvasState
 from unspool.engine.method import SCHEDULE, Method
 from unspool.engine.option import Options, option
 from unspool.errors import UnspoolError
@@ -23,7 +23,7 @@ class FixedBlocksOptions(Options):
 
 
 class FixedBlocks:
-    """Blocks end at multiples of ``block_length`` slots, whatever is given in them."""
+    """Blocks end at multiples of ``block_length`` slots, including given slots."""
 
     def __init__(self, options: FixedBlocksOptions | None = None) -> None:
         self._length = (options or FixedBlocksOptions()).block_length
@@ -37,8 +37,8 @@ class FixedBlocks:
                 "block_length"
             )
 
-    def next_block(self, start: int, sight: Sight) -> int:
-        """Up to the next multiple: a block may begin behind slots that were given."""
+    def next_block(self, start: int, sight: CanvasState) -> int:
+        """Up to the next multiple: a block may begin after given slots."""
         if self._length is None:
             return len(sight.tokens) - start
         return self._length - (start - sight.prompt_length) % self._length
@@ -47,7 +47,7 @@ class FixedBlocks:
 METHOD = Method(
     kind=SCHEDULE,
     guarantee="lossy",
-    summary="Finishes blocks of one length from left to right; by default the whole canvas is one.",
+    summary="Finishes blocks of one length from left to right; by default the whole canvas is one block.",
     paper="Large Language Diffusion Models (2025)",
     options=FixedBlocksOptions,
     build=lambda _, options: FixedBlocks(options),

@@ -1,12 +1,12 @@
 """LocalLeap: Accelerating Diffusion LLM Inference via Local Determinism Propagation (2025).
 
-What is predicted next to a very confident slot agrees with the final text even where its own probability is moderate.
+What is predicted next to a very confident slot agrees with the final text even if its own probability is moderate.
 So slots near an *anchor*, a masked slot above a strict threshold, are committed at a relaxed one in the same step.
 Without an anchor only the best slot is committed. Guarantee: lossy; with equal thresholds, or a radius of 0, it is
 ``threshold`` exactly.
 
-Choices: anchors are slots that are masked now, as in the published code; distance is in slots of the canvas and ends
-at the block's edges.
+Choices: anchors are currently masked slots, as in the published code; distance is in slots of the canvas and ends at
+the block's edges.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.method import UNMASK, Method
 from unspool.engine.option import Options, option
 from unspool.errors import UnspoolError
@@ -28,7 +28,7 @@ class LocalLeapOptions(Options):
     Attributes:
         threshold: least probability of an anchor, and of slots far from one.
         relaxed_threshold: least probability near an anchor, at most ``threshold``. The paper warns of less than 0.75.
-        radius: how many slots from an anchor are near it, at least 0.
+        radius: distance from an anchor that counts as near, in slots, at least 0.
     """
 
     threshold: float = 0.9
@@ -49,10 +49,10 @@ class LocalLeap:
     def __init__(self, options: LocalLeapOptions | None = None) -> None:
         self.options = options or LocalLeapOptions()
 
-    def enter(self, view: View) -> None:
-        """Nothing: the rule has no state."""
+    def start_block(self, view: BlockState) -> None:
+        """Does nothing: the rule has no state."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         options = self.options
         anchors = view.masked & (view.confidence >= options.threshold)
         near = np.convolve(anchors, np.ones(2 * options.radius + 1), mode="full")

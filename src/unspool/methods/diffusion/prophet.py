@@ -1,13 +1,13 @@
 """Diffusion Language Models Know the Answer Before Decoding (2025): Prophet, which stops when the answer is certain.
 
-Watches the gap between the two largest logits over the answer's slots. When its mean passes a bar that falls with
-progress, all remaining masks are filled with the likeliest tokens. Guarantee: lossy; bars of infinity change nothing,
-and what was committed before the exit stays.
+It reads the gap between the two largest logits over the answer's slots. When the mean gap passes a threshold that falls
+with progress, all remaining masks are filled with their argmax. Guarantee: lossy; thresholds of infinity change
+nothing, and what was committed before the exit stays.
 
 Choices: the gap is that of raw logits, before transforms and noise, as in the paper. Progress is the share of masks
 that were committed, not of scheduled steps, since parallel policies do not know how many steps they will take; with one
-token a step the two are the same. Given slots do not count. A pass that did not feed the answer and all masks is not
-looked at (block caches).
+token per step the two are the same. Given slots do not count. A pass that did not score the answer and all masks is
+skipped (block caches).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unspool.engine.canvas import Sight
+from unspool.engine.canvas import CanvasState
 from unspool.engine.method import STOP, Method
 from unspool.errors import UnspoolError
 
 
 @dataclass(frozen=True)
 class ProphetOptions:
-    """Bars are the paper's.
+    """Thresholds are the paper's.
 
     Attributes:
         answer: slots (first, end) of the answer, from 0; None: all slots.
-        high, middle, low: mean gaps that end the decoding in the first, second and last third of it.
+        high, middle, low: mean gaps that end decoding in its first, second and last third.
     """
 
     answer: tuple[int, int] | None = None
@@ -37,11 +37,11 @@ class ProphetOptions:
 
 
 class Prophet:
-    """Stops when the answer's gap passes the bar."""
+    """Stops when the answer's gap passes the threshold."""
 
     def __init__(self, options: ProphetOptions | None = None) -> None:
         self.options = options or ProphetOptions()
-        self._masks = 0  # of the canvas before anything was committed
+        self._masks = 0  # masks of the canvas before anything was committed
 
     def check(self, slots: int) -> None:
         if self.options.answer is not None:
@@ -49,9 +49,9 @@ class Prophet:
             if not 0 <= first < end <= slots:
                 raise UnspoolError(f"the answer's slots {first} to {end} do not lie in a canvas of {slots} slots")
 
-    def stop(self, sight: Sight) -> bool:
+    def stop(self, sight: CanvasState) -> bool:
         left = int(sight.masked.sum())
-        self._masks = self._masks or left  # the first pass feeds everything, so it is asked about
+        self._masks = self._masks or left  # the first pass scores everything, so it always gets here
         first, end = self.options.answer or (0, len(sight.tokens) - sight.prompt_length)
         rows = sight.logits(sight.prompt_length + first, sight.prompt_length + end)
         if rows is None:

@@ -1,13 +1,13 @@
-"""The control of ``prophet``: stops after a fixed number of passes, whatever the model says. Guarantee: lossy.
+"""The control of ``prophet``: stops after a fixed number of passes, whatever the model predicts. Guarantee: lossy.
 
-Under a cache a pass that fed only its block cannot fill the rest: there it stops at the next pass that feeds all masks.
+With a block cache, a pass that scored only its block cannot fill the rest: it stops at the next pass with all masks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unspool.engine.canvas import Sight
+from unspool.engine.canvas import CanvasState
 from unspool.engine.method import STOP, Method
 from unspool.engine.option import Options, option
 from unspool.methods.diffusion._sweep import at
@@ -18,29 +18,29 @@ class StaticStopOptions(Options):
     """The default fills a quarter of a canvas of 32 slots one by one.
 
     Attributes:
-        passes: after which all remaining masks are filled, at least 1.
+        passes: number of passes after which all remaining masks are filled, at least 1.
     """
 
     passes: int = option(8, least=1)
 
 
 class StaticStop:
-    """Stops at a pass."""
+    """Stops after a number of passes."""
 
     def __init__(self, options: StaticStopOptions | None = None) -> None:
         self._passes = (options or StaticStopOptions()).passes
 
     def check(self, slots: int) -> None:
-        """Nothing: the rule fits any canvas."""
+        """Does nothing: the rule fits any canvas."""
 
-    def stop(self, sight: Sight) -> bool:
+    def stop(self, sight: CanvasState) -> bool:
         return sight.step + 1 >= self._passes
 
 
 METHOD = Method(
     kind=STOP,
     guarantee="lossy",
-    summary="Fills all remaining masks after a fixed number of passes: what prophet must beat.",
+    summary="Fills all remaining masks after a fixed number of passes: the control of prophet.",
     paper="the control of prophet's paper",
     options=StaticStopOptions,
     build=lambda _, options: StaticStop(options),

@@ -1,14 +1,14 @@
 """Fast-dLLM: Training-free Acceleration of Diffusion LLM by Enabling KV Cache and Parallel Decoding (2025), threshold.
 
-Commits every token whose probability reaches a threshold, at least the best one. Guarantee: lossy; a threshold above 1
-is one token a step exactly.
+Commits every token whose probability reaches a threshold, and at least the best one. Guarantee: lossy; a threshold
+above 1 is one token per step exactly.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.method import UNMASK, Method
 from unspool.methods.diffusion._sweep import THRESHOLDS, at
 
@@ -25,15 +25,15 @@ class ThresholdOptions:
 
 
 class Threshold:
-    """Commits what is confident enough."""
+    """Commits tokens that are confident enough."""
 
     def __init__(self, options: ThresholdOptions | None = None) -> None:
         self.options = options or ThresholdOptions()
 
-    def enter(self, view: View) -> None:
-        """Nothing: the rule has no state."""
+    def start_block(self, view: BlockState) -> None:
+        """Does nothing: the rule has no state."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         chosen: Flags = view.confidence >= self.options.threshold
         return chosen
 
@@ -41,7 +41,7 @@ class Threshold:
 METHOD = Method(
     kind=UNMASK,
     guarantee="lossy",
-    summary="Commits every token whose probability is high enough.",
+    summary="Commits every token whose probability reaches a threshold.",
     paper="Fast-dLLM: Training-free Acceleration of Diffusion LLM (2025)",
     options=ThresholdOptions,
     build=lambda _, options: Threshold(options),

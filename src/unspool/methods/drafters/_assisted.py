@@ -1,4 +1,4 @@
-"""What drafters that need nothing but a draft model are built by."""
+"""Builds drafters that need nothing but a draft model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Options = TypeVar("Options")
 
 
 def assisted(make: Callable[[Options, LanguageModel, int], Drafter]) -> Callable[[Resources, Options], Drafter]:
-    """Builds ``make(options, draft model, vocabulary size)``."""
+    """A builder that calls ``make(options, draft model, vocabulary size)``."""
 
     def build(resources: Resources, options: Options) -> Drafter:
         assert resources.assistant is not None  # see Needs

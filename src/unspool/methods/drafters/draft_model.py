@@ -1,14 +1,14 @@
 """Speculative decoding with a draft model: "Fast Inference from Transformers via Speculative Decoding" (2022).
 
-A smaller model of the same tokenizer writes a chain, one pass a token; the target scores the chain in one pass. The
-draft model's cache is kept in step: what was accepted stays in it.
+A smaller model with the same tokenizer drafts a chain, one pass per token; the target scores the chain in one pass. The
+draft model's cache keeps the accepted tokens.
 
-What it changes about plain decoding: several of its tokens leave one pass of the target. Guarantee: identical under the
-greedy and the same-noise rule (the draft is drawn with the very noise that plain decoding draws with), and the same
-distribution under the lossless rule, which is told what the drafts were drawn from.
+What it changes about plain decoding: one pass of the target yields several of its tokens. Guarantee: identical under
+the greedy and the same-noise rule (the draft is drawn with the same noise as plain decoding), and the same distribution
+under the lossless rule, which receives the distributions that drafts were drawn from.
 
-Left out: transformers' heuristic schedule of the draft's length; ``specdec_pp`` stops a draft by what it has seen.
-Models of another tokenizer are refused when they are loaded.
+Left out: transformers' heuristic schedule of the draft length; ``specdec_pp`` stops a draft by its own probabilities.
+Models with another tokenizer are refused when they are loaded.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class DraftModelOptions(Options):
     """Options of ``draft_model``.
 
     Attributes:
-        num_assistant_tokens: tokens of a draft, at least 1.
+        num_assistant_tokens: draft length in tokens, at least 1.
     """
 
     num_assistant_tokens: int = option(5, least=1)
 
 
 class DraftModel:
-    """A chain from a draft model.
+    """Drafts a chain with a draft model.
 
     Args:
         model: the draft model.
@@ -51,7 +51,7 @@ class DraftModel:
         self._vocab_size = vocab_size
 
     def start(self, context: Context) -> None:
-        """Nothing: the draft model reads the prompt with the first draft."""
+        """Does nothing: the draft model reads the prompt with the first draft."""
 
     def propose(self, context: Context, budget: int) -> TokenTree:
         """A chain of at most ``min(budget, num_assistant_tokens + 1)`` nodes."""
@@ -67,11 +67,11 @@ class DraftModel:
         return builder.build()
 
     def first_ranking(self, k: int) -> Sequence[int] | None:
-        """The ``k`` ids that the draft model ranks highest for the token after the text; None if it was not asked."""
+        """The ``k`` ids that the draft model ranks highest for the token after the text; None if it did not run."""
         return self._assistant.first_ranking(k)
 
     def observe(self, step: Step) -> None:
-        """Nothing: the next draft begins with what the committed text shares with the last one."""
+        """Does nothing: the next draft starts from the longest prefix that the committed text shares with the last."""
 
 
 METHOD = Method(

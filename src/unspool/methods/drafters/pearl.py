@@ -1,25 +1,25 @@
-"""PEARL: Parallel Speculative Decoding with Adaptive Draft Length (2024). Draft and target work at the same time.
+"""PEARL: Parallel Speculative Decoding with Adaptive Draft Length (2024). Draft model and target run in parallel.
 
 While the target scores one pass, the draft model writes its next ``num_assistant_tokens`` tokens in a thread. There
 are two modes:
 
-- *pre-verify*: the target scores the newest token alone. If what it takes next is the first token of the block that
-  was drafted meanwhile, the rest of the block is pending and the mode is post-verify; else the block is dropped.
-- *post-verify*: the target scores the pending tokens while the draft model goes on behind them, betting on all of them.
-  If all are accepted and what the target takes next is the first token of the new block, the rest of that block is
-  pending; else all drafts are dropped and the mode is pre-verify.
+- *pre-verify*: the target scores the newest token alone. If its next token is the first token of the block that was
+  drafted meanwhile, the rest of the block is pending and the mode becomes post-verify; else the block is dropped.
+- *post-verify*: the target scores the pending tokens while the draft model continues after them, as if all were
+  accepted. If they are and the target's next token is the first of the new block, the rest of that block is pending;
+  else all drafts are dropped and the mode becomes pre-verify.
 
 So long runs of agreement are never interrupted, and disagreement costs one block.
 
-What it changes about plain decoding: one token or several leave a pass of the target, and the draft model's time hides
-behind the target's where both have a processor of their own. Guarantee: identical under the greedy and the same-noise
-rule. Under the lossless rule the same distribution: drafts are the draft model's likeliest tokens, as in nano-PEARL, so
-they are point masses, and testing the first token of a block is drawing from the target and comparing.
+What it changes about plain decoding: a pass of the target yields one or several tokens, and drafting is hidden behind
+the target's pass if both have a processor of their own. Guarantee: identical under the greedy and the same-noise rule.
+Under the lossless rule the same distribution: drafts are the draft model's highest-probability tokens, as in
+nano-PEARL, so they are point masses, and testing a block's first token means drawing from the target and comparing.
 
 The block length should be the ratio of the two models' speeds; 4 by default, in the middle of the 3 to 5 of the paper's
-scripts. Speed needs cores that the target leaves idle: with ``threads`` at all of them, the two models compete.
+scripts. The speedup needs cores that the target leaves idle: with ``threads`` at all cores, the two models compete.
 Rows of a batch share the draft model, which writes their blocks one after the other. Left out: the variant that runs a
-second copy of the draft model on the target's last pipeline stage, and drawing drafts under the lossless rule.
+second copy of the draft model on the target's last pipeline stage, and sampled drafts under the lossless rule.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from unspool.engine.tree import TokenTree
 from unspool.errors import UnsupportedError
 from unspool.methods.resources import Resources
 
-# One thread a draft model, since a model runs one pass at a time: blocks are written in the order they were asked for.
+# One thread per draft model, since a model runs one pass at a time: blocks are written in the order of the requests.
 _workers: WeakKeyDictionary[LanguageModel, ThreadPoolExecutor] = WeakKeyDictionary()
 
 
@@ -49,7 +49,7 @@ class PearlOptions(Options):
 
     Attributes:
         num_assistant_tokens: tokens of a block, at least 1; best at the ratio of the two models' speeds.
-        overlap: whether the draft model works while the target does; if not, before it. Same tokens either way.
+        overlap: whether the draft model runs during the target's pass; if not, before it. The tokens are the same.
     """
 
     num_assistant_tokens: int = option(4, least=1)
@@ -57,10 +57,10 @@ class PearlOptions(Options):
 
 
 class Pearl:
-    """Chains of what was drafted during the pass before.
+    """Chains of tokens drafted during the previous pass.
 
     Args:
-        model: the draft model; not the target itself, since the two run at the same time.
+        model: the draft model; must not be the target itself, since both run at the same time.
         vocab_size: of the target.
     """
 
@@ -85,12 +85,12 @@ class Pearl:
         self._pending = []
 
     def propose(self, context: Context, budget: int) -> TokenTree:
-        """A chain of the pending tokens, as many as fit into ``budget``; starts drafting what may follow them all."""
+        """A chain of the pending tokens that fit into ``budget``; starts drafting what follows all of them."""
         self.close()
         self._cancelled = threading.Event()
         # A copy, because the text grows while the draft model reads it.
         tokens = [*context.tokens, *self._pending]
-        greedy = context.temperature == 0 or context.tests_draws
+        greedy = context.temperature == 0 or context.uses_draft_probs
         ahead = replace(context, tokens=tokens, temperature=0.0 if greedy else context.temperature)
         if self.options.overlap:
             self._block = _worker(self._assistant.model).submit(self._draft, ahead, self._cancelled)
@@ -100,7 +100,7 @@ class Pearl:
         return TokenTree.chain([context.tokens[-1], *self._pending[: budget - 1]], self.name)
 
     def _draft(self, context: Context, cancelled: threading.Event) -> list[int]:
-        """The block behind ``context.tokens``; shorter if cancelled or where the draft model's context ends."""
+        """The block after ``context.tokens``; shorter if cancelled or at the end of the draft model's context."""
         length = min(self.options.num_assistant_tokens, self._assistant.levels(context.tokens))
         block: list[int] = []
         if length > 0:
@@ -113,13 +113,13 @@ class Pearl:
         return block
 
     def observe(self, step: Step) -> None:
-        """Wait for the block, and keep what was drafted behind the emitted tokens if those are what was drafted."""
+        """Wait for the block; keep the tokens drafted after the emitted ones if the draft agrees with them."""
         assert self._block is not None, "propose comes first"
         block, self._block = self._block.result(), None
         self._pending = after([*self._pending, *block], step.emitted)
 
     def close(self) -> None:
-        """Wait until the draft model is idle; what it was writing is cut short and forgotten."""
+        """Wait until the draft model is idle; an unfinished block is cut short and forgotten."""
         if self._block is not None:
             self._cancelled.set()
             if not self._block.cancel():
@@ -128,7 +128,7 @@ class Pearl:
 
 
 def after(drafted: Sequence[int], emitted: Sequence[int]) -> list[int]:
-    """What of the drafted tokens follows the emitted ones; nothing if those differ from the draft or go beyond it."""
+    """The drafted tokens after the emitted ones; empty if those differ from the draft or are longer."""
     agreed = tuple(drafted[: len(emitted)]) == tuple(emitted)
     return list(drafted[len(emitted) :]) if agreed else []
 
@@ -142,14 +142,14 @@ def _worker(model: LanguageModel) -> ThreadPoolExecutor:
 def _build(resources: Resources, options: PearlOptions) -> Pearl:
     assert resources.assistant is not None  # see Needs
     if resources.assistant is resources.language_model:
-        raise UnsupportedError("pearl runs both models at once; load the draft model apart from the target")
+        raise UnsupportedError("pearl runs both models at once; load the draft model separately from the target")
     return Pearl(options, resources.assistant, resources.model.vocab_size)
 
 
 METHOD = Method(
     kind=DRAFTER,
     guarantee="identical",
-    summary="Lets a draft model write the next block while the target scores the last one.",
+    summary="A draft model writes the next block while the target verifies the last one.",
     paper="PEARL: Parallel Speculative Decoding with Adaptive Draft Length (2024)",
     options=PearlOptions,
     build=_build,

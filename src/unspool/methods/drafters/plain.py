@@ -1,6 +1,6 @@
-"""Plain decoding: one token a pass, nothing drafted.
+"""Plain decoding: one token per pass, no drafts.
 
-Changes nothing, so its guarantee is that of the model itself: it is what every other drafter is proven against.
+It changes nothing, so its guarantee is that of the model itself: every other drafter is verified against it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from unspool.engine.tree import TokenTree
 
 @dataclass(frozen=True)
 class PlainOptions:
-    """Plain decoding has nothing to set."""
+    """Plain decoding has no options."""
 
 
 class Plain:
-    """Always proposes the bare root."""
+    """Always proposes the root only."""
 
     name = "plain"
 
@@ -39,7 +39,7 @@ class Plain:
 METHOD = Method(
     kind=DRAFTER,
     guarantee="identical",
-    summary="One token a pass, no drafts: what every other method is compared with.",
+    summary="One token per pass, no drafts: the baseline of every other method.",
     paper="textbook autoregressive decoding",
     options=PlainOptions,
     build=lambda _, options: Plain(options),

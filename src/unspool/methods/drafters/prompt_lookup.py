@@ -1,14 +1,14 @@
 """Prompt Lookup Decoding (Saxena, 2023), with the choices of transformers' ``prompt_lookup_num_tokens``.
 
-Drafts a chain: what followed the last n-gram of the text where it first stood in prompt and output. The longest n-gram
-that occurred before wins, and of its occurrences the earliest. The draft is chosen, not drawn, so the text stays that
-of plain decoding.
+Drafts a chain: what followed the first occurrence of the text's last n-gram, in prompt and output. The longest n-gram
+that occurred before is used, at its earliest occurrence. The draft is chosen, not drawn, so the text stays that of
+plain decoding.
 
-Every n-gram is indexed once, when the token after it is committed; a proposal is then a few dictionary look-ups however
-long the text is (transformers compares the n-gram with every window of the text at every step).
+Every n-gram is indexed once, when the token after it is committed. A proposal is then a few dictionary look-ups,
+however long the text is (transformers compares the n-gram with every window of the text at every step).
 
 Left out: transformers cuts a draft before an end-of-text token and before tokens that a logits processor forbids. Here
-the loop rejects the one and ends the text at the other, for every drafter alike.
+the loop ends the text at the former and rejects the latter, for every drafter alike.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PromptLookupOptions(Options):
 
     Attributes:
         num_assistant_tokens: most tokens of a draft, at least 1.
-        max_matching_ngram_size: longest n-gram that is looked up, in tokens, at least 1.
+        max_matching_ngram_size: longest n-gram to look up, in tokens, at least 1.
     """
 
     num_assistant_tokens: int = option(10, least=1)
@@ -36,7 +36,7 @@ class PromptLookupOptions(Options):
 
 
 class PromptLookup:
-    """A chain after the earliest occurrence of the longest n-gram; buckets are the size of the n-gram."""
+    """A chain after the earliest occurrence of the longest n-gram; the bucket is the size of the n-gram."""
 
     name = "prompt_lookup"
 
@@ -46,7 +46,7 @@ class PromptLookup:
 
     def _forget(self) -> None:
         self._followed_by: dict[tuple[int, ...], int] = {}  # n-gram -> position of the token after its first occurrence
-        self._indexed = 1  # the n-grams that end before this position are in the index
+        self._indexed = 1  # n-grams that end before this position are indexed
 
     def start(self, context: Context) -> None:
         """Index the prompt."""
@@ -77,13 +77,13 @@ class PromptLookup:
         return TokenTree((tokens[-1],), (-1,), source_names=("root", self.name))
 
     def observe(self, step: Step) -> None:
-        """Nothing: committed tokens are read in ``propose``."""
+        """Does nothing: committed tokens are read in ``propose``."""
 
 
 METHOD = Method(
     kind=DRAFTER,
     guarantee="identical",
-    summary="Drafts what followed the last n-gram where it occurred before.",
+    summary="Drafts what followed an earlier occurrence of the last n-gram.",
     paper="Prompt Lookup Decoding (2023), as in transformers",
     options=PromptLookupOptions,
     build=lambda _, options: PromptLookup(options),

@@ -1,21 +1,22 @@
 """Recursive speculative decoding: "Recursive Speculative Decoding: Accelerating LLM Inference via Sampling Without
-Replacement" (2024). A draft model draws a tree in which all siblings differ, so that no node of it is spent twice.
+Replacement" (2024). A draft model samples a tree in which all siblings differ, so no node is wasted on a repetition.
 
 Two trees. ``beam`` (RSD-S) is the paper's better one: stochastic beam search keeps the ``num_beams`` prefixes of each
-level with the largest perturbed log-probabilities, so nodes go where the draft model is sure; prefixes of which no
-child is kept stay in the tree as leaves. ``constant`` (RSD-C) gives every node of a level the same number of children.
-One pass of the draft model a level.
+level with the largest perturbed log-probabilities, so nodes go where the draft model is confident; prefixes without a
+kept child stay in the tree as leaves. ``constant`` (RSD-C) gives every node of a level the same number of children.
+Each level takes one pass of the draft model.
 
-What it changes about plain decoding: several of its tokens leave one pass of the target. Guarantee: the same
-distribution under the lossless rule, which tests siblings in the order in which they were drawn and takes each rejected
-one out of the draft's distribution (recursive rejection sampling); identical under the greedy and the same-noise rule.
+What it changes about plain decoding: one pass of the target yields several of its tokens. Guarantee: the same
+distribution under the lossless rule, which tests siblings in the order in which they were drawn and removes each
+rejected one from the draft's distribution (recursive rejection sampling); identical under the greedy and the same-noise
+rule.
 
-Where the paper leaves a choice: drafts are drawn at the target's temperature. Default sizes are unspool's: the paper
+Choices where the paper leaves one: drafts are drawn at the target's temperature. Default sizes are unspool's: the paper
 compares trees of 6 to 30 nodes and names no best one. Under the same-noise rule the noise of a node is that of its
 position; at temperature 0 there is none, and the two trees are beam search and the top tokens of each node.
 
-A budget too small for the tree takes whole levels from the beam, and children from the level of the constant tree that
-does not fit. Left out: top-p for the draft.
+If the budget is too small for the tree, the beam loses whole levels, and the constant tree loses children at the level
+that does not fit. Left out: top-p for the draft.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class RSDOptions(Options):
         tree: "beam" (RSD-S, stochastic beam search) or "constant" (RSD-C, constant branching).
         num_beams: nodes of each level of the beam tree, at least 1.
         draft_length: levels of the beam tree, at least 1; it has ``num_beams`` times as many nodes.
-        branching: children of each node, level by level, of the constant tree; at least 1 each.
+        branching: children of each node of the constant tree, level by level; at least 1 each.
     """
 
     tree: Literal["beam", "constant"] = "beam"
@@ -72,10 +73,10 @@ class RSD:
         self._vocab_size = vocab_size
 
     def start(self, context: Context) -> None:
-        """Nothing: the draft model reads the prompt with the first draft."""
+        """Does nothing: the draft model reads the prompt with the first draft."""
 
     def propose(self, context: Context, budget: int) -> TokenTree:
-        """A tree whose shape was fitted into ``budget`` before anything was drawn: what is drawn must stay."""
+        """A tree whose shape is fitted into ``budget`` before anything is drawn, because drawn tokens must stay."""
         builder = TreeBuilder(context.tokens[-1])
         levels = self._assistant.levels(context.tokens)
         if budget > 1 and levels > 0:
@@ -111,24 +112,24 @@ class RSD:
             beam = beam.expanded(logprobs, noise, width)
             parents, tokens = beam.parents.tolist(), beam.tokens.tolist()
             drafts = {i: builder.drawn_from(draws.distribution(logprobs[i])) for i in dict.fromkeys(parents)}
-            # Best first: among siblings that is the order in which they were drawn.
+            # Best first, which among siblings is the order in which they were drawn.
             level = [
                 builder.add(level[i], token, self.name, draft=drafts[i])
                 for i, token in zip(parents, tokens, strict=True)
             ]
 
     def first_ranking(self, k: int) -> Sequence[int] | None:
-        """The ``k`` ids that the draft model ranks highest for the token after the text; None if it was not asked."""
+        """The ``k`` ids that the draft model ranks highest for the token after the text; None if it did not run."""
         return self._assistant.first_ranking(k)
 
     def observe(self, step: Step) -> None:
-        """Nothing: the next draft begins with what the committed text shares with the last one."""
+        """Does nothing: the next draft starts from the longest prefix that the committed text shares with the last."""
 
 
 METHOD = Method(
     kind=DRAFTER,
     guarantee="identical",
-    summary="Draws siblings that all differ from a draft model, by stochastic beam search or with constant branching.",
+    summary="Samples distinct siblings from a draft model, by stochastic beam search or with constant branching.",
     paper="Recursive Speculative Decoding: Accelerating LLM Inference via Sampling Without Replacement (2024)",
     options=RSDOptions,
     build=assisted(RSD),

@@ -1,24 +1,25 @@
-"""``asap`` and ``cars``: samples from the model's own distribution, given that the text fits a grammar.
+"""``asap`` and ``cars``: samples from the model's own distribution, conditioned on a grammar.
 
 ``asap``: Grammar-Aligned Decoding (2024). ``cars``: Constrained Adaptive Rejection Sampling (2025), by the same group.
-Leaving out forbidden tokens step by step favours beginnings that look fine and lead to little that is allowed. The
-right weight of a token is its probability times the chance that what follows ends in the language. ``AlignedTrie``
-bounds that chance from above for every prefix that was met, and each sample makes the bounds tighter.
+Masking forbidden tokens step by step favours beginnings that look fine but lead to little that is allowed. The correct
+weight of a token is its probability times the probability that the rest ends in the language. ``AlignedTrie`` bounds
+the latter from above for every prefix seen so far, and each sample makes the bounds tighter.
 
-``asap`` masks forbidden tokens and weighs the others by their bounds: its first sample is that of masking, later ones
-come ever closer; they are not independent. ``cars`` masks only where an earlier sample has been, and at the beginning:
-a sample that takes a forbidden token is thrown away, and what it met is remembered. What is accepted are independent
-draws from the exact distribution, from the first one on. Guarantee of both: ``valid``.
+``asap`` masks forbidden tokens and weights the others by their bounds. Its first sample is that of masking, later ones
+come closer and closer; they are not independent. ``cars`` masks only where an earlier sample has been, and at the
+beginning. It rejects a sample that takes a forbidden token, and remembers what that sample saw. Accepted samples are
+independent draws from the exact distribution, from the first one on. Guarantee of both: ``valid``.
 
-Both are a shaper of logits, so that every drafter and acceptance rule goes with them. The distribution meant is that of
-token sequences no longer than the limit, of the model at the request's temperature. What is learned within a sample is
-used from the next one on: a draft may look at a prefix before the text comes there.
+Both are a shaper of logits, so they work with every drafter and acceptance rule. The distribution is that of token
+sequences no longer than the limit, of the model at the request's temperature. What is learned within a sample is used
+from the next one on, because a draft may query a prefix before the text gets there.
 
 Left out: the Markov chain variants of the same authors.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -26,7 +27,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.contracts import Logits, Permitting
+from unspool.engine.contracts import Logits, TokenChecker
+from unspool.engine.method import Case
 from unspool.errors import UnspoolError
 from unspool.methods.constraints.grammar import GrammarOptions
 from unspool.methods.sampling._trie import AlignedTrie
@@ -34,8 +36,11 @@ from unspool.methods.sampling._trie import AlignedTrie
 Sampler = Literal["asap", "cars"]
 
 
+_REGEX = r"(ab|x=)(co|a|in)*(1|,a){0,3}\n?"
+CASE = Case({"regex": _REGEX}, complete=lambda output: re.fullmatch(_REGEX, output) is not None)
+
 _OPEN = 8
-"""Distributions that are kept, each of 8 bytes a token of the vocabulary."""
+"""Distributions that are kept, each of 8 bytes per token of the vocabulary."""
 
 
 @dataclass
@@ -52,18 +57,18 @@ class AlignedOptions(GrammarOptions):
 
 
 class AlignedShaper:
-    """Weighs the tokens of one sample.
+    """Weights the tokens of one sample.
 
     Args:
         sampler: ``asap`` or ``cars``.
         trie: read while the sample is drawn; ``finish`` adds to it.
         grammar: at the beginning of the text; it is not advanced.
-        prompt_length: tokens before the text.
+        prompt_length: number of tokens before the text.
         temperature: of the request, above 0.
     """
 
     def __init__(
-        self, sampler: Sampler, trie: AlignedTrie, grammar: Permitting, prompt_length: int, temperature: float
+        self, sampler: Sampler, trie: AlignedTrie, grammar: TokenChecker, prompt_length: int, temperature: float
     ) -> None:
         self._rejecting = sampler == "cars"
         self._trie = trie
@@ -77,7 +82,7 @@ class AlignedShaper:
         path = tuple(tokens[self._prompt_length :].tolist())
         legal = self._grammar.allowed(path)
         if legal is None:
-            return logits  # behind a forbidden token; nothing of it is kept
+            return logits  # after a forbidden token; nothing of it is kept
         bounds = self._trie.bounds(path)
         if path not in self._met:
             self._meet(path, logits, legal, bounds)
@@ -85,22 +90,22 @@ class AlignedShaper:
             return logits
         weighed = np.where(legal, logits, -np.inf).astype(np.float64)
         for token, bound in (bounds or {}).items():
-            # Times the temperature, because the warper behind divides by it.
+            # Times the temperature, because the temperature warper runs later and divides by it.
             weighed[token] += self._temperature * bound
         if weighed.max() > -np.inf:
             return weighed
         if not path:
-            raise UnspoolError("the model gives no probability to any text of this grammar; change prompt or grammar")
+            raise UnspoolError("the model gives every text of this grammar probability 0; change prompt or grammar")
         return logits  # a dead end: the sample is lost, and remembered as such
 
     def _meet(
         self, path: tuple[int, ...], logits: Logits, legal: NDArray[np.bool_], bounds: Mapping[int, float] | None
     ) -> None:
-        """Note a prefix, and that the one before it was followed by its last token.
+        """Record a prefix, and that its last token followed the prefix before it.
 
-        What was not followed is summed anew without that token: a difference would lose it where nearly all of the mass
-        was followed. Of the distributions that this takes, only the newest are kept; a prefix whose parent is none of
-        them is not remembered, which leaves the bounds above the truth.
+        The mass that was not followed is summed again without that token: subtraction would lose it where nearly all of
+        the mass was followed. Only the newest of the distributions needed for this are kept; a prefix whose parent is
+        not among them is not remembered, which leaves the bounds above the truth.
         """
         chance = 0.0
         if path and bounds is None:
@@ -118,20 +123,20 @@ class AlignedShaper:
         if len(self._open) > _OPEN:
             del self._open[next(iter(self._open))]
 
-    def permits(self, text: Sequence[int]) -> bool:
+    def is_allowed(self, text: Sequence[int]) -> bool:
         """Whether the last token of ``text`` may follow the others, all of which may."""
-        return self._grammar.permits(text[:-1], text[-1])
+        return self._grammar.is_allowed(text[:-1], text[-1])
 
     def finish(self) -> None:
-        """The sample is over, whatever came of it: remember what it met."""
+        """Remember what the sample saw; to be called at its end, whatever the outcome."""
         for path in sorted(self._met, key=len):
             self._trie.add(path, self._met[path].chance, self._met[path].rest)
-        self._trie.settle(self._met)
+        self._trie.warm_up(self._met)
         self._met.clear()
         self._open.clear()
 
 
 def _total(masses: NDArray[np.float64]) -> float:
-    """The logarithm of a sum, of logarithms."""
+    """The logarithm of a sum of numbers that are given as logarithms."""
     top = float(masses.max())
     return top if top == -np.inf else top + float(np.log(np.exp(masses - top).sum()))

@@ -1,9 +1,9 @@
-"""What the samplers ``asap`` and ``cars`` remember: how much of the future of every prefix they met is allowed.
+"""What the samplers ``asap`` and ``cars`` remember: how much of the future of every seen prefix is allowed.
 
-Masses are kept as logarithms, and what was followed apart from what was not: bounds are sums of what is left, never one
-minus what is gone, so that languages of probability 1e-40 are told from none.
+Masses are kept as logarithms, and followed ones apart from the rest. A bound is a sum of what is left, never one minus
+what is gone, so that a language of probability 1e-40 is distinguished from an empty one.
 
-A prefix takes some 300 bytes here, and an attempt adds at most one for each of its tokens.
+A prefix takes about 300 bytes, and an attempt adds at most one for each of its tokens.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class _Prefix:
     """A prefix whose next-token distribution was seen. All masses are logarithms.
 
     Attributes:
-        rest: probability of the tokens that may follow and were not followed yet.
-        bound: upper bound of the chance that the text ends in the language.
-        followed: children that were met as well, by token, with their probabilities.
+        rest: probability of the tokens that may follow and have not been followed yet.
+        bound: upper bound of the probability that the text ends in the language.
+        followed: children that were seen too, by token, with their probabilities.
     """
 
     __slots__ = ("bound", "followed", "rest")
@@ -36,19 +36,19 @@ class _Prefix:
         self.followed: dict[int, tuple[float, _Prefix]] = {}
 
     def update(self) -> None:
-        """A child's bound fell. Tokens that were not followed are allowed for all that is known: their bound is 1."""
+        """Update the bound after a child's fell. Tokens that were not followed may be allowed: their bound is 1."""
         self.bound = log_sum([self.rest, *(p + child.bound for p, child in self.followed.values())])
 
 
 def log_sum(masses: Iterable[float]) -> float:
-    """The logarithm of a sum, of logarithms."""
+    """The logarithm of a sum of numbers that are given as logarithms."""
     given = list(masses)
     top = max(given, default=-math.inf)
     return top if top == -math.inf else top + math.log(math.fsum(math.exp(mass - top) for mass in given))
 
 
 class AlignedTrie:
-    """What samples of one prompt have shown. Keep it to go on where they ended.
+    """What the samples of one prompt have shown. Keep it to continue where they ended.
 
     Args:
         about: what it belongs to (model, prompt, grammar, temperature); a trie is used with nothing else.
@@ -65,25 +65,25 @@ class AlignedTrie:
 
     @property
     def bound(self) -> float:
-        """Upper bound of the probability that the model, left alone, writes a text of the language."""
+        """Upper bound of the probability that the unconstrained model writes a text of the language."""
         return math.exp(self.log_bound)
 
     @property
     def log_bound(self) -> float:
-        """Its logarithm, which tells what ``bound`` rounds to 0."""
+        """Its logarithm, which is also exact where ``bound`` rounds to 0."""
         return 0.0 if self._root is None else self._root.bound
 
     def bounds(self, path: Sequence[int]) -> Mapping[int, float] | None:
-        """Logarithms of the bounds of the tokens that were followed behind a prefix; None if the prefix was not met."""
+        """Logarithms of the bounds of the tokens that were followed after a prefix; None if it was not seen."""
         nodes = self._walk(path)
         return None if nodes is None else {token: child.bound for token, (_, child) in nodes[-1].followed.items()}
 
     def add(self, path: Sequence[int], chance: float, rest: float) -> None:
-        """A prefix was met. ``settle`` must follow before bounds are asked for.
+        """Add a prefix. Call ``settle`` before reading bounds.
 
         Args:
             chance: logarithm of the probability of its last token; 0 for the empty prefix.
-            rest: logarithm of the probability of all tokens that may follow and are not added as well.
+            rest: logarithm of the probability of all tokens that may follow and are not added too.
         """
         nodes = self._walk(path)
         if nodes is not None:
@@ -95,11 +95,11 @@ class AlignedTrie:
             return
         nodes = self._walk(path[:-1])
         if nodes is None:
-            raise ValueError(f"the prefix {list(path)} was met before the one that it continues")
+            raise ValueError(f"the prefix {list(path)} was added before its parent")
         nodes[-1].followed[path[-1]] = (chance, _Prefix(rest))
 
-    def settle(self, paths: Iterable[Sequence[int]]) -> None:
-        """Bring the bounds of these prefixes and of all that they continue up to date."""
+    def warm_up(self, paths: Iterable[Sequence[int]]) -> None:
+        """Update the bounds of these prefixes and of all their ancestors."""
         changed = {tuple(path[:length]) for path in paths for length in range(len(path) + 1)}
         for path in sorted(changed, key=len, reverse=True):
             if nodes := self._walk(path):
@@ -117,8 +117,8 @@ class AlignedTrie:
         return nodes
 
     def save(self, file: Path) -> None:
-        """Write it as JSON: one row a prefix, parents first: its parent's row, token, and the logarithms of the
-        probabilities of this token and of what may follow and was not followed; null is none."""
+        """Write it as JSON, one row per prefix, parents first: the parent's row, the token, and the logarithms of the
+        probabilities of this token and of what may follow and was not followed; null is probability 0."""
         rows: list[tuple[int, int, float | None, float | None]] = []
         waiting = [(-1, -1, 0.0, self._root)] if self._root else []
         while waiting:
@@ -139,7 +139,7 @@ class AlignedTrie:
         try:
             saved = parse_json(file.read_text("utf-8"))
             if saved.get("format") != _FORMAT:
-                raise UnspoolError(f"{file} was written by another version of unspool; sample anew and save that")
+                raise UnspoolError(f"{file} was written by another version of unspool; sample again and save that")
             trie = cls(str(saved["about"]))
             nodes: list[_Prefix] = []
             for parent, token, chance, rest in saved["prefixes"]:
@@ -150,8 +150,8 @@ class AlignedTrie:
                     nodes[parent].followed[int(token)] = (_read(chance), node)
                 nodes.append(node)
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise UnspoolError(f"{file} is no trie that unspool wrote: {error}") from error
-        for node in reversed(nodes):  # children stand behind their parents
+            raise UnspoolError(f"{file} is not a trie written by unspool: {error}") from error
+        for node in reversed(nodes):  # children come after their parents
             node.update()
         trie._root, trie._size = (nodes[0] if nodes else None), len(nodes)
         return trie
@@ -165,5 +165,5 @@ def _read(mass: float | None) -> float:
     if mass is None:
         return -math.inf
     if not mass <= 1e-6:
-        raise ValueError(f"{mass} is no logarithm of a probability")
+        raise ValueError(f"{mass} is not the logarithm of a probability")
     return float(mass)

@@ -1,4 +1,4 @@
-"""Where the body of a Python function ends that a model writes behind signature and docstring (AdaDec's stop rule)."""
+"""Where the body of a Python function ends that a model writes after signature and docstring (AdaDec's stop rule)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 from unspool.engine.search import Output
 
-# A line that is neither blank nor indented, or four blank lines one after the other.
+# A line that is neither blank nor indented, or four blank lines in a row.
 _END = re.compile(r"^\S|(?:^[ \t]*\n){4}", re.MULTILINE)
 
 
 class FunctionBody:
-    """Tells whether an output has left the function, and cuts it there.
+    """Decides whether an output has left the function, and cuts it there.
 
     Args:
-        text: the text of an output.
-        prompt: text of the prompt. If it does not end with a line, the output's first line belongs to its last one.
+        text: returns the text of an output.
+        prompt: text of the prompt. If it does not end with a line break, the output's first line continues its last.
     """
 
     def __init__(self, text: Callable[[Output], str], prompt: str) -> None:

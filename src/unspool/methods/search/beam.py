@@ -1,12 +1,12 @@
 """Beam search with the semantics of transformers' ``generate(num_beams=...)``: the usual baseline of a search.
 
-Keeps the ``num_beams`` likeliest unfinished outputs; each pass extends all of them by every token. Finished outputs are
-ranked by log-probability / length ** length_penalty. Lossy: the text is often likelier than greedy decoding's. With one
-beam it is greedy decoding token for token.
+Keeps the ``num_beams`` most likely unfinished outputs; each pass extends all of them by every token. Finished outputs
+are ranked by log-probability / length ** length_penalty. Lossy: the text is often more likely than greedy decoding's.
+With one beam it is greedy decoding, token for token.
 
-As there: an output counts as finished only if it is among the ``num_beams`` best continuations of its step, and the
-search ends once ``num_beams`` are finished and the best running one, at its present length, is no better than the worst
-of them (``early_stopping=False``).
+As in transformers, an output counts as finished only if it is among the ``num_beams`` best continuations of its step.
+The search ends once ``num_beams`` are finished and the best running one, at its present length, is no better than the
+worst of them (``early_stopping=False``).
 
 Left out: sampling, groups of beams, and the other values of ``early_stopping``.
 """
@@ -18,20 +18,20 @@ from dataclasses import dataclass
 from functools import partial
 
 from unspool.engine.frontier import Frontier
-from unspool.engine.method import SEARCH, Example, Method
+from unspool.engine.method import SEARCH, Case, Example, Method
 from unspool.engine.search import Branch, Candidate, Found, SearchRequest
 from unspool.errors import UnspoolError
 
 MOST_BEAMS = 1024
-"""Each step scores all of them; more is a slip of the keyboard."""
+"""Each step scores all beams; a larger number is most likely a typo."""
 
 
 @dataclass(frozen=True)
 class BeamOptions:
-    """Defaults are transformers', but for ``num_beams``, which is 1 there.
+    """Defaults are transformers', except ``num_beams``, which is 1 there.
 
     Attributes:
-        num_beams: running outputs, 1 to 1024; also the most candidates of the result.
+        num_beams: running outputs, 1 to 1024; also the most candidates in the result.
         length_penalty: exponent of the length; above 0 it favours longer outputs.
     """
 
@@ -46,9 +46,9 @@ class BeamOptions:
 
 
 def beam(request: SearchRequest, options: BeamOptions) -> Found:
-    """Search behind one prompt; candidates are the finished outputs, scored by log-probability / length ** penalty."""
+    """Search from one prompt; candidates are the finished outputs, scored by log-probability / length ** penalty."""
     width = options.num_beams
-    # So many continuations hold `width` unfinished ones even if every end of text comes first.
+    # This many continuations include `width` unfinished ones even if every end of text comes first.
     kept = max(2, 1 + len(request.eos)) * width
     running = [Branch(())]
     finished: list[Candidate] = []
@@ -78,16 +78,17 @@ def beam(request: SearchRequest, options: BeamOptions) -> Found:
             del finished[width:]
             if len(finished) == width and running and running[0].logprob / weight <= finished[-1].score:
                 break
-        return Found(tuple(finished), frontier.passes, frontier.evaluated, {"steps": length})
+        return Found(tuple(finished), frontier.passes, frontier.evaluated_tokens, {"steps": length})
 
 
 METHOD = Method(
     kind=SEARCH,
     guarantee="lossy",
-    summary="Keeps the likeliest few unfinished texts.",
+    summary="Keeps the most likely unfinished texts at each step.",
     paper="beam search, as in transformers",
     options=BeamOptions,
     build=lambda _, options: partial(beam, options=options),
+    case=Case({"num_beams": 3}),
     example=Example(
         'unspool search -m qwen2.5-coder-0.5b --method beam:num_beams=5 "Why is the sky blue?"',
         """

@@ -1,4 +1,4 @@
-"""The model card of a small masked-diffusion model, and its learning curve as a picture."""
+"""The model card of a small masked-diffusion model, and a chart of its learning curve."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def write(directory: Path, options: CanvasTrainingOptions, accuracies: Mapping[s
     """Write both into the directory that ``recipes.tiny_diffusion.train.train`` wrote.
 
     Args:
-        accuracies: as ``recipes.tiny_diffusion.train.evaluate`` gives them.
-        questions: of each task that they were measured with.
+        accuracies: from ``recipes.tiny_diffusion.train.evaluate``.
+        questions: number per task.
     """
     points = json.loads((directory / CURVE).read_text("utf-8"))
     card = _card(directory, options, accuracies, questions, points[-1])
@@ -50,16 +50,16 @@ def _card(
             f"width {options.hidden_size}.",
             f"- Prompt: at most {tasks.prompt_length} symbols; canvas: {tasks.canvas_length} slots; vocabulary: "
             f"{len(tasks.vocabulary)} symbols.",
-            f"- Data: `unspool.diffusion.{options.task_set}_tasks`, drawn anew for each step, seed {options.seed}; no "
-            "text of others.",
+            f"- Data: `unspool.recipes.tiny_diffusion.{options.task_set}_tasks`, new for each step, seed {options.seed}"
+            "; no third-party text.",
             f"- Training: `unspool train diffusion`, {last['step']:,.0f} steps of {options.batch_size} canvases, "
-            f"{last['seconds'] / 60:.0f} min on a CPU, last loss {last['loss']:.4f} nats a masked slot; all options are"
-            " in `canvas.json`.",
+            f"{last['seconds'] / 60:.0f} min on a CPU, last loss {last['loss']:.4f} nats per masked slot; all options "
+            "are in `canvas.json`.",
             "- Licence: Apache-2.0.",
             "",
             "![Loss against steps](curve.svg)",
             "",
-            f"Right answers, one token a step by confidence, to {questions} questions that training has not seen:",
+            f"Right answers, one token per step by confidence, to {questions} questions not seen in training:",
             "",
             "| task | several right answers | accuracy |",
             "| --- | --- | ---: |",
@@ -77,6 +77,6 @@ def _draw(points: Sequence[Mapping[str, float]], file: Path) -> None:
     axes.plot([point["step"] for point in points], [point["loss"] for point in points], lw=1.2, color="#0f766e")
     axes.set_yscale("log")
     axes.set_xlabel("step")
-    axes.set_ylabel("loss, nats a masked slot")
+    axes.set_ylabel("loss, nats per masked slot")
     axes.grid(axis="y", alpha=0.3)
     figure.savefig(file, format="svg", metadata={"Date": None})

@@ -27,10 +27,10 @@ CURVE = "curve.json"
 
 
 def write(directory: Path, model: PreTrainedModel, tasks: TaskSet, about: Mapping[str, Any], curve: Curve) -> None:
-    """Write a Hugging Face directory with ``canvas.json`` and ``curve.json`` beside the model.
+    """Write a Hugging Face directory with ``canvas.json`` and ``curve.json`` next to the model.
 
     Args:
-        about: what ``canvas.json`` says besides the ids and lengths of the tasks and the seconds of training.
+        about: further entries of ``canvas.json``, besides the tasks' ids and lengths and the training seconds.
     """
     layout = {
         "mask_id": tasks.ids[MASK],
@@ -44,7 +44,7 @@ def write(directory: Path, model: PreTrainedModel, tasks: TaskSet, about: Mappin
     }
     with quiet():
         model.save_pretrained(directory)
-    (directory / "model.safetensors").chmod(0o644)  # the library makes it the owner's alone
+    (directory / "model.safetensors").chmod(0o644)  # the library makes it readable only by its owner
     tokenizer(tasks).save(str(directory / "tokenizer.json"))
     points = [{"step": step, "loss": value, "seconds": seconds} for step, value, seconds in curve]
     for name, content in ((CANVAS, layout), (CURVE, points)):
@@ -53,23 +53,23 @@ def write(directory: Path, model: PreTrainedModel, tasks: TaskSet, about: Mappin
 
 
 def history(directory: Path) -> tuple[Mapping[str, Any], Curve]:
-    """How the model of a directory was trained: its options, and its learning curve.
+    """How a directory's model was trained: its options and its learning curve.
 
     Raises:
-        UnspoolError: if there is none.
+        UnspoolError: if there is no model.
     """
     try:
         about = parse_json(read_text(directory / CANVAS))["training"]
         curve = [(point["step"], point["loss"], point["seconds"]) for point in parse_json(read_text(directory / CURVE))]
     except (UnspoolError, ValueError, KeyError, TypeError):
         raise UnspoolError(
-            f"{directory} holds no model to go on with; name a directory that `unspool train diffusion` wrote"
+            f"{directory} contains no model to continue from; name a directory that `unspool train diffusion` wrote"
         ) from None
     return about, curve
 
 
 def read_weights(directory: Path, model: PreTrainedModel) -> None:
-    """Take over the weights of a directory that ``write`` wrote.
+    """Load the weights of a directory that ``write`` wrote.
 
     Raises:
         UnspoolError: if its model has another shape.
@@ -85,7 +85,7 @@ def read_weights(directory: Path, model: PreTrainedModel) -> None:
 
 
 def parameters(directory: Path) -> int:
-    """Number of weights that a directory holds."""
+    """Number of weights in a directory."""
     from safetensors import safe_open
 
     with safe_open(directory / "model.safetensors", "numpy") as file:
@@ -93,7 +93,7 @@ def parameters(directory: Path) -> int:
 
 
 def tokenizer(tasks: TaskSet) -> Tokenizer:
-    """Text to a set's symbols and back. Up to three spaces only part symbols; what is no symbol is refused."""
+    """Text to a set's symbols and back. Up to three spaces are mere separators; unknown symbols are refused."""
     fast = Tokenizer(WordLevel(tasks.ids, unk_token=""))
     pattern = "|".join(re.escape(symbol) for symbol in sorted(tasks.vocabulary, key=len, reverse=True))
     fast.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,4 +1,4 @@
-"""Answers that are Python functions, checked by running them: only arithmetic on whole numbers can be run."""
+"""Answers that are Python functions, checked by running them: only integer arithmetic can be run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unspool.recipes.tiny_diffusion.tasks import Symbols
 
 INDENT, NEWLINE = "    ", "\n"
 DEF, RETURN, IF = "def ", "return ", "if "
-"""Words with the space behind them, so that an answer's symbols, joined, are its text."""
+"""Words with their trailing space, so that an answer's joined symbols are its text."""
 
 NAMES = ("f0", "f1", "f2")
 OPERATIONS: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
@@ -25,8 +25,8 @@ _ALLOWED = (
 def computes(answer: Symbols, name: str, meaning: Callable[..., int], arguments: Sequence[tuple[int, ...]]) -> bool:
     """Whether the answer defines a function of this name that agrees with ``meaning``.
 
-    Only definitions, assignments, returns, conditions, arithmetic and calls of ``min`` and ``max`` are run: nothing of
-    that can go on for long or touch anything.
+    Only definitions, assignments, returns, conditions, arithmetic and calls of ``min`` and ``max`` are run: nothing
+    that can take long or have side effects.
     """
     try:
         tree = ast.parse("".join(answer))

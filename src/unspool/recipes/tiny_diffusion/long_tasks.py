@@ -1,4 +1,4 @@
-"""Tasks of a long canvas: records, JSON-like text, functions of several statements, Latin squares."""
+"""Tasks for a long canvas: records, JSON-like text, functions of several statements, Latin squares."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _count(rng: np.random.Generator, least: int, most: int) -> int:
 
 
 def _length(rng: np.random.Generator, least: int, most: int) -> int:
-    """The larger of two draws: what stands late in an answer is learned from long ones alone."""
+    """The larger of two draws: only long answers teach what comes late in an answer."""
     return max(_count(rng, least, most), _count(rng, least, most))
 
 
@@ -57,7 +57,7 @@ def _function(name: str, a: str, b: str, lines: Sequence[Symbols]) -> Symbols:
 
 
 def _statements(targets: Symbols, a: str, b: str, operations: Sequence[str]) -> list[Symbols]:
-    """``a`` and ``b`` are combined, then each result with ``a`` and ``b`` in turn."""
+    """Combine ``a`` and ``b``, then each result with ``a`` and ``b`` in turn."""
     lines, left = [], a
     for i, (target, operation) in enumerate(zip(targets, operations, strict=True)):
         lines.append([target, "=", left, operation, a if i % 2 else b])
@@ -114,7 +114,7 @@ def _rows(cells: Symbols) -> Symbols:
 
 
 def _latin(rng: np.random.Generator) -> Example:
-    """Cells are emptied while the rest has one completion."""
+    """Cells are emptied as long as the rest has only one completion."""
     square = _squares()[rng.integers(len(_squares()))]
     cells = square.copy()
     for place in rng.permutation(16)[: _count(rng, 4, 12)]:

@@ -1,6 +1,6 @@
-"""Tasks of a short canvas: lists, sums and short functions.
+"""Tasks for a short canvas: lists, sums and short functions.
 
-The list tasks are those of ParallelBench (2025) with items of one token.
+The list tasks are those of ParallelBench (2025) with single-token items.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _listed(items: Sequence[str]) -> Symbols:
 
 
 def _unlisted(answer: Symbols) -> Symbols | None:
-    """The items of a well-formed list; None if it is not one."""
+    """The items of a well-formed list; None if it is malformed."""
     items = answer[::2]
     return items if answer == _listed(items) else None
 
@@ -73,13 +73,13 @@ def _is_replaced(example: Example, answer: Symbols) -> bool:
 
 
 def _addition(rng: np.random.Generator) -> Example:
-    """With leading zeros, so that a digit always stands in the same place."""
+    """With leading zeros, so that each digit always has the same place."""
     a, b = (int(rng.integers(10 ** int(rng.integers(1, 4)))) for _ in range(2))
     return Example(["<addition>", *f"{a:03d}", "+", *f"{b:03d}"], list(f"{a + b:04d}"))
 
 
 def _chain(rng: np.random.Generator) -> Example:
-    """Three digits are added one by one; the answer, two digits, stands in slots of its own."""
+    """Three digits are added one by one; the two-digit answer has its own slots."""
     a, b, c = (int(digit) for digit in rng.integers(1, 10, 3))
     working = [*f"{a}+{b}={a + b};{a + b}+{c}={a + b + c};"]
     filled = working + ["_"] * (_FILLED - len(working))

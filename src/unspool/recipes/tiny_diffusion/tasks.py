@@ -1,8 +1,8 @@
-"""What a task for a small masked-diffusion model is, and sets of tasks that share a vocabulary and a canvas.
+"""A task for a small masked-diffusion model, and sets of tasks that share a vocabulary and a canvas.
 
-Data is drawn without end, and a checker says whether an answer is right. A task is *dependent* if its answer is not
-determined by the prompt, so that tokens of the answer depend on one another given the prompt: committing several of
-them at once can then go wrong however good the model is.
+Data is unlimited, and a checker decides whether an answer is right. A task is *dependent* if the prompt does not
+determine its answer, so that the answer's tokens depend on one another given the prompt. Committing several of them at
+once can then go wrong, however good the model is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Symbols = list[str]
 
 @dataclass(frozen=True)
 class Example:
-    """What is asked and one right answer, as symbols."""
+    """A question and one right answer, as symbols."""
 
     prompt: Symbols
     answer: Symbols
@@ -44,7 +44,7 @@ class Task:
         dependent: whether several answers are right, so that their tokens depend on one another.
         sample: draws an example.
         right: whether an answer, without end tokens, is right for a prompt.
-        answer: slots of the result behind the working, from the first to behind the last; None: the whole canvas.
+        answer: slots of the result after the working, from the first to after the last; None: the whole canvas.
     """
 
     name: str
@@ -59,28 +59,28 @@ class Task:
 
 
 def held_out(task: Task, count: int) -> list[Example]:
-    """Questions that training does not see; always the same, fewer are the first of more.
+    """Questions not used in training. Always the same; fewer questions are the first of more.
 
-    Training draws from (seed, step): a key of other length is another stream.
+    Training draws from (seed, step): a key of another length is another stream.
     """
     rng = np.random.default_rng([_HELD_OUT, *task.name.encode()])
     return [task.sample(rng) for _ in range(count)]
 
 
 def letters(rng: np.random.Generator, count: int) -> Symbols:
-    """Different letters in random order."""
+    """Distinct letters in random order."""
     return [LETTERS[i] for i in rng.permutation(len(LETTERS))[:count]]
 
 
 @dataclass(frozen=True)
 class TaskSet:
-    """Tasks that one model learns.
+    """Tasks for one model.
 
     Attributes:
         tasks: at least one.
         symbols: the vocabulary without padding, mask, end token and the tasks' own symbols; all different. A text is
-            its symbols, joined.
-        prompt_length, canvas_length: symbols of a prompt and slots of a canvas; both are padded, prompts with ``PAD``,
+            the concatenation of its symbols.
+        prompt_length, canvas_length: symbols of a prompt and slots of a canvas. Both are padded, prompts with ``PAD``,
             canvases with ``END``.
     """
 
@@ -91,7 +91,7 @@ class TaskSet:
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
-        """A symbol's id is its place."""
+        """The symbols; a symbol's id is its index."""
         return (PAD, MASK, END, *(task.symbol for task in self.tasks), *self.symbols)
 
     @cached_property
@@ -104,11 +104,11 @@ class TaskSet:
         return self.prompt_length + self.canvas_length
 
     def prompt_ids(self, prompt: Symbols) -> list[int]:
-        """A prompt, padded on the right: positions of the canvas do not depend on it."""
+        """A prompt, padded on the right, so that positions of the canvas do not depend on it."""
         return [self.ids[symbol] for symbol in prompt] + [self.ids[PAD]] * (self.prompt_length - len(prompt))
 
     def canvas_ids(self, answer: Symbols) -> list[int]:
-        """An answer, and the end tokens behind it, which are learned as well."""
+        """An answer and the end tokens after it, which are learned as well."""
         return [self.ids[symbol] for symbol in answer] + [self.ids[END]] * (self.canvas_length - len(answer))
 
     def answer_of(self, slots: Sequence[int]) -> Symbols:

@@ -1,13 +1,13 @@
-"""Training of a small masked-diffusion LM on the tasks of ``unspool.diffusion``, from nothing, on a CPU.
+"""Trains a small masked-diffusion LM on the tasks of this package, from scratch, on a CPU.
 
-The network is stock GPT-2 without its causal mask: its positions are learned, which suits layouts of fixed places
-better than Llama's relative ones.
+The network is stock GPT-2 without its causal mask. Its learned positions suit fixed layouts better than Llama's
+relative ones.
 
-Loss: mean cross-entropy over masked slots, which has the same optimum as the likelihood bound, whose weighting by 1/t
-it leaves out. Every canvas has a share t of its slots masked, at random; the t of a batch are spread evenly over 0 to
-1 from one random start. Prompts stay clean; end tokens behind the answer count as slots. Muon for the matrices of the
-blocks, AdamW for the rest, linear warm-up, cosine to 2 %, gradients clipped at norm 1, and a moving average of the
-weights, which is what is kept.
+Loss: mean cross-entropy over masked slots. It has the same optimum as the likelihood bound, without the bound's weights
+1/t. Every canvas has a random share t of its slots masked; the t of a batch are spread evenly over 0 to 1 from one
+random start. Prompts are never masked; end tokens after the answer count as slots. Muon for the matrices of the blocks,
+AdamW for the rest, linear warm-up, cosine decay to 2 %, gradients clipped at norm 1, and a moving average of the
+weights, which is what is saved.
 
 Data is drawn from (seed, step), so the same seed gives the same model, interrupted or not.
 """
@@ -28,44 +28,48 @@ from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import CanvasRequest, Parts
 from unspool.engine.denoise import denoise
 from unspool.engine.noise import SEEDS
+from unspool.engine.option import Options
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnknownNameError, UnspoolError
 from unspool.methods.diffusion.fixed_blocks import FixedBlocks
 from unspool.methods.diffusion.top_k import TopK
-from unspool.methods.drafters.specdec_pp.data import Progress
 from unspool.recipes.tiny_diffusion import directory as canvas_directory
 from unspool.recipes.tiny_diffusion.long_tasks import LONG
 from unspool.recipes.tiny_diffusion.short_tasks import SHORT
 from unspool.recipes.tiny_diffusion.tasks import END, MASK, PAD, Task, TaskSet, held_out
 from unspool.training import checkpoint
+from unspool.training.trainer import Job, Report, Run, Trainer
 
 if TYPE_CHECKING:
     import torch
     from transformers import GPT2LMHeadModel
 
+    from unspool.decoding.model import Model
+
 TASK_SETS = {"short": SHORT, "long": LONG}
 
 _MASK_ID = SHORT.ids[MASK]  # the same in every set
 QUESTIONS = 50
-"""Of each task, that ``evaluate`` asks."""
+"""Number of questions per task in ``evaluate``."""
 
 
 @dataclass(frozen=True)
-class CanvasTrainingOptions:
-    """What a model that ships was trained with stands in its ``canvas.json``.
+class CanvasTrainingOptions(Options):
+    """Options of `unspool train diffusion`. Those of a built-in model are in its ``canvas.json``.
 
     Attributes:
-        task_set: of ``TASK_SETS``.
+        task_set: ``short`` (lists, sums, functions) or ``long`` (records, JSON, programs, squares).
         hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: of the model.
         max_steps: training steps, at least 1.
-        batch_size: canvases of a step, at least 1.
-        muon_learning_rate, adam_learning_rate: at their peak.
-        warmup_steps: steps in which the learning rates rise.
-        weights: how often each task is drawn in relation to the others; tasks that are not named count 1.
-        bf16: multiply in bfloat16; the weights stay float32. On two cores with AVX512-BF16 a step takes half the time.
-        save_steps: steps between two saved states, a multiple of 50, so that no point of the curve is cut.
-        seed: of start and data.
-        start: directory of a model of the same shape whose training goes on, with learning rates that rise anew; its
-            data is drawn from another seed, best told so. None: from nothing.
+        batch_size: canvases per step, at least 1.
+        muon_learning_rate, adam_learning_rate: peak values.
+        warmup_steps: steps over which the learning rates rise.
+        weights: relative frequency of each task; 1 for tasks that are not named.
+        bf16: multiply in bfloat16; the weights stay float32. Halves a step's time on two cores with AVX512-BF16.
+        save_steps: steps between saved states, a multiple of 50, so that no point of the curve is cut.
+        seed: of initialisation and data.
+        start: directory of a model of the same shape to continue from, with a new learning rate warm-up and,
+            preferably, another seed for its data. None: from scratch.
     """
 
     task_set: str = "short"
@@ -87,6 +91,7 @@ class CanvasTrainingOptions:
     start: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = ("hidden_size", "num_hidden_layers", "intermediate_size", "max_steps", "batch_size", "save_steps")
         checkpoint.check_counts(self, *names)
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
@@ -98,7 +103,11 @@ class CanvasTrainingOptions:
         known = {task.name for task in SHORT.tasks + LONG.tasks}
         for name, weight in self.weights:
             if name not in known or not 0 <= weight < math.inf:
-                raise UnspoolError(f"{name}={weight} is not a task with a weight of at least 0; tasks: {sorted(known)}")
+                raise UnspoolError(
+                    f"weights: {name}={weight} is not a task with a weight of at least 0; tasks: {sorted(known)}"
+                )
+        if len(dict(self.weights)) < len(self.weights):
+            raise UnspoolError(f"weights names a task twice: {self.weights}; name it once")
         if self.seed not in SEEDS:
             raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
 
@@ -108,10 +117,10 @@ class CanvasTrainingOptions:
 
 
 def network(options: CanvasTrainingOptions) -> GPT2LMHeadModel:
-    """The model that training begins with, of stock transformers parts, which sees the whole canvas.
+    """The model at the start of training, of stock transformers parts, with attention over the whole canvas.
 
     Raises:
-        UnspoolError: if ``start`` is no model of this shape.
+        UnspoolError: if ``start`` is not a model of this shape.
     """
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -152,7 +161,7 @@ def batch(options: CanvasTrainingOptions, step: int) -> tuple[torch.Tensor, torc
     for choice in rng.choice(len(weights), options.batch_size, p=weights / weights.sum()):
         example = tasks.tasks[choice].sample(rng)
         rows.append(tasks.prompt_ids(example.prompt) + tasks.canvas_ids(example.answer))
-    # One random start and even spacing: every batch holds nearly clean and nearly empty canvases.
+    # One random start and even spacing: every batch contains nearly clean and nearly empty canvases.
     shares = (rng.random() + np.arange(options.batch_size) / options.batch_size) % 1
     masked = rng.random((options.batch_size, tasks.length)) < shares[:, None]
     masked[:, : tasks.prompt_length] = False
@@ -169,15 +178,16 @@ def loss(model: Callable[..., Any], ids: torch.Tensor, masked: torch.Tensor) -> 
 
 
 def train(
-    directory: Path, options: CanvasTrainingOptions | None = None, progress: Progress = lambda what, done, of: None
+    directory: Path, options: CanvasTrainingOptions | None = None, progress: Progress = silent
 ) -> GPT2LMHeadModel:
-    """Train, or go on where ``directory`` ends, and write a Hugging Face directory into it.
+    """Train, or resume from ``directory``, and write a Hugging Face directory into it.
 
-    Beside the model it gets ``canvas.json`` (mask, end token, layout, options, seconds) and ``curve.json`` (steps,
-    losses, seconds). Both tell of the training of ``options.start`` as well.
+    It also gets ``canvas.json`` (mask, end token, layout, options, seconds) and ``curve.json`` (steps, losses,
+    seconds). Both include the training of ``options.start``.
 
     Raises:
-        UnspoolError: if the directory holds the state of other options, or ``options.start`` is no model of this shape.
+        UnspoolError: if the directory has the state of other options, or ``options.start`` is not a model of this
+            shape.
     """
     import torch
 
@@ -240,7 +250,7 @@ def _peaks(options: CanvasTrainingOptions) -> tuple[float, float]:
 
 
 def _schedule(step: int, options: CanvasTrainingOptions) -> float:
-    """Part of the peak learning rate: a linear rise, then a cosine down to 2 %."""
+    """Fraction of the peak learning rate: linear warm-up, then cosine decay to 2 %."""
     if step < options.warmup_steps:
         return (step + 1) / options.warmup_steps
     done = (step - options.warmup_steps) / max(1, options.max_steps - options.warmup_steps)
@@ -255,10 +265,8 @@ def _average(average: GPT2LMHeadModel, model: GPT2LMHeadModel, keep: float) -> N
             kept.lerp_(new, 1 - keep)
 
 
-def evaluate(
-    model: GPT2LMHeadModel, tasks: TaskSet, progress: Progress = lambda what, done, of: None
-) -> dict[str, float]:
-    """Share of right answers by task, one token a step, to 50 questions that training has not seen."""
+def evaluate(model: GPT2LMHeadModel, tasks: TaskSet, progress: Progress = silent) -> dict[str, float]:
+    """Share of right answers by task, one token per step, to 50 questions not seen in training."""
     from unspool.backends.torch.canvas import TransformersDenoiser
 
     denoiser = TransformersDenoiser(model, _MASK_ID, tasks.ids[END])
@@ -279,3 +287,31 @@ def _accuracy(denoiser: Denoiser, tasks: TaskSet, task: Task) -> float:
     answers = denoise(denoiser, requests)
     right = (task.right(e, tasks.answer_of(slots)) for e, slots in zip(examples, answers, strict=True))
     return sum(right) / len(examples)
+
+
+def _prepare(job: Job, options: CanvasTrainingOptions) -> Run:
+    def run(_: Model | None, progress: Progress) -> Report:
+        import torch
+
+        from unspool.recipes.tiny_diffusion import card
+
+        torch.set_num_threads(job.threads or 2)
+        accuracies = evaluate(train(job.output, options, progress), options.tasks, progress)
+        card.write(job.output, options, accuracies, QUESTIONS)
+        return Report(
+            {"accuracy": accuracies},
+            [
+                f"accuracy on {QUESTIONS} held-out questions, one token a step:",
+                *(f"{name:16}{value:5.2f}" for name, value in accuracies.items()),
+            ],
+        )
+
+    return run
+
+
+TRAINER = Trainer(
+    summary="A small masked-diffusion model, from nothing, on tasks whose examples are made as needed.",
+    options=CanvasTrainingOptions,
+    prepare=_prepare,
+    trains_for="nothing",
+)

@@ -1,4 +1,4 @@
-// The card that says all about one token, node or slot, beside the element under the pointer or in focus.
+// The card with all facts on one token, node or slot, next to the element under the pointer or in focus.
 "use strict";
 
 const card = {
@@ -74,7 +74,7 @@ function nodeCard(trace, pass, node) {
   ]);
 }
 
-// When and how surely a slot of the canvas got its token, as of a pass.
+// When and with what confidence a slot of the canvas was filled, as of a pass.
 function slotCard(trace, number, slot) {
   const id = trace.canvas[number].slots[slot];
   if (id === null) return `<p class="title">mask</p>` + rows([["slot", slot + 1]]);

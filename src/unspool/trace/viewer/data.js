@@ -4,7 +4,7 @@
 const ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"};
 const escapeHtml = text => String(text).replace(/[&<>"']/g, c => ESCAPES[c]);
 
-// Text of a token where its blanks and control characters must be seen.
+// Text of a token with visible blanks and control characters.
 const visible = text => text
   .replace(/^ +| +$/g, blanks => "·".repeat(blanks.length))
   .replace(/\n/g, "↵").replace(/\t/g, "⇥")
@@ -73,11 +73,11 @@ function sourceClasses(traces) {
   return classes;
 }
 
-// Index of the first token at which two traces part; -1 if one of them is the beginning of the other.
+// Index of the first token at which two traces differ; -1 if one of them begins the other.
 function firstDifference(a, b) {
   const shorter = Math.min(a.tokens.length, b.tokens.length);
   for (let i = 0; i < shorter; i++) if (a.tokens[i].id !== b.tokens[i].id) return i;
-  // Where a trace was cut off nobody knows how it went on.
+  // It is unknown how a truncated trace continued.
   const ended = a.tokens.length < b.tokens.length ? !a.truncated : !b.truncated;
   return a.tokens.length !== b.tokens.length && ended ? shorter : -1;
 }

@@ -1,4 +1,4 @@
-"""Makes the page of the viewer: one HTML file that holds its style, its scripts and the traces, and loads nothing."""
+"""Makes the viewer page: one HTML file with its style, its scripts and the traces, which loads nothing else."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def page(traces: Sequence[Trace], names: Sequence[str]) -> str:
 
     Args:
         traces: one, or two that are shown side by side.
-        names: what to call each one.
+        names: title of each trace.
     """
     data = [_data(trace, name) for trace, name in zip(traces, names, strict=True)]
-    # ASCII, and no "<": nothing in it can end the script element.
+    # ASCII without "<": nothing in it can end the script element.
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return Template(_part("viewer.html")).substitute(
         title=html.escape(f"{', '.join(names)}: unspool trace"),
@@ -57,10 +57,10 @@ def page(traces: Sequence[Trace], names: Sequence[str]) -> str:
 
 
 def page_path(trace: Path) -> Path:
-    """Where the page of a trace goes: beside it.
+    """Path of a trace's page: next to the trace.
 
     Raises:
-        UnspoolError: if the trace has that name itself.
+        UnspoolError: if the trace itself has that name.
     """
     path = trace.with_suffix(".html")
     if path == trace:

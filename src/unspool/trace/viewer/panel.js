@@ -1,8 +1,8 @@
-// One trace: its figures, timeline, text or canvas, and the pass that is looked at.
+// One trace: its figures, timeline, text or canvas, and the current pass.
 "use strict";
 
 class Panel {
-  // width: pixels that the panel will have; go: called with the output index to step to.
+  // width: of the panel in pixels; go: called with the output index to step to.
   constructor(trace, width, classes, go) {
     Object.assign(this, {trace, classes, go, pass: -1, difference: -1});
     this.root = document.createElement("section");
@@ -32,7 +32,7 @@ class Panel {
     const list = [
       ["model", trace.model], ["method", trace.method], ["decoding", trace.temperature === null ? null : sampling], ["backend", settings],
       ["tokens", count], ["passes", trace.passes.length],
-      ["tokens a pass", trace.passes.length ? (count / trace.passes.length).toFixed(2) : null],
+      ["tokens per pass", trace.passes.length ? (count / trace.passes.length).toFixed(2) : null],
       ["decoding time", trace.passes.length ? duration(ms) : null],
       ["speed", ms ? `${(1000 * count / ms).toFixed(1)} tokens/s` : null],
       ["prompt", trace.prefillMs === null ? null : duration(trace.prefillMs)],
@@ -42,7 +42,7 @@ class Panel {
       .map(([name, value]) => `<div><dt>${name}</dt><dd>${escapeHtml(value)}</dd></div>`).join("")}</dl>`;
   }
 
-  // Tokens per pass: one column a pass, stacked by source.
+  // Tokens per pass: one column per pass, stacked by source.
   timeline(width) {
     const {trace} = this, passes = trace.passes;
     if (!passes.length) return "";
@@ -52,7 +52,7 @@ class Panel {
     const paths = new Map([...this.classes.values()].map(name => [name, []]));
     passes.forEach((pass, number) => {
       for (let i = 0; i < pass.count; i++) {
-        // The model's own token is the last one of a pass and stands at the foot of the column.
+        // The model's own token is the last one of a pass and at the foot of the column.
         const token = pass.canvas ? undefined : trace.tokens[pass.start + pass.count - 1 - i];
         const kind = token ? this.classes.get(token.source) : "model";
         paths.get(kind).push(`M${number * this.column} ${height - unit * i}h${this.column - 1}v${-unit}h${1 - this.column}z`);
@@ -81,7 +81,7 @@ class Panel {
     return `<span class="t ${name}" data-i="${slot}" tabindex="-1">${escapeHtml(text)}</span>`;
   }
 
-  // Index of the pass that is looked at where the output index (or canvas step) is `position`.
+  // Index of the pass that contains the output index (or canvas step) `position`.
   passAt(position) {
     let low = 0, high = this.trace.passes.length - 1;
     while (low < high) {

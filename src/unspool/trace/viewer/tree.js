@@ -3,14 +3,14 @@
 
 const NODE = {width: 92, height: 22, gapX: 30, gapY: 6, top: 22, margin: 6, letters: 11};
 
-// Per node of a step: "accepted", "rejected", or "beyond" where the text ended before an accepted node.
+// Per node of a step: "accepted", "rejected", or "beyond" if the text ended before an accepted node.
 function nodeStates(step) {
   const states = step.tokens.map(() => "rejected");
   step.accepted.forEach((node, i) => { states[node] = i <= step.emitted.length ? "accepted" : "beyond"; });
   return states;
 }
 
-// Depth and row of every node. Leaves take a row each; a parent stands in the middle of its children, but on the accepted
+// Depth and row of every node. Leaves take a row each. A parent is in the middle of its children, or on the accepted
 // path in the row of its accepted child, so that the path is a straight line.
 function layOut(parents, path) {
   const along = new Set(path);

@@ -1,4 +1,4 @@
-// Builds the page and steps through it. Two traces step together: by the place in the output, not by pass.
+// Builds the page and steps through it. Two traces step together, by output position instead of by pass.
 "use strict";
 
 (() => {
@@ -10,7 +10,7 @@
   let at = -1;
   card.element = element("card");
 
-  // The place in `positions` of the last one that is not after `position`.
+  // Index in `positions` of the last one that is not after `position`.
   const placeOf = position => positions.filter(start => start <= position).length - 1;
   const width = element("traces").clientWidth / (window.innerWidth > 900 ? traces.length : 1) - 48;
   const panels = traces.map(trace => new Panel(trace, width, classes, position => step(placeOf(position))));

@@ -1,14 +1,14 @@
-"""Constrained Decoding of Diffusion LLMs with Context-Free Grammars (2025): no canvas that cannot be completed.
+"""Constrained Decoding of Diffusion LLMs with Context-Free Grammars (2025): every canvas can always be completed.
 
-A canvas with holes stands for a set of texts. A token is committed only if one of the texts that are left fits the
-grammar: the intersection of the grammar with an automaton of the canvas must not be empty. Guarantee: valid. Tokens are
-only refused if nothing fits behind them, and where none is refused the run is the one without the constraint.
+A canvas with holes represents a set of texts. A token is committed only if one of the remaining texts fits the grammar:
+the intersection of the grammar with an automaton of the canvas must not be empty. Guarantee: valid. Tokens are refused
+only if nothing after them fits, and if none is refused, the run is the same as without the constraint.
 
-Departs from the released code: holes have exactly as many tokens as masks, where the code lets them have
-any number. So every mask always has a token that may be committed, no run ends in a dead end, and the search for a
-shortest completion that the code needs for those is not needed. In return fragments are not lexed ahead of the search:
-terminals are walked over the tokens themselves, also over those that hold several lexemes or parts of one. A refused
-slot waits for the next pass, where the code tries its next tokens within the same one.
+Departs from the released code: holes have exactly as many tokens as masks, where the code allows any number. So every
+mask always has a token that may be committed, no run ends in a dead end, and the code's search for a shortest
+completion is not needed. In return fragments are not lexed ahead of the search: terminals are matched on the tokens
+themselves, including tokens that contain several lexemes or parts of one. A refused slot waits for the next pass; the
+code tries its next tokens within the same one.
 
 Left out: tokens that are a part of a character, such as single bytes of byte-level vocabularies; they are never filled
 in. Time limits of the search.
@@ -28,14 +28,14 @@ from unspool.methods.constraints._cfg_canvas.cfg import Grammar, Row, Terminal, 
 Slots = Sequence[int | None]
 
 _REMEMBERED = 1 << 13
-"""Verdicts, and ends of canvases, that are kept."""
+"""Verdicts and ends of canvases to cache."""
 
 _EVERY = -1
-"""The kind of a slot that holds a mask; that of others is their token."""
+"""The kind of a masked slot; that of any other slot is its token."""
 
 
 class _Place(NamedTuple):
-    """Between two characters: before slot ``slot``, or behind ``prefix`` of the token in it."""
+    """A position between two characters: before slot ``slot``, or after ``prefix`` of the token in it."""
 
     slot: int
     prefix: str
@@ -43,11 +43,11 @@ class _Place(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Tail:
-    """A slot and all behind it, whatever stands before.
+    """A slot and all slots after it, independent of what is before.
 
     Attributes:
         slot: the first one.
-        kind: what stands in it.
+        kind: what is in it.
         behind: the tail of the next slot.
         ends: by terminal, prefix in the slot and state there, where lexemes end: a set of places.
         rows: what can be derived from a prefix in the slot on, by the terminals that may come there.
@@ -61,13 +61,13 @@ class _Tail:
 
 
 class CFGCanvas:
-    """Says which canvases can be completed, and so which tokens may be committed.
+    """Decides which canvases can be completed, and so which tokens may be committed.
 
     Args:
         grammar: what the text up to the end token must fit.
-        texts: of each token of the vocabulary, the characters that it stands for; None for tokens that are no text,
-            which are never filled in (masks, padding). The end token's is not looked at.
-        eos_token_id: the token that ends the text. Behind it only itself may follow.
+        texts: the characters of each token of the vocabulary; None for tokens without text, which are never filled in
+            (masks, padding). The end token's is ignored.
+        eos_token_id: the token that ends the text. Only itself may follow it.
     """
 
     def __init__(self, grammar: Grammar, texts: Sequence[str | None], eos_token_id: int) -> None:
@@ -91,8 +91,8 @@ class CFGCanvas:
         """Raise an ``UnspoolError`` if the canvas cannot be completed, before any pass."""
         if not self.completable(slots):
             if any(token is not None for token in slots):
-                raise UnspoolError("the slots that are given contradict the grammar; no text with them fits")
-            raise UnspoolError(f"no text of at most {len(slots)} tokens fits the grammar; take a longer canvas")
+                raise UnspoolError("the given slots contradict the grammar; no text with them fits")
+            raise UnspoolError(f"no text of at most {len(slots)} tokens fits the grammar; use a longer canvas")
 
     def allows(self, slots: Slots, slot: int, token: int) -> bool:
         """Whether the canvas can still be completed with ``token`` in ``slot``."""
@@ -105,14 +105,14 @@ class CFGCanvas:
     def _search(self, slots: tuple[int | None, ...]) -> bool:
         grammar, start = self._grammar, self._number(_Place(0, ""))
         tails = self._tails(slots)
-        # The text may end before slot i if nothing but end tokens stands, or can stand, from there on.
+        # The text may end before slot i if only end tokens are, or can be, from there on.
         finals = 0
         for slot in range(len(slots), -1, -1):
             finals |= 1 << self._number(_Place(slot, ""))
             if slot and slots[slot - 1] not in (None, self._eos):
                 break
-        # Forward: behind which terminals a place is reached. Only what may follow one of them is looked for there.
-        reached = [0] * len(grammar.terminals) + [1 << start]  # the last one: the beginning of the text
+        # Forward: after which terminals a place is reached. Only what may follow one of them is searched there.
+        reached = [0] * len(grammar.terminals) + [1 << start]  # the last entry: the beginning of the text
         follows = [*grammar.follows, grammar.first]
         found: list[tuple[int, _Tail, str, tuple[int, ...], int]] = []
         for tail in tails:
@@ -130,7 +130,7 @@ class CFGCanvas:
                 for terminal in before if skipped else ():
                     reached[terminal] |= skipped
                 found.append((number, tail, prefix, allowed, skipped))
-        # Backward: what can be derived from each place on. What is ignored belongs to what stands behind it.
+        # Backward: what can be derived from each place on. Ignored text belongs to what comes after it.
         rows: dict[int, Row] = {}
         for number, tail, prefix, allowed, skipped in reversed(found):
             finals |= bool(skipped & finals) << number
@@ -154,16 +154,16 @@ class CFGCanvas:
         return self._numbers[place]
 
     def _prefixes_at(self, slot: int) -> Iterator[str]:
-        """Of the places in a slot, from its beginning on, those included that turn up meanwhile."""
+        """Prefixes of the places in a slot, in order, including places that are added meanwhile."""
         yield ""
         done: set[str] = set()
-        # What turns up lies behind the place that is looked at, so its prefix is longer.
+        # An added place is after the current one, so its prefix is longer.
         while (prefix := next((p for p in self._inner.get(slot, ()) if p not in done), None)) is not None:
             done.add(prefix)
             yield prefix
 
     def _tails(self, slots: tuple[int | None, ...]) -> list[_Tail]:
-        """Of every slot, those of a canvas that ends alike again."""
+        """The tails of all slots; canvases with the same end share them."""
         tails: list[_Tail] = []
         for slot in range(len(slots) - 1, -1, -1):
             key = (slot, slots[slot:])
@@ -184,7 +184,7 @@ class CFGCanvas:
         return tail
 
     def _lexemes(self, tail: _Tail, name: int, prefix: str) -> int:
-        """The places where a lexeme of the terminal that begins behind ``prefix`` in the first slot can end."""
+        """The places where a lexeme of the terminal that begins after ``prefix`` in the first slot can end."""
         terminal = self._grammar.terminals[name] if name >= 0 else self._grammar.ignored[-1 - name]
         key = (name, prefix, terminal.initial)
         if key not in tail.ends:
@@ -192,7 +192,7 @@ class CFGCanvas:
         return tail.ends[key]
 
     def _ends(self, tail: _Tail, name: int, terminal: Terminal, prefix: str, state: int) -> int:
-        """The places where a lexeme can end that is in this state behind ``prefix`` in the first slot."""
+        """The places where a lexeme can end that is in this state after ``prefix`` in the first slot."""
         after, inner = self._through(name, terminal, tail.kind, prefix, state)
         places = 0
         for longer in inner:
@@ -207,7 +207,7 @@ class CFGCanvas:
     def _through(
         self, name: int, terminal: Terminal, kind: int, prefix: str, state: int
     ) -> tuple[frozenset[int], frozenset[str]]:
-        """States behind the rest of a slot's token, and prefixes of it behind which a lexeme ends."""
+        """States after the rest of a slot's token, and prefixes of it after which a lexeme ends."""
         key = (name, kind, prefix, state)
         if key not in self._known:
             if kind == _EVERY:

@@ -1,11 +1,11 @@
 """Context-free grammars over characters, in the form that the emptiness search of ``cfg_canvas`` reads.
 
-Grammars are written for lark (EBNF with regular expressions as terminals, ``%ignore`` for what may stand between
-lexemes), which expands them; interegular turns terminals into automata. Rules get one of the shapes A -> t, A -> B and
-A -> B C. Unit rules are kept, so the grammar grows linearly, which Chomsky's form would not.
+Grammars are written for lark (EBNF with regular expressions as terminals, ``%ignore`` for what may be between lexemes),
+which expands them; interegular turns terminals into automata. Rules get one of the shapes A -> t, A -> B and A -> B C.
+Unit rules are kept, so the grammar grows linearly, unlike in Chomsky normal form.
 
-Lexemes need not be as long as possible, and a keyword is also an identifier where the grammar allows both: text is
-accepted if it can be cut into lexemes in some way. Grammars in which that is too much must say so in their terminals.
+Lexemes need not be of maximal length, and a keyword is also an identifier where the grammar allows both: text is
+accepted if it can be split into lexemes in some way. If that is too permissive, restrict the terminals.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 from unspool.errors import UnspoolError
 
 Row = dict[int, int]
-"""By symbol, the places to which its texts lead from one place: a set of numbers, as the bits of an integer."""
+"""By symbol, the places where its texts from one place can end: a set of numbers, as the bits of an integer."""
 
 
 class Terminal:
-    """The automaton of a terminal. States from which no match can be reached do not exist.
+    """The automaton of a terminal, without states from which no match can be reached.
 
     lark refuses terminals that match the empty text.
     """
@@ -44,24 +44,24 @@ class Terminal:
         return state in self._fsm.finals
 
     def step(self, state: int, char: str) -> int | None:
-        """The state after one more character, None where no lexeme goes on like that."""
+        """The state after one more character; None if no lexeme continues with it."""
         after = self._fsm.map.get(state, {}).get(self._fsm.alphabet[char])
         return after if after in self._live else None
 
 
 class Grammar:
-    """A grammar without empty rules but for a text that is empty as a whole. Symbols are numbers.
+    """A grammar without empty rules, except for a text that is empty as a whole. Symbols are numbers.
 
     Attributes:
         terminals: by number.
-        ignored: what may stand before and behind every lexeme.
+        ignored: what may come before and after every lexeme.
         start: the start symbol.
         empty_text: whether the empty text fits.
         first: terminals that a text may begin with.
-        follows: by terminal, those that may stand right behind it.
+        follows: by terminal, those that may come directly after it.
 
     Raises:
-        UnspoolError: if the text is no grammar, or no text at all fits it.
+        UnspoolError: if the text is not a grammar, or no text at all fits it.
     """
 
     def __init__(self, text: str, start: str = "start") -> None:
@@ -88,7 +88,7 @@ class Grammar:
             self._add(self._symbol(("rule", str(rule.origin.name))), body)
         texts = {symbol for symbol, t in zip(self._of_terminal, self.terminals, strict=True) if not t.empty}
         if self.start not in self._closed(texts):
-            raise UnspoolError("no text fits the grammar: every derivation goes on for ever; give it a way to end")
+            raise UnspoolError("no text fits the grammar: every derivation is endless; give it a way to end")
         nothing = self._closed(set())
         self.empty_text = self.start in nothing
         self._unit: dict[int, set[int]] = {}
@@ -96,7 +96,7 @@ class Grammar:
         for whole, parts in self._rules:
             if len(parts) == 2:
                 self._left.setdefault(parts[0], set()).add((parts[1], whole))
-            # A part that may be nothing leaves the other one.
+            # If one part may be empty, the other can remain alone.
             for i, part in enumerate(parts):
                 if all(other in nothing for other in parts[:i] + parts[i + 1 :]) and part != whole:
                     self._unit.setdefault(part, set()).add(whole)
@@ -116,7 +116,7 @@ class Grammar:
         self._rules.append((whole, tuple(body) if len(body) < 3 else (body[0], self._tail(body[1:]))))
 
     def _tail(self, body: list[int]) -> int:
-        """A symbol for the end of a longer body, one for all bodies that end alike."""
+        """A symbol for the end of a longer body; bodies with the same end share it."""
         key = ("tail", *body)
         known = key in self._symbols
         symbol = self._symbol(key)
@@ -125,7 +125,7 @@ class Grammar:
         return symbol
 
     def _closed(self, symbols: set[int]) -> set[int]:
-        """What can be derived from these alone."""
+        """The symbols that can be derived from these alone."""
         before = -1
         while before < len(symbols):
             before = len(symbols)
@@ -146,11 +146,11 @@ class Grammar:
         return found
 
     def spans(self, lexemes: Iterable[tuple[int, int]], behind: Mapping[int, Row]) -> Row:
-        """What can be derived from some place on.
+        """What can be derived from a place on.
 
         Args:
             lexemes: number of a terminal, and the set of places where its lexemes from here end.
-            behind: the spans of those places. All of them lie behind this one.
+            behind: the spans of those places. All of them are after this one.
         """
         row: Row = {}
         stack = [(self._of_terminal[terminal], ends) for terminal, ends in lexemes]

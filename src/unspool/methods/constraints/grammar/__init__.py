@@ -1,28 +1,29 @@
 """``grammar``: text that fits a JSON Schema, a regular expression, a Lark grammar or a list of choices.
 
-llguidance (MIT) walks the grammar over tokens; no paper. What it changes about plain decoding: tokens that cannot go on
-to a text of the grammar are left out of every distribution, and the end token is left out until the text is complete.
-What must follow anyway is drafted for nothing. Guarantee: every text that ends by itself is valid; one that the length
-limit cuts is the beginning of a valid one. Leaving tokens out step by step is not the model's distribution given the
-grammar: see ``asap`` and ``cars`` for that.
+llguidance (MIT) matches the grammar on tokens; there is no paper. What it changes about plain decoding: tokens that
+cannot lead to a text of the grammar are masked, and so is the end token until the text is complete. Forced
+(fast-forward) tokens are drafted at no cost. Guarantee: every text that ends by itself is valid; one cut by the length
+limit is the beginning of a valid one. Masking step by step does not sample from the model's distribution conditioned on
+the grammar: see ``asap`` and ``cars`` for that.
 
-JSON is written as ``json.dumps`` does, with one space behind commas and colons: white space that is free would leave
-little to draft, and small models get lost in it. Where the rest of a word is determined, its usual tokens are the only
-ones allowed, not every way to spell it. What llguidance reads otherwise than Python and JSON Schema do is written in
-other words or refused (``patterns``, ``schema_check``, ``lark_check``); ``json_guard`` adds what no grammar can say.
+JSON is written as ``json.dumps`` does, with one space after commas and colons: free white space would leave little to
+draft, and small models get lost in it. If the rest of a word is determined, only its usual tokens are allowed, not
+every way to spell it. What llguidance reads differently from Python and JSON Schema is rewritten or refused
+(``patterns``, ``schema_check``, ``lark_check``); ``json_guard`` adds what a grammar cannot express.
 
-Left out: Lark grammars whose terminals leave nothing in common where they follow each other.
+Left out: Lark grammars whose terminals have nothing in common where they follow each other.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.method import CONSTRAINT, BeginConstraint, Example, Method, Needs
+from unspool.engine.method import CONSTRAINT, BeginConstraint, Case, Example, Method, Needs
 from unspool.errors import UnspoolError
 from unspool.methods.constraints.grammar.guarded import GuardedMatcher
 from unspool.methods.constraints.grammar.json_guard import JsonGuard
@@ -43,11 +44,11 @@ if TYPE_CHECKING:
 __all__ = ["DeadEndError", "GrammarConstraint", "GrammarOptions", "ParseError", "check"]
 
 _ENDLESS = 10_000
-"""Forced tokens at the beginning of a grammar from which on it is taken to have no end."""
+"""Forced tokens at the beginning of a grammar from which on it is considered endless."""
 
 
 def check(options: GrammarOptions) -> None:
-    """Refuse a grammar that cannot be used, on a vocabulary of bytes: no model is needed.
+    """Refuse a grammar that cannot be used; checked on a vocabulary of bytes, so no model is needed.
 
     Raises:
         UnspoolError: as ``GrammarConstraint`` does.
@@ -61,7 +62,7 @@ class GrammarConstraint:
     Args:
         options: the grammar.
         vocabulary: the tokens, as many as the model has logits.
-        eos: tokens that end a text, at least one. They stand outside of the grammar: allowed where a text is complete.
+        eos: tokens that end a text, at least one. They are outside the grammar: allowed where a text is complete.
 
     Raises:
         UnspoolError: if the grammar cannot be used, or no text fits it.
@@ -74,10 +75,10 @@ class GrammarConstraint:
         self._vocabulary = vocabulary
         self._size = vocabulary.vocab_size
         self._eos = np.array(sorted(eos))
-        # What the tokenizer calls an end need not be one of this text's; llguidance would allow it at the end.
+        # The tokenizer's end token need not be one of this text's; llguidance would allow it at the end.
         self._others = sorted(set(vocabulary.eos_tokens) - set(eos))
         self._ended = False
-        self._path: list[int] = []  # drafted tokens that the matcher has consumed behind the committed ones
+        self._path: list[int] = []  # drafted tokens that the matcher has consumed after the committed ones
         self._text: list[int] = []  # committed tokens
         matcher, schema = options.matcher(vocabulary), options.prepared
         guard = JsonGuard(vocabulary, schema.names) if schema else None
@@ -96,7 +97,7 @@ class GrammarConstraint:
             raise self._dead_end("no token can follow")
         return mask
 
-    def permits(self, path: Sequence[int], token: int) -> bool:
+    def is_allowed(self, path: Sequence[int], token: int) -> bool:
         if self._ended or not self._walk(path):
             return True
         return self._matcher.is_accepting() if token in self._eos else self._follows(token)
@@ -111,7 +112,7 @@ class GrammarConstraint:
         if self._ended:
             return False
         self._walk(())
-        # Of the text, not of the tokens: no mask is computed. The end of a number of 100 digits is left to a pass.
+        # By the text, not the tokens: no mask is computed. The end of a number of 100 digits is left to a pass.
         return self._matcher.is_accepting() and self._matcher.is_stopped()
 
     def advance(self, tokens: Sequence[int]) -> None:
@@ -123,11 +124,11 @@ class GrammarConstraint:
         self._path.clear()
 
     def parse(self, text: str) -> Any:
-        """What a complete text says, see ``GrammarOptions.parse``."""
+        """The value of a complete text, see ``GrammarOptions.parse``."""
         return self._parse(text)
 
     def _walk(self, path: Sequence[int]) -> bool:
-        """Move the matcher behind ``path``. False if the path is not allowed or goes on behind the end."""
+        """Move the matcher after ``path``. False if the path is not allowed or continues after the end."""
         shared = 0
         while shared < min(len(path), len(self._path)) and path[shared] == self._path[shared]:
             shared += 1
@@ -135,7 +136,7 @@ class GrammarConstraint:
             self._matcher.rollback(len(self._path) - shared)
             del self._path[shared:]
         for token in path[shared:]:
-            # A token that is refused would leave the matcher in an error state for good.
+            # A refused token would leave the matcher in an error state permanently.
             if token in self._eos or not self._follows(token):
                 return False
             self._matcher.consume_token(token)
@@ -145,7 +146,7 @@ class GrammarConstraint:
     def _follows(self, token: int) -> bool:
         if token in self._others:
             return False
-        # The mask holds one token where text is forced; the parser itself would take any spelling.
+        # The mask has one token where text is forced; the parser itself would accept any spelling.
         forced = self._matcher.compute_ff_tokens()
         return token == forced[0] if forced else self._matcher.validate_tokens([token]) == 1
 
@@ -158,7 +159,7 @@ class GrammarConstraint:
         probe.mask()
         error = probe.get_error()
         if forced >= _ENDLESS or "ff_tokens" in error:
-            raise UnspoolError(f"no text of less than {_ENDLESS:,} tokens fits the grammar; shorten what it repeats")
+            raise UnspoolError(f"no text of fewer than {_ENDLESS:,} tokens fits the grammar; reduce its repetitions")
         if error and not error.startswith("NoExtension"):
             raise UnspoolError(f"the grammar cannot be used: {reason(error)}")
         if error or not np.any(self.allowed(())):
@@ -168,9 +169,11 @@ class GrammarConstraint:
 def _build(resources: Resources, options: GrammarOptions) -> BeginConstraint:
     assert resources.tokenizer is not None  # see Needs
     vocabulary = spelled(llguidance_vocabulary(resources.tokenizer, resources.model.vocab_size))
-    GrammarConstraint(options, vocabulary, resources.eos)  # mistakes come up before any work
+    GrammarConstraint(options, vocabulary, resources.eos)  # fail before any work
     return lambda prompt: GrammarConstraint(options, vocabulary, resources.eos)
 
+
+_REGEX = r"(ab|x=)(co|a|in)*(1|,a){0,3}\n?"
 
 METHOD = Method(
     kind=CONSTRAINT,
@@ -181,6 +184,7 @@ METHOD = Method(
     build=_build,
     needs=Needs(tokenizer=True),
     validity="unspool.methods.constraints.grammar.validity",
+    case=Case({"regex": _REGEX}, complete=lambda output: re.fullmatch(_REGEX, output) is not None),
     example=Example(
         'unspool generate --choices yes --choices no "Is the sky blue?"',
         """

@@ -1,4 +1,4 @@
-"""Sets of characters: what Python's engine means by one, and how it is written for llguidance."""
+"""Sets of characters: their meaning in Python's engine, and their spelling for llguidance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ASCII: dict[str, Ranges] = {
     "SPACE": ((9, 13), (32, 32)),
     "WORD": ((48, 57), (65, 90), (95, 95), (97, 122)),
 }
-"""What ASCII has of each category."""
+"""The ASCII characters of each category."""
 
 
 @lru_cache(maxsize=1)
@@ -29,23 +29,23 @@ def _everything() -> str:
 
 @lru_cache(maxsize=256)
 def members(source: tuple[tuple[str, Any], ...], flags: int) -> Ranges:
-    """The characters of a set, as Python's engine has them."""
+    """The characters of a set, as Python's engine reads it."""
     if not flags & re.IGNORECASE and all(name in ("LITERAL", "RANGE") for name, _ in source):
         return merged((what, what) if name == "LITERAL" else what for name, what in source)
     kept = flags & (re.IGNORECASE | re.ASCII)
     finder = re.compile(f"[{''.join(_python(name, what) for name, what in source)}]+", kept)
-    # Surrogates are left out of the text that is searched, so places behind them are code points moved by 2,048.
+    # The searched text has no surrogates, so positions after them are code points shifted by 2,048.
     moved = [(m.start(), m.end() - 1) for m in finder.finditer(_everything())]
     return merged(_code(first, last) for first, last in moved)
 
 
 def narrow_members(source: tuple[tuple[str, Any], ...], flags: int) -> Ranges:
-    """Those that ASCII's meaning of ``\\d``, ``\\w`` and ``\\s`` gives as well."""
+    """The characters that are also in the set with ASCII's meaning of ``\\d``, ``\\w`` and ``\\s``."""
     kinds = [str(what).removeprefix("CATEGORY_") for name, what in source if name == "CATEGORY"]
     if not kinds:
         return members(source, flags)
     if all(kind in _ASCII for kind in kinds) and not flags & re.IGNORECASE and ("NEGATE", None) not in source:
-        # What ASCII has of them, Unicode has as well.
+        # Every such ASCII character is in Unicode's category too.
         plain = tuple(entry for entry in source if entry[0] != "CATEGORY")
         return merged([*members(plain, flags), *(chars for kind in kinds for chars in _ASCII[kind])])
     return common(members(source, flags), members(source, flags | re.ASCII))

@@ -1,4 +1,4 @@
-"""llguidance's matcher together with the guard of JSON: one parser of what may follow."""
+"""llguidance's matcher together with the JSON guard: one parser of what may follow."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class GuardedMatcher:
-    """Named as llguidance's own; an error stays with a matcher, as it does there.
+    """Has the method names of llguidance's own matcher; as there, an error stays with a matcher.
 
     Args:
         matcher: at the beginning of a text.
         size: of the vocabulary.
-        guard: None where the text is not JSON.
-        scarce: whether names of an object may run out.
+        guard: None if the text is not JSON.
+        scarce: whether an object may run out of names.
     """
 
     def __init__(self, matcher: LLMatcher, size: int, guard: JsonGuard | None, scarce: bool) -> None:
         self._matcher, self._size, self._guard, self._scarce = matcher, size, guard, scarce
-        self._states = [State()]  # of the guard, behind each token
+        self._states = [State()]  # of the guard, after each token
         self.is_accepting = matcher.is_accepting
         self.is_error = matcher.is_error
         self.is_stopped = matcher.is_stopped
@@ -39,7 +39,7 @@ class GuardedMatcher:
         return copy
 
     def mask(self) -> NDArray[np.bool_]:
-        """Which tokens may follow: [size], end tokens as llguidance has them."""
+        """Which tokens may follow: [size]; end tokens as in llguidance."""
         mask = self._grammar_mask()
         if self._guard is not None:
             state = self._states[-1]
@@ -48,7 +48,7 @@ class GuardedMatcher:
         return mask
 
     def validate_tokens(self, tokens: Sequence[int]) -> int:
-        """How many of them may follow one after the other."""
+        """How many of them may follow, one after the other."""
         probe = self if len(tokens) == 1 else self.deep_copy()
         for count, token in enumerate(tokens):
             if probe._matcher.validate_tokens([token]) != 1 or probe._guarded(token) is None:
@@ -58,7 +58,7 @@ class GuardedMatcher:
         return len(tokens)
 
     def consume_token(self, token: int) -> bool:
-        """Move over a token that may follow."""
+        """Advance over a token that may follow."""
         state = self._states[-1]
         after = state if self._guard is None else self._guard.after(state, token)
         if after is None or not self._matcher.consume_token(token):
@@ -67,17 +67,17 @@ class GuardedMatcher:
         return True
 
     def rollback(self, count: int) -> None:
-        """Move back over the last tokens."""
+        """Go back over the last tokens."""
         self._matcher.rollback(count)
         del self._states[len(self._states) - count :]
 
     def _grammar_mask(self) -> NDArray[np.bool_]:
-        # The bits are filled up to whole words.
+        # The bits are padded to whole words.
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         return np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
 
     def _guarded(self, token: int) -> State | None:
-        """The state behind a token that the grammar allows, None where JSON must not go on so."""
+        """The state after a token that the grammar allows; None if JSON must not continue with it."""
         state = self._states[-1]
         if self._guard is None:
             return state
@@ -90,11 +90,11 @@ class GuardedMatcher:
         return after if leads_on else None
 
     def _watches(self, state: State) -> bool:
-        """Whether the names that may come here could all be taken."""
+        """Whether the names that may come here could all be used up."""
         return self._scarce and state.wants_name and state.shares()
 
     def _leads_on(self) -> bool:
-        """Whether a name that is not taken can be written here."""
+        """Whether an unused name can be written here."""
         assert self._guard is not None
         state, doubtful = self._states[-1], []
         for token in np.flatnonzero(self._grammar_mask()).tolist():

@@ -1,14 +1,14 @@
-"""What a grammar of JSON cannot say: a name at most once in an object, and numbers that every reader can hold.
+"""What a JSON grammar cannot express: each name at most once in an object, and numbers that every reader supports.
 
-``JsonGuard`` reads the text along, byte by byte, and refuses
+``JsonGuard`` follows the text byte by byte and refuses
 
-- the quote that would close a name which its object has already, so that parsing loses nothing and properties are
-  counted right;
+- the quote that would close a name that its object already has, so that parsing loses nothing and properties are
+  counted correctly;
 - escapes of characters that need none, and names whose longer spelling would hide that they are known;
-- numbers of more than 100 digits before or behind the point, or an exponent above 99: ``1e400`` is infinity to most
+- numbers of more than 100 digits before or after the point, or an exponent above 99: ``1e400`` is infinity to most
   readers, and Python reads no integer of more than 4,300 digits.
 
-States are values, so a path that is given up costs nothing.
+States are values, so an abandoned path costs nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _EXPONENT_DIGITS = 2
 _SHORT = {f"\\{c}".encode() for c in '"\\bfnrt'}
 _LONG = {f"\\u{c:04x}".encode(): b"" for c in (*range(0x20), 0x7F)}
 _LONG |= {f"\\u{ord(c):04x}".encode(): json.dumps(c)[1:-1].encode() for c in "\b\f\n\r\t"}
-"""By an escape, the short one of the same character."""
+"""The short escape of the same character, by the long one."""
 _BEGUN = {escape[:n] for escape in (*_SHORT, *_LONG) for n in range(1, len(escape))}
 
 _BETWEEN, _TEXT, _NAME, _NUMBER = range(4)
@@ -41,17 +41,17 @@ Frame = tuple[Any, Any]
 
 
 class State(NamedTuple):
-    """Where the text is.
+    """The position in the text.
 
     Attributes:
         mode: between lexemes, in a text, in a name, or in a number.
         frame: the innermost open bracket.
         is_name: whether the next text is a name.
         raw: the name so far.
-        is_long: whether a character of the name was spelled in the longer way.
+        is_long: whether a character of the name has the longer spelling.
         escape: the escape that has begun.
-        part: of a number: 0 before the point, 1 behind it, 2 exponent.
-        digits: of this part.
+        part: of a number: 0 before the point, 1 after it, 2 exponent.
+        digits: digits of this part.
     """
 
     mode: int = _BETWEEN
@@ -65,17 +65,17 @@ class State(NamedTuple):
 
     @property
     def wants_name(self) -> bool:
-        """Whether a name is begun or must come before anything else."""
+        """Whether a name has begun or must come next."""
         return self.mode == _NAME or (self.mode == _BETWEEN and self.is_name)
 
     def shares(self) -> bool:
-        """Whether a name of this object begins like the one that has begun."""
+        """Whether a name of this object has the same beginning as the current one."""
         used: frozenset[bytes] = (self.frame[0] if self.frame else None) or frozenset()
         return any(name.startswith(self.raw) for name in used)
 
 
 def step(state: State, byte: int, known: frozenset[bytes] = frozenset()) -> State | None:
-    """The state behind one more byte of what the grammar allows; None where it may not come."""
+    """The state after one more byte that the grammar allows; None if the guard refuses it."""
     mode = state.mode
     if mode in (_TEXT, _NAME):
         return _in_text(state, byte, known)
@@ -136,7 +136,7 @@ class JsonGuard:
 
     Args:
         vocabulary: the tokens.
-        names: of properties that a schema knows, of which those count that may be spelled in two ways.
+        names: of a schema's properties that can be spelled in two ways.
     """
 
     def __init__(self, vocabulary: LLTokenizer, names: Iterable[str] = ()) -> None:
@@ -144,7 +144,7 @@ class JsonGuard:
         self._known = frozenset(json.dumps(name, ensure_ascii=False)[1:-1].encode() for name in names)
 
     def after(self, state: State, token: int) -> State | None:
-        """The state behind a token that the grammar allows; None if the token may not come."""
+        """The state after a token that the grammar allows; None if the guard refuses it."""
         now: State | None = state
         text = self._texts[token]
         if state.mode == _TEXT and not state.escape and not self._quoted[token]:

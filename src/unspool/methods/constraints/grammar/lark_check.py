@@ -1,10 +1,9 @@
-"""What a grammar in llguidance's Lark form may say here. llguidance reads it; this finds what it would not keep.
+"""What a grammar in llguidance's Lark form may contain here. llguidance reads it; this finds what it would ignore.
 
-Refused are special tokens (they are left out of the text, and the end of a text comes by itself), settings that need
-more than a mask (``temperature``, ``max_tokens``, ``stop``, ``capture``), rules that go on for ever, terminals without
-a text, texts that are too long, and more alternatives than the parser can hold. A JSON Schema inside of ``%json`` is
-made ready as a ``json_schema`` is; names of its objects must be known, because nothing else could tell a second one of
-a kind.
+Refused are special tokens (they are not part of the text, and a text ends by itself), settings that need more than a
+mask (``temperature``, ``max_tokens``, ``stop``, ``capture``), endless rules, terminals without a text, texts that are
+too long, and more alternatives than the parser supports. A JSON Schema in ``%json`` is prepared like a ``json_schema``.
+It must name all properties of its objects, because nothing else could detect a duplicate name.
 """
 
 from __future__ import annotations
@@ -37,17 +36,17 @@ _LEXEME = re.compile(
 
 
 def prepared_lark(grammar: str) -> tuple[str, list[tuple[str, str]]]:
-    """The grammar for llguidance; and for each terminal and pattern of it, what it is and a grammar of it alone.
+    """The grammar for llguidance; and for each terminal and pattern in it, its description and a grammar of it alone.
 
     Raises:
-        UnspoolError: if it asks for what cannot be kept.
+        UnspoolError: if it uses what is not supported.
     """
     lexemes = list(_lexemes(grammar))
     for lexeme in lexemes:
         if lexeme.kind == "special":
             raise UnspoolError(
-                f"the grammar holds the special token {lexeme.text}, which is no text; leave it out: a complete text "
-                "ends by itself"
+                f"the grammar contains the special token {lexeme.text}, which is not text; leave it out: a complete "
+                "text ends by itself"
             )
     plain = [lexeme for lexeme in lexemes if lexeme.kind != "space"]
     rules = _rules(plain)
@@ -86,12 +85,12 @@ def _json(grammar: str, at: int, directive: str) -> tuple[str, int]:
         raise UnspoolError(f"what follows {directive} in the grammar is not JSON: {error}") from error
     if directive == "%json":
         if not isinstance(value, dict):
-            raise UnspoolError('behind %json comes a JSON Schema, for example {"type": "object"}')
+            raise UnspoolError('%json must be followed by a JSON Schema, for example {"type": "object"}')
         ready = prepared(value)
         value = ready.schema
         if ready.scarce or any(_is_open(below) for below in schemas(value)):
             raise UnspoolError(
-                "a JSON Schema in a grammar must name all properties, or a name could come twice; give every schema a "
+                "a JSON Schema in a grammar must name all properties, or a name could occur twice; give every schema a "
                 "type, and objects additionalProperties: false, or use json_schema"
             )
         value["x-guidance"] = JSON_STYLE
@@ -100,10 +99,10 @@ def _json(grammar: str, at: int, directive: str) -> tuple[str, int]:
 
 def _is_open(schema: dict[str, Any]) -> bool:
     if {"$ref", "anyOf", "oneOf", "allOf", "enum", "const"} & schema.keys():
-        return False  # what they refer to is looked at for itself
+        return False  # what they refer to is checked by itself
     kinds = types(schema)
     free = "object" in kinds and schema.get("additionalProperties") is not False
-    # A list of anything holds objects as well.
+    # A list of anything may contain objects too.
     return free or (
         "array" in kinds and not isinstance(schema.get("items"), dict | list) and schema.get("items") is not False
     )
@@ -123,7 +122,7 @@ def _nested(grammar: str, at: int, directive: str) -> tuple[str, int]:
 
 
 def _rules(lexemes: list[Lexeme]) -> dict[str, list[Lexeme]]:
-    """The bodies of all rules and terminals; settings of their heads are looked at on the way."""
+    """The bodies of all rules and terminals; also checks the settings of their heads."""
     rules: dict[str, list[Lexeme]] = {}
     body: list[Lexeme] = []
     at = 0
@@ -134,14 +133,14 @@ def _rules(lexemes: list[Lexeme]) -> dict[str, list[Lexeme]]:
             at = behind
         else:
             if lexeme.kind == "directive":
-                body = []  # of no rule
+                body = []  # not of a rule
             body.append(lexeme)
             at += 1
     return rules
 
 
 def _behind_head(lexemes: list[Lexeme], at: int) -> int:
-    """The place behind the colon of a rule's head whose name ends at ``at``; 0 if it is none."""
+    """The position after the colon of a rule's head whose name ends at ``at``; 0 if it is not a head."""
     begin = at
     while at < len(lexemes) and lexemes[at].text == ".":
         at += 2  # a priority
@@ -154,6 +153,6 @@ def _behind_head(lexemes: list[Lexeme], at: int) -> int:
     for lexeme in lexemes[begin:at]:
         if lexeme.text in _SETTINGS:
             raise UnspoolError(
-                f"the grammar sets {lexeme.text} for {lexemes[begin - 1].text}, which is not kept; leave it out"
+                f"the grammar sets {lexeme.text} for {lexemes[begin - 1].text}, which is not supported; leave it out"
             )
     return at + 1

@@ -1,4 +1,4 @@
-"""How long the texts of a grammar in llguidance's Lark form are at least (see ``lark_check``)."""
+"""Minimum lengths of the texts of a grammar in llguidance's Lark form (see ``lark_check``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unspool.errors import UnspoolError
 from unspool.methods.constraints.grammar.pattern_reader import LONGEST, shortest
 
 _CHARACTER = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)|.", re.DOTALL)
-"""Of a text in quotes."""
+"""One character of a text in quotes, escaped or not."""
 
 
 @dataclass(frozen=True)
@@ -24,25 +24,25 @@ class Lexeme:
 def check_lengths(rules: dict[str, list[Lexeme]]) -> None:
     """Refuse rules that have no text, or only very long ones."""
     if any(lexeme.text == "::" for body in rules.values() for lexeme in body):
-        return  # rules with parameters count, which this cannot follow
+        return  # rules with parameters can count, which this cannot follow
     least: dict[str, float] = dict.fromkeys(rules, inf)
     known = None
     while known != (known := dict(least)):
         least |= {name: _Body(body, least).least() for name, body in rules.items()}
     for name, length in least.items():
         if length == inf:
-            raise UnspoolError(f"no text fits the rule {name}: each alternative goes on for ever; give it a way to end")
+            raise UnspoolError(f"no text fits the rule {name}: each alternative is endless; give it a way to end")
         if length > LONGEST:
             raise UnspoolError(
-                f"the rule {name} asks for {int(length):,} characters at least, and {LONGEST:,} are the most; lower "
-                "what it repeats"
+                f"the rule {name} requires at least {int(length):,} characters, and the limit is {LONGEST:,}; reduce "
+                "its repetitions"
             )
 
 
 class _Body:
-    """The shortest text of a rule's body, in characters, from those of the rules (``known``); inf if it has none.
+    """The shortest text of a rule's body, in characters, from those of the rules (``known``); inf if there is none.
 
-    What a grammar says besides, such as ``&`` of terminals, can only make texts longer.
+    Other operators of a grammar, such as ``&`` of terminals, can only make texts longer.
     """
 
     def __init__(self, lexemes: list[Lexeme], known: dict[str, float]) -> None:
@@ -95,7 +95,7 @@ class _Body:
         return found
 
     def _repeated(self, once: float) -> float:
-        """Of ``x~2``, ``x~2..3``, ``x{2}``, ``x{2,3}`` or ``x{,3}``, where ``x`` has ``once`` characters."""
+        """The length of ``x~2``, ``x~2..3``, ``x{2}``, ``x{2,3}`` or ``x{,3}``, where ``x`` has ``once`` characters."""
         sign = self._peek()
         self._at += 1
         times = self._number()
@@ -117,7 +117,7 @@ class _Body:
 
 
 def _characters(text: str) -> int:
-    """Of a text or a pattern in a grammar, at least."""
+    """Minimum length of a text or a pattern in a grammar."""
     if text.startswith("/"):
         return shortest(text[1 : text.rindex("/")])
     return len(_CHARACTER.findall(text[1 : text.rindex('"')])) if text.startswith('"') else 0

@@ -1,4 +1,4 @@
-"""What the method ``grammar`` is told, read and compiled, and what a finished text says."""
+"""The options of ``grammar``: checked, compiled, and used to parse a finished text."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 _PROBES = 500
-"""Terminals of a grammar that are tried one by one."""
+"""Most terminals of a grammar that are tested one by one."""
 
 
 class ParseError(UnspoolError):
-    """A complete text cannot be read: a validator of a pydantic model refuses it, or it is no strict JSON."""
+    """A complete text cannot be parsed: a validator of a pydantic model refuses it, or it is not strict JSON."""
 
 
 class DeadEndError(UnspoolError):
-    """A grammar leaves nothing in the middle of a text.
+    """A grammar allows no token in the middle of a text.
 
     Attributes:
         text: what was decoded so far.
@@ -41,13 +41,13 @@ class DeadEndError(UnspoolError):
 
 @dataclass(frozen=True)
 class GrammarOptions:
-    """Exactly one of them is given.
+    """Exactly one option is given.
 
     Attributes:
         json_schema: a JSON Schema as text or mapping, or a pydantic model. Keywords that are not supported are refused.
         regex: a regular expression of Python that the whole text matches; without look-around and back-references.
         grammar: a grammar in llguidance's Lark form, whose start rule is ``start``.
-        choices: the texts to choose from. One that spells a special token is text, which is not that token.
+        choices: the texts to choose from. One that spells a special token is plain text, not that token.
     """
 
     json_schema: str | Mapping[str, Any] | type[Any] | None = None
@@ -62,24 +62,24 @@ class GrammarOptions:
             what = " and ".join(given) or "none"
             raise UnspoolError(f"give one of json_schema, regex, grammar and choices, not {what}")
         if isinstance(self.choices, str) or not all(isinstance(text, str) and text for text in self.choices):
-            raise UnspoolError("choices is a list of texts, none of them empty")
+            raise UnspoolError("choices must be a list of texts, none of them empty")
         for name in ("regex", "grammar"):
             if not isinstance(getattr(self, name), str | None):
-                raise UnspoolError(f"{name} is a text, not {getattr(self, name)!r}")
+                raise UnspoolError(f"{name} must be a text, not {getattr(self, name)!r}")
         for text in (self.regex, self.grammar, *self.choices):
             _check_unicode(text or "")
 
     def compiled(self) -> str:
-        """In llguidance's own form.
+        """The grammar in llguidance's own form.
 
         Raises:
-            UnspoolError: if it cannot be used, as far as no vocabulary is needed to tell.
+            UnspoolError: if it cannot be used, as far as this is known without a vocabulary.
         """
         return self._compiled[0]
 
     @property
     def prepared(self) -> Prepared | None:
-        """What was made of the JSON Schema, None where there is none."""
+        """The prepared JSON Schema; None if there is none."""
         return self._compiled[1]
 
     @cached_property
@@ -92,7 +92,7 @@ class GrammarOptions:
             ready, parts = prepared_lark(self.grammar)
             for what, alone in parts[:_PROBES]:
                 probe = LLMatcher(byte_vocabulary(), LLMatcher.grammar_from_lark(alone), log_level=0)
-                if not probe.is_error():  # else it is told of the whole grammar
+                if not probe.is_error():  # else the error is reported for the whole grammar
                     probe.compute_bitmask()
                     if probe.get_error().startswith("NoExtension"):
                         raise UnspoolError(f"no text fits {what} of the grammar; loosen it")
@@ -112,7 +112,7 @@ class GrammarOptions:
 
     @property
     def schema(self) -> Mapping[str, Any] | bool:
-        """The JSON Schema as it was given.
+        """The JSON Schema as given.
 
         Raises:
             UnspoolError: if it is not JSON, or has a key twice.
@@ -133,7 +133,7 @@ class GrammarOptions:
         return given
 
     def matcher(self, vocabulary: LLTokenizer) -> LLMatcher:
-        """At the beginning of a text. The grammar is compiled once for a vocabulary.
+        """A matcher at the beginning of a text. The grammar is compiled once per vocabulary.
 
         Raises:
             UnspoolError: if llguidance cannot use the grammar, or warns that it would leave something out.
@@ -154,7 +154,7 @@ class GrammarOptions:
         return made[id(vocabulary)][1].deep_copy()
 
     def parse(self, text: str) -> Any:
-        """What a complete text says: JSON parsed, by the pydantic model if there is one; else the text.
+        """The value of a complete text: parsed JSON, by the pydantic model if there is one; else the text.
 
         Raises:
             ParseError: with the reason in one line.
@@ -164,12 +164,12 @@ class GrammarOptions:
         read = getattr(self.json_schema, "model_validate_json", strict_json)
         try:
             return read(text)
-        except Exception as error:  # a model's validators are anybody's code
+        except Exception as error:  # a model's validators may raise anything
             raise ParseError(_line(error)) from error
 
 
 def strict_json(text: str) -> Any:
-    """``json.loads`` without what JSON has not: second keys of one name, NaN, and numbers that are read as infinity.
+    """``json.loads`` without its extensions of JSON: duplicate names, NaN, and numbers that are read as infinity.
 
     Raises:
         ValueError: with the reason.
@@ -178,7 +178,7 @@ def strict_json(text: str) -> Any:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
@@ -188,7 +188,7 @@ def _finite(text: str) -> float:
 
 
 def reason(error: str) -> str:
-    """What an error of llguidance's means, in one line."""
+    """The meaning of an error of llguidance's, in one line."""
     first = error.strip().splitlines()[0]
     if first.startswith("NoExtension"):
         return "no token can follow"
@@ -199,14 +199,14 @@ def reason(error: str) -> str:
 
 @lru_cache(maxsize=1)
 def byte_vocabulary() -> LLTokenizer:
-    """A token for each byte, and 256, which ends a text: enough to tell whether a grammar can be used."""
+    """A token for each byte, and 256, which ends a text: enough to check whether a grammar can be used."""
     from llguidance import LLTokenizer, TokenizerWrapper
 
     return LLTokenizer(TokenizerWrapper(_Bytes()), n_vocab=257)
 
 
 class _Bytes:
-    """What llguidance reads of a tokenizer."""
+    """The part of a tokenizer that llguidance reads."""
 
     eos_token_id = 256
     bos_token_id = unk_token_id = None
@@ -218,7 +218,7 @@ class _Bytes:
 
 
 def _limits() -> LLParserLimits:
-    """Enough for 50,000 choices; what is too much even so is told before any work."""
+    """Enough for 50,000 choices; anything larger fails before any work."""
     from llguidance import LLParserLimits
 
     return LLParserLimits(
@@ -234,7 +234,7 @@ def _check_unicode(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UnspoolError(f"{text[:40]!r} holds half a character, which no text does: {error.reason}") from error
+        raise UnspoolError(f"{text[:40]!r} contains half a character, which is not text: {error.reason}") from error
 
 
 def _line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Reads a pattern by Python's own parser and writes it for llguidance, part by part (see ``patterns``)."""
+"""Reads a pattern with Python's own parser and writes it for llguidance, part by part (see ``patterns``)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _REFUSED = {
 _LINE_ENDS = {ord("\n"), ord("\r"), 0x2028, 0x2029}
 _PROPERTY = re.compile(r"(?<!\\)((?:\\\\)*)\\([pP](?:\{[^{}]*\}|[A-Z]))")
 _PRIVATE = 0x10FF00
-"""Characters that stand for Unicode properties, which Python's parser does not know, while it reads a pattern."""
+"""Characters that replace Unicode properties, which Python's parser does not know, while it reads a pattern."""
 LONGEST = 100_000
-"""Characters or entries that a constraint may ask for at least; more is no text that a model writes."""
+"""Most characters or entries that a constraint may require; no model writes a text with more."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Branch:
 
     Attributes:
         text: in llguidance's flavour.
-        begins: whether it stands at the beginning of a text.
-        ends: whether it stands at its end.
+        begins: whether it is anchored at the beginning of a text.
+        ends: whether it is anchored at its end.
         names: all texts that match it, if they are few.
-        runs_on: whether each of their beginnings goes on without end.
+        runs_on: whether each of their beginnings has endless continuations.
     """
 
     text: str
@@ -52,10 +52,10 @@ class Branch:
 
 
 def shortest(pattern: str) -> int:
-    """Characters of the shortest text that matches a pattern of either flavour; 0 where Python cannot read it."""
+    """Length of the shortest text that matches a pattern of either flavour; 0 if Python cannot read it."""
     try:
         return int(_parser.parse(_PROPERTY.sub(r"\1x", pattern), 0).getwidth()[0])
-    except (re.error, OverflowError, RecursionError):  # llguidance reads it, or says what is wrong
+    except (re.error, OverflowError, RecursionError):  # llguidance reads it, or reports what is wrong
         return 0
 
 
@@ -63,9 +63,9 @@ class Reader:
     """Reads one pattern.
 
     Args:
-        narrow: whether sets hold only what they hold in ECMA-262 as well: ``\\d``, ``\\w`` and ``\\s`` of ASCII.
-        line_end: whether ``$`` also stands before a line end at the very end, as it does in Python's ``re.search``.
-        most: texts that ``Branch.names`` may list.
+        narrow: whether sets contain only what they also contain in ECMA-262: ``\\d``, ``\\w`` and ``\\s`` of ASCII.
+        line_end: whether ``$`` also matches before a line end at the very end, as it does in Python's ``re.search``.
+        most: most texts that ``Branch.names`` lists.
     """
 
     def __init__(self, pattern: str, narrow: bool, line_end: bool = False, most: int = 0) -> None:
@@ -74,7 +74,7 @@ class Reader:
         hidden = _PROPERTY.sub(self._hide, pattern)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # told where Python's meaning may change some day
+                warnings.simplefilter("ignore", FutureWarning)  # warns of sets whose meaning may change in Python
                 self._tree: Any = _parser.parse(hidden, 0)
         except (re.error, OverflowError, RecursionError) as error:
             raise UnspoolError(f"the pattern {_short(pattern)} cannot be read: {error}") from error
@@ -92,7 +92,7 @@ class Reader:
         return match[1] + chr(_PRIVATE + len(self._properties) - 1)
 
     def _sequence(self, items: Sequence[tuple[Any, Any]], flags: int) -> list[Branch]:
-        """Alternatives of a concatenation; anchors are taken where nothing stands before or behind them."""
+        """Alternatives of a concatenation; anchors are allowed where nothing comes before or after them."""
         begins = ends = False
         end_of_line = ""
         items = list(items)
@@ -135,7 +135,7 @@ class Reader:
         self._check_length(low * inner.getwidth()[0])
         options = self._sequence(inner, flags)
         if any(option.begins or option.ends for option in options):
-            self._refuse("an anchor that is repeated")
+            self._refuse("a repeated anchor")
         body = self._either(options)
         top = "" if high == _parser.MAXREPEAT else str(high)
         known: frozenset[str] | None = frozenset([""] if low == 0 else [])
@@ -195,12 +195,12 @@ class Reader:
     def _check_length(self, least: int) -> None:
         if least > LONGEST:
             raise UnspoolError(
-                f"the pattern {_short(self._pattern)} asks for {least:,} characters at least, and {LONGEST:,} are the "
-                "most; lower what it repeats"
+                f"the pattern {_short(self._pattern)} requires at least {least:,} characters, and the limit is "
+                f"{LONGEST:,}; reduce its repetitions"
             )
 
     def _refuse(self, what: str) -> None:
-        raise UnspoolError(f"the pattern {_short(self._pattern)} uses {what}, which a grammar cannot; write it without")
+        raise UnspoolError(f"the pattern {_short(self._pattern)} uses {what}, which is not supported; rewrite it")
 
 
 def _short(pattern: str) -> str:

@@ -1,10 +1,10 @@
-"""Regular expressions of Python, written for llguidance so that they mean the same there.
+"""Python's regular expressions, written for llguidance with the same meaning.
 
-The two flavours read the same characters differently: ``[[:alpha:]]`` and ``[a&&b]`` are sets in Rust and lists of
-characters in Python, ``{,3}``, ``\\Z`` and comments exist in Python alone, ``\\w`` follows another edition of Unicode.
-So Python's own parser reads the pattern, Python's own engine says which characters a set holds, and what is written for
-llguidance are plain ranges of characters. What it has no word for (look-around, back-references, word boundaries,
-possessive repeats) is refused by name.
+Both flavours read the same characters differently: ``[[:alpha:]]`` and ``[a&&b]`` are sets in Rust and lists of
+characters in Python, ``{,3}``, ``\\Z`` and comments exist only in Python, ``\\w`` follows another edition of Unicode.
+So Python's parser reads the pattern, Python's engine determines the characters of a set, and llguidance gets plain
+ranges of characters. What it cannot express (look-around, back-references, word boundaries, possessive repeats) is
+refused by name.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import re
 from unspool.methods.constraints.grammar.pattern_reader import Reader
 
 _ECMA = re.compile(r"\\.|\[\^?\]?|\(\?<(?![=!])|.", re.DOTALL)
-"""Lexemes of a pattern, as far as they tell what ECMA-262 reads and Python refuses."""
+"""Lexemes of a pattern, as far as needed to find what ECMA-262 accepts and Python refuses."""
 _CLASSES = {r"\d", r"\D", r"\s", r"\S", r"\w", r"\W"}
 _ANY = "(?s:.)*"
 
 
 def python_of(pattern: str) -> str:
-    """The ``pattern`` of a JSON Schema for Python: ``(?<name>...)`` and ``[\\w-.]``, which it refuses, in its words."""
+    """The ``pattern`` of a JSON Schema for Python; rewrites ``(?<name>...)`` and ``[\\w-.]``, which Python refuses."""
     made: list[str] = []
     lexemes = _ECMA.findall(pattern)
     inside = False
     for i, lexeme in enumerate(lexemes):
         if inside and lexeme == "-" and {lexemes[i - 1], *lexemes[i + 1 : i + 2]} & _CLASSES:
-            made.append(r"\-")  # it spans nothing
+            made.append(r"\-")  # it is not a range
             continue
         if lexeme == "(?<" and not inside:
             made.append("(?P<")
             continue
         if lexeme[0] == "[":
-            inside = not inside or not lexeme.endswith("]")  # the first one in a set closes nothing
+            inside = not inside or not lexeme.endswith("]")  # the first one in a set does not close it
         elif lexeme == "]":
             inside = False
         made.append(lexeme)
@@ -40,10 +40,10 @@ def python_of(pattern: str) -> str:
 
 
 def whole(pattern: str) -> str:
-    """What ``re.fullmatch`` takes, in llguidance's flavour.
+    """The texts that ``re.fullmatch`` accepts, in llguidance's flavour.
 
     Raises:
-        UnspoolError: if Python cannot read it, or llguidance has no word for it.
+        UnspoolError: if Python cannot read it, or llguidance cannot express it.
     """
     return "|".join(branch.text for branch in Reader(pattern, narrow=False).branches())
 
@@ -58,7 +58,7 @@ def found(pattern: str) -> str:
 
 
 def found_names(pattern: str) -> str:
-    """Names in which one of ``patternProperties`` is found, by Python: what is none of them is an additional one.
+    """Names that match one of ``patternProperties`` in Python; a name that matches none is an additional one.
 
     Raises:
         UnspoolError: see ``whole``.
@@ -67,7 +67,7 @@ def found_names(pattern: str) -> str:
 
 
 def runs_on(pattern: str) -> bool:
-    """Whether each beginning of a name in which the pattern is found has endless names behind it."""
+    """Whether each beginning of a name that matches the pattern has endless continuations."""
     return all(branch.runs_on or not branch.ends for branch in Reader(python_of(pattern), narrow=False).branches())
 
 
@@ -80,9 +80,9 @@ def _searched(reader: Reader) -> str:
 
 
 def names(pattern: str, most: int) -> frozenset[str] | None:
-    """All names in which one of ``patternProperties`` is found, None if there are more than ``most``.
+    """All names that match one of ``patternProperties``; None if there are more than ``most``.
 
-    Python also finds it in each of them with a line end behind it.
+    Python also matches each of them with a line end after it.
     """
     together: set[str] = set()
     for branch in Reader(python_of(pattern), narrow=False, most=most).branches():

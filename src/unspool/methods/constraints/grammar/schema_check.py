@@ -1,10 +1,10 @@
-"""A JSON Schema made ready for llguidance: the same texts or fewer, or one error that says what cannot be met.
+"""Prepares a JSON Schema for llguidance: the same texts or fewer, or one error that says what is not supported.
 
-llguidance reads numbers as floats, knows formats of its own, lets a schema switch its refusals off and runs into a dead
-end where a pattern of names holds none but those that are properties already. What it would read differently is written
-in other words here (bounds rounded inwards to numbers that floats hold, formats and patterns as plain patterns, names
-that a pattern lists as properties); what cannot be written so is refused by name. Texts are judged by ``jsonschema``,
-which reads numbers as Python does.
+llguidance reads numbers as floats, has its own formats, lets a schema turn its refusals off, and reaches a dead end if
+a pattern of names allows only names that are already properties. What it would read differently is rewritten here
+(bounds rounded inwards to numbers that are exact as floats, formats and patterns as plain patterns, names that a
+pattern lists as properties); what cannot be rewritten is refused by name. ``jsonschema``, which reads numbers as Python
+does, judges the texts.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from unspool.methods.constraints.grammar.schema_numbers import exact_value, numb
 from unspool.methods.constraints.grammar.schema_walk import check_draft, leave_out_endless, schemas, types
 
 _LENGTHS = 2**31
-"""No text reaches this length; llguidance cannot read much larger ones."""
+"""Longer than any text; llguidance cannot read much larger numbers."""
 _NAMES = 256
-"""Names that a pattern may list to be taken as properties."""
+"""Most names that a pattern may list to be treated as properties."""
 _DRAFT_3 = {"divisibleBy": "multipleOf", "disallow": "not", "extends": "allOf"}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A schema for llguidance, and what ``JsonGuard`` must know of it.
+    """A schema for llguidance, and what ``JsonGuard`` must know about it.
 
     Attributes:
         schema: the same texts or fewer.
-        scarce: whether names that patterns allow may run out.
-        names: of properties that hold a control character, which can be spelled in two ways.
+        scarce: whether the names that patterns allow may run out.
+        names: of properties that contain a control character, which has two spellings.
     """
 
     schema: dict[str, Any]
@@ -45,10 +45,10 @@ class Prepared:
 
 
 def prepared(schema: Mapping[str, Any]) -> Prepared:
-    """Make a schema ready.
+    """Prepare a schema.
 
     Raises:
-        UnspoolError: if it asks for what cannot be kept.
+        UnspoolError: if it requires what is not supported.
     """
     try:
         root = json.loads(json.dumps(schema, allow_nan=False))
@@ -63,7 +63,7 @@ def prepared(schema: Mapping[str, Any]) -> Prepared:
             raise UnspoolError(f"the JSON Schema has a keyword with a wrong value: {error}") from error
     if not leave_out_endless(root):
         raise UnspoolError(
-            "no JSON fits the schema: it requires what it forbids, or asks for itself without end; give it a way out"
+            "no JSON fits the schema: it requires what it forbids, or recurses without end; give it a base case"
         )
     everything = schemas(root)
     spelled = {name for below in everything for name in below.get("properties", {}) if set(name) & set("\b\f\n\r\t")}
@@ -71,12 +71,12 @@ def prepared(schema: Mapping[str, Any]) -> Prepared:
 
 
 def _prepare(schema: dict[str, Any]) -> bool:
-    """Whether names of the object may run out, see ``Prepared``."""
+    """Prepares one schema; returns whether names of the object may run out, see ``Prepared``."""
     for name, instead in _DRAFT_3.items():
         if name in schema:
-            raise UnspoolError(f"{name} is a keyword of draft 3, which nothing reads any more; write {instead}")
+            raise UnspoolError(f"{name} is a keyword of draft 3, which is no longer supported; write {instead}")
     if isinstance(schema.get("required"), bool):
-        raise UnspoolError("required is a list of names since draft 4; write it beside properties")
+        raise UnspoolError("required is a list of names since draft 4; write it next to properties")
     if "x-guidance" in schema:
         raise UnspoolError("x-guidance would change how the schema is read; leave it out")
     if schema.get("uniqueItems") is False:
@@ -95,7 +95,7 @@ def _lengths(schema: dict[str, Any]) -> None:
     for kind in ("Length", "Items", "Properties"):
         least, most = schema.get(f"min{kind}"), schema.get(f"max{kind}")
         if least is not None and least > LONGEST:
-            raise UnspoolError(f"min{kind} is {least:,}, and {LONGEST:,} is the most that can be asked for; lower it")
+            raise UnspoolError(f"min{kind} is {least:,}, and the limit is {LONGEST:,}; lower it")
         if most is not None and most >= _LENGTHS:
             del schema[f"max{kind}"]
 
@@ -106,7 +106,7 @@ def _texts(schema: dict[str, Any]) -> None:
     if kind is not None and "string" in types(schema) and kind not in ANYTHING:
         if kind not in FORMATS:
             known = ", ".join(FORMATS)
-            raise UnspoolError(f"format {kind!r} cannot be kept (only {known}); leave it out or write a pattern")
+            raise UnspoolError(f"format {kind!r} cannot be enforced (only {known}); leave it out or write a pattern")
         patterns.append(f"^(?:{FORMATS[kind]})$")
     if "pattern" in schema:
         patterns.append(found(schema.pop("pattern")))
@@ -118,7 +118,7 @@ def _texts(schema: dict[str, Any]) -> None:
 
 
 def _names(schema: dict[str, Any]) -> bool:
-    """Patterns of names: those that list them become properties. Whether names of others may run out."""
+    """Turns patterns that list their names into properties; returns whether the names of others may run out."""
     patterns: dict[str, Any] = schema.pop("patternProperties", {})
     properties: dict[str, Any] = schema.get("properties", {})
     is_closed = schema.get("additionalProperties") is False
@@ -129,7 +129,7 @@ def _names(schema: dict[str, Any]) -> bool:
     listed = {pattern: names(pattern, _NAMES + len(properties)) for pattern in patterns}
     for pattern, below in list(patterns.items()):
         found_in = listed[pattern]
-        # llguidance counts properties only where all that have a name are required.
+        # llguidance counts properties only if all named ones are required.
         if found_in is not None and not (counts and found_in.isdisjoint(properties)):
             named |= found_in
             for name in sorted(found_in):
@@ -137,16 +137,16 @@ def _names(schema: dict[str, Any]) -> bool:
             del patterns[pattern]
     for pattern, below in patterns.items():
         for name, known in list(properties.items()):
-            # Names that Python finds and a narrower pattern does not.
+            # Names that Python matches and a narrower pattern does not.
             if _finds(pattern, name):
                 properties[name] = {"allOf": [known, below]}
-        # Where no other name may come, a pattern may be narrower than Python's; else what is none of it is another.
+        # If no other name is allowed, a pattern may be narrower than Python's; else non-matching names are additional.
         written = found(pattern) if is_closed else found_names(pattern)
         kept[written] = {"allOf": [kept[written], below]} if written in kept else below
         extra += len(listed[pattern] or range(_NAMES))
     if named and (kept or not is_closed):
         for name in sorted(named):
-            properties.setdefault(name + "\n", False)  # to Python, `$` stands before this line end
+            properties.setdefault(name + "\n", False)  # in Python, `$` also matches before this line end
     if properties:
         schema["properties"] = properties
     if kept:
@@ -154,8 +154,8 @@ def _names(schema: dict[str, Any]) -> bool:
     most = sum(below is not False for below in properties.values())
     least = schema.get("minProperties", 0)
     if is_closed and least > most + extra:
-        raise UnspoolError(f"minProperties is {least}, and there are fewer names; lower it or allow more names")
-    # Of a name that one pattern forbids, another may still be the beginning.
+        raise UnspoolError(f"minProperties is {least}, but fewer names are possible; lower it or allow more names")
+    # A name that one pattern forbids may still be the beginning of another.
     return any(below is False or (is_closed and not runs_on(pattern)) for pattern, below in patterns.items())
 
 

@@ -1,16 +1,16 @@
 """The ``format`` keyword of JSON Schema as patterns, each at least as strict as the specification that defines it.
 
-llguidance has patterns of its own, which take 29 February of every year and second 60 at any time. Those here are
-written for texts that everybody reads alike: what a checker may refuse is left out, even where the specification has a
-use for it. So second 60 does not exist (RFC 3339 allows it at 23:59 UTC of the days that the IERS names; most libraries
-read none of them), nor year 0000, and names of hosts have no empty or numeric last label.
+llguidance has patterns of its own, which accept 29 February in every year and second 60 at any time. The patterns here
+accept only texts that all checkers accept, even if the specification allows more. So second 60 does not exist (RFC 3339
+allows it at 23:59 UTC of the days that the IERS names; most libraries read none of them), nor year 0000, and host names
+have no empty or numeric last label.
 """
 
 from __future__ import annotations
 
 _YEAR = r"(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
 _LEAP_YEAR = (
-    r"(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"  # 0000 is none of them
+    r"(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"  # 0000 is not one of them
 )
 _DATE = (
     rf"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
@@ -20,7 +20,7 @@ _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|[+-](?
 _NUMBER = r"(?:0|[1-9][0-9]{0,5})"
 _CLOCK = rf"T(?:{_NUMBER}H(?:{_NUMBER}M(?:{_NUMBER}S)?)?|{_NUMBER}M(?:{_NUMBER}S)?|{_NUMBER}S)"
 _DAYS = rf"(?:{_NUMBER}Y(?:{_NUMBER}M(?:{_NUMBER}D)?)?|{_NUMBER}M(?:{_NUMBER}D)?|{_NUMBER}D)"
-# Names of hosts have at most 253 characters: four labels of 59, or seven of 35. Two hyphens in a row are for other
+# Host names have at most 253 characters: four labels of 59, or seven of 35. Two hyphens in a row are for other
 # scripts.
 _LABELS = tuple(
     (rf"[A-Za-z0-9](?:-?[A-Za-z0-9]){{0,{most}}}", rf"[A-Za-z](?:-?[A-Za-z0-9]){{0,{most}}}", counts)
@@ -29,7 +29,7 @@ _LABELS = tuple(
 
 
 def _host(least: int) -> str:
-    """The name of a host with at least this many dots."""
+    """A host name with at least this many dots."""
     ways = (rf"(?:{label}\.){{{max(least, counts[0])},{counts[-1]}}}{top}" for label, top, counts in _LABELS)
     return f"(?:{'|'.join(ways)})"
 
@@ -40,7 +40,7 @@ _IPV4 = rf"(?:{_OCTET}\.){{3}}{_OCTET}"
 _H = r"[0-9a-fA-F]{1,4}"
 _IPV6 = "|".join(
     [rf"(?:{_H}:){{7}}{_H}", rf"(?:{_H}:){{6}}{_IPV4}", "::"]
-    # `n` groups before the gap and at most 7 - n behind it.
+    # `n` groups before the gap and at most 7 - n after it.
     + [rf"{_H}(?::{_H}){{{n - 1}}}::(?:{_H}(?::{_H}){{0,{6 - n}}})?" for n in range(1, 7)]
     + [rf"{_H}(?::{_H}){{6}}::", rf"::{_H}(?::{_H}){{0,6}}", rf"::(?:{_H}:){{0,5}}{_IPV4}"]
 )
@@ -55,7 +55,7 @@ _URI = (
 )
 _ATOM = r"[A-Za-z0-9_+-]"
 ANYTHING = {"binary", "password", "path"}
-"""Formats that say what a text is for, and nothing of how it is written."""
+"""Formats that describe the purpose of a text, not its spelling."""
 
 FORMATS = {
     "byte": "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?",  # OpenAPI's base64

@@ -11,34 +11,34 @@ from unspool.errors import UnspoolError
 from unspool.methods.constraints.grammar.schema_walk import types
 
 _EXACT = 2**53
-"""Up to here floats hold every integer."""
+"""Floats represent every integer up to here."""
 _ROUNDED = Context(prec=12, rounding=ROUND_CEILING)
-"""Digits of bounds: of more than 15, llguidance loses the last ones."""
+"""Digits of bounds; llguidance loses digits beyond the 15th."""
 _SMALL = Decimal("1e-9")
-"""Bounds of numbers that lie nearer to 0 are moved here or to 0."""
+"""Bounds nearer to 0 than this are moved to it or to 0."""
 _LONGEST = 2**63 - 1024
-"""The largest integer that llguidance takes as a bound."""
+"""The largest integer that llguidance accepts as a bound."""
 _TENTH = 22
-"""Up to here floats hold every power of ten; llguidance reads a number as digits times such a power."""
+"""Floats represent every power of ten up to here; llguidance reads a number as digits times such a power."""
 _COUNTED = 100_000
-"""Up to here a step is counted with: there are as many states as it has remainders."""
+"""Largest step that is counted exactly: there is one state per remainder."""
 _POWERS = {10**6, 10**7, 10**8}
-"""Larger steps that only ask for zeros at the end."""
+"""Larger steps that only require zeros at the end."""
 
 
 def numbers(schema: dict[str, Any]) -> None:
-    """Bounds and steps become such as floats hold, inside of the given ones."""
+    """Replace bounds and steps by ones that floats represent, within the given ones."""
     if not types(schema) & {"integer", "number"}:
         return
     whole = "number" not in types(schema)
     step = _step(schema) if "multipleOf" in schema else None
     low, high = (_bound(schema, side, whole) for side in ("minimum", "maximum"))
     if step is not None:
-        # Where no digit may follow any more, a number must be complete; that cannot be where the step is not met.
+        # A number must be complete where no further digit may follow, which is impossible if it misses the step.
         far = _EXACT if step.denominator == 1 else _EXACT >> 12
         low, high = max(low, -far) if low is not None else -far, min(high, far) if high is not None else far
     if low is not None and high is not None and low > high:
-        raise UnspoolError(f"no number that can be kept is left between {low} and {high}; widen minimum and maximum")
+        raise UnspoolError(f"no representable number is left between {low} and {high}; widen minimum and maximum")
     for side, bound in (("minimum", low), ("maximum", high)):
         if bound is not None:
             schema[side] = bound
@@ -49,18 +49,18 @@ def _step(schema: dict[str, Any]) -> Fraction:
     step = Fraction(given)
     if step != Fraction(repr(given)) or step.denominator > 1 << 12:
         raise UnspoolError(
-            f"multipleOf {given} is no fraction that floats hold: 0.29 is no multiple of 0.01 to Python; use "
+            f"multipleOf {given} is not exact in floating point: to Python, 0.29 is not a multiple of 0.01; use "
             "integers of a smaller unit"
         )
     if step.numerator > _COUNTED and step.numerator not in _POWERS:
-        raise UnspoolError(f"multipleOf {given} is too large to be counted with; up to {_COUNTED:,} can be kept")
+        raise UnspoolError(f"multipleOf {given} is too large; the limit is {_COUNTED:,}")
     if step.denominator == 1:
         schema["multipleOf"] = int(step)
     return step
 
 
 def _bound(schema: dict[str, Any], side: str, whole: bool) -> int | float | None:
-    """The tightest bound of a side, rounded inwards; ``exclusiveMinimum`` and such are taken out."""
+    """The tightest bound of a side, rounded inwards; removes ``exclusiveMinimum`` and the like."""
     up = 1 if side == "minimum" else -1
     exclusive = schema.pop("exclusive" + side.capitalize(), None)
     given = schema.pop(side, None)
@@ -75,18 +75,18 @@ def _bound(schema: dict[str, Any], side: str, whole: bool) -> int | float | None
 
 
 def _inwards(value: float, up: int, whole: bool, is_open: bool) -> int | float:
-    """The nearest bound that can be kept on the inner side, counted in the direction ``up``."""
-    exact = Fraction(repr(value)) * up  # what is written: floats of texts are compared with the float of this
+    """The nearest representable bound on the inner side, counted in the direction ``up``."""
+    exact = Fraction(repr(value)) * up  # as written: floats parsed from texts are compared with the float of this
     if whole:
         least = math.floor(exact) + 1 if is_open else math.ceil(exact)
         if least > _LONGEST:
-            raise UnspoolError(f"no integer that can be kept lies beyond {value}; bounds go up to 2 ** 63")
+            raise UnspoolError(f"no representable integer lies beyond {value}; bounds go up to 2 ** 63")
         if abs(least) > _EXACT:
             near = float(max(least, -_LONGEST))
             least = int(near if near >= least else math.nextafter(near, math.inf))
         return least * up
     if exact > _EXACT:
-        raise UnspoolError(f"numbers beyond {value} cannot be kept; bounds of numbers go up to 2 ** 53")
+        raise UnspoolError(f"numbers beyond {value} cannot be enforced; bounds of numbers go up to 2 ** 53")
     edge = _ROUNDED.divide(Decimal(exact.numerator), Decimal(exact.denominator))
     if is_open and Fraction(edge) == exact:
         edge = edge.next_plus(_ROUNDED)

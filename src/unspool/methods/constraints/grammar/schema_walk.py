@@ -1,4 +1,4 @@
-"""The places of a JSON Schema at which there are schemas, and which of them any JSON can meet at all."""
+"""The places of schemas in a JSON Schema, and which of the schemas any JSON can satisfy."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _BY_NAME = ("$defs", "definitions", "dependencies", "dependentSchemas", "pattern
 _DRAFTS = ("draft-04/schema", "draft-06/schema", "draft-07/schema", "draft/2019-09/schema", "draft/2020-12/schema")
 
 Place = tuple[Any, Any]
-"""What holds a schema (a mapping or a list), and its key there."""
+"""The container of a schema (a mapping or a list), and its key there."""
 
 
 def places(schema: dict[str, Any]) -> Iterator[Place]:
-    """The places of the schemas right below one."""
+    """The places of the schemas directly below one."""
     for name in _ONE:
         if isinstance(schema.get(name), dict | bool):
             yield schema, name
@@ -44,7 +44,7 @@ def places(schema: dict[str, Any]) -> Iterator[Place]:
 
 
 def schemas(root: dict[str, Any]) -> list[dict[str, Any]]:
-    """All schemas that are objects, the root first; also those that only a ``$ref`` names (components of OpenAPI)."""
+    """All schemas that are objects, the root first; includes those that only a ``$ref`` names (OpenAPI components)."""
     found: dict[int, dict[str, Any]] = {}
     waiting: list[Any] = [root]
     while waiting:
@@ -59,7 +59,7 @@ def schemas(root: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def target(root: dict[str, Any], reference: str) -> Any:
-    """What ``#/a/b`` refers to; None where it is not a path of this schema."""
+    """The target of ``#/a/b``; None if it is not a path of this schema."""
     if reference == "#":
         return root
     if not reference.startswith("#/"):
@@ -83,7 +83,7 @@ def types(schema: Mapping[str, Any]) -> frozenset[str]:
 
 
 def leave_out_endless(root: dict[str, Any]) -> bool:
-    """Put ``false`` where a schema asks for itself without another way out; whether some JSON is left for the root."""
+    """Put ``false`` where a schema recurses without a base case; returns whether some JSON is left for the root."""
     finite: set[int] = set()
     everything = schemas(root)
 
@@ -131,12 +131,12 @@ def _properties_end(schema: dict[str, Any], ends: Any) -> bool:
     if not isinstance(required, list) or not isinstance(named, dict):
         return True
     patterns, rest = schema.get("patternProperties"), schema.get("additionalProperties", True)
-    # What a pattern demands of a name is added to ``properties`` before; a name that no schema knows is additional.
+    # What a pattern requires of a name was added to ``properties`` before; an unknown name is additional.
     return all(ends(named[name]) if name in named else bool(patterns) or ends(rest) for name in required)
 
 
 def check_draft(root: dict[str, Any]) -> None:
-    """Refuse a schema of a draft that llguidance does not know, and write the name of the draft as it does."""
+    """Refuse a schema of a draft that llguidance does not know, and write the draft's name as llguidance does."""
     naming = [below for below in schemas(root) if "$schema" in below]
     drafts = {_canonical(below["$schema"]) for below in naming}
     if len(drafts) > 1:
@@ -147,7 +147,7 @@ def check_draft(root: dict[str, Any]) -> None:
 
 def _canonical(draft: Any) -> str:
     name = str(draft).removeprefix("https://").removeprefix("http://").rstrip("#").removeprefix("json-schema.org/")
-    name = _DRAFTS[-1] if name == "schema" else name  # the newest one, which is meant where none is named as well
+    name = _DRAFTS[-1] if name == "schema" else name  # the newest one, which is also the default
     if name not in _DRAFTS:
-        raise UnspoolError(f"$schema is {draft!r}, which is none of draft 4 to 2020-12; name one or leave it out")
+        raise UnspoolError(f"$schema is {draft!r}, not one of drafts 4 to 2020-12; name one or leave it out")
     return f"http://json-schema.org/{name}#" if name.startswith("draft-") else f"https://json-schema.org/{name}"

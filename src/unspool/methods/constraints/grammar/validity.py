@@ -1,4 +1,4 @@
-"""Whether texts of a grammar fit it: fixed tasks, and judges that share no code with the constraint.
+"""Whether texts fit a grammar: fixed tasks, and judges that share no code with the constraint.
 
 JSON Schemas are judged by ``jsonschema``, regular expressions by Python's ``re``, a grammar of sums by Python's own
 parser.
@@ -21,7 +21,7 @@ JUDGE = "jsonschema, re, ast"
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked for, the grammar it must fit, and who judges that."""
+    """A request, the grammar that the answer must fit, and the judge."""
 
     about: str
     grammar: Mapping[str, Any]
@@ -32,7 +32,7 @@ class Task:
         return f"Answer with made-up data and nothing else. It is about: {self.about}."
 
     def verdict(self, text: str, finish_reason: str) -> bool | None:
-        """Whether a text is valid; None if the length limit cut it."""
+        """Whether a text is valid; None if it was cut by the length limit."""
         return self.fits(text) if finish_reason == "stop" else None
 
 
@@ -85,7 +85,7 @@ def tasks() -> list[Task]:
 
 
 def outcomes(model: Model, options: Mapping[str, Any]) -> Iterator[tuple[bool | None, int]]:
-    """Of each task whether the text is valid, None if it was cut; and its tokens."""
+    """For each task, whether the text is valid (None if it was cut) and its number of tokens."""
     for task in tasks():
         result = model.generate(task.prompt, memories={}, **task.grammar, **options)
         yield task.verdict(result.text, result.finish_reason), len(result.token_ids)

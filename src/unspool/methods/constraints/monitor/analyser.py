@@ -1,4 +1,4 @@
-"""What monitors ask of a static analyser, and the asking: every place once, balanced as well, failures told."""
+"""The interface of a static analyser, and queries to it: each place once, also with brackets closed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from functools import lru_cache
 from typing import Protocol, TypeVar
 
 _REMEMBERED = 4096
-"""Places whose answers are kept."""
+"""Places whose answers are cached."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """Of a signature, what a call must know.
+    """The part of a signature that a call must know.
 
     Attributes:
         name: of the parameter.
-        required: whether a call that does not give it is wrong.
-        positional: whether an argument without a name can give it.
+        required: whether a call that omits it is wrong.
+        positional: whether a positional argument can fill it.
     """
 
     name: str
@@ -31,33 +31,33 @@ class Parameter:
 
 
 Signature = tuple[Parameter, ...]
-"""Parameters in their order; those that collect any number of arguments are not among them."""
+"""Parameters in order, without those that collect any number of arguments."""
 
 
 class Analyser(Protocol):
     """A static analyser of one language, over a text that need not be complete."""
 
     def suggestions(self, text: str, offset: int) -> Sequence[str]:
-        """Identifiers that may stand at ``offset``, directly behind a dot; empty where it does not know.
+        """Identifiers that may come at ``offset``, directly after a dot; empty if it does not know.
 
         Args:
-            text: of the file, also what stands behind the place.
+            text: of the file, including what comes after the place.
             offset: of the place, in characters.
         """
         ...
 
     def signatures(self, text: str, offset: int) -> Sequence[Signature]:
-        """What may be called by the bracket that ends at ``offset``; empty where it does not know."""
+        """What the bracket that ends at ``offset`` may call; empty if it does not know."""
         ...
 
 
 class Asked:
-    """An analyser whose answers are kept.
+    """An analyser whose answers are cached.
 
     Attributes:
-        queries: places that it was asked about.
+        queries: number of places it was asked about.
         ms: milliseconds that it took.
-        failures: places at which it raised an error. Nothing is constrained there.
+        failures: number of places where it raised an error. Nothing is constrained there.
     """
 
     def __init__(self, analyser: Analyser) -> None:
@@ -68,7 +68,7 @@ class Asked:
         self.signature = lru_cache(maxsize=_REMEMBERED)(self._signature)
 
     def _names(self, before: bytes, closers: bytes) -> frozenset[bytes]:
-        """Identifiers behind the dot that ends ``before``: those that fit it alone, and with what is open closed."""
+        """Identifiers after the dot that ends ``before``: those for it alone, and those with open brackets closed."""
         text = before.decode("utf-8", "replace")
         names = set(self._ask(lambda: self._analyser.suggestions(text, len(text))) or ())
         if closers:
@@ -87,7 +87,7 @@ class Asked:
         self.queries += 1
         try:
             return question()
-        except Exception as error:  # analysers raise whatever their internals raise; a text must not end by that
+        except Exception as error:  # analysers raise whatever their internals raise; that must not end a text
             self.failures += 1
             warnings.warn(f"the analyser failed, nothing is constrained there: {error!r}", RuntimeWarning, stacklevel=2)
             return None

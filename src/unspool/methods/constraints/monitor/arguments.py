@@ -1,9 +1,9 @@
-"""The monitor of argument counts: a call is not closed before its required arguments are there.
+"""The monitor of argument counts: a call is not closed before its required arguments are written.
 
-Where exactly one signature is known, brackets that would close a call too early are left out. The paper's monitor
-counts commas; here the arguments are parsed, so that defaults, names, stars, strings and nested brackets count as they
-should. As in the paper, only closing is watched: too many arguments are not refused. A bracket that opens inside a
-token is watched if it is the token's first character (``()``).
+If exactly one signature is known, brackets that would close a call too early are masked. The paper's monitor counts
+commas; here the arguments are parsed, so that defaults, names, stars, strings and nested brackets are counted
+correctly. As in the paper, only closing is monitored: too many arguments are not refused. A bracket that opens inside a
+token is monitored if it is the token's first character (``()``).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from unspool.methods.constraints.monitor.scan import Scanner
 
 
 class ArgumentCount:
-    """Says which tokens may follow a place, as far as they close calls."""
+    """Decides which tokens may follow a place, as far as they close calls."""
 
     def __init__(self, vocabulary: Vocabulary, asked: Asked) -> None:
         self._vocabulary = vocabulary
         self._asked = asked
 
-    def permits(self, text: bytes, place: Scanner, token: int) -> bool:
+    def is_allowed(self, text: bytes, place: Scanner, token: int) -> bool:
         """Whether ``token`` closes no call too early."""
         piece = self._vocabulary.texts[token]
         if not piece or b")" not in piece:
@@ -41,19 +41,19 @@ class ArgumentCount:
         return True
 
     def mask(self, text: bytes, place: Scanner) -> NDArray[np.bool_] | None:
-        """[vocabulary]; None where everything is permitted."""
+        """[vocabulary]; None if everything is permitted."""
         if not place.callable and not any(frame.call for frame in place.open):
             return None
-        banned = [token for token in self._vocabulary.closing if not self.permits(text, place, token)]
+        banned = [token for token in self._vocabulary.closing if not self.is_allowed(text, place, token)]
         return ~self._vocabulary.mask([np.array(banned)]) if banned else None
 
 
 @lru_cache(maxsize=4096)
 def complete(signature: Signature, arguments: bytes) -> bool:
-    """Whether these arguments, as they stand in the text, give all that is required. True for what cannot be told."""
+    """Whether these arguments, as written, fill all required parameters. True if that cannot be determined."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Python, about literals that it would mend
+            warnings.simplefilter("ignore")  # Python's warnings about literals in the text
             call = ast.parse(b"f(" + arguments + b"\n)", mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return True

@@ -1,11 +1,11 @@
-"""The monitor of dereferences: behind the dot of ``obj.``, identifiers that the analyser knows there.
+"""The monitor of dereferences: after the dot of ``obj.``, only identifiers that the analyser knows there.
 
-At every place it is in one of four states, which are read from the place itself: no dereference (everything may
-follow), directly behind the dot (triggered), in the identifier (what may follow goes on with a name that has begun so
-far), or at the end of a name (what breaks an identifier may follow too). Where the analyser knows nothing, or none of
-its names has begun so, there is no dereference.
+Every place has one of four states, read from the place itself: no dereference (everything may follow), directly after
+the dot (triggered), in the identifier (only continuations of matching names may follow), or at the end of a name (what
+breaks an identifier may follow too). If the analyser knows nothing, or no name with this beginning, there is no
+dereference.
 
-Inner dots of a token count where an identifier follows them in the token.
+Inner dots of a token count if an identifier follows them in the token.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Identifier(NamedTuple):
     """The beginning of an identifier that was to be monitored.
 
     Attributes:
-        merged: whether it stands in one token with its dot.
+        merged: whether it is in one token with its dot.
         known: whether the analyser knows it, as far as the token goes.
     """
 
@@ -37,7 +37,7 @@ class Identifier(NamedTuple):
 
 
 class Dereference:
-    """Says which tokens may follow a place, as far as they spell what stands behind a dot.
+    """Decides which tokens may follow a place, as far as they spell what comes after a dot.
 
     Args:
         verify: whether inner dots of a token are monitored.
@@ -48,8 +48,8 @@ class Dereference:
         self._asked = asked
         self._verify = verify
 
-    def permits(self, text: bytes, place: Scanner, token: int) -> bool:
-        """Whether ``token`` goes on with names that may stand at the place, and behind its inner dots."""
+    def is_allowed(self, text: bytes, place: Scanner, token: int) -> bool:
+        """Whether ``token`` continues names that may come at the place, and after its inner dots."""
         piece = self._vocabulary.texts[token]
         rests = self._rests(text, place)
         if piece is None:
@@ -59,7 +59,7 @@ class Dereference:
         return not self._verify or all(spells(rest, names) for rest, names in self._inner(text, place, piece))
 
     def mask(self, text: bytes, place: Scanner) -> NDArray[np.bool_] | None:
-        """[vocabulary]; None where everything is permitted."""
+        """[vocabulary]; None if everything is permitted."""
         vocabulary, mask = self._vocabulary, None
         if rests := self._rests(text, place):
             ends = [vocabulary.special] if b"" in rests else []
@@ -68,19 +68,19 @@ class Dereference:
             return mask
         for before, spellings in vocabulary.merged.items():
             if mask is not None and not mask[spellings.ids].any():
-                continue  # no question that does not matter
+                continue  # ask nothing that does not matter
             inner = place.copy().read(before + b".")
             if names := self._names(text + before + b".", inner):
                 mask = np.ones(len(vocabulary.texts), dtype=np.bool_) if mask is None else mask
                 mask[spellings.ids] &= vocabulary.mask([spellings.allowed(names)])[spellings.ids]
         for token in vocabulary.several:
-            if (mask is None or mask[token]) and not self.permits(text, place, token):
+            if (mask is None or mask[token]) and not self.is_allowed(text, place, token):
                 mask = np.ones(len(vocabulary.texts), dtype=np.bool_) if mask is None else mask
                 mask[token] = False
         return mask
 
     def identifiers(self, text: bytes, place: Scanner, token: int) -> Iterator[Identifier]:
-        """Those that begin with ``token``, which follows the place, verified or not."""
+        """Identifiers that begin with ``token``, which follows the place, verified or not."""
         piece = self._vocabulary.texts[token] or b""
         if place.dot >= 0 and not place.word and (rests := self._rests(text, place)):
             yield Identifier(merged=False, known=spells(piece, rests))
@@ -88,7 +88,7 @@ class Dereference:
             yield Identifier(merged=True, known=spells(rest, names))
 
     def _names(self, text: bytes, place: Scanner) -> frozenset[bytes]:
-        """Identifiers for the dot at the place; empty where there is none or nothing is known."""
+        """Identifiers for the dot at the place; empty if there is none or nothing is known."""
         if place.dot < 0:
             return frozenset()
         before = text[: place.dot + 1]
@@ -97,12 +97,12 @@ class Dereference:
         return self._asked.names(before, place.closers)
 
     def _rests(self, text: bytes, place: Scanner) -> frozenset[bytes]:
-        """What is left of those identifiers that have begun like the word at the place."""
+        """The rest of those identifiers that begin with the word at the place."""
         begun = place.word
         return frozenset(name[len(begun) :] for name in self._names(text, place) if name.startswith(begun))
 
     def _inner(self, text: bytes, place: Scanner, piece: bytes) -> Iterator[tuple[bytes, frozenset[bytes]]]:
-        """What a token holds behind each of its inner dots, and the identifiers that may stand there."""
+        """The text of a token after each of its inner dots, and the identifiers that may come there."""
         for dot in merged_dots(piece):
             before = piece[: dot + 1]
             if names := self._names(text + before, place.copy().read(before)):

@@ -1,23 +1,25 @@
 """The analyser of Python: jedi, in this process. It reads a project's files and never runs them.
 
-jedi's answers are neither sound nor complete. There is no answer where a class makes attributes as they are asked for
-or set (``__getattr__``, ``setattr``, ``__dict__``, a metaclass), since those have no name in its text. A module with a
-``__getattr__``, such as numpy, has its names all the same: those that are written in it, and words in its strings,
-which is where its ``__getattr__`` finds the others. Names that the text itself has behind the same object are taken.
+jedi's answers are neither sound nor complete. There is no answer if a class makes attributes on access or assignment
+(``__getattr__``, ``setattr``, ``__dict__``, a metaclass), since these have no name in its text. A module with a
+``__getattr__``, such as numpy, still has its names: those written in it, and words in its strings, where its
+``__getattr__`` finds the others. Names that the text itself uses after the same object are accepted.
 
-Special methods of an object are not suggested, except behind ``super()`` and classes: every object has two dozen of
-them that hardly anyone calls, and a small model whose own name is left out would take one of those. Where nothing but
-special names is left there is no answer either: such an object gets its attributes from elsewhere.
+Special methods of an object are not suggested, except after ``super()`` and classes: every object has two dozen of
+them that are hardly ever called, and a small model whose own name is masked would choose one of those. If only special
+names are left there is no answer either: such an object gets its attributes from elsewhere.
 
 Left out: other analysers over the language-server protocol (the paper's own way; for Python its client starts a server
-around jedi). Asking only where one type is inferred: jedi's answer is the union over all types that it infers, and it
-does not tell which ones it could not infer.
+that wraps jedi). Asking only where one type is inferred: jedi's answer is the union over all types that it infers, and
+it does not report which ones it could not infer.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from inspect import Parameter as Kinds
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,7 @@ class JediAnalyser:
 
     Args:
         project: directory whose modules can be imported; None: only installed ones can.
-        file: that the text is of, which need not exist; relative imports start from it. By default one in ``project``.
+        file: path of the text, which need not exist; relative imports start from it. By default one in ``project``.
 
     Raises:
         UnspoolError: if jedi is not installed.
@@ -89,7 +91,7 @@ class JediAnalyser:
         ]
 
     def _makes_attributes(self, found: Sequence[Any], objects: Sequence[Any], text: str) -> bool:
-        """Whether a class of an object, as far as it defines what was found, makes attributes that have no name in it:
+        """Whether a class of an object that defines what was found makes attributes that are not written in its text:
         by its ``__init__``, or by its metaclass.
         """
         parents = {parent.full_name: parent for one in found if one.type == "function" and (parent := one.parent())}
@@ -102,7 +104,7 @@ class JediAnalyser:
         )
 
     def _source(self, found: Any, text: str) -> str:
-        """Of a module or of a definition; empty for what is built in and for stubs, which define no behaviour."""
+        """Source of a module or of a definition; empty for built-ins and for stubs, which define no behaviour."""
         path = found.module_path
         if path != self._file:
             if path is None or path.suffix != ".py" or not path.is_file():
@@ -122,9 +124,28 @@ def _place(text: str, offset: int) -> tuple[int, int]:
 
 
 def _seen(text: str, offset: int) -> set[str]:
-    """Names that stand behind the same object elsewhere in the text, in code."""
+    """Names after the same object elsewhere in the text, in code."""
     place = _OBJECT.search(text, text.rfind("\n", 0, offset) + 1, offset)
     if place is None:
         return set()
     code = _NO_CODE.sub("''", text[:offset]) + _NO_CODE.sub("''", text[offset:])
     return set(re.findall(rf"(?<![\w.]){re.escape(place[0])}([^\W\d]\w*)", code))
+
+
+@contextmanager
+def shared_answers() -> Iterator[None]:
+    """Ask about each text once in this process, without a project: for checks that decode the same again and again."""
+    asked = JediAnalyser.suggestions
+    JediAnalyser.suggestions = lambda self, text, offset: _answer(text, offset)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        JediAnalyser.suggestions = asked  # type: ignore[method-assign]
+
+
+@cache
+def _answer(text: str, offset: int) -> Sequence[str]:
+    return _suggestions(JediAnalyser(), text, offset)
+
+
+_suggestions = JediAnalyser.suggestions

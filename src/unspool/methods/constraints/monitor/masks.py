@@ -1,4 +1,4 @@
-"""Which tokens go on with one of some names: by look-ups among the sorted texts of a vocabulary."""
+"""Which tokens continue one of some names: look-ups in the sorted texts of a vocabulary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unspool.models.texts import token_texts
 from unspool.models.tokenizer import Tokenizer
 
 _REMEMBERED = 128
-"""Sets of names whose tokens are kept."""
+"""Sets of names whose tokens are cached."""
 
 _vocabularies: WeakKeyDictionary[Tokenizer, Vocabulary] = WeakKeyDictionary()
 
@@ -24,7 +24,7 @@ class Spellings:
     """Tokens by what they spell.
 
     Args:
-        texts: by token, what counts of its text; not empty.
+        texts: by token, the part of its text that counts; not empty.
     """
 
     def __init__(self, texts: Mapping[int, bytes]) -> None:
@@ -38,7 +38,7 @@ class Spellings:
         self.allowed = lru_cache(maxsize=_REMEMBERED)(self._allowed)
 
     def _allowed(self, names: frozenset[bytes]) -> NDArray[np.int64]:
-        """Tokens that are a beginning of a name, or a whole one and a break behind it. An empty name is one that is
+        """Tokens that are a beginning of a name, or a whole name followed by a break. An empty name is one that is
         complete."""
         chosen = np.zeros(len(self._texts), dtype=np.bool_)
         for name in names:
@@ -56,19 +56,19 @@ class Spellings:
 
 
 class Vocabulary:
-    """The tokens of a model, in the forms in which monitors ask for them.
+    """The tokens of a model, in the forms that monitors use.
 
     Args:
-        texts: as ``token_texts`` gives them.
+        texts: as returned by ``token_texts``.
 
     Attributes:
         texts: the same.
         special: ids of special tokens.
         spellings: of all others.
-        merged: by the text before it, the tokens with a dot and the beginning of an identifier behind it, as what they
-            spell behind that dot.
-        several: those of them that hold a second such dot.
-        closing: ids of tokens that hold a closing bracket.
+        merged: tokens with a dot followed by the beginning of an identifier, by the text before that dot, as what they
+            spell after it.
+        several: those of them that contain a second such dot.
+        closing: ids of tokens that contain a closing bracket.
     """
 
     def __init__(self, texts: Sequence[bytes | None]) -> None:
@@ -97,18 +97,18 @@ class Vocabulary:
 
 
 def merged_dots(text: bytes) -> list[int]:
-    """Where dots are that an identifier follows in the same text."""
+    """Positions of dots that an identifier follows in the same text."""
     return [at for at in range(len(text) - 1) if text[at] == ord(".") and text[at + 1] in NAME_START]
 
 
 def spells(piece: bytes, names: frozenset[bytes]) -> bool:
-    """Whether a text is a beginning of a name, or a whole one and a break behind it."""
+    """Whether a text is a beginning of a name, or a whole name followed by a break."""
     end = next((at for at, byte in enumerate(piece) if byte not in WORD), None)
     return any(name.startswith(piece) for name in names) if end is None else piece[:end] in names
 
 
 def monitor_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
-    """The tokens as monitors ask for them; made once for a tokenizer."""
+    """The tokens in the forms that monitors use; made once per tokenizer."""
     known = _vocabularies.get(tokenizer)
     if known is None or len(known.texts) != vocab_size:
         known = _vocabularies[tokenizer] = Vocabulary(token_texts(tokenizer, vocab_size))

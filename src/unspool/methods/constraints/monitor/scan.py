@@ -1,8 +1,8 @@
-"""Reads Python byte by byte and knows at every place what may be dereferenced, what is a string and what is open.
+"""Reads Python byte by byte and tracks at every place what may be dereferenced, what is a string and what is open.
 
-A small scanner of its own, because the text is never complete and is read again from many drafted places: copies are
-cheap, and nothing before them is read twice. Python's own tokenizer and parso's read whole files. Text that is no
-Python is read without an error, as far as that goes.
+It is a small scanner of its own, because the text is never complete and is read again from many drafted places: copies
+are cheap, and nothing before them is read twice. Python's own tokenizer and parso read whole files. Text that is not
+Python is read without an error, as far as possible.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from copy import copy
 from keyword import kwlist
 from typing import NamedTuple
 
-# No name ends before a byte of a character outside ASCII: in Python only a string or a comment could go on like that.
+# No name ends before a byte of a non-ASCII character: in Python only a string or a comment could continue like that.
 WORD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") | frozenset(range(0x80, 0x100))
-"""Bytes that go on with an identifier; all others break it."""
+"""Bytes that continue an identifier; all others break it."""
 
 _KEYWORDS = frozenset(word.encode() for word in kwlist) - {b"True", b"False", b"None"}
 _DIGITS = frozenset(b"0123456789")
@@ -43,17 +43,17 @@ class Frame(NamedTuple):
 
     @property
     def is_text(self) -> bool:
-        """Whether what it holds is text and no code."""
+        """Whether its content is text, not code."""
         return self.kind[:1] in (b"'", b'"', b":")
 
 
 class Scanner:
-    """The place behind what was read.
+    """The place after what was read.
 
     Attributes:
         at: bytes read.
-        word: the word that goes on here, empty between words.
-        dot: where the dot of the dereference is whose identifier goes on here; -1 if there is none.
+        word: the word that continues here, empty between words.
+        dot: where the dot of the dereference is whose identifier continues here; -1 if there is none.
         open: what was opened and not closed, outermost first.
     """
 
@@ -66,7 +66,7 @@ class Scanner:
         self._named = b""  # the word that ended here
         self._defined = False  # whether that word follows "def" or "class"
         self._comment = self._escaped = False
-        self._quotes = 0  # quotes of the string's own kind that stand directly here
+        self._quotes = 0  # quotes of the string's own kind directly before this place
         self._emptied: Frame | None = None  # a string of two quotes that ended here: a third one makes it a long one
 
     def copy(self) -> Scanner:
@@ -81,17 +81,17 @@ class Scanner:
 
     @property
     def closers(self) -> bytes:
-        """What closes all that is open."""
+        """The bytes that close all that is open."""
         return b"".join(_CLOSERS.get(frame.kind, frame.kind) for frame in reversed(self.open))
 
     def read(self, text: bytes) -> Scanner:
-        """Go on over ``text``; returns itself."""
+        """Continue over ``text``; returns itself."""
         for byte in text:
             self.step(byte)
         return self
 
     def closed(self, text: bytes) -> Iterator[tuple[Frame, int]]:
-        """Go on over ``text``, giving the calls that end in it and where their closing brackets are."""
+        """Continue over ``text``; yields the calls that end in it and where their closing brackets are."""
         for byte in text:
             before = self.open
             self.step(byte)
@@ -99,7 +99,7 @@ class Scanner:
                 yield before[-1], self.at - 1
 
     def step(self, byte: int) -> None:
-        """Go on over one byte."""
+        """Continue over one byte."""
         top = self.open[-1] if self.open else None
         if self._comment:
             if byte == ord("\n"):
@@ -126,7 +126,7 @@ class Scanner:
                 self._pop(operand=True)
                 self._emptied = top if len(top.kind) == 1 and top.at == self.at - 1 else None
         elif byte == ord("\n") and len(top.kind) == 1 and top.kind != b":":
-            self._pop(operand=False)  # a string that nobody closed
+            self._pop(operand=False)  # an unclosed string
         elif byte == ord("{") and top.formatted:
             self._push(Frame(b"{", self.at, formatted=True))
         elif byte == ord("}") and top.kind == b":":
@@ -150,11 +150,11 @@ class Scanner:
         elif byte == ord("#"):
             self._comment, self._operand = True, operand
         elif byte == ord("\n"):
-            self._operand = operand and (escaped or top is not None)  # only so does a chain of calls go on
+            self._operand = operand and (escaped or top is not None)  # only then does a chain of calls continue
         elif byte == ord("."):
             self.dot = self.at if operand else -1
         elif byte == ord("{") and top is not None and top.formatted and top.at == self.at - 1:
-            self._pop(operand=False)  # two of them are no field
+            self._pop(operand=False)  # two of them are not a field
         elif byte in b"([{":
             self._push(Frame(bytes((byte,)), self.at, call=byte == ord("(") and operand and not defined))
         elif byte in _CLOSING:

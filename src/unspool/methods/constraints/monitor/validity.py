@@ -23,7 +23,7 @@ CLASSES = {
 
 
 def outcomes(model: Model, options: Mapping[str, Any]) -> Iterator[tuple[bool | None, int]]:
-    """Of each class whether the name after its dot is a member, None if it was cut; and the tokens."""
+    """For each class, whether the name after its dot is a member (None if it was cut), and the number of tokens."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "workshop.py")
         file.write_text("\n\n".join(map(_class_of, CLASSES)), "utf-8")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unspool.engine.canvas import Flags, View
+from unspool.engine.canvas import BlockState, Flags
 from unspool.engine.method import UNMASK, Method
 from unspool.methods.diffusion._sweep import at
 
@@ -32,10 +32,10 @@ class EntropyThreshold:
     def __init__(self, options: EntropyThresholdOptions | None = None) -> None:
         self.options = options or EntropyThresholdOptions()
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         """Nothing: the rule has no state."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         chosen: Flags = view.entropy <= self.options.threshold
         chosen[np.argmin(np.where(view.masked, view.entropy, np.inf))] = True
         return chosen
@@ -44,9 +44,10 @@ class EntropyThreshold:
 METHOD = Method(
     kind=UNMASK,
     guarantee="lossy",
-    summary="Commits every token whose entropy is low enough; `unspool train certainty` trains models for it.",
+    summary="Commits every token whose entropy is low enough; `unspool train entropy_threshold` trains models for it.",
     paper="dParallel: Learnable Parallel Decoding for dLLMs (2025)",
     options=EntropyThresholdOptions,
     build=lambda _, options: EntropyThreshold(options),
     sweep={"entropy_threshold": at((0.05, 0.1, 0.2, 0.5, 1.0), "entropy_threshold:threshold={}")},
+    trainer=".train",
 )

@@ -13,10 +13,10 @@ from unspool.engine import arrays
 from unspool.engine.canvas import Denoiser
 from unspool.engine.canvas_request import CanvasRequest, Parts
 from unspool.engine.denoise import denoise
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
 from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
 from unspool.methods.diffusion.top_k import TopK
-from unspool.methods.drafters.specdec_pp.data import Progress
 from unspool.recipes.tiny_diffusion.tasks import Example, Task, TaskSet
 
 FILE = "targets.npz"
@@ -45,7 +45,7 @@ def make(
     questions: int,
     block_length: int,
     seed: int,
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> Targets:
     """Let the model answer drawn questions and keep what is right; what ``file`` holds is not asked again.
 

@@ -34,28 +34,32 @@ from unspool.backends.prepare import quiet
 from unspool.backends.torch.checkpoints import load_denoiser
 from unspool.engine.canvas import Flags
 from unspool.engine.noise import SEEDS
+from unspool.engine.option import Options
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
 from unspool.methods.diffusion.entropy_threshold import data as certainty_targets
 from unspool.methods.diffusion.entropy_threshold.data import Targets
 from unspool.methods.diffusion.fixed_blocks import FixedBlocks, FixedBlocksOptions
-from unspool.methods.drafters.specdec_pp.data import Progress
 from unspool.models.diffusion import CANVAS, task_set
 from unspool.recipes.tiny_diffusion import directory as canvas_directory
 from unspool.recipes.tiny_diffusion.train import TASK_SETS
 from unspool.storage import cache as store
 from unspool.training import checkpoint
 from unspool.training.checkpoint import check_counts
+from unspool.training.trainer import Job, Report, Run, Trainer
 
 if TYPE_CHECKING:
     import torch
+
+    from unspool.decoding.model import Model
 
 MASKED = 0.5  # q
 TEMPERATURE = 0.5  # T of L_cert
 
 
 @dataclass(frozen=True)
-class CertaintyOptions:
-    """Loss, weight decay and beta are the paper's for LLaDA; the rest is for small models.
+class CertaintyOptions(Options):
+    """What `unspool train entropy_threshold` takes. Beta is the paper's for LLaDA; the rest is for small models.
 
     Attributes:
         beta: weight of certainty; 0 trains on the targets alone.
@@ -76,6 +80,7 @@ class CertaintyOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_counts(self, "block_length", "questions", "max_steps", "batch_size")
         if self.seed not in SEEDS:
             raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
@@ -159,7 +164,7 @@ def train(
     source: Path,
     directory: Path,
     options: CertaintyOptions | None = None,
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> Targets:
     """Distil the model of a directory, or go on where ``directory`` ends, and write a Hugging Face directory into it.
 
@@ -224,3 +229,53 @@ def train(
     about = {"training": training, "certainty": asdict(options) | {"targets": len(targets.ids)}}
     canvas_directory.write(directory, student, tasks, about, curve)
     return targets
+
+
+def _prepare(job: Job, options: CertaintyOptions) -> Run:
+    source, tasks = job.model, TASK_SETS[task_set(job.model)]
+
+    def run(_: Model | None, progress: Progress) -> Report:
+        import torch
+
+        from unspool.bench.tradeoff import Setting, measure
+        from unspool.decoding.canvas import DiffusionModel
+        from unspool.decoding.load import load
+        from unspool.recipes.tiny_diffusion.train import QUESTIONS
+
+        torch.set_num_threads(job.threads or 2)
+        targets = train(source, job.output, options, progress)
+        setting = Setting(options.method, options.method)
+        before, after = (
+            measure(load(str(directory), expect=DiffusionModel), tasks, [setting], QUESTIONS)
+            for directory in (source, job.output)
+        )
+        found: list[dict[str, Any]] = [
+            {
+                "task": old.task,
+                "targets": targets.kept[old.task],
+                "accuracy": sum(old.right) / QUESTIONS,
+                "accuracy_after": sum(new.right) / QUESTIONS,
+                "passes": sum(old.passes) / QUESTIONS,
+                "passes_after": sum(new.passes) / QUESTIONS,
+            }
+            for old, new in zip(before, after, strict=True)
+        ]
+        lines = [
+            f"{QUESTIONS} held-out questions, {options.method}, before -> after:",
+            f"{'task':16}{'targets':>8}{'accuracy':>16}{'passes':>16}",
+        ]
+        for row in found:
+            accuracy = f"{row['accuracy']:.2f} -> {row['accuracy_after']:.2f}"
+            passes = f"{row['passes']:.1f} -> {row['passes_after']:.1f}"
+            lines.append(f"{row['task']:16}{row['targets']:8}{accuracy:>16}{passes:>16}")
+        return Report(found, lines)
+
+    return run
+
+
+TRAINER = Trainer(
+    summary="A copy of a masked-diffusion model that is certain of more tokens at once, to be decoded with this rule.",
+    options=CertaintyOptions,
+    prepare=_prepare,
+    trains_for="canvas",
+)

@@ -16,34 +16,34 @@ is an option of the loop: ``truncate_at_eos`` of ``CanvasOptions``, 0 for the pa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine import arrays
-from unspool.engine.canvas import Flags, View
-from unspool.engine.method import UNMASK, Method
+from unspool.engine.canvas import BlockState, Flags
+from unspool.engine.method import UNMASK, Case, Method
+from unspool.engine.option import Options, option
 from unspool.errors import UnspoolError
 from unspool.methods.diffusion._sweep import THRESHOLDS, at
 from unspool.methods.resources import Resources
+from unspool.training.artifact import Artifact, Tensors, file_of
 
-FILE = "unmask_filter.npz"
-"""Name of a filter beside the model that it was trained for."""
-
-_NAMES = ("first", "first_bias", "second", "second_bias")
+KIND = "unmask filter"
+METHOD_NAME = "learn2pd"
 
 
 @dataclass(frozen=True)
-class Learn2PDOptions:
+class Learn2PDOptions(Options):
     """The default threshold is that of the authors' script.
 
     Attributes:
-        filter: file that ``unspool train unmask-filter`` wrote; None: the one beside the model.
+        filter: file that ``unspool train learn2pd`` wrote, or its directory; None: the one beside the model.
         threshold: least probability, by the filter, that a prediction is final.
     """
 
-    filter: str | None = None
+    filter: str | None = option(None, check=partial(Artifact.load, method=METHOD_NAME))
     threshold: float = 0.96
 
 
@@ -74,22 +74,26 @@ class UnmaskFilter:
         probabilities: NDArray[np.float64] = 1 / (1 + np.exp(-logits[..., :slots].astype(np.float64)))
         return probabilities
 
-    def save(self, path: Path) -> None:
-        arrays.save(path, "unmask filter", {name: getattr(self, name) for name in _NAMES})
+    @property
+    def tensors(self) -> Tensors:
+        """As an artifact contains them."""
+        return vars(self)
 
     @classmethod
-    def load(cls, path: Path) -> UnmaskFilter:
-        """Read a filter.
+    def of(cls, artifact: Artifact) -> UnmaskFilter:
+        """The filter that an artifact contains.
 
         Raises:
-            UnspoolError: if the file cannot be read or holds no filter.
+            UnspoolError: if tensors are missing or have other shapes.
         """
-        made = cls(*arrays.load(path, "unmask filter", _NAMES))
-        width = made.first.shape[0]
-        shapes = [getattr(made, name).shape for name in _NAMES]
-        if shapes != [(width, width), (width,), (width, width), (width,)]:
-            raise UnspoolError(f"{path} is not a saved unmask filter; train one with `unspool train unmask-filter`")
-        return made
+        first = artifact.tensor("first", None, None)
+        width = len(first)
+        return cls(
+            artifact.tensor("first", width, width),
+            artifact.tensor("first_bias", width),
+            artifact.tensor("second", width, width),
+            artifact.tensor("second_bias", width),
+        )
 
 
 class Learn2PD:
@@ -104,22 +108,31 @@ class Learn2PD:
         """Slots of the blocks that the filter was trained on."""
         return self._filter.width
 
-    def enter(self, view: View) -> None:
+    def start_block(self, view: BlockState) -> None:
         """Nothing: the rule has no state."""
 
-    def select(self, view: View) -> Flags:
+    def select(self, view: BlockState) -> Flags:
         chosen: Flags = self._filter(view.confidence) > self.options.threshold
         chosen[np.argmax(np.where(view.masked, view.confidence, -np.inf))] = True
         return chosen
 
 
 def _build(resources: Resources, options: Learn2PDOptions) -> Learn2PD:
-    if options.filter is not None:
-        return Learn2PD(options, UnmaskFilter.load(Path(options.filter)))
-    beside = None if resources.directory is None else resources.directory / FILE
-    if beside is None or not beside.is_file():
-        raise UnspoolError("learn2pd needs a filter for this model; make one with `unspool train unmask-filter`")
-    return Learn2PD(options, UnmaskFilter.load(beside))
+    beside = None if resources.directory is None else file_of(resources.directory, METHOD_NAME)
+    path = options.filter or beside
+    if path is None or (path is beside and not beside.is_file()):
+        raise UnspoolError(f"learn2pd needs a filter for this model; train one with `unspool train {METHOD_NAME}`")
+    artifact = Artifact.load(path, METHOD_NAME)
+    artifact.check(resources)
+    return Learn2PD(options, UnmaskFilter.of(artifact))
+
+
+def _any_filter(directory: Path) -> None:
+    """Write a filter that knows nothing, for the case."""
+    rng = np.random.default_rng(0)
+    shapes = ((12, 12), 12, (12, 12), 12)
+    made = UnmaskFilter(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
+    Artifact(KIND, METHOD_NAME, (), made.tensors).save(file_of(directory, METHOD_NAME))
 
 
 METHOD = Method(
@@ -129,5 +142,7 @@ METHOD = Method(
     paper="Learning to Parallel: Accelerating Diffusion Large Language Models via Learnable Parallel Decoding (2025)",
     options=Learn2PDOptions,
     build=_build,
+    case=Case(prepare=_any_filter),
     sweep={"learn2pd, blocks of 8": at(THRESHOLDS, "fixed_blocks:block_length=8+learn2pd:threshold={}")},
+    trainer=".train",
 )

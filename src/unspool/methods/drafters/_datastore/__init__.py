@@ -1,29 +1,30 @@
-"""A corpus of token ids on disk, searched without being read: what ``rasd`` retrieves continuations from.
+"""A corpus of token ids on disk, searched without being loaded: ``rasd`` retrieves continuations from it.
 
-It belongs to the vocabulary that its ids are of. Its files (``datastore_files``) are mapped into memory, so it opens at
-once, costs the pages that are looked at, and is shared by processes.
+A datastore belongs to the vocabulary of its ids. Its files (see ``files``) are mapped into memory: it opens at once,
+costs only the pages that are read, and is shared by processes.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
 from unspool.methods.drafters._datastore import files as datastore_files
 from unspool.methods.drafters._datastore.files import Arrays
 from unspool.methods.drafters._datastore.suffix_array import SEPARATOR, occurrences, sort_suffixes
 
 LONGEST_MATCH, SHORTEST_MATCH = 16, 2
-"""Tokens of the text that are looked up, from the most to the least, as in REST."""
+"""Numbers of tokens of the suffix that is looked up, from the most to the least, as in REST."""
 
 SAMPLED = 256
-"""Occurrences of a match that are looked at; of more, this many at even distances in the order of the suffix array."""
+"""Most occurrences of a match that are read; of more, this many are sampled evenly in suffix-array order."""
 
 
 class Datastore:
@@ -32,15 +33,15 @@ class Datastore:
     Attributes:
         vocabulary: ``vocabulary_fingerprint`` of the tokenizer; empty if it is not known, and then only the size is
             compared with that of a model.
-        model: name of the model whose tokenizer it was, for people.
-        path: the directory it was opened from or saved to, None while there is none.
+        model: name of the model whose tokenizer it was, for display.
+        path: the directory that it was opened from or saved to; None if there is none.
     """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the documents; the files stay."""
+        """Forget the documents; the files are kept."""
         self.vocabulary = self.model = ""
         self.path: Path | None = None
         self._tokens = np.empty(0, np.int32)
@@ -54,12 +55,12 @@ class Datastore:
         sequences: Iterable[Sequence[int]],
         vocabulary: str = "",
         model: str = "",
-        progress: Callable[[float], None] = lambda done: None,
+        progress: Progress = silent,
     ) -> Datastore:
         """Build from documents of ids; empty ones are left out.
 
         Args:
-            progress: told what share of the sorting is done.
+            progress: receives how much of the sorting is done.
         """
         tokens, starts = array("i"), array("q")
         for sequence in sequences:
@@ -72,7 +73,7 @@ class Datastore:
         made._tokens = np.array(tokens, dtype=np.int32)
         made._starts = np.array(starts, dtype=np.int64)
         if len(starts) and np.count_nonzero(made._tokens < 0) > len(starts):
-            raise UnspoolError("a document holds a negative token id; ids are 0 and more")
+            raise UnspoolError("a document contains a negative token id; ids start at 0")
         suffixes = sort_suffixes(made._tokens, LONGEST_MATCH, progress)
         made._suffixes = suffixes.astype(np.int32) if len(tokens) <= np.iinfo(np.int32).max else suffixes
         made._largest = int(made._tokens.max(initial=-1))
@@ -83,14 +84,14 @@ class Datastore:
         """Map the files of a directory into memory.
 
         Raises:
-            UnspoolError: if it is no datastore, is damaged, or is of another format.
+            UnspoolError: if it is not a datastore, is damaged, or has another format.
         """
         made = cls()
         made.load(Path(path))
         return made
 
     def load(self, path: Path) -> None:
-        """Replace the contents by those of a directory, as ``open`` does; nothing is changed if that fails."""
+        """Replace the contents with those of a directory, as ``open`` does; if that fails, nothing is changed."""
         path = path.expanduser()
         header, arrays = datastore_files.read(path)
         self.vocabulary, self.model, self._largest = header["vocabulary"], header["model"], header["largest"]
@@ -114,7 +115,7 @@ class Datastore:
         return len(self._tokens) - len(self._starts)
 
     def documents(self) -> Iterator[NDArray[np.int32]]:
-        """The ids of every document, in the order in which they were given; not to be changed."""
+        """The ids of every document, in the order in which they were given; must not be changed."""
         ends = [*self._starts[1:].tolist(), len(self._tokens)] if len(self._starts) else []
         for start, end in zip(self._starts.tolist(), ends, strict=True):
             yield self._tokens[start : end - 1]
@@ -125,45 +126,45 @@ class Datastore:
         return len(self._starts)
 
     def check(self, vocab_size: int, vocabulary: str = "") -> None:
-        """Refuse a model of another vocabulary.
+        """Refuse a model with another vocabulary.
 
         Args:
             vocab_size: width of the model's row of logits.
             vocabulary: ``vocabulary_fingerprint`` of its tokenizer; empty if it is not known.
 
         Raises:
-            UnspoolError: if the ids are those of another vocabulary.
+            UnspoolError: if the ids belong to another vocabulary.
         """
         differs = self.vocabulary and vocabulary and self.vocabulary != vocabulary
         if differs or self._largest >= vocab_size:
             origin = f" of {self.model}" if self.model else ""
             raise UnspoolError(
-                f"the datastore {self.path or ''} was built with the tokenizer{origin}, and this model has another "
-                "one; build it anew with `unspool datastore build -m MODEL`"
+                f"the datastore {self.path or ''} was built with the tokenizer{origin}, but this model has another "
+                "one; rebuild it with `unspool datastore build -m MODEL`"
             )
 
     def retrieve(self, text: Sequence[int], length: int) -> tuple[int, NDArray[np.int32]]:
         """What followed the longest suffix of ``text`` that occurs in a document.
 
-        Suffixes of 16 tokens down to 2 count; the longest one that occurs settles the matter.
+        Suffixes of 16 tokens down to 2 are looked up; only the longest one that occurs is used.
 
         Args:
             length: tokens of a continuation.
 
         Returns:
             (tokens of the suffix, continuations int32 [occurrences, length]); a row that reaches the end of its
-            document is filled up with ``SEPARATOR``. (0, no rows) without a match.
+            document is padded with ``SEPARATOR``. (0, no rows) without a match.
         """
         matched, low, high = self._longest(text[-LONGEST_MATCH:])
         count = high - low
         sample = np.arange(low, high) if count <= SAMPLED else low + np.arange(SAMPLED) * count // SAMPLED
         places = self._suffixes[sample].astype(np.int64)[:, None] + np.arange(matched, matched + length)
-        # Beyond the last token there is the last separator, and it is found there again.
+        # Positions beyond the end are clipped to the last one, which is a separator.
         rows = self._tokens[np.minimum(places, len(self._tokens) - 1)] if count else np.empty((0, length), np.int32)
         return matched, np.where(np.logical_or.accumulate(rows == SEPARATOR, axis=1), SEPARATOR, rows)
 
     def _longest(self, text: Sequence[int]) -> tuple[int, int, int]:
-        # Where a suffix occurs, every shorter one does, so the longest is found by halving.
+        # Every shorter suffix of one that occurs also occurs, so the longest is found by bisection.
         best = (0, 0, 0)
         shortest, longest = SHORTEST_MATCH, len(text)
         while shortest <= longest:

@@ -1,4 +1,4 @@
-"""The files of a datastore: a directory that appears whole and is mapped into memory.
+"""The files of a datastore: a directory that appears only when complete and is mapped into memory.
 
 ``tokens.npy`` (int32: the documents one after the other, each ended by -1), ``starts.npy`` (int64: where they begin),
 ``suffixes.npy`` (int32 or int64: the suffix array) and ``header.json``.
@@ -28,10 +28,10 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def check_new(path: Path) -> None:
-    """Refuse a directory that could not be made, before any work.
+    """Refuse a directory that cannot be made, before any work.
 
     Raises:
-        UnspoolError: with what to do.
+        UnspoolError: says what to do.
     """
     if path.exists():
         raise UnspoolError(f"{path} exists; remove it, or give the datastore another name")
@@ -39,7 +39,7 @@ def check_new(path: Path) -> None:
 
 
 def write(path: Path, header: Mapping[str, Any], arrays: Arrays) -> None:
-    """Write a new directory; what is stopped leaves nothing.
+    """Write a new directory; an interrupted write leaves nothing.
 
     Args:
         header: the fields ``model``, ``vocabulary`` and ``largest``.
@@ -50,17 +50,20 @@ def write(path: Path, header: Mapping[str, Any], arrays: Arrays) -> None:
     check_new(path)
     sizes = {name: len(values) for name, values in arrays.items()}
     content = {"kind": _KIND, "version": FORMAT_VERSION, **header, "sizes": sizes}
-    with store.atomic_directory(path) as directory:
-        for name in _ARRAYS:
-            np.save(directory / f"{name}.npy", arrays[name], allow_pickle=False)
-        (directory / "header.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    try:
+        with store.atomic_directory(path) as directory:
+            for name in _ARRAYS:
+                np.save(directory / f"{name}.npy", arrays[name], allow_pickle=False)
+            (directory / "header.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UnspoolError(f"cannot write the datastore to {path}: {error.strerror or error}") from error
 
 
 def read(path: Path) -> tuple[dict[str, Any], Arrays]:
     """The header and the mapped arrays.
 
     Raises:
-        UnspoolError: if the directory is no datastore, is damaged, or is of another format.
+        UnspoolError: if the directory is not a datastore, is damaged, or has another format.
     """
     header = _header(path)
     sizes = header["sizes"]
@@ -70,17 +73,17 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
 def _header(path: Path) -> dict[str, Any]:
     file = path / "header.json"
     if not file.is_file():
-        raise UnspoolError(f"{path} is no datastore: it has no header.json; make one with `unspool datastore build`")
+        raise UnspoolError(f"{path} is not a datastore: it has no header.json; make one with `unspool datastore build`")
     try:
         header = parse_json(read_text(file))
     except (OSError, UnspoolError, ValueError, RecursionError) as error:
         raise _damaged(file) from error
     if not isinstance(header, dict) or header.get("kind") != _KIND:
-        raise UnspoolError(f"{path} is no datastore; make one with `unspool datastore build`")
+        raise UnspoolError(f"{path} is not a datastore; make one with `unspool datastore build`")
     if header.get("version") != FORMAT_VERSION:
         raise UnspoolError(
-            f"{path} is a datastore of format {header.get('version')}, and this unspool reads format {FORMAT_VERSION}; "
-            "build it anew with `unspool datastore build`"
+            f"{path} is a datastore of format {header.get('version')}, but this unspool reads format {FORMAT_VERSION}; "
+            "rebuild it with `unspool datastore build`"
         )
     if any(not isinstance(header.get(name), kind) for name, kind in _FIELDS.items()):
         raise _damaged(file)
@@ -90,7 +93,7 @@ def _header(path: Path) -> dict[str, Any]:
 def _mapped(file: Path, size: object, dtypes: tuple[str, ...]) -> NDArray[Any]:
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # damaged bytes make the reader of the array's header raise anything
+    except Exception as error:  # damaged bytes can make numpy's header reader raise anything
         raise _damaged(file) from error
     if not isinstance(values, np.ndarray) or values.shape != (size,) or values.dtype.name not in dtypes:
         raise _damaged(file)
@@ -98,4 +101,4 @@ def _mapped(file: Path, size: object, dtypes: tuple[str, ...]) -> NDArray[Any]:
 
 
 def _damaged(file: Path) -> UnspoolError:
-    return UnspoolError(f"{file} is missing or damaged; build the datastore anew with `unspool datastore build`")
+    return UnspoolError(f"{file} is missing or damaged; rebuild the datastore with `unspool datastore build`")

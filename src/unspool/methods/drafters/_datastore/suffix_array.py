@@ -1,43 +1,43 @@
-"""Suffix arrays over token ids: where does a sequence occur in a corpus? Manber and Myers, 1990, with numpy.
+"""Suffix arrays over token ids: finds where a sequence occurs in a corpus. Manber and Myers, 1990, with numpy.
 
-Suffixes are ordered by their first tokens only, as many as the longest query has; that takes a few sorts.
+Suffixes are ordered only by as many first tokens as the longest query has; that takes a few sorts.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine.progress import Progress, silent
+
 SEPARATOR = -1
-"""Ends every document of a corpus. No query holds it, so no match crosses it."""
+"""Ends every document of a corpus. No query contains it, so no match crosses it."""
 
 
-def sort_suffixes(
-    tokens: NDArray[np.int32], depth: int, progress: Callable[[float], None] = lambda done: None
-) -> NDArray[np.int64]:
-    """Positions [n] in the order of the ``depth`` tokens from each position on; equal ones by position.
+def sort_suffixes(tokens: NDArray[np.int32], depth: int, progress: Progress = silent) -> NDArray[np.int64]:
+    """Positions [n] sorted by the ``depth`` tokens from each position on; ties by position.
 
-    Prefix doubling: the rank of a window and that of the window behind it are the rank of both together. Takes
-    about 55 bytes a token and 2 to 3 seconds a million tokens.
+    Prefix doubling: the ranks of a window and of the next window give the rank of both together. Takes about 55 bytes
+    per token and 2 to 3 seconds per million tokens.
 
     Args:
         depth: a power of two.
-        progress: told what share is done.
+        progress: receives how many rounds are done.
     """
     ranks, order = _ranked(tokens.astype(np.int64))
     rounds, length = depth.bit_length(), 1
     for done in range(1, rounds):
-        progress(done / rounds)
-        behind = ranks[length:] + 1  # a window that the end cuts short has 0 behind it, and comes first
+        progress("sorting", done, rounds)
+        behind = ranks[length:] + 1  # a window that the end cuts short is followed by 0, so it comes first
         ranks *= len(tokens) + 1
         ranks[: len(behind)] += behind
         ranks, order = _ranked(ranks)
         length *= 2
-    progress(1.0)
+    progress("sorting", rounds, rounds)
     return order
 
 
@@ -53,10 +53,10 @@ def _ranked(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def occurrences(tokens: NDArray[np.int32], suffixes: NDArray[Any], query: Sequence[int]) -> tuple[int, int]:
-    """Where ``query`` occurs: the half-open range of ``suffixes`` that begin with it; empty if there are none.
+    """Where ``query`` occurs: the half-open range of ``suffixes`` that begin with it; empty if it does not occur.
 
     Args:
-        query: at most as many tokens as the suffixes are ordered by.
+        query: at most as long as the depth to which the suffixes are sorted.
     """
     wanted = list(query)
 

@@ -1,23 +1,23 @@
-"""Adaptive Draft-Verification for Efficient Large Language Model Decoding (2025): ADED, a search in a trigram table.
+"""Adaptive Draft-Verification for Efficient Large Language Model Decoding (2025): ADED, tree search in a trigram table.
 
-A table says how likely each token is after each pair of tokens: counted in a corpus, or empty at first, and raised for
-every trigram that the newest text holds. Before each pass a tree search (PUCT, as in AlphaZero) runs from the last two
-tokens through the table; the prefixes that it visited most often are drafted.
+A table gives the probability of each token after each pair of tokens. It is counted in a corpus or starts empty, and
+the values of all trigrams in the newest text are raised. Before each pass a tree search (PUCT, as in AlphaZero) runs
+through the table from the last two tokens; the prefixes that it visited most often are drafted.
 
-The paper's table starts from a corpus, and so does this one where ``corpus`` names one. Without it the table knows
-nothing but what was decoded with it, and results say so: ``aded (no corpus)``.
+The paper's table starts from a corpus; so does this one if ``corpus`` names one. Without it the table contains only
+what was decoded with it, and results are labelled ``aded (no corpus)``.
 
-What it changes about plain decoding: several of its tokens leave one pass. Guarantee: identical, whatever the table
-holds; drafts are point masses, and the acceptance rule decides (the paper's own rule is biased when it samples).
+What it changes about plain decoding: one pass yields several of its tokens. Guarantee: identical, whatever the table
+contains; drafts are point masses, and the acceptance rule decides (the paper's own rule is biased when it samples).
 
 Choices where the paper's code is arbitrary or at odds with its purpose:
 - The score of a search sums the table's values along its path. The code looks up another token's value, mostly 0.
 - Successors are tried in order of value, then of id (the code: in the order of a hash table).
-- What is too much is cut by visits. The code drops its longest drafts first, until the tokens of all, shared ones
-  counted again, are at most 64; with its 24 prefixes a tree has less than 64 nodes anyway.
-- Trigrams learned from the text are bounded in number; the pair that was raised longest ago returns to the corpus.
+- Excess drafts are cut by visits. The code drops its longest drafts first, until their tokens, shared ones counted
+  again, are at most 64; with its 24 prefixes a tree has fewer than 64 nodes anyway.
+- Trigrams learned from the text are bounded in number; the pair raised longest ago returns to its corpus values.
 
-Left out: values never fade (nor do they in the paper), so frequent trigrams of a long run all reach the cap.
+Left out: values never decay (nor do they in the paper), so frequent trigrams of a long run all reach the cap.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from unspool.methods.drafters.aded.search import LEVELS, Draft, Search
 from unspool.methods.drafters.aded.table import TrigramTable
 from unspool.methods.resources import Resources
 
-_WINDOW = 16  # tokens whose trigrams are raised before each pass
+_WINDOW = 16  # last tokens, whose trigrams are raised before each pass
 _SHARES, _VALUES = 4, (0.1, 0.3, 1.0)  # of the buckets
 
 
@@ -44,28 +44,28 @@ class AdedOptions(Options):
     """Defaults are those of the paper's code.
 
     Attributes:
-        nodes: most drafted nodes of a tree, 1 to 64, the root not counted.
+        nodes: most drafted nodes of a tree, 1 to 64, without the root.
         iterations: of the search before each pass, at least 1. 150 take about 1 to 2 ms.
-        increment: by how much a trigram of the newest text is raised, 0 to 3; 0: nothing is learned from the text.
-        corpus: directory that ``unspool datastore build`` made, whose trigrams are counted when it is first asked for,
-            about a second a million tokens. None: the table is ``memories["aded"]``, which is empty at first.
+        increment: added to a trigram of the newest text, 0 to 3; 0: nothing is learned from the text.
+        corpus: directory made by ``unspool datastore build``. Its trigrams are counted on first use, about a second per
+            million tokens. None: the table is ``memories["aded"]``, which is empty at first.
     """
 
     nodes: int = option(64, least=1, most=64)
     iterations: int = option(150, least=1)
     increment: float = option(0.04, least=0, most=3)
-    corpus: str | None = None
+    corpus: str | None = option(None, check=Datastore.open)
 
     @property
     def lacks(self) -> str:
-        """What of the paper's method is missing with these options."""
+        """What part of the paper's method is missing with these options."""
         return "no corpus" if self.corpus is None else ""
 
 
 class Aded:
     """The prefixes that a tree search through a ``TrigramTable`` visits most.
 
-    Buckets tell the node's share of its parent's visits in quarters and its value in the table.
+    The bucket of a node is its share of its parent's visits in quarters and its value in the table.
 
     Args:
         options: see ``AdedOptions``.
@@ -79,15 +79,15 @@ class Aded:
     def __init__(self, options: AdedOptions, memory: TrigramTable, vocab_size: int) -> None:
         self.options = options
         self.memory = memory
-        # A table of the user's own may have a corpus that the options do not name.
+        # A table passed by the user may have a corpus that the options do not name.
         self.name = "aded" if memory.has_corpus else f"aded ({AdedOptions().lacks})"
         memory.fit(vocab_size)
 
     def start(self, context: Context) -> None:
-        """Nothing: the end of the prompt is learned with the first draft."""
+        """Does nothing: the end of the prompt is learned with the first draft."""
 
     def propose(self, context: Context, budget: int) -> TokenTree:
-        """A tree of at most ``min(budget, nodes + 1)`` nodes; the root alone where the table has no successor."""
+        """A tree of at most ``min(budget, nodes + 1)`` nodes; only the root if the table has no successor."""
         tokens = context.tokens
         if self.options.increment:
             self.memory.reinforce(tokens[-_WINDOW:], self.options.increment)
@@ -101,7 +101,7 @@ class Aded:
         return builder.build()
 
     def drafts(self, context: Context) -> list[Draft]:
-        """What the search finds after a text of at least two tokens, best first, parents before their children."""
+        """The drafts of a search after a text of at least two tokens, best first, parents before their children."""
         tokens, options = context.tokens, self.options
         uniform = draft_generator(context.seed, len(tokens)).random(options.iterations * LEVELS).tolist()
         search = Search(self.memory, (tokens[-2], tokens[-1]), iter(uniform))
@@ -109,7 +109,7 @@ class Aded:
         return search.drafts()
 
     def observe(self, step: Step) -> None:
-        """Nothing: the text is learned in ``propose``, as in the paper's code."""
+        """Does nothing: the text is learned in ``propose``, as in the paper's code."""
 
 
 def _build(resources: Resources, options: AdedOptions) -> Aded:
@@ -118,7 +118,7 @@ def _build(resources: Resources, options: AdedOptions) -> Aded:
         table = resources.memory("aded", TrigramTable)
     else:
         table = resources.memory(f"aded:corpus={options.corpus}", TrigramTable)
-        if not table.has_corpus:  # it is new, or all memories were reset; the option still names it
+        if not table.has_corpus:  # it is new, or all memories were reset; the options still name the corpus
             store = Datastore.open(options.corpus)
             store.check(resources.model.vocab_size, resources.vocabulary())
             table.count(store.documents())
@@ -128,10 +128,9 @@ def _build(resources: Resources, options: AdedOptions) -> Aded:
 METHOD = Method(
     kind=DRAFTER,
     guarantee="identical",
-    summary=(
-        "Searches a table of trigrams, of a corpus or empty at first and raised by the newest text, for what to draft."
-    ),
+    summary=("Drafts by tree search in a trigram table, which may start from a corpus and learns from the text."),
     paper="Adaptive Draft-Verification for Efficient Large Language Model Decoding (2025)",
     options=AdedOptions,
     build=_build,
+    memory="a table of trigrams",
 )

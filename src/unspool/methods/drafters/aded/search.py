@@ -1,4 +1,4 @@
-"""The tree search of ADED through its table (see ``aded``)."""
+"""ADED's tree search in the trigram table (see ``aded``)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import NamedTuple
 from unspool.methods.drafters.aded.table import TrigramTable
 
 LEVELS = 3
-"""Of the search: a path holds four pairs of tokens, the root's included."""
+"""Levels of the search: a path has four pairs of tokens, including the root's."""
 
-_KEPT = 24  # most visited prefixes, the empty one included
-_C1, _C2 = 32.0, 8.0  # of PUCT
+_KEPT = 24  # most visited prefixes, including the empty one
+_C1, _C2 = 32.0, 8.0  # constants of PUCT
 
 
 class _Successors:
-    """What may follow a pair of tokens, likeliest first; ``cumulated`` are the sums of the first values."""
+    """What may follow a pair of tokens, highest value first; ``cumulated`` are the running sums of the values."""
 
     __slots__ = ("cumulated", "ids", "values")
 
@@ -29,7 +29,7 @@ class _Successors:
 
 
 class _Node:
-    """A node of the search. What PUCT reads of the children is kept here, in lists."""
+    """A node of the search. Keeps what PUCT reads of the children in lists."""
 
     __slots__ = ("children", "explore", "mean", "pair", "score", "successors", "visits")
 
@@ -38,19 +38,19 @@ class _Node:
         self.successors = successors
         self.visits = 0
         self.score = 0.0
-        self.children: list[_Node] = []  # those that were visited: the first ones of the successors
+        self.children: list[_Node] = []  # those visited: the first ones of the successors
         self.mean: list[float] = []  # of each child: score / visits
         self.explore: list[float] = []  # of each child: p / (1 + visits)
 
 
-_UNKNOWN = _Successors([])  # of the deepest nodes, whose successors the search itself never needs
+_UNKNOWN = _Successors([])  # of the deepest nodes, whose successors the search never needs
 
 
 class Draft(NamedTuple):
     """A node to draft.
 
     Attributes:
-        path: the tokens that lead to it from the root, its own last.
+        path: the tokens from the root to it, its own last.
         share: of its parent's visits, 0 to 1.
         value: of its trigram in the table.
     """
@@ -98,7 +98,7 @@ class Search:
             _credit(node, trail, score)
 
     def _select(self, node: _Node, weight: float, level: int) -> int:
-        """The child with the largest PUCT value; children that were never visited come first."""
+        """The child with the largest PUCT value; unvisited children come first."""
         count = len(node.children)
         if count < len(node.successors.ids):
             self._visit(node, level)
@@ -107,7 +107,7 @@ class Search:
         return values.index(max(values))
 
     def _visit(self, node: _Node, level: int) -> None:
-        """Make the next child of a node of this level, 0 at the root."""
+        """Create the next child of a node at this level, 0 at the root."""
         pair = node.pair[1], node.successors.ids[len(node.children)]
         node.children.append(_Node(pair, self._after(pair) if level + 1 < LEVELS else _UNKNOWN))
         node.mean.append(0.0)
@@ -130,7 +130,7 @@ class Search:
         return total
 
     def drafts(self) -> list[Draft]:
-        """The prefixes that were visited most, each with the likeliest successor of its last pair, by visits."""
+        """The most visited prefixes, each with the best successor of its last pair, by visits."""
         found: list[tuple[float, Draft]] = []  # visits, draft
         for visits, path, parent, at in self._prefixes()[: _KEPT - 1]:
             found.append((visits, Draft(path, visits / parent.visits, parent.successors.values[at])))
@@ -145,7 +145,7 @@ class Search:
         return list({draft.path: draft for _, draft in found}.values())
 
     def _prefixes(self) -> list[tuple[int, tuple[int, ...], _Node, int]]:
-        """Visits, path, parent and place among its children of every node but the root, by visits."""
+        """Visits, path, parent and position among siblings of every node but the root, by visits."""
         prefixes: list[tuple[int, tuple[int, ...], _Node, int]] = []
         level: list[tuple[tuple[int, ...], _Node]] = [((), self.root)]
         while level:
@@ -160,7 +160,7 @@ class Search:
 
 
 def _credit(leaf: _Node, trail: list[tuple[_Node, int]], score: float) -> None:
-    """A visit and a score for the leaf and all its ancestors."""
+    """Add a visit and a score to the leaf and all its ancestors."""
     leaf.visits += 1
     leaf.score += score
     for parent, at in reversed(trail):

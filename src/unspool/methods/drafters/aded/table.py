@@ -1,4 +1,4 @@
-"""The table that ADED searches: how likely each token is after a pair of tokens (see ``aded``)."""
+"""The table that ADED searches: the probability of each token after a pair of tokens (see ``aded``)."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from unspool.engine import arrays
 from unspool.errors import UnspoolError
 
 SUCCESSORS = 12
-"""Successors of a pair that a corpus keeps."""
+"""Successors of a pair that are kept from a corpus."""
 
 CAP = 3.0
 """No trigram is raised above this."""
 
-_BITS = 21  # of a token id: three of them fit into 63 bits
-_BLOCK = 1 << 22  # trigrams that are counted at once
+_BITS = 21  # of a token id: three ids fit into 63 bits
+_BLOCK = 1 << 22  # trigrams counted at once
 
 
 class TrigramTable:
-    """Values of trigrams: those of a corpus, fixed, and those of decoded text, raised again and again; a ``Memory``.
+    """Values of trigrams: fixed ones from a corpus, and ones from decoded text that grow with each use; a ``Memory``.
 
-    A corpus takes 16 bytes a pair and 8 a successor. What is learned from text takes some 400 bytes a pair. At the
-    capacity, the pair that was raised longest ago goes back to what the corpus says of it.
+    A corpus takes 16 bytes per pair and 8 per successor. What is learned from text takes about 400 bytes per pair. At
+    the capacity, the pair that was raised longest ago returns to its corpus values.
 
     Args:
-        capacity: most pairs that are learned from text.
+        capacity: most pairs learned from text.
     """
 
     def __init__(self, capacity: int = 1 << 16) -> None:
@@ -41,15 +41,15 @@ class TrigramTable:
 
     @classmethod
     def from_corpus(cls, documents: Iterable[Sequence[int] | NDArray[Any]], capacity: int = 1 << 16) -> TrigramTable:
-        """A table of documents that are tokenised with the target's own tokenizer; see ``count``."""
+        """A table of documents tokenised with the target's own tokenizer; see ``count``."""
         table = cls(capacity)
         table.count(documents)
         return table
 
     def reset(self) -> None:
-        """Forget everything, the corpus and the size of the vocabulary too."""
+        """Forget everything, including the corpus and the size of the vocabulary."""
         self.vocab_size: int | None = None
-        self._learned: dict[int, dict[int, float]] = {}  # pair -> values; the one raised longest ago first
+        self._learned: dict[int, dict[int, float]] = {}  # pair -> values; the pair raised longest ago comes first
         none = np.empty(0, np.int64)
         self._set_corpus(none, np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
 
@@ -57,7 +57,7 @@ class TrigramTable:
         self._pairs, self._starts, self._ids, self._values = pairs, starts, ids, values
 
     def __len__(self) -> int:
-        """Number of pairs that something is known of."""
+        """Number of known pairs."""
         return len(self._pairs) + sum(not self._of_corpus(pair) for pair in self._learned)
 
     @property
@@ -71,30 +71,30 @@ class TrigramTable:
         return first << _BITS | second
 
     def fit(self, vocab_size: int) -> None:
-        """Take the size of a model's vocabulary.
+        """Fix the table to the size of a model's vocabulary.
 
         Raises:
-            UnspoolError: if the table was learned on a vocabulary of another size, or its corpus holds larger ids.
+            UnspoolError: if the table was learned on a vocabulary of another size, or its corpus has larger ids.
         """
         if self.vocab_size not in (None, vocab_size):
             raise UnspoolError(
-                f"this trigram table was learned on a vocabulary of {self.vocab_size} tokens and the model has "
+                f"this trigram table was learned on a vocabulary of {self.vocab_size} tokens but the model has "
                 f"{vocab_size}; reset it or use one table per model"
             )
         if len(self._ids) and int(self._ids.max()) >= vocab_size:
             raise UnspoolError(
-                f"this trigram table holds the token {int(self._ids.max())} and the model has {vocab_size} tokens; "
+                f"this trigram table contains token {int(self._ids.max())} but the model has {vocab_size} tokens; "
                 "count a corpus that is tokenised with the model's own tokenizer"
             )
         self.vocab_size = vocab_size
 
     def count(self, documents: Iterable[Sequence[int] | NDArray[Any]]) -> None:
-        """Replace the corpus: of each pair, the twelve likeliest successors and the chance of each.
+        """Replace the corpus: keeps the twelve most likely successors of each pair and their probabilities.
 
-        The chances are those among all successors, so they sum to 1 only where no more than twelve were seen.
+        Probabilities are relative to all successors, so they sum to 1 only if no more than twelve were seen.
 
         Args:
-            documents: token ids; no trigram reaches from one document into the next.
+            documents: token ids; no trigram crosses from one document into the next.
 
         Raises:
             UnspoolError: for an id outside the vocabulary; nothing is changed then.
@@ -123,7 +123,7 @@ class TrigramTable:
         end = self.vocab_size or 1 << _BITS
         if len(ids) and (ids.min() < 0 or ids.max() >= end):
             raise UnspoolError(
-                f"a document holds ids from {int(ids.min())} to {int(ids.max())}, which must lie in 0 to {end - 1}; "
+                f"a document has ids from {int(ids.min())} to {int(ids.max())}, which must lie in 0 to {end - 1}; "
                 "tokenise it with the model's own tokenizer"
             )
         codes: NDArray[np.int64] = self.pair(ids[:-2], ids[1:-1]) << _BITS | ids[2:]
@@ -137,11 +137,11 @@ class TrigramTable:
         return list(zip(self._ids[part].tolist(), self._values[part].tolist(), strict=True))
 
     def successors(self, first: int, second: int) -> list[tuple[int, float]]:
-        """Ids and values of what may follow a pair, largest value first, lowest id first among equals."""
+        """Ids and values of what may follow a pair, largest value first; ties by lowest id."""
         pair = self.pair(first, second)
         values = self._learned.get(pair)
         if values is None:
-            return self._of_corpus(pair)  # in this order already
+            return self._of_corpus(pair)  # already in this order
         return sorted(values.items(), key=lambda item: (-item[1], item[0]))
 
     def reinforce(self, tokens: Sequence[int], increment: float) -> None:
@@ -157,7 +157,7 @@ class TrigramTable:
             del self._learned[pair]
 
     def save(self, path: Path) -> None:
-        """Write everything to an ``.npz`` file; a file of that name is replaced in one step."""
+        """Write everything to an ``.npz`` file; replaces an existing file in one step."""
         rows = list(self._learned.values())
         content = {
             "vocab_size": np.int64(self.vocab_size or 0),
@@ -173,7 +173,7 @@ class TrigramTable:
         arrays.save(path, "trigram table", content)
 
     def load(self, path: Path) -> None:
-        """Replace the contents by those of a file that ``save`` wrote; beyond the capacity the oldest are left out.
+        """Replace the contents with those of a file that ``save`` wrote; above the capacity the oldest are dropped.
 
         Raises:
             UnspoolError: if the file cannot be read or belongs to another vocabulary; nothing is changed then.
@@ -183,7 +183,7 @@ class TrigramTable:
         vocab_size, corpus, learned = int(found[0]), found[1:5], found[5:]
         if vocab_size and self.vocab_size not in (None, vocab_size):
             raise UnspoolError(
-                f"{path} was learned on a vocabulary of {vocab_size} tokens and the model has {self.vocab_size}; "
+                f"{path} was learned on a vocabulary of {vocab_size} tokens but the model has {self.vocab_size}; "
                 "use one table per model"
             )
         for part in (corpus, learned):
@@ -200,7 +200,7 @@ class TrigramTable:
 def _added(
     codes: NDArray[np.int64], counts: NDArray[np.int64], more: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Counts by code, ascending, with those of ``more`` added."""
+    """Counts by code, ascending, with the counts of ``more`` added."""
     new, seen = np.unique(more, return_counts=True)
     both, place = np.unique(np.concatenate([codes, new]), return_inverse=True)
     totals = np.zeros(len(both), np.int64)
@@ -209,7 +209,7 @@ def _added(
 
 
 def _check(path: Path, vocab_size: int, pairs: Any, starts: Any, ids: Any, values: Any) -> None:
-    """Refuse arrays that ``save`` does not write."""
+    """Refuse arrays that ``save`` cannot have written."""
     if not (
         pairs.ndim == ids.ndim == 1
         and ids.shape == values.shape
@@ -220,4 +220,4 @@ def _check(path: Path, vocab_size: int, pairs: Any, starts: Any, ids: Any, value
     ):
         raise UnspoolError(f"{path} is not a saved trigram table; delete it and start with a new one")
     if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
-        raise UnspoolError(f"{path} holds ids outside its vocabulary; delete it and start with a new one")
+        raise UnspoolError(f"{path} contains ids outside its vocabulary; delete it and start with a new one")

@@ -1,12 +1,12 @@
-"""``auto``: all drafters compete for the nodes of one tree (unspool's own; no paper).
+"""``auto``: drafters compete for the nodes of one tree (unspool's own; no paper).
 
-Each drafter proposes; equal paths are merged. How often a proposal of a source, bucket (its own measure of confidence)
-and depth turns out right is learned while decoding, from every candidate whose parent lies on the emitted path, whether
-it was scored or not. The nodes with the highest chance of being reached are bought, as many as give the most expected
-tokens per millisecond under the measured cost curve, which the passes that are made correct; if that is none, the bare
-token is sent.
+Each drafter proposes; equal paths are merged. While decoding, ``auto`` learns how often a proposal of each source,
+bucket (the source's own measure of confidence) and depth is right, from every candidate whose parent is on the emitted
+path, scored or not. It takes the nodes with the highest probability of being reached, in the number that maximises
+expected tokens per millisecond under the measured cost curve, which actual passes correct. If no draft pays, it sends
+the root only.
 
-Changes against plain decoding: speed only. Guarantee: that of the acceptance rule (drafts are point masses).
+What it changes about plain decoding: speed only. Guarantee: that of the acceptance rule (drafts are point masses).
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ SOURCES = ("suffix", "token_recycling")
 """The drafters that compete."""
 
 _MARGIN = 1.06
-"""How much better than the bare token drafts must promise to be. Choosing the best of many estimates overrates it, and
-the mistakes of drafting are paid in full, those of not drafting only in gains forgone."""
+"""Factor by which drafts must promise to beat a single-token pass. The best of many estimates is overrated, and a wrong
+draft costs its full price, a missing one only the gain forgone."""
 
 _RECENT = 0.15
 """Weight of the newest pass in the moving average of what a width promises."""
 
 _KEPT = 8
-"""Passes over which the price of a change to the best width of late is spread."""
+"""Passes over which the cost of a change to the recently best width is spread."""
 
 _LOYALTY = 1.05
-"""How much better than the best width of late another must have promised to take its place: two that are nearly equal
-would take turns, and every change costs."""
+"""Factor by which another width must beat the recently best one to replace it. Two that are nearly equal would
+alternate, and every change costs."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class AutoOptions(Options):
     """Options of ``auto``.
 
     Attributes:
-        candidates: nodes that each drafter is asked for, and most nodes of a tree. More would give a tenth more tokens
-            a millisecond at best, where long passages are copied, and their shapes are rare: a first pass of a shape
+        candidates: nodes requested from each drafter, and most nodes of a tree. More would give a tenth more tokens
+            per millisecond at best, where long passages are copied, and their shapes are rare: a first pass of a shape
             takes up to twice its time.
         forget: weight that an old observation keeps when a new one of its kind arrives, 0 to 1.
-        prior_weight: how many observations a prior counts as, above 0, see ``methods.drafters.auto.rates.PRIORS``.
+        prior_weight: observations that a prior counts as, above 0, see ``methods.drafters.auto.rates.PRIORS``.
     """
 
     candidates: int = option(32, least=1)
@@ -73,7 +73,7 @@ class _Candidate:
 
 
 class Auto:
-    """Drafter that lets others compete. ``drafters`` maps source names to drafters of this sequence."""
+    """Drafter that makes others compete. ``drafters`` maps source names to drafters of this sequence."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class Auto:
         self._costs = costs
         self._rates = AcceptanceRates() if rates is None else rates
         self._root = _Candidate(0)
-        self._width = 1  # of the pass before
-        self._home = 1  # the width that promised most of late
+        self._width = 1  # of the previous pass
+        self._home = 1  # the best width of recent passes
         self._promise: dict[int, float] = {}  # expected tokens by width, a moving average
 
     def start(self, context: Context) -> None:
@@ -103,9 +103,9 @@ class Auto:
         return self._buy(root, context, budget)
 
     def _buy(self, root: _Candidate, context: Context, budget: int) -> TokenTree:
-        """The prefix of the nodes in order of reach that has the best expected tokens per millisecond."""
+        """The prefix of the nodes, in order of reach, with the most expected tokens per millisecond."""
         tokens, parents, sources, names = [context.tokens[-1]], [-1], [0], ["root"]
-        expected = [1.0]  # tokens that the first nodes are expected to give, by their number
+        expected = [1.0]  # expected tokens by number of nodes
         cost = self._costs.row(len(context.tokens))
         limit = min(budget, self._options.candidates, len(cost))
         prior_weight = self._options.prior_weight
@@ -124,7 +124,7 @@ class Auto:
             total = sum(estimate[0] for estimate in estimates)
             for rate, source, token, child in estimates:
                 order += 1
-                # Siblings exclude each other: their chances cannot sum to more than 1.
+                # Siblings exclude each other: their probabilities cannot sum to more than 1.
                 chance = rate / max(1.0, total)
                 heapq.heappush(heap, (-reach * chance, order, index, token, source, child))
 
@@ -146,9 +146,9 @@ class Auto:
         )
 
     def _is_enough(self, expected: list[float], reach: float, cost: NDArray[np.float64], length: int) -> bool:
-        """Whether no wider pass can promise more per millisecond, were each further node reached with this chance.
+        """Whether no wider pass can promise more per millisecond, even if every further node had this ``reach``.
 
-        It is the largest that is left. Most trees end here, long before all candidates are looked at.
+        That is the largest that is left. Most trees end here, long before all candidates are visited.
         """
         n = len(expected)
         if n not in self._costs.curve.nodes:
@@ -158,11 +158,11 @@ class Auto:
         return so_far >= float(most.max(initial=0.0))
 
     def _size(self, expected: list[float], cost: NDArray[np.float64], length: int) -> int:
-        """How many nodes to buy.
+        """Number of nodes to take.
 
-        A pass of another width than the one before costs more, so a width is not chosen for one pass: the width that
-        promised most of late is cheap to return to, any other is charged for going there and back. A small tree can
-        also be padded to one of the two widths that cost no change.
+        A change of width costs time, so a width is not chosen for one pass: the recently best width is cheap to return
+        to, and any other is charged for the way there and back. A small tree can also be padded to one of the two
+        widths that need no change.
         """
         curve = self._costs.curve
         sizes = {curve.width(n): n for n in range(1, len(expected) + 1)}  # the widest tree of each width
@@ -219,9 +219,10 @@ def _build(resources: Resources, options: AutoOptions) -> Auto:
 METHOD = Method(
     kind=DRAFTER,
     guarantee="identical",
-    summary="Lets suffix drafts and token recycling compete for the nodes of one tree under this machine's cost curve.",
+    summary="Lets suffix drafts and token recycling compete for the nodes of one tree, by this machine's cost curve.",
     paper="unspool's own",
     options=AutoOptions,
     build=_build,
     needs=Needs(costs=True),
+    memory="how often drafts of each source were right",
 )

@@ -1,4 +1,4 @@
-"""How often drafts turned out right: what ``auto`` remembers."""
+"""How often drafts were right: what ``auto`` remembers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRIORS: dict[str, Callable[[int], float]] = {
     "suffix": lambda matched: 1 - 0.75 / max(1, matched),
     "token_recycling": lambda rank: (0.3, 0.08, 0.05, 0.03, 0.02)[min(rank, 4)],
 }
-"""How often a draft of a source and bucket is right, before anything was seen: fitted to 30 answers of
+"""Prior probability that a draft of a source and bucket is right, before any observation: fitted to 30 answers of
 Qwen2.5-Coder-0.5B (Spec-Bench, HumanEval, edits of source files). 0.3 for other sources."""
 
 PRIOR_WEIGHT, FORGET = 8.0, 0.98  # see AutoOptions
@@ -27,19 +27,19 @@ _WHAT = "table of acceptance rates"
 
 
 class AcceptanceRates:
-    """How often drafts of a source, bucket and depth are right; a ``Memory`` that holds no text.
+    """How often drafts of a source, bucket and depth are right; a ``Memory`` that contains no text.
 
-    A kind that was seen little borrows from all depths of its bucket, and that from ``PRIORS``.
+    A kind with few observations borrows from all depths of its bucket, which borrows from ``PRIORS``.
     """
 
     def __init__(self) -> None:
         self._counts: dict[_Key, tuple[float, float]] = {}
 
     def rate(self, source: str, bucket: int, depth: int, prior_weight: float = PRIOR_WEIGHT) -> float:
-        """Chance that such a draft is right, given that its parent was.
+        """Probability that such a draft is right, given that its parent was.
 
         Args:
-            prior_weight: how many observations the prior counts as, above 0.
+            prior_weight: number of observations that the prior counts as, above 0.
         """
         known = PRIORS.get(source)
         prior = self._estimate((source, bucket, 0), known(bucket) if known else 0.3, prior_weight)
@@ -53,7 +53,7 @@ class AcceptanceRates:
         """Count one draft.
 
         Args:
-            forget: weight that what was counted before keeps, 0 to 1.
+            forget: weight that earlier counts keep, 0 to 1.
         """
         for key in ((source, bucket, 0), (source, bucket, min(depth, _DEPTHS))):
             hits, trials = self._counts.get(key, (0.0, 0.0))
@@ -64,15 +64,15 @@ class AcceptanceRates:
         self._counts = {}
 
     def save(self, path: Path) -> None:
-        """Write everything to a JSON file; a file of that name is replaced in one step."""
+        """Write everything to a JSON file; replaces an existing file in one step."""
         rows = [[*key, *value] for key, value in self._counts.items()]
         arrays.replace(path, _WHAT, lambda part: part.write_text(json.dumps(rows), encoding="utf-8"))
 
     def load(self, path: Path) -> None:
-        """Replace the contents by those of a file that ``save`` wrote.
+        """Replace the contents with those of a file that ``save`` wrote.
 
         Raises:
-            UnspoolError: if the file cannot be read or is no such file; nothing is changed then.
+            UnspoolError: if the file cannot be read or was not written by ``save``; nothing is changed then.
         """
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ class AcceptanceRates:
 
 
 def _is_row(row: Any) -> bool:
-    """Whether ``save`` may have written it: a source, bucket and depth, and how many of how many drafts were right."""
+    """Whether ``save`` may have written it: source, bucket, depth, number of right drafts, number of drafts."""
     if not isinstance(row, list) or [type(value) for value in row] != [str, int, int, float, float]:
         return False
     _, bucket, depth, hits, trials = row

@@ -1,28 +1,27 @@
-"""RASD: "RASD: Retrieval-Augmented Speculative Decoding" (2025). The draft of any drafter and what is retrieved for the
-text, in one tree.
+"""RASD: "RASD: Retrieval-Augmented Speculative Decoding" (2025). Merges retrieved continuations into a drafter's tree.
 
-A drafter is short-sighted and weak on text unlike what it knows; retrieval copies far ahead and is often beside the
-point. So each pass: look up the longest suffix of the text that occurred before in it, and the longest one of 16 tokens
-down to 2 that occurs in a datastore (as REST does); let the drafter draft; drop the retrieved continuations whose first
-token is not among the ``prune_top_k`` that the drafter ranks highest; keep the most frequent prefixes of the rest as a
-tree; lay it over the drafter's along their longest common prefixes; have the union scored in one pass. With the drafter
-``plain`` it is retrieval alone.
+A drafter is short-sighted and weak on text unlike what it knows; retrieval copies far ahead and is often wrong. So each
+pass looks up the longest suffix of the text that occurred before in it, and the longest one of 16 tokens down to 2 that
+occurs in a datastore (as REST does). The drafter drafts. Retrieved continuations are dropped if their first token is
+not among the ``prune_top_k`` that the drafter ranks highest. The most frequent prefixes of the rest form a tree, which
+is merged into the drafter's along their longest common prefixes. One pass scores the union. With the drafter ``plain``
+it is retrieval alone.
 
-What it changes about plain decoding: speed only. Guarantee: that of the drafter, since what is retrieved is chosen, not
-drawn, and comes after the drafter's siblings (see ``unspool.engine.fuse``).
+What it changes about plain decoding: speed only. Guarantee: that of the drafter, since retrieved tokens are chosen, not
+drawn, and come after the drafter's siblings (see ``unspool.engine.fuse``).
 
-Choices where the paper's text was not to be had or leaves one:
-- The first-step ranking is asked of drafters that have one (``RanksFirst``): a draft model's first distribution,
-  whether it writes a chain or a tree; token recycling's row. Where there is none, nothing is pruned. The first level
-  of the draft does not stand in: it is no ranking. A chain holds one token there, and all that differs from the draft
-  would be dropped, which is what retrieval is for.
+Choices where the paper's text was not available or leaves one:
+- Drafters that have a first-step ranking (``RanksFirst``) provide it: a draft model's first distribution, for a chain
+  or a tree; token recycling's row. Without one, nothing is pruned. The first level of the draft is not used instead,
+  because it is not a ranking. A chain has one token there, so everything that differs from the draft would be dropped,
+  and that is what retrieval is for.
 - Pruning may drop a perfect copy whose first token the drafter does not expect. So ``trusted_match`` can exempt long
   matches; the paper exempts none, and neither does the default. ``RASD.branches`` counts what pruning cost.
-- A prefix weighs the share of a match's occurrences that go on with it, times the length of the match. The text itself
-  gives one continuation, after the most recent occurrence.
-- Sizes: 60 nodes are EAGLE-2's, 10 tokens a continuation REST's and prompt lookup's, and 30 nodes hold three of them;
+- The weight of a prefix is the share of a match's occurrences that continue with it, times the length of the match. The
+  text itself gives one continuation, after the most recent occurrence.
+- Sizes: 60 nodes are EAGLE-2's, 10 tokens per continuation REST's and prompt lookup's, and 30 nodes fit three of them;
   the paper's own are not known, nor is its k. On a CPU 8 to 16 nodes are usually enough.
-- The drafter is asked for ``nodes`` less what retrieval may take, so it has the whole tree where nothing is found.
+- The drafter gets ``nodes`` less what retrieval may take, so it has the whole tree if nothing is retrieved.
 
 Left out: both sources of a node that both propose (it counts as the drafter's); drafting and retrieving in parallel
 threads (retrieval takes 1 to 3 ms); options of the inner drafter, which has its defaults.
@@ -56,9 +55,9 @@ class RanksFirst(Protocol):
     """A drafter that ranks the whole vocabulary, or the best of it, before it drafts its first token."""
 
     def first_ranking(self, k: int) -> Sequence[int] | None:
-        """The at most ``k`` ids ranked highest right behind the committed text, by the last ``propose``; None without.
+        """At most ``k`` ids ranked highest directly after the committed text, by the last ``propose``; None if none.
 
-        A ranking by what the drafter believes, not by what was drawn from it.
+        The ranking is by the drafter's probabilities, not by what was drawn from them.
         """
         ...
 
@@ -68,19 +67,19 @@ class RASDOptions(Options):
     """Options of ``rasd``.
 
     Attributes:
-        drafter: name of the inner drafter. None: ``draft_model`` where one is loaded, as in the paper, else
+        drafter: name of the inner drafter. None: ``draft_model`` if one is loaded, as in the paper, else
             ``token_recycling``.
-        datastore: directory that ``unspool datastore build`` made, searched in place of ``memories["rasd"]``.
+        datastore: directory made by ``unspool datastore build``, searched instead of ``memories["rasd"]``.
         nodes: most drafted nodes of the tree, at least 1.
-        retrieved_nodes: most of them that retrieval may take, at least 1.
+        retrieved_nodes: most nodes that retrieval may take, at least 1.
         continuation: tokens of a retrieved continuation, at least 1.
-        prune_top_k: retrieved continuations must begin with one of so many ids that the drafter ranks highest; 0: no
-            pruning.
-        trusted_match: continuations after a match of at least so many tokens are not pruned; None: all are pruned.
+        prune_top_k: retrieved continuations must begin with one of the ``prune_top_k`` ids that the drafter ranks
+            highest; 0: no pruning.
+        trusted_match: continuations after a match of at least this many tokens are not pruned; None: all are pruned.
     """
 
     drafter: str | None = None
-    datastore: str | None = None
+    datastore: str | None = option(None, check=Datastore.open)
     nodes: int = option(60, least=1)
     retrieved_nodes: int = option(30, least=1)
     continuation: int = option(10, least=1)
@@ -111,15 +110,15 @@ class Branch:
 
 
 class RASD:
-    """The tree of another drafter, fused with retrieved continuations.
+    """Another drafter's tree, merged with retrieved continuations.
 
     Args:
-        options: see ``RASDOptions``; the names in it are resolved by who builds the drafter.
+        options: see ``RASDOptions``; the caller resolves the names in it.
         drafter: the inner drafter, of this sequence.
-        datastore: searched besides the text; may be empty.
+        datastore: searched in addition to the text; may be empty.
 
     Attributes:
-        branches: how many retrieved branches of each kind there were: how often pruning dropped the right one.
+        branches: number of retrieved branches of each kind, which shows how often pruning dropped the right one.
     """
 
     name = "rasd"
@@ -130,7 +129,7 @@ class RASD:
         self._drafter = drafter
         self._datastore = datastore
         self._automaton = SuffixAutomaton()
-        self._undecided: list[tuple[Continuations, Continuations]] = []  # what was retrieved, what of it was kept
+        self._undecided: list[tuple[Continuations, Continuations]] = []  # what was retrieved, and what was kept of it
 
     def start(self, context: Context) -> None:
         """Read the prompt."""
@@ -152,7 +151,7 @@ class RASD:
         length, found = self.options.continuation, []
         matched, end = self._automaton.match()
         if matched >= SHORTEST_MATCH:
-            period = len(tokens) - end  # a continuation that reaches the end of the text goes on in itself
+            period = len(tokens) - end  # a continuation that reaches the end of the text continues from its own start
             row = [tokens[end + i % period] for i in range(length)]
             found.append(Continuations.of("text", matched, np.array([row], dtype=np.int32)))
         matched, rows = self._datastore.retrieve(tokens, length)
@@ -171,7 +170,7 @@ class RASD:
         return kept
 
     def close(self) -> None:
-        """Let the inner drafter end, if it works in the background."""
+        """Close the inner drafter, if it works in the background."""
         if isinstance(self._drafter, Closing):
             self._drafter.close()
 
@@ -189,13 +188,13 @@ class RASD:
 
 def _build(resources: Resources, options: RASDOptions) -> RASD:
     inner = options.drafter or ("draft_model" if resources.assistant is not None else "token_recycling")
-    # One object for all sequences: the files are mapped once.
+    # One object for all sequences, so that the files are mapped once.
     store: Datastore
     if options.datastore is None:
         store = resources.memory("rasd", Datastore)
     else:
         store = resources.memory(f"rasd:datastore={options.datastore}", Datastore)
-        if store.path is None:  # it is new, or all memories were reset; the option still names it
+        if store.path is None:  # it is new, or all memories were reset; the options still name it
             store.load(Path(options.datastore))
     store.check(resources.model.vocab_size, resources.vocabulary() if len(store) else "")
     return RASD(options, resources.build(inner, DRAFTER), store)
@@ -204,9 +203,10 @@ def _build(resources: Resources, options: RASDOptions) -> RASD:
 METHOD = Method(
     kind=DRAFTER,
     guarantee="identical",
-    summary="Lays what is retrieved from the text and from a datastore over the tree of another drafter.",
+    summary="Merges continuations retrieved from the text and a datastore into another drafter's tree.",
     paper="RASD: Retrieval-Augmented Speculative Decoding (2025)",
     options=RASDOptions,
     build=_build,
     draws=True,
+    memory="a datastore of texts",
 )

@@ -14,7 +14,7 @@ from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.methods.drafters._datastore.suffix_array import SEPARATOR
 
 MAX_BUCKET = 15
-"""Longer matches share this bucket."""
+"""Length of match from which all matches share one bucket."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Continuations:
     """What followed one suffix of the text in one source.
 
     Attributes:
-        source: name for the nodes of a tree.
+        source: name of the source, for the nodes of a tree.
         matched: tokens of the suffix.
-        rows: int32 [occurrences, length] in lexicographic order; shorter ones are filled up with ``SEPARATOR``.
-        weight: of a token that every occurrence goes on with.
+        rows: int32 [occurrences, length] in lexicographic order; shorter ones are padded with ``SEPARATOR``.
+        weight: of a token that every occurrence continues with.
     """
 
     source: str
@@ -35,7 +35,7 @@ class Continuations:
 
     @classmethod
     def of(cls, source: str, matched: int, rows: NDArray[np.int32]) -> Continuations:
-        """Weighted by the length of the match: of two sources the one that matched more comes first."""
+        """Weighted by the length of the match: of two sources the longer match comes first."""
         return cls(source, matched, rows[np.lexsort(rows.T[::-1])], float(matched))
 
     @property
@@ -46,20 +46,20 @@ class Continuations:
         return firsts
 
     def only(self, firsts: Sequence[int]) -> Continuations:
-        """Those that begin with one of ``firsts``. The others still count as occurrences, so weights stay."""
+        """Those that begin with one of ``firsts``. Weights are unchanged: the others still count as occurrences."""
         rows = self.rows[np.isin(self.rows[:, 0], firsts)]
         share = len(rows) / len(self.rows) if len(self.rows) else 0.0
         return Continuations(self.source, self.matched, rows, self.weight * share)
 
 
 def most_frequent(root: int, sources: Sequence[Continuations], limit: int) -> TokenTree:
-    """The tree of the ``limit`` prefixes of continuations with the largest weight, shallow ones first among equals.
+    """The tree of the ``limit`` prefixes of continuations with the largest weight; ties go to shallow ones.
 
-    A prefix weighs, summed over sources, the source's weight times the share of its rows that begin with it. Of equal
-    depth and weight, those of the first source come first, then lower ids. The bucket is the length of the match.
+    The weight of a prefix is, summed over sources, the source's weight times the share of its rows that begin with it.
+    At equal depth and weight, the first source comes first, then lower ids. The bucket is the length of the match.
     """
     builder = TreeBuilder(root)
-    # An entry: -weight, depth, order of arrival, parent, token, and for each source the range of rows with that prefix.
+    # An entry: -weight, depth, order of arrival, parent, token, and for each source the range of rows with the prefix.
     heap: list[tuple[float, int, int, int, int, list[tuple[int, int]]]] = []
     order = 0
 

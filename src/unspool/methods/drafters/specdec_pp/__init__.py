@@ -1,7 +1,7 @@
 """SpecDec++: Boosting Speculative Decoding via Adaptive Candidate Lengths (2024). A draft ends when it has gone wrong.
 
 A draft model writes a chain, one pass a token, and the draft goes on while the chance that *every* drafted token will
-be accepted is high enough. A small head that was trained for the pair of models (``unspool train acceptance-head``)
+be accepted is high enough. A small head that was trained for the pair of models (``unspool train specdec_pp``)
 reads that chance from the draft model's last hidden state. A hidden state belongs to the token that was just fed, so
 the pass that draws one candidate judges the one before it, and the newest candidate is always sent along unjudged.
 
@@ -23,18 +23,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
 from unspool.engine.assistant import Assistant, Draws
-from unspool.engine.contracts import Ability, Context, LanguageModel, Step
+from unspool.engine.contracts import Context, LanguageModel, Step
 from unspool.engine.method import DRAFTER, Method, Needs
 from unspool.engine.option import Options, option
+from unspool.engine.taps import OUTPUT, Taps, check
 from unspool.engine.tree import TokenTree, TreeBuilder
-from unspool.errors import UnspoolError, UnsupportedError
-from unspool.methods.drafters._assisted import assisted
+from unspool.errors import UnspoolError
 from unspool.methods.drafters.specdec_pp.head import AcceptanceHead
+from unspool.methods.resources import Resources
+from unspool.training.artifact import Artifact
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,14 @@ class SpecDecPPOptions(Options):
     """Defaults are the paper's.
 
     Attributes:
-        head: a trained head, the file or the directory that ``unspool train acceptance-head`` wrote; None: the
+        head: a trained head, the file or the directory that ``unspool train specdec_pp`` wrote; None: the
             untrained stand-in, the product of the draft model's own probabilities.
         stop_threshold: a draft ends when the chance that some token of it will be rejected is above this, 0 to 1.
         min_assistant_tokens: tokens of a draft before it may end, at least 1.
         num_assistant_tokens: most tokens of a draft, at least ``min_assistant_tokens``.
     """
 
-    head: str | None = None
+    head: str | None = option(None, check=partial(Artifact.load, method="specdec_pp"))
     stop_threshold: float = option(0.7, least=0, most=1)
     min_assistant_tokens: int = option(2, least=1)
     num_assistant_tokens: int = 20
@@ -74,6 +76,7 @@ class SpecDecPP:
     Args:
         model: the draft model.
         vocab_size: of the target.
+        head: the trained head, if the options name one.
 
     Attributes:
         estimates: of the last draft, for each of its tokens, the chance that all judged tokens will be accepted as it
@@ -81,23 +84,18 @@ class SpecDecPP:
 
     Raises:
         UnsupportedError: if there is a head and the draft model has no hidden states.
-        UnspoolError: if the head cannot be read or was trained for other models.
     """
 
-    def __init__(self, options: SpecDecPPOptions, model: LanguageModel, vocab_size: int) -> None:
+    def __init__(
+        self, options: SpecDecPPOptions, model: LanguageModel, vocab_size: int, head: AcceptanceHead | None = None
+    ) -> None:
         self.options = options
         self.name = f"specdec_pp ({options.lacks})" if options.lacks else "specdec_pp"
         self.estimates: list[float] = []
-        self._head = None
-        if options.head is not None:
-            if Ability.HIDDEN_STATES not in model.abilities:
-                raise UnsupportedError(
-                    f"specdec_pp with a trained head needs {Ability.HIDDEN_STATES.value} of its draft model, which the "
-                    f"{model.settings['backend']} backend does not offer; try --backend transformers"
-                )
-            self._head = AcceptanceHead.load(Path(options.head))
-            self._head.check(model.vocab_size, vocab_size)
-        self._assistant = Assistant(model, vocab_size, hidden_states=self._head is not None)
+        self._head = head
+        taps = None if head is None else Taps()
+        check(model, taps, "the head of specdec_pp")
+        self._assistant = Assistant(model, vocab_size, taps)
         self._vocab_size = vocab_size
 
     def start(self, context: Context) -> None:
@@ -116,7 +114,7 @@ class SpecDecPP:
                 logprobs = draws.logprobs(self._assistant.step(builder.tokens[node]))
                 if self._head is not None and node:  # the root is committed text, there is nothing to accept
                     assert self._assistant.hidden is not None
-                    all_accepted *= float(self._head.probabilities(self._assistant.hidden)[0])
+                    all_accepted *= float(self._head.probabilities(self._assistant.hidden[OUTPUT])[0])
                 token = int(np.argmax(logprobs + draws.noise(node)))
                 builder.add(node, token, self.name, draft=builder.drawn_from(draws.distribution(logprobs)))
                 if self._head is None:
@@ -134,6 +132,16 @@ class SpecDecPP:
         """Nothing: the next draft begins with what the committed text shares with the last one."""
 
 
+def _build(resources: Resources, options: SpecDecPPOptions) -> SpecDecPP:
+    head = None
+    if options.head is not None:
+        artifact = Artifact.load(options.head, "specdec_pp")
+        artifact.check(resources)
+        head = AcceptanceHead(artifact)
+    assert resources.assistant is not None  # see Needs
+    return SpecDecPP(options, resources.assistant, resources.model.vocab_size, head)
+
+
 METHOD = Method(
     kind=DRAFTER,
     guarantee="identical",
@@ -142,7 +150,8 @@ METHOD = Method(
     ),
     paper="SpecDec++: Boosting Speculative Decoding via Adaptive Candidate Lengths (2024)",
     options=SpecDecPPOptions,
-    build=assisted(SpecDecPP),
+    build=_build,
     needs=Needs(assistant=True),
     draws=True,
+    trainer=".train",
 )

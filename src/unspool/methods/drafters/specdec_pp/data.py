@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool.engine.contracts import Ability, LanguageModel, Logits, Scores
+from unspool.engine.contracts import LanguageModel, Logits, Scores
 from unspool.engine.noise import SEEDS
 from unspool.engine.numeric import softmax
 from unspool.engine.options import GenerationOptions
+from unspool.engine.progress import Progress, silent
+from unspool.engine.taps import OUTPUT, Taps, check
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
 from unspool.errors import UnspoolError, UnsupportedError
@@ -32,10 +34,8 @@ from unspool.storage import cache as store
 from unspool.storage.text_files import parse_json, read_text
 
 if TYPE_CHECKING:
+    from unspool.decoding.loaded import LoadedModel
     from unspool.decoding.model import Model
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
 
 _BLOCK = 32  # positions of a pass; their logits are held at once
 
@@ -84,8 +84,8 @@ class Examples:
         return cls(**load_file(path))
 
 
-def pair_of(target: Model) -> dict[str, Any]:
-    """The target and its draft model as the head's ``about`` names them.
+def pair_of(target: Model) -> list[LoadedModel]:
+    """The target and its draft model.
 
     Raises:
         UnsupportedError: if there is no draft model, or it has no hidden states.
@@ -93,13 +93,8 @@ def pair_of(target: Model) -> dict[str, Any]:
     draft = target.assistant
     if draft is None:
         raise UnsupportedError("an acceptance head belongs to a pair of models; name the draft with --assistant-model")
-    if Ability.HIDDEN_STATES not in draft.language_model.abilities:
-        backend = draft.language_model.settings["backend"]
-        raise UnsupportedError(f"the {backend} backend offers no hidden states; try --backend transformers")
-    return {
-        whose: {"name": model.name, "key": model.key, "vocab_size": model.language_model.vocab_size}
-        for whose, model in (("draft", draft), ("target", target))
-    }
+    check(draft.language_model, Taps(), "an acceptance head")
+    return [target, draft]
 
 
 def generate(
@@ -107,7 +102,7 @@ def generate(
     prompts: Sequence[str],
     directory: Path,
     options: DataOptions | None = None,
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Write one file a prompt into ``directory``; those that are there already are kept.
 
@@ -123,7 +118,7 @@ def generate(
     """
     options = options or DataOptions()
     made_from = {
-        **pair_of(target),
+        "models": [model.key for model in pair_of(target)],
         "options": asdict(options),
         "prompts": hashlib.sha256("\0".join(prompts).encode()).hexdigest(),
     }
@@ -172,8 +167,8 @@ def examples(target: Model, prompt: str, index: int, options: DataOptions) -> Ex
     own = rng.random(len(read)) >= options.mixing
     mixture = np.where(own, drawn, read)
     states = [
-        scores.hidden
-        for scores in _scored(draft, [*ids, *mixture.tolist()], len(ids), hidden_states=True)
+        scores.hidden[OUTPUT]
+        for scores in _scored(draft, [*ids, *mixture.tolist()], len(ids), Taps())
         if scores.hidden is not None
     ]
     return Examples(np.concatenate(states)[own].astype(np.float32), labels[own])
@@ -204,15 +199,15 @@ def _draw(p_row: Logits, q_row: Logits, temperature: float, rng: np.random.Gener
     return token, min(1.0, float(p[token] / q[token]))
 
 
-def _scored(model: LanguageModel, tokens: list[int], start: int, hidden_states: bool = False) -> Iterator[Scores]:
+def _scored(model: LanguageModel, tokens: list[int], start: int, taps: Taps | None = None) -> Iterator[Scores]:
     """Scores of the tokens from ``start`` on, in blocks: copies, since another thread's pass may come between."""
-    session = model.open(hidden_states)
+    session = model.open(taps)
     while (at := session.length) < len(tokens):
         end = min(start, at + _BLOCK) if at < start else at + _BLOCK
         block = TokenTree.chain(tokens[at:end])
         with turn(model):
             scores = session.score(block, rows=() if at < start else None)
-            hidden = None if scores.hidden is None else scores.hidden.copy()
+            hidden = None if scores.hidden is None else {layer: part.copy() for layer, part in scores.hidden.items()}
             scores = replace(scores, logits=scores.logits.copy(), hidden=hidden)
             session.commit(range(len(block)))
         if at >= start:

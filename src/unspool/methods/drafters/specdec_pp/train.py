@@ -20,11 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.engine.option import Options, option
+from unspool.engine.progress import Progress, silent
 from unspool.errors import UnspoolError
-from unspool.methods.drafters.specdec_pp.data import DataOptions, Examples, Progress, generate, pair_of
-from unspool.methods.drafters.specdec_pp.head import FILE_NAME, AcceptanceHead
+from unspool.methods.drafters.specdec_pp.data import DataOptions, Examples, generate, pair_of
+from unspool.methods.drafters.specdec_pp.head import KIND, METHOD_NAME, AcceptanceHead
 from unspool.storage import cache as store
+from unspool.training.artifact import Artifact, file_of
 from unspool.training.checkpoint import check_counts
+from unspool.training.trainer import Job, Report, Run, Trainer
 
 if TYPE_CHECKING:
     import torch
@@ -72,8 +76,8 @@ def train(
     directory: Path,
     data: DataOptions | None = None,
     options: TrainingOptions | None = None,
-    progress: Progress = lambda what, done, of: None,
-) -> AcceptanceHead:
+    progress: Progress = silent,
+) -> Artifact:
     """Make the data, train a head, measure it on the prompts that were held out, and write it to ``directory``.
 
     Args:
@@ -90,20 +94,21 @@ def train(
     files = generate(target, prompts, directory / "data", data, progress)
     held_out = files[_HELD_OUT - 1 :: _HELD_OUT] or files[-1:]
     tensors = fit([file for file in files if file not in held_out], directory / "training.pt", options, progress)
-    about: dict[str, Any] = {**pair_of(target), "data": asdict(data), "training": asdict(options)}
-    head = AcceptanceHead(tensors, about)
+    pair = pair_of(target)
+    about: dict[str, Any] = {"models": [m.name for m in pair], "data": asdict(data), "training": asdict(options)}
+    made = Artifact(KIND, METHOD_NAME, tuple(model.key for model in pair), tensors, about)
     loaded = [Examples.load(file) for file in held_out]
     hidden, labels = (np.concatenate(part) for part in zip(*((e.hidden, e.labels) for e in loaded), strict=True))
-    about["held_out"] = measures(head.probabilities(hidden), labels)
-    head.save(directory / FILE_NAME)
-    return head
+    about["held_out"] = measures(AcceptanceHead(made).probabilities(hidden), labels)
+    made.save(file_of(directory, METHOD_NAME))
+    return made
 
 
 def fit(
     files: Sequence[Path],
     state: Path,
     options: TrainingOptions,
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> dict[str, NDArray[np.float32]]:
     """Train on these files; goes on where ``state`` ends, which is written after each epoch.
 
@@ -221,3 +226,95 @@ def auc(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> float | Non
     below = np.cumsum(rejected) - rejected
     pairs = accepted.sum() * rejected.sum()
     return float((accepted * (below + rejected / 2)).sum() / pairs) if pairs else None
+
+
+@dataclass(frozen=True)
+class HeadOptions(Options):
+    """What `unspool train specdec_pp` takes. Defaults are the paper's.
+
+    Attributes:
+        prompts: JSONL with `prompt` or, as Spec-Bench, `turns`; or a text file, one prompt a line. The paper used
+            40,000; every fifth one is held out.
+        limit: only the first prompts.
+        max_new_tokens: most tokens of each continuation.
+        temperature: that the head is for; 0 is greedy decoding.
+        mixing: probability that the draft model reads the target's token and not its own.
+        num_blocks: residual blocks of the head.
+        rejection_weight: weight of rejected tokens in the loss.
+        learning_rate: at its peak. With a few hundred prompts there are few steps: 1e-3 then does better.
+        num_train_epochs: passes over the data.
+        batch_size: prompts of a step.
+        warmup_ratio: part of all steps in which the learning rate rises.
+        seed: the same seed gives the same head.
+    """
+
+    prompts: str | None = None
+    limit: int | None = option(None, least=1)
+    max_new_tokens: int = 512
+    temperature: float = 1.0
+    mixing: float = 0.15
+    num_blocks: int = 3
+    rejection_weight: float = 6.0
+    learning_rate: float = 5e-5
+    num_train_epochs: int = 3
+    batch_size: int = 32
+    warmup_ratio: float = 0.03
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.data and self.training  # each refuses what is out of its ranges
+
+    @property
+    def data(self) -> DataOptions:
+        return DataOptions(self.max_new_tokens, self.temperature, self.mixing, self.seed)
+
+    @property
+    def training(self) -> TrainingOptions:
+        return TrainingOptions(
+            self.num_blocks,
+            self.rejection_weight,
+            self.learning_rate,
+            self.num_train_epochs,
+            self.batch_size,
+            self.warmup_ratio,
+            self.seed,
+        )
+
+
+def _prepare(job: Job, options: HeadOptions) -> Run:
+    from unspool.suites.prompts import read_prompts
+
+    if options.prompts is None:
+        raise UnspoolError(f"{METHOD_NAME} is trained on prompts; name a file of them: {METHOD_NAME}:prompts=FILE")
+    texts = [prompt.text for prompt in read_prompts(Path(options.prompts))[: options.limit]]
+    if len(texts) < 2:
+        raise UnspoolError(f"{options.prompts} holds one prompt; a head needs at least two, one of which is held out")
+
+    def run(model: Model | None, progress: Progress) -> Report:
+        assert model is not None  # see Trainer.trains_for
+        figures = train(model, texts, job.output, options.data, options.training, progress).trained_with
+        held_out = figures["held_out"]
+        auc = "–" if held_out["auc"] is None else f"{held_out['auc']:.3f}"
+        return Report(
+            figures,
+            [
+                f"{job.output}: AUC {auc}, KL {held_out['kl']:.3f} on {held_out['tokens']} tokens that were held out",
+                "predicted  accepted  tokens",
+                *(
+                    f"{predicted:9.2f}  {accepted:8.2f}  {tokens:6}"
+                    for tokens, predicted, accepted in held_out["reliability"]
+                ),
+            ],
+        )
+
+    return run
+
+
+TRAINER = Trainer(
+    summary="The head by which a draft ends. It belongs to a pair of models and a temperature.",
+    options=HeadOptions,
+    prepare=_prepare,
+    trains_for="pair",
+    example="prompts=prompts.jsonl",
+)

@@ -1,20 +1,21 @@
 """Accelerated Test-Time Scaling with Model-Free Speculative Sampling (2025): STAND, drafts drawn from n-gram counts.
 
-After each 4-, 3- and 2-gram of committed text STAND remembers the mean of the distributions that the target had there,
-and drafts from the longest n-gram that matches: *drawn* without replacement (Gumbel top-k), along a fixed tree that was
-learned from accepted drafts. Made for many samples of one problem, which share the memory.
+After each 4-, 3- and 2-gram of committed text STAND remembers the mean of the target's distributions there. It drafts
+from the longest n-gram that matches: *drawn* without replacement (Gumbel top-k), along a fixed tree that was learned
+from accepted drafts. Made for many samples of one problem, which share the memory.
 
-What it changes about plain decoding: several of its tokens leave one pass. Guarantee: identical under the greedy rule
-(the likeliest tokens are drafted) and the same-noise rule (drawn with the noise of the position, which plain decoding
-draws with), same distribution under the lossless rule, which is told what the drafts were drawn from.
+What it changes about plain decoding: one pass yields several of its tokens. Guarantee: identical under the greedy rule
+(the highest-probability tokens are drafted) and the same-noise rule (drafts are drawn with the noise of the position,
+as in plain decoding), same distribution under the lossless rule, which receives the distributions that drafts were
+drawn from.
 
-Choices where the paper leaves one, or where it was not to be had in full:
-- Committed positions are learned from, not rejected nodes; what is learned is the distribution after temperature and
-  truncation, as it is drawn from, and at temperature 0 that at temperature 1.
-- The n-grams are those of 4, 3 and 2; with ``orders=(4, 3, 2, 1)`` it falls back to single tokens too.
+Choices where the paper leaves one, or where it was not fully available:
+- It learns from committed positions, not from rejected nodes. It learns the distribution after temperature and
+  truncation, as it is drawn from, and at temperature 0 the distribution at temperature 1.
+- The n-grams are those of 4, 3 and 2 tokens; with ``orders=(4, 3, 2, 1)`` it falls back to single tokens too.
 - The published tree of 80 nodes is not public; ``TEMPLATE`` was learned in the same way, see ``template``.
-- Noise is drawn when it is needed. The paper's pool of noise saves launches of a GPU.
-- The memory is bounded; the n-gram that was updated longest ago makes room.
+- Noise is drawn on demand. The paper's pool of noise saves kernel launches on a GPU.
+- The memory is bounded; the n-gram updated longest ago is evicted.
 
 Left out: learning from the prompt, whose logits the loop does not keep.
 """
@@ -46,8 +47,8 @@ class StandOptions(Options):
     """Defaults are the paper's.
 
     Attributes:
-        nodes: most drafted nodes of a tree, 1 to 80, the root not counted.
-        orders: lengths of the n-grams that are remembered and looked up, longest first, each at least 1.
+        nodes: most drafted nodes of a tree, 1 to 80, without the root.
+        orders: lengths of the n-grams to remember and look up, longest first, each at least 1.
     """
 
     nodes: int = option(len(TEMPLATE), least=1, most=len(TEMPLATE))
@@ -61,15 +62,15 @@ class StandOptions(Options):
 class Stand:
     """A template filled from an ``NGramMemory``.
 
-    Buckets tell the length of the n-gram, whether the node is a first child, and the remembered probability in four
-    steps.
+    The bucket of a node is the length of the n-gram, whether the node is a first child, and the remembered probability
+    in four steps.
 
     Args:
         options: see ``StandOptions``.
         memory: read and written; shared by the samples of a problem.
         vocab_size: width of the model's row of logits.
-        template: likeliest node first, every prefix a tree whose siblings come in order, such as ``learn_template``
-            gives; None: the first ``nodes`` of ``TEMPLATE``.
+        template: most likely node first, every prefix a tree whose siblings come in order, such as that of
+            ``learn_template``; None: the first ``nodes`` of ``TEMPLATE``.
 
     Raises:
         UnspoolError: if the memory was learned on another vocabulary.
@@ -90,15 +91,15 @@ class Stand:
         self._widths = Counter(parent for parent, _ in self._links)
 
     def start(self, context: Context) -> None:
-        """Nothing: the memory outlives requests, and nothing is known of the prompt."""
+        """Does nothing: the memory outlives requests, and nothing is learned from the prompt."""
 
     def propose(self, context: Context, budget: int) -> TokenTree:
-        """The nodes of the template that the memory can fill, as many of the first ones as the budget holds."""
+        """The nodes of the template that the memory can fill, as many of the first ones as fit in the budget."""
         builder = TreeBuilder(context.tokens[-1])
         draws = _Draws(context, self._vocab_size)
         longest = self.memory.orders[0]
         place = {0: 0}  # node of the template -> node of the tree
-        ends = [(tuple(context.tokens[-longest:]), 0)]  # of each node of the tree: end of its text, depth
+        ends = [(tuple(context.tokens[-longest:]), 0)]  # of each node of the tree: the end of its text, its depth
         groups: dict[int, _Siblings | None] = {}
         for node, (parent, rank) in enumerate(self._links, 1):
             if len(builder) >= budget:
@@ -118,9 +119,9 @@ class Stand:
         return builder.build()
 
     def observe(self, step: Step) -> None:
-        """Learn what the target wanted after each committed node."""
+        """Learn the target's distribution after each committed node."""
         tokens, path = step.context.tokens, step.decision.path
-        end = len(tokens) - len(path)  # of the text up to the root, the root included
+        end = len(tokens) - len(path)  # of the text up to and including the root
         for i, node in enumerate(path):
             text = tuple(tokens[max(0, end + i - self.memory.orders[0]) : end + i])
             alternatives = step.alternatives(node, KEPT)
@@ -128,7 +129,7 @@ class Stand:
 
 
 class _Siblings(NamedTuple):
-    """What the children of one node are, in draw order, and the handle of what they were drawn from."""
+    """The children of one node, in draw order, and the handle of the distribution that they were drawn from."""
 
     tokens: list[int]
     buckets: list[int]
@@ -136,7 +137,7 @@ class _Siblings(NamedTuple):
 
 
 class _Draws:
-    """How the children of a node are drawn: as ``engine.assistant.Draws`` does, but over a handful of tokens."""
+    """Draws the children of a node as ``engine.assistant.Draws`` does, but from a handful of tokens."""
 
     def __init__(self, context: Context, vocab_size: int) -> None:
         self._context = context
@@ -144,7 +145,7 @@ class _Draws:
         self._rng = draft_generator(context.seed, len(context.tokens))
 
     def siblings(self, entry: Entry, depth: int, count: int, builder: TreeBuilder) -> _Siblings | None:
-        """At most ``count`` children of a node of this depth, which a lookup found ``entry`` for."""
+        """At most ``count`` children of a node of this depth, for which a lookup found ``entry``."""
         ids, q = np.array(entry.ids), np.array(entry.probabilities)
         if not len(ids):
             return None
@@ -153,8 +154,8 @@ class _Draws:
         order = np.arange(len(ids))
         if self._context.temperature > 0:
             order = np.argsort(-(np.log(q) + self._gumbel(ids, depth)), kind="stable")
-            if self._context.tests_draws:
-                # A copy, so that learning from this very pass does not change what its drafts were drawn from.
+            if self._context.uses_draft_probs:
+                # A copy, so that learning from this pass does not change what its drafts were drawn from.
                 whole = np.zeros(self._vocab_size)
                 whole[ids] = q
                 draft = builder.drawn_from(DraftDistribution(whole, replacement=False))
@@ -165,7 +166,7 @@ class _Draws:
         return _Siblings(ids[order].tolist(), buckets.tolist(), draft)
 
     def _gumbel(self, ids: NDArray[np.int64], depth: int) -> NDArray[np.float64]:
-        if self._context.tests_draws:
+        if self._context.uses_draft_probs:
             return self._rng.gumbel(size=len(ids))
         return gumbel_of(self._context.seed, len(self._context.tokens) + depth, ids.tolist())
 
@@ -173,11 +174,12 @@ class _Draws:
 METHOD = Method(
     kind=DRAFTER,
     guarantee="identical",
-    summary="Draws drafts from the mean distributions that the target had after the same n-grams.",
+    summary="Samples drafts from the mean of the target's distributions after earlier occurrences of the n-gram.",
     paper="Accelerated Test-Time Scaling with Model-Free Speculative Sampling (2025)",
     options=StandOptions,
     build=lambda resources, options: Stand(
         options, resources.memory("stand", NGramMemory, orders=options.orders), resources.model.vocab_size
     ),
     draws=True,
+    memory="n-grams with the distributions after them",
 )

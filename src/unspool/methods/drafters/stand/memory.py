@@ -1,4 +1,4 @@
-"""What STAND remembers: after each n-gram, the mean of the distributions that the target had there (see ``stand``)."""
+"""What STAND remembers: after each n-gram, the mean of the target's distributions (see ``stand``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unspool.engine import arrays
 from unspool.errors import UnspoolError
 
 ORDERS = (4, 3, 2)
-"""Lengths of the n-grams, in the order in which they are looked up."""
+"""Lengths of the n-grams, in look-up order."""
 
 KEPT = 10
 """Tokens kept after each n-gram."""
@@ -27,8 +27,8 @@ class Entry(NamedTuple):
 
     Attributes:
         order: length of the n-gram.
-        ids: up to ``KEPT`` tokens, likeliest first, lowest id first among equals.
-        probabilities: of those tokens, above 0; they sum to less than 1, for the rest of the vocabulary is not kept.
+        ids: up to ``KEPT`` tokens, most likely first; ties by lowest id.
+        probabilities: of these tokens, above 0; they sum to less than 1, as the rest of the vocabulary is not kept.
     """
 
     order: int
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
 
 
 def check_orders(orders: Sequence[int]) -> None:
-    """Refuse what are no lengths of n-grams, longest first."""
+    """Refuse orders that are not lengths of n-grams, longest first."""
     if not orders or list(orders) != sorted(set(orders), reverse=True) or min(orders) < 1:
         raise UnspoolError(f"orders must be positive, without repetition and longest first, not {list(orders)}")
 
@@ -45,12 +45,12 @@ def check_orders(orders: Sequence[int]) -> None:
 class NGramMemory:
     """Mean target distributions by n-gram, cut to ten tokens; a ``Memory``, shared by any sequences.
 
-    An entry takes 84 bytes and about 200 more for its key. At the capacity, the entry that was updated longest ago
-    makes room for the next one. Reading changes nothing.
+    An entry takes 84 bytes and about 200 more for its key. At the capacity, the entry updated longest ago is evicted.
+    Reading changes nothing.
 
     Args:
         orders: lengths of the n-grams, longest first.
-        capacity: most n-grams, of all lengths together.
+        capacity: most n-grams, over all lengths.
     """
 
     def __init__(self, orders: Sequence[int] = ORDERS, capacity: int = 1 << 18) -> None:
@@ -62,9 +62,9 @@ class NGramMemory:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, the size of the vocabulary too."""
+        """Forget everything, including the size of the vocabulary."""
         self.vocab_size: int | None = None
-        self._rows: dict[tuple[int, ...], int] = {}  # n-gram -> row; the one updated longest ago first
+        self._rows: dict[tuple[int, ...], int] = {}  # n-gram -> row; the one updated longest ago comes first
         self._ids = np.empty((0, KEPT), np.int32)
         self._probabilities = np.empty((0, KEPT), np.float32)
         self._counts = np.empty(0, np.int32)
@@ -80,7 +80,7 @@ class NGramMemory:
         return len(self._rows)
 
     def fit(self, vocab_size: int) -> None:
-        """Take the size of a model's vocabulary.
+        """Fix the memory to the size of a model's vocabulary.
 
         Raises:
             UnspoolError: if the memory was learned on a vocabulary of another size.
@@ -89,7 +89,7 @@ class NGramMemory:
             self.vocab_size = vocab_size
         elif self.vocab_size != vocab_size:
             raise UnspoolError(
-                f"this n-gram memory was learned on a vocabulary of {self.vocab_size} tokens and the model has "
+                f"this n-gram memory was learned on a vocabulary of {self.vocab_size} tokens but the model has "
                 f"{vocab_size}; reset it or use one memory per model"
             )
 
@@ -104,10 +104,10 @@ class NGramMemory:
         return None
 
     def update(self, text: tuple[int, ...], observed: dict[int, float]) -> None:
-        """Take a distribution into the mean of every n-gram that ends ``text``.
+        """Add a distribution to the mean of every n-gram that ends ``text``.
 
         Args:
-            observed: the target's likeliest tokens after ``text`` and their probabilities; those of others count as 0.
+            observed: the target's most likely tokens after ``text`` and their probabilities; others count as 0.
         """
         for order in self.orders:
             if len(text) >= order:
@@ -126,7 +126,7 @@ class NGramMemory:
                     mean[token] = mean.get(token, 0.0) + p * count / (count + 1)
         self._rows[key] = row
         best = sorted(((p, token) for token, p in mean.items()), key=lambda item: (-item[0], item[1]))[:KEPT]
-        # What float32 cannot tell from 0 could never be drawn.
+        # What float32 rounds to 0 could never be drawn.
         kept = [(p, token) for p, token in best if np.float32(p) > 0]
         self._ids[row, len(kept) :] = _EMPTY
         self._probabilities[row, len(kept) :] = 0
@@ -144,7 +144,7 @@ class NGramMemory:
         return row
 
     def save(self, path: Path) -> None:
-        """Write everything to an ``.npz`` file; a file of that name is replaced in one step."""
+        """Write everything to an ``.npz`` file; replaces an existing file in one step."""
         keys = np.full((len(self._rows), max(self.orders)), _EMPTY, np.int32)
         for i, key in enumerate(self._rows):
             keys[i, : len(key)] = key
@@ -160,17 +160,17 @@ class NGramMemory:
         arrays.save(path, "n-gram memory", content)
 
     def load(self, path: Path) -> None:
-        """Replace the contents by those of a file that ``save`` wrote; beyond the capacity its oldest are left out.
+        """Replace the contents with those of a file that ``save`` wrote; above the capacity the oldest are dropped.
 
         Raises:
-            UnspoolError: if the file cannot be read or belongs to other orders or another vocabulary; nothing is
+            UnspoolError: if the file cannot be read, or belongs to other orders or another vocabulary; nothing is
                 changed then.
         """
         names = ("orders", "vocab_size", "keys", "ids", "probabilities", "counts")
         orders, vocab_size, keys, ids, probabilities, counts = arrays.load(path, "n-gram memory", names)
         if orders.tolist() != list(self.orders):
             raise UnspoolError(
-                f"{path} holds n-grams of the orders {orders.tolist()}, not {list(self.orders)}; "
+                f"{path} contains n-grams of the orders {orders.tolist()}, not {list(self.orders)}; "
                 "use a memory of the orders it was saved with"
             )
         _check(path, int(vocab_size), keys, ids, probabilities, counts)
@@ -192,4 +192,4 @@ def _check(path: Path, vocab_size: int, keys: Any, ids: Any, probabilities: NDAr
         or min(keys.min(), ids.min()) < _EMPTY
         or not ((probabilities > 0) == (ids != _EMPTY)).all()
     ):
-        raise UnspoolError(f"{path} holds ids outside its vocabulary; delete it and start with a new one")
+        raise UnspoolError(f"{path} contains ids outside its vocabulary; delete it and start with a new one")

@@ -1,4 +1,4 @@
-"""Trees that STAND drafts along, and how they are learned (see ``stand``)."""
+"""The trees that STAND drafts along, and how they are learned (see ``stand``)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Protocol
 from unspool.methods.drafters.stand.memory import KEPT
 
 Path = tuple[int, ...]
-"""Where a node stands in a template: the place among their siblings of its ancestors, outermost first, and its own."""
+"""Position of a node in a template: sibling ranks of its ancestors, outermost first, and its own."""
 
 
 class Scored(Protocol):
-    """A pass, as far as templates are learned from it; a ``StepEvent`` is one."""
+    """The part of a pass that templates are learned from; a ``StepEvent`` is one."""
 
     @property
     def parents(self) -> tuple[int, ...]: ...
@@ -45,9 +45,10 @@ def learn_template(passes: Iterable[Scored], size: int = 80) -> tuple[Path, ...]
 
 
 def broad_template(size: int = 625, depth: int = 20) -> tuple[Path, ...]:
-    """A tree to learn a template with, of the paper's size; which 625 nodes the paper took is not public.
+    """A tree of the paper's size to learn a template with; which 625 nodes the paper took is not public.
 
-    Likeliest first, where the first child is right with chance 0.75 and the r-th other one with 0.15 / (r + 1) ** 1.5.
+    Most likely first; the first child is right with probability 0.75 and the r-th other one with
+    0.15 / (r + 1) ** 1.5.
     """
     odds = [0.75, *(0.15 / rank**1.5 for rank in range(1, KEPT))]
     reached: list[tuple[float, Path]] = [(1.0, ())]
@@ -72,6 +73,6 @@ TEMPLATE: tuple[Path, ...] = tuple(tuple(map(int, path)) for path in _LEARNED.sp
 """80 draft nodes, most often accepted first.
 
 Learned from 51 answers of up to 96 tokens by SmolLM2-135M-Instruct, 13 of them greedy, the others at temperature 0.7,
-to the questions 81, 91, ..., 161, 241, 321, 401 and 481 of Spec-Bench, one of each category; measure with others.
+to the questions 81, 91, ..., 161, 241, 321, 401 and 481 of Spec-Bench, one per category; evaluate on other questions.
 ``learn_template`` learns another one from recorded passes of ``broad_template``.
 """

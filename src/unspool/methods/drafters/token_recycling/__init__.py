@@ -1,17 +1,16 @@
 """Turning Trash into Treasure: Accelerating Inference of Large Language Models with Token Recycling (2024).
 
-Every pass ranks the whole vocabulary and plain decoding uses one token of it. Token Recycling keeps the ``k`` best ids
-after each token in a matrix, unrolls the matrix from the newest token along a fixed tree, has the tree scored in one
-pass, and overwrites the rows of all scored nodes, rejected ones too. Drafts are chosen, not drawn, so the text stays
-that of plain decoding whatever the matrix holds.
+Every pass ranks the whole vocabulary, and plain decoding uses one token of it. Token Recycling keeps the ``k`` best ids
+after each token in a matrix. It unrolls the matrix from the newest token along a fixed tree, scores the tree in one
+pass, and overwrites the rows of all scored nodes, including rejected ones. Drafts are chosen, not drawn, so the text
+stays that of plain decoding, whatever the matrix contains.
 
 Choices where the paper or its code leaves one:
-- A token that stands at several nodes is written in breadth-first order and the last write wins.
+- A token at several nodes is written in breadth-first order, and the last write wins.
 - Rows that were never written yield no draft (the paper's code drafts id 0 there); repeated siblings are one node.
 - A small budget takes the nodes of the template that are most likely to be accepted, see ``TEMPLATE``.
 
-Left out: filling the matrix from the prompt's logits, because the loop does not keep them; the paper's code does not
-do it either.
+Left out: filling the matrix from the prompt's logits, because the loop does not keep them; nor does the paper's code.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
 from unspool.methods.drafters.token_recycling.matrix import RecyclingMatrix
 
-# The paper's tree: number of children by the path of ranks that leads to a node. All others are leaves.
+# The paper's tree: number of children by the path of ranks that leads to a node. All other nodes are leaves.
 _CHILDREN = {
     "": 8,
     **{"0": 8, "1": 4, "2": 3, "3": 2, "4": 1, "5": 1, "6": 1, "7": 1},
@@ -39,8 +38,8 @@ _CHILDREN = {
     **{"00000": 2, "00010": 1},
 }
 
-# How often greedy text goes on with the child of this rank once it has reached the parent: rounded from 26 answers of
-# 96 tokens by SmolLM2-135M-Instruct (rank 0: 0.31 in layer 1, 0.61 in layer 6). Only the template's order rests on it.
+# How often greedy text continues with the child of this rank once it has reached the parent: rounded from 26 answers of
+# 96 tokens by SmolLM2-135M-Instruct (rank 0: 0.31 in layer 1, 0.61 in layer 6). It affects only the template's order.
 _RANK_ODDS = (0.45, 0.08, 0.045, 0.036, 0.027, 0.024, 0.012, 0.011)
 
 
@@ -53,7 +52,7 @@ def _template() -> tuple[tuple[int, ...], ...]:
 TEMPLATE = _template()
 """The paper's 80 draft nodes as paths of child ranks, most likely first; every prefix is a tree.
 
-A node is as likely as the product of its ranks' odds, so it never comes before its parent.
+The probability of a node is the product of its ranks' odds, so it never comes before its parent.
 """
 
 _INDEX = {path: node for node, path in enumerate(TEMPLATE, 1)} | {(): 0}
@@ -66,7 +65,7 @@ class TokenRecyclingOptions(Options):
 
     Attributes:
         k: ids kept after each token, 1 to 8 (the template has no higher ranks).
-        nodes: most drafted nodes of a tree, 1 to 80, the root not counted.
+        nodes: most drafted nodes of a tree, 1 to 80, without the root.
     """
 
     k: int = option(8, least=1, most=len(_RANK_ODDS))
@@ -74,7 +73,7 @@ class TokenRecyclingOptions(Options):
 
 
 class TokenRecycling:
-    """The paper's tree, unrolled from a ``RecyclingMatrix``; buckets are the rank among siblings.
+    """The paper's tree, unrolled from a ``RecyclingMatrix``; the bucket is the rank among siblings.
 
     Args:
         options: see ``TokenRecyclingOptions``.
@@ -97,16 +96,16 @@ class TokenRecycling:
         self.options = options or TokenRecyclingOptions()
         self.memory = memory if memory is not None else RecyclingMatrix(self.options.k)
         if self.memory.k != self.options.k:
-            raise UnspoolError(f"the recycling matrix keeps k = {self.memory.k} ids, the options say {self.options.k}")
+            raise UnspoolError(f"the recycling matrix keeps k = {self.memory.k} ids, not {self.options.k}")
         self._root = 0  # of the last draft
         if vocab_size is not None:
             self.memory.fit(vocab_size)
 
     def start(self, context: Context) -> None:
-        """Nothing: the matrix outlives requests, and the text before the newest token plays no part."""
+        """Does nothing: the matrix outlives requests, and the text before the newest token does not matter."""
 
     def propose(self, context: Context, budget: int) -> TokenTree:
-        """The first nodes of the template that the matrix can fill, at most ``min(budget, nodes + 1)`` of them."""
+        """The first nodes of the template that the matrix can fill, at most ``min(budget, nodes + 1)``."""
         limit = min(budget, self.options.nodes + 1)
         self._root = context.tokens[-1]
         builder = TreeBuilder(self._root)
@@ -126,7 +125,7 @@ class TokenRecycling:
         return builder.build()
 
     def first_ranking(self, k: int) -> Sequence[int] | None:
-        """At most ``k`` ids that the target wanted most after the newest token when it was last scored."""
+        """At most ``k`` ids that the target ranked highest after the newest token when it was last scored."""
         return self.memory.row(self._root)[:k] or None
 
     def observe(self, step: Step) -> None:
@@ -139,10 +138,11 @@ class TokenRecycling:
 METHOD = Method(
     kind=DRAFTER,
     guarantee="identical",
-    summary="Unrolls a tree from a table of the tokens that the model last ranked highest after each token.",
+    summary="Unrolls a tree from a matrix of the tokens that the model last ranked highest after each token.",
     paper="Turning Trash into Treasure: Accelerating Inference of LLMs with Token Recycling (2024)",
     options=TokenRecyclingOptions,
     build=lambda resources, options: TokenRecycling(
         options, resources.memory("token_recycling", RecyclingMatrix, k=options.k), resources.model.vocab_size
     ),
+    memory="the tokens that were ranked highest after each token",
 )

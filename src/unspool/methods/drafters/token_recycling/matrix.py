@@ -16,9 +16,9 @@ EMPTY = -1
 
 
 class RecyclingMatrix:
-    """What the target last wanted after each token, int32 [vocabulary, k]; a ``Memory``, shared by any sequences.
+    """The ids that the target last ranked highest after each token, int32 [vocabulary, k]; a ``Memory``, shareable.
 
-    Takes 4 k bytes for each token of the vocabulary (4.6 MiB for 152 000 tokens), from the first update on.
+    Takes 4 k bytes per token of the vocabulary (4.6 MiB for 152 000 tokens), from the first update on.
 
     Args:
         k: ids kept after each token, at least 1.
@@ -39,7 +39,7 @@ class RecyclingMatrix:
         return None if self._rows is None else len(self._rows)
 
     def fit(self, vocab_size: int) -> None:
-        """Take the size of a model's vocabulary.
+        """Fix the matrix to the size of a model's vocabulary.
 
         Raises:
             UnspoolError: if the matrix was learned on a vocabulary of another size.
@@ -48,7 +48,7 @@ class RecyclingMatrix:
             self._rows = np.full((vocab_size, self.k), EMPTY, dtype=np.int32)
         elif len(self._rows) != vocab_size:
             raise UnspoolError(
-                f"this recycling matrix was learned on a vocabulary of {len(self._rows)} tokens and the model has "
+                f"this recycling matrix was learned on a vocabulary of {len(self._rows)} tokens but the model has "
                 f"{vocab_size}; reset it or use one matrix per model"
             )
 
@@ -60,7 +60,7 @@ class RecyclingMatrix:
         return [token for token in ids if token != EMPTY] if EMPTY in ids else ids
 
     def update(self, tokens: Sequence[int] | NDArray[np.int64], ids: NDArray[np.int64], vocab_size: int) -> None:
-        """Overwrite rows; where a token is repeated its last row stays.
+        """Overwrite rows; if a token is repeated, its last row wins.
 
         Args:
             tokens: [n] the tokens that were scored.
@@ -72,22 +72,22 @@ class RecyclingMatrix:
         """
         self.fit(vocab_size)
         assert self._rows is not None
-        # numpy assigns repeated indices in order, so the last one stays.
+        # numpy assigns repeated indices in order, so the last one wins.
         self._rows[np.asarray(tokens), : ids.shape[1]] = ids
 
     def reset(self) -> None:
-        """Forget everything, the size of the vocabulary too."""
+        """Forget everything, including the size of the vocabulary."""
         self._rows = None
 
     def save(self, path: Path) -> None:
-        """Write the rows that are filled to an ``.npz`` file; a file of that name is replaced in one step."""
+        """Write the filled rows to an ``.npz`` file; replaces an existing file in one step."""
         rows = np.empty((0, self.k), np.int32) if self._rows is None else self._rows
         filled = np.flatnonzero((rows != EMPTY).any(axis=1))
         filled_rows = {"vocab_size": np.int64(len(rows)), "tokens": filled, "ids": rows[filled]}
         arrays.save(path, "recycling matrix", filled_rows)
 
     def load(self, path: Path) -> None:
-        """Replace the contents by those of a file that ``save`` wrote.
+        """Replace the contents with those of a file that ``save`` wrote.
 
         Raises:
             UnspoolError: if the file cannot be read or belongs to another ``k`` or vocabulary; nothing is changed then.
@@ -96,12 +96,12 @@ class RecyclingMatrix:
         vocab_size = int(size)
         if ids.shape != (len(tokens), self.k):
             raise UnspoolError(
-                f"{path} does not hold rows of k = {self.k} ids; use a matrix of the k it was saved with"
+                f"{path} does not contain rows of k = {self.k} ids; use a matrix of the k it was saved with"
             )
         if any(
             part.size and (part.min() < low or part.max() >= vocab_size) for part, low in ((tokens, 0), (ids, EMPTY))
         ):
-            raise UnspoolError(f"{path} holds ids outside its vocabulary; delete it and start with a new one")
+            raise UnspoolError(f"{path} contains ids outside its vocabulary; delete it and start with a new one")
         if vocab_size:
             self.fit(vocab_size)
         if self._rows is not None:

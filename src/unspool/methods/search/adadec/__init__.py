@@ -5,8 +5,7 @@ top-B tokens are each continued greedily for L tokens, and the one whose continu
 Only that one token is committed; entropy is tested again at the next.
 
 Lossy: another text than greedy decoding's, meant to be a better one. With tau = inf, L = 0 or B = 1 it is greedy
-decoding token for token. tau is learned for each model file (``adadec_threshold``), because other weights have other
-entropies.
+decoding token for token. tau is learned for each model and weight format, because other weights have other entropies.
 
 Choices: a branch that ends (end of text, or the stopping rule of the request) keeps its sum and its length; the
 reference adds log-probabilities of further tokens there. The length limit does not shorten a look-ahead, so a shorter
@@ -20,16 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from unspool.engine.frontier import Frontier, roll_out
 from unspool.engine.method import SEARCH, Example, Method
 from unspool.engine.option import Options, option
 from unspool.engine.search import Branch, Candidate, Distribution, Found, Output, SearchEvent, SearchRequest
 from unspool.errors import UnspoolError
-from unspool.methods.search.adadec import train as adadec_threshold
+from unspool.methods.resources import Resources
+from unspool.training.artifact import Artifact
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,13 @@ class AdaDecOptions(Options):
 
     Attributes:
         threshold: tau, in nats; ``inf`` never pauses.
-        threshold_file: file that ``unspool train adadec-threshold`` wrote, with tau of this model.
+        threshold_file: file that ``unspool train adadec`` wrote, with tau of this model.
         candidates: B, tokens that are compared at a pause; at least 1.
         lookahead: L, tokens that each of them is continued by; at least 0.
     """
 
     threshold: float | None = None
-    threshold_file: Path | str | None = None
+    threshold_file: str | None = option(None, check=partial(Artifact.load, method="adadec"))
     candidates: int = option(3, least=1)
     lookahead: int = option(5, least=0)
 
@@ -52,10 +51,8 @@ class AdaDecOptions(Options):
         super().__post_init__()
         if (self.threshold is None) == (self.threshold_file is None):
             raise UnspoolError(
-                "adadec needs either threshold, or threshold_file from `unspool train adadec-threshold` for this model"
+                "adadec needs either threshold, or threshold_file from `unspool train adadec` for this model"
             )
-        if self.threshold_file is not None:
-            adadec_threshold.read(Path(self.threshold_file))  # a damaged file is refused before a model is loaded
 
 
 @dataclass(frozen=True)
@@ -86,19 +83,27 @@ Choose = Callable[[Sequence[float]], int]
 
 
 def adadec(request: SearchRequest, options: AdaDecOptions) -> Found:
-    """Decode one prompt; the only candidate is the text.
+    """Decode one prompt with ``options.threshold``; the only candidate is the text.
 
     ``counts``: ``pauses``; ``changed``, pauses that took another token than greedy decoding; ``lookahead_tokens``;
-    ``recalled``, distributions that a look-ahead had told before.
-
-    Raises:
-        UnspoolError: if the file of thresholds has none for this model.
+    ``recalled``, distributions that a look-ahead had given before.
     """
     threshold = options.threshold
-    if threshold is None:
-        assert options.threshold_file is not None
-        threshold = adadec_threshold.load(Path(options.threshold_file), request.key).threshold
+    assert threshold is not None, "see learned"
     return decode(request, options, lambda output, distribution: distribution.entropy >= threshold, best)
+
+
+def learned(options: AdaDecOptions, resources: Resources) -> AdaDecOptions:
+    """The options with the threshold of their file, if they name one.
+
+    Raises:
+        UnspoolError: if it was learned for another model or other weights.
+    """
+    if options.threshold_file is None:
+        return options
+    artifact = Artifact.load(options.threshold_file, "adadec")
+    artifact.check(resources)
+    return replace(options, threshold=float(artifact.tensor("threshold")), threshold_file=None)
 
 
 def best(scores: Sequence[float]) -> int:
@@ -140,7 +145,7 @@ def decode(request: SearchRequest, options: AdaDecOptions, unsure: Unsure, choos
             "recalled": frontier.recalled,
         }
         candidate = Candidate(output, logprob, logprob, reason)
-        return Found((candidate,), frontier.passes, frontier.evaluated, counts)
+        return Found((candidate,), frontier.passes, frontier.evaluated_tokens, counts)
 
 
 def _pause(
@@ -169,7 +174,7 @@ METHOD = Method(
     summary="Greedy decoding that pauses where the model is unsure and looks a few tokens ahead.",
     paper="Towards Better Code Generation: Adaptive Decoding with Uncertainty Guidance (2025)",
     options=AdaDecOptions,
-    build=lambda _, options: partial(adadec, options=options),
+    build=lambda resources, options: partial(adadec, options=learned(options, resources)),
     trial={"threshold": 1.0},  # learned for each model; among the published ones 1 nat is the middle
     example=Example(
         'unspool search -m qwen2.5-coder-0.5b --method adadec:threshold=1.3 "Write a haiku about autumn."',
@@ -180,4 +185,5 @@ METHOD = Method(
         print(model.search("Write a haiku about autumn.", method="adadec:threshold=1.3").text)
         """,
     ),
+    trainer=".train",
 )

@@ -9,30 +9,33 @@ Choices: tokens, not problems, are split 80/20; among equally good cuts the lowe
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import LanguageModel, Session
+from unspool.engine.option import Options, option
+from unspool.engine.progress import Progress, silent
 from unspool.engine.search import Distribution
 from unspool.engine.tree import TokenTree
 from unspool.engine.turns import turn
+from unspool.engine.typed import ONE_IS_A_LIST
 from unspool.errors import UnspoolError
-from unspool.storage.cache import atomic_file
-from unspool.storage.text_files import parse_json, read_text
+from unspool.models import identity
+from unspool.training.artifact import Artifact, file_of
+from unspool.training.trainer import Job, Report, Run, Trainer
 
 if TYPE_CHECKING:
     from unspool.decoding.model import Model
 
 SEED = 42
 _BLOCK = 64
-_TRAIN = "learn it with `unspool train adadec-threshold`"
 _LEAST = 20  # right and wrong tokens, each, that a regression needs
 
 
@@ -63,18 +66,18 @@ class Threshold:
     tokens: int
     problems: int
 
-
-def key_of(model: Model) -> str:
-    """What a threshold belongs to: the model file, and the engine and weights that it runs with."""
-    settings = model.language_model.settings
-    return f"{model.key} {settings['backend']} {settings['weights']}"
+    def artifact(self, model: Model) -> Artifact:
+        """The threshold as a file contains it. It belongs to the model with its backend and weights."""
+        key = identity.loaded(model.key, model.language_model.settings)
+        figures = {"models": [model.name], **asdict(self)}
+        return Artifact("threshold", "adadec", (key,), {"threshold": np.array(self.threshold)}, figures)
 
 
 def measure(
     model: Model,
     problems: Sequence[tuple[str, str]],
     max_tokens: int = 1024,
-    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Entropy in nats and rank (0: the model's first choice) [tokens] of every token of the solutions.
 
@@ -102,7 +105,7 @@ def teacher_forced(model: LanguageModel, ids: Sequence[int], first: int) -> list
     session: Session = model.open()
     at = 0
     while at < len(ids) - 1:
-        block = ids[at : min(len(ids) - 1, at + min(_BLOCK, session.room))]
+        block = ids[at : min(len(ids) - 1, at + min(_BLOCK, session.max_depth))]
         rows = [i for i in range(len(block)) if at + i + 1 >= first]
         with turn(model):
             logits = session.score(TokenTree.chain(block), rows).logits
@@ -177,47 +180,50 @@ def _fit(x: NDArray[np.float64], y: NDArray[np.bool_]) -> tuple[float, float]:
     raise UnspoolError("the entropies of right and wrong tokens do not overlap; give more files")
 
 
-def save(path: Path, key: str, name: str, threshold: Threshold) -> None:
-    """Add or replace one model's threshold in a JSON file; those of other models stay.
+@dataclass(frozen=True)
+class ThresholdOptions(Options):
+    """What `unspool train adadec` takes.
 
-    Args:
-        key: see ``key_of``.
-        name: of the model, for people.
-
-    Raises:
-        UnspoolError: if the file holds something else or cannot be written; it is then as it was.
+    Attributes:
+        files: Python files, or directories of them; empty: the installed packages.
+        limit: most functions, drawn at random.
+        max_tokens: most tokens of a function; the rest of it is cut.
+        seed: the same seed draws the same functions.
     """
-    table = read(path) if path.exists() else {}
-    table[key] = {"model": name, **asdict(threshold)}
-    with atomic_file(path) as part:
-        part.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+    files: Sequence[str] = field(default=(), metadata=ONE_IS_A_LIST)
+    limit: int = option(400, least=1)
+    max_tokens: int = option(1024, least=2)
+    seed: int = 0
 
 
-def load(path: Path, key: str) -> Threshold:
-    """The threshold of a model.
+def _prepare(job: Job, options: ThresholdOptions) -> Run:
+    from unspool.methods.search.adadec.data import problems
 
-    Raises:
-        UnspoolError: if the file cannot be read or has none for it.
-    """
-    entry = read(path).get(key)
-    if entry is None:
-        raise UnspoolError(f"{path} holds no threshold for this model and its weights; {_TRAIN}")
-    try:
-        return Threshold(**{name: entry[name] for name in Threshold.__dataclass_fields__})
-    except (KeyError, TypeError) as error:
-        raise UnspoolError(f"{path} is not a file of thresholds; {_TRAIN}") from error
+    files = [Path(file) for file in options.files] or [Path(sysconfig.get_path("purelib"))]
+    chosen = problems(files, options.limit, options.seed)
+
+    def run(model: Model | None, progress: Progress) -> Report:
+        assert model is not None  # see Trainer.trains_for
+        learned = learn(*measure(model, chosen, options.max_tokens, progress), len(chosen))
+        file = file_of(job.output, "adadec")
+        learned.artifact(model).save(file)
+        return Report(
+            asdict(learned),
+            [
+                f"{file}: threshold {learned.threshold:.3f} nats (theta {learned.theta:.2f}, accuracy "
+                f"{learned.accuracy:.3f}) from {learned.tokens} tokens of {learned.problems} functions",
+                f"pauses at {learned.pause_rate:.1%} of the tokens. First choice right: {learned.right:.0%} below, "
+                f"{learned.right_paused:.0%} from there on; there the right token is in the first three at "
+                f"{learned.in_top_3_paused:.0%}",
+            ],
+        )
+
+    return run
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The entries of a file of thresholds, by ``key_of``.
-
-    Raises:
-        UnspoolError: if it cannot be read or holds something else.
-    """
-    try:
-        table = parse_json(read_text(path))
-    except ValueError as error:
-        raise UnspoolError(f"{path} is not a file of thresholds: {error}; {_TRAIN}") from error
-    if not isinstance(table, dict) or not all(isinstance(entry, dict) for entry in table.values()):
-        raise UnspoolError(f"{path} is not a file of thresholds; {_TRAIN}")
-    return table
+TRAINER = Trainer(
+    summary="The entropy from which on a model's first choice is probably wrong, for one model and its weights.",
+    options=ThresholdOptions,
+    prepare=_prepare,
+)

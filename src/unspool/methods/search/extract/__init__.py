@@ -2,23 +2,23 @@
 Answering? (2022).
 
 Plain decoding writes one token after the other and may leave the passage. Here the answer is one of the passage's
-spans: the one that the model, left alone, would most probably write and then end. Every span is a prefix of a suffix,
-so the suffixes, read by the model as if it had written them, tell the score of every span; beginnings that suffixes
-share are read once (a trie, scored in passes over token trees). With ``l(i, k)`` the log-probability of token ``k`` of
-the suffix at ``i``, ``L(i, m)`` the sum of the first ``m`` of them and ``e(i, m)`` that of an end behind them, the
-score is ``L(i, m) + e(i, m)``. Without ``e`` the best span would always be a single token.
+spans: the one that the unconstrained model would most probably write and then end. Every span is a prefix of a suffix,
+so scoring all suffixes as continuations of the prompt gives the score of every span. Shared beginnings of suffixes are
+scored once (a trie, scored in passes over token trees). With ``l(i, k)`` the log-probability of token ``k`` of the
+suffix at ``i``, ``L(i, m)`` the sum of the first ``m`` of them and ``e(i, m)`` that of an end after them, the score is
+``L(i, m) + e(i, m)``. Without ``e`` the best span would always be a single token.
 
-Best-first gives the same answer for less: ``L`` only falls along a suffix, so that it bounds every longer span, and
-what cannot reach the best complete spans is not read (A* without a heuristic).
+Best-first gives the same answer at a lower cost: ``L`` only falls along a suffix, so it bounds every longer span, and
+spans that cannot reach the best complete ones are not scored (A* without a heuristic).
 
 Guarantee: equal to scoring every span by itself, up to the rounding of the model's passes.
 
-Choices: the end is a set of tokens, of which any counts; a span holds none of them, since writing would have ended
-there. Spans of equal text count once, with the score of their most probable tokenisation. Among equal scores the
-earliest start wins, then the shortest. The paper's normalised score is ``length_penalty`` 1; the end is predicted here
-and a begin marker is not, so that ``m + 1`` tokens count.
+Choices: the end is a set of tokens, any of which counts; a span contains none of them, since writing would have ended
+there. Spans of equal text count once, with the score of their most probable tokenisation. Of equal scores the earliest
+start wins, then the shortest. The paper's normalised score is ``length_penalty`` 1; here the end is predicted and a
+begin marker is not, so ``m + 1`` tokens count.
 
-Left out: encoder-decoder models, and with them the cutting of passages into windows, which a decoder-only model with
+Left out: encoder-decoder models, and with them the splitting of passages into windows, which a decoder-only model with
 its longer context does not need.
 """
 
@@ -42,7 +42,7 @@ from unspool.methods.search.extract.span import ExtractOptions, Found, Suffix
 from unspool.methods.search.extract.trie import Best, BestFirst, Everything, Frontier, Node
 
 _NARROW = 32
-"""Nodes of a pass of the best-first form: few, so that little is read that a better bound would have spared."""
+"""Nodes of a best-first pass: few, so that little is scored that a better bound would have pruned."""
 
 
 def search(
@@ -57,15 +57,15 @@ def search(
 
     Args:
         model: scores the spans.
-        prompt: ids that the answer is written behind, at least one.
+        prompt: ids that the answer follows, at least one.
         passage: what ``start`` and ``end`` index; spans of equal content count once.
         candidates: the suffixes, see ``suffixes``; they may write the same place in several ways.
         end_token_ids: the ids that end an answer, at least one.
-        options: see there.
+        options: see ``ExtractOptions``.
 
     Raises:
-        UnspoolError: if there is no span, no prompt or no end, if they do not fit the model, or if its logits are not
-            numbers.
+        UnspoolError: if there is no span, prompt or end, if they do not fit the model, or if its logits are not
+            finite.
     """
     options = options or ExtractOptions()
     ends = np.array(sorted(set(end_token_ids)), dtype=np.int64)
@@ -80,14 +80,14 @@ def search(
     length = len(prompt) + max(len(suffix.tokens) for suffix in cut)
     if length > model.max_length:
         raise UnspoolError(
-            f"the prompt and the longest span have {length} tokens, the model's context {model.max_length}; "
+            f"the prompt and the longest span have {length} tokens, but the model's context has {model.max_length}; "
             "shorten the passage or lower max_span_tokens"
         )
     return _Search(model, prompt, passage, ends, options).run(Node(None, 0, cut))
 
 
 def _cut(suffix: Suffix, length: int, ends: set[int]) -> Suffix:
-    """What of a suffix spans may hold: up to its last end, and no token that ends an answer."""
+    """The part of a suffix that spans may contain: up to its last end, and no token that ends an answer."""
     stop = next((k for k, token in enumerate(suffix.tokens[:length]) if token in ends), length)
     stop = max((k for k, end in enumerate(suffix.ends[:stop], 1) if end is not None), default=0)
     return Suffix(suffix.start, suffix.tokens[:stop], suffix.ends[:stop])
@@ -132,11 +132,11 @@ class _Search:
         finally:
             session.close()
         if not (spans := self._best.spans()):
-            raise UnspoolError("the model gives every span of the passage a probability of 0; ask otherwise")
+            raise UnspoolError("the model gives every span of the passage a probability of 0; rephrase the question")
         return Found(spans, passes, nodes)
 
     def _fill(self, frontier: Frontier) -> tuple[TreeBuilder, dict[int, Node]]:
-        """The tree of a pass, and the nodes whose logits are wanted by their index in it, ascending."""
+        """The tree of a pass, and the nodes whose logits are needed by their index in it, ascending."""
         tree = TreeBuilder(self._prompt[-1])
         wanted: dict[int, Node] = {}
         while (node := frontier.peek()) is not None:
@@ -154,13 +154,13 @@ class _Search:
     def _read(self, node: Node, row: Logits) -> None:
         norm = numeric.log_sum_exp(row)
         if not math.isfinite(norm):
-            raise UnspoolError("the logits hold NaN or infinity; try other weights")
+            raise UnspoolError("the logits contain NaN or infinity; try other weights")
         for token, child in node.children.items():
             child.logprob = float(row[token]) - norm
             child.total = node.total + child.logprob
         if node.depth:
             ends = row[self._ends]
-            # At most 0: two sums that round differently could say more.
+            # At most 0: two sums that round differently could exceed it.
             end = min(0.0, numeric.log_sum_exp(ends) - norm) if ends.max() > -np.inf else -math.inf
             self._best.offer(node, end)
 
@@ -179,7 +179,7 @@ METHOD = Method(
 
         model = unspool.load()
         passage = "The comet was found by Caroline Herschel in 1786."
-        print(unspool.extract(model, "Who found it?", passage).text)
+        print(model.extract("Who found it?", passage).text)
         """,
     ),
 )

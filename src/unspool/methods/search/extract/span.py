@@ -1,4 +1,4 @@
-"""What spans are: where they may begin and end, which are asked for, how good they are."""
+"""Spans: where they may begin and end, which are requested, and their scores."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from unspool.engine.option import Options, option
 
 @dataclass(frozen=True)
 class ExtractOptions(Options):
-    """Which spans are asked for, and how they are looked for.
+    """Which spans are requested, and how they are searched.
 
     Attributes:
-        top_k: how many spans of different text, at least 1.
+        top_k: number of spans of different text, at least 1.
         max_span_tokens: longest span, at least 1.
         length_penalty: spans are ranked by log-probability / (tokens + 1) ** ``length_penalty``; 0 or more. 0 ranks by
             probability, 1 by the mean of a token, the paper's variant.
-        best_first: whether spans that cannot be among the best are left unread. Changes cost alone.
+        best_first: whether to skip spans that cannot be among the best. Affects only the cost.
         pass_nodes: most nodes of one pass, at least 1; a single longer path still goes into one pass. None: 32 for
-            best-first, else the widest pass that the model pads to. Changes cost alone.
+            best-first, else the widest pass that the model pads to. Affects only the cost.
     """
 
     top_k: int = option(1, least=1)
@@ -37,7 +37,7 @@ class Suffix:
     Attributes:
         start: index into the passage.
         tokens: ids of the passage from there on.
-        ends: per token, index behind the span that ends with it; None where no span may end.
+        ends: per token, index after the span that ends with it; None where no span may end.
     """
 
     start: int
@@ -52,7 +52,7 @@ class Span:
     Attributes:
         start, end: the span is ``passage[start:end]``.
         token_ids: m ids, as they were scored.
-        logprobs: m + 1 log-probabilities: ``l`` of each token, and ``e``, of the end behind them.
+        logprobs: m + 1 log-probabilities: ``l`` of each token, and ``e`` of the end after them.
     """
 
     start: int
@@ -72,12 +72,12 @@ class Span:
 
 @dataclass(frozen=True)
 class Found:
-    """The best spans and what they cost.
+    """The best spans and their cost.
 
     Attributes:
-        spans: best first; fewer than ``top_k`` where the passage has no more.
+        spans: best first; fewer than ``top_k`` if the passage has no more.
         passes: of the model, without the prompt's.
-        nodes: that were scored in them; beginnings that later passes need again are counted again.
+        nodes: nodes scored in them; beginnings that later passes need again are counted again.
     """
 
     spans: tuple[Span, ...]
@@ -86,6 +86,6 @@ class Found:
 
 
 def suffixes(passage: Sequence[int]) -> list[Suffix]:
-    """The suffixes of a passage of ids; every place is a start and an end."""
+    """The suffixes of a passage of ids; every position is a start and an end."""
     n = len(passage)
     return [Suffix(i, tuple(passage[i:]), tuple(range(i + 1, n + 1))) for i in range(n)]

@@ -1,4 +1,4 @@
-"""The trie of a passage's suffixes, in which order it is read, and the best spans that were met."""
+"""The trie of a passage's suffixes, the order in which it is scored, and the best spans found."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Node:
         self.parent = parent
         self.depth = depth
         self.members = members
-        self.logprob = 0.0  # l, of its newest token
+        self.logprob = 0.0  # l, of its last token
         self.total = 0.0  # L, of all its tokens
-        self.taken = False  # into a pass
+        self.taken = False  # whether it is in a pass
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -48,10 +48,10 @@ class Best:
         self._passage = passage if isinstance(passage, str) else tuple(passage)
         self._options = options
         self._kept: dict[object, tuple[float, int, int, tuple[int, ...], Span]] = {}
-        self.floor = -math.inf  # what a span must reach to be among them
+        self.floor = -math.inf  # the score that a span must reach to be among them
 
     def score(self, total: float, tokens: int) -> float:
-        """Of a log-probability and the number of predicted tokens, the end included."""
+        """The score of a log-probability and the number of predicted tokens, the end included."""
         penalty: float = tokens**self._options.length_penalty
         return total / penalty
 
@@ -73,23 +73,23 @@ class Best:
 
 
 class Frontier(Protocol):
-    """Nodes that are to be scored."""
+    """Nodes to be scored."""
 
     def peek(self) -> Node | None:
         """The next one; None if there is none."""
         ...
 
     def pop(self) -> None:
-        """Take the next one away."""
+        """Remove the next one."""
         ...
 
     def scored(self, node: Node) -> None:
-        """A node has been scored: the log-probabilities of its children are known."""
+        """Called when a node has been scored: the log-probabilities of its children are known."""
         ...
 
 
 class Everything:
-    """The whole trie, suffix by suffix, so that a pass holds whole branches."""
+    """The whole trie, suffix by suffix, so that a pass contains whole branches."""
 
     def __init__(self, root: Node) -> None:
         self._stack = [root]
@@ -101,14 +101,14 @@ class Everything:
         self._stack += reversed(self._stack.pop().children.values())
 
     def scored(self, node: Node) -> None:
-        """Nothing: the children wait already."""
+        """Does nothing: the children are already queued."""
 
 
 class BestFirst:
-    """The node with the highest bound comes next, and what is sure to follow it; none that cannot be among the best.
+    """The node with the highest bound first, then its only children; skips nodes that cannot be among the best.
 
-    Behind the first tokens a suffix seldom shares its way with others. So the only child of a node is read in the same
-    pass, up to ``AHEAD`` of them: were it read later, its beginning would have to be read again.
+    After the first tokens a suffix seldom shares its path with others. So the only child of a node is scored in the
+    same pass, up to ``AHEAD`` of them: in a later pass, its beginning would have to be scored again.
     """
 
     def __init__(self, root: Node, best: Best) -> None:
@@ -133,7 +133,7 @@ class BestFirst:
     def scored(self, node: Node) -> None:
         self._next = None
         for child in node.children.values():
-            # The longest span below divides by most, and no total below is higher.
+            # The longest span below has the largest divisor, and no total below is higher.
             bound = self._best.score(child.total, max(len(suffix.tokens) for suffix in child.members) + 1)
             if bound > -math.inf and not child.taken:
                 self._pushed += 1

@@ -1,4 +1,4 @@
-"""What PG-TD knows already: completed programs and the model's top tokens along them, in one tree of prefixes."""
+"""What PG-TD already knows: completed programs and the model's top tokens along them, in one tree of prefixes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unspool.engine.search import Output
 from unspool.engine.trace import FinishReason
 
 Alternatives = tuple[tuple[int, float], ...]
-"""The top-k (token, log-probability) after a prefix, likeliest first."""
+"""The top-k (token, log-probability) after a prefix, most likely first."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PlanCache:
         """Keep a program that was completed greedily from its first ``start`` tokens.
 
         Args:
-            alternatives: what the model said after prefixes of it.
+            alternatives: the model's top tokens after prefixes of it.
         """
         prefix = self._root
         for length, token in enumerate(program.output, 1):
@@ -52,12 +52,12 @@ class PlanCache:
                 prefix.alternatives = prefix.alternatives or alternatives.get(program.output[:length])
 
     def alternatives(self, output: Output) -> Alternatives | None:
-        """What the model said after a prefix, if a completion passed it."""
+        """The model's top tokens after a prefix, if a completion passed it."""
         prefix = self._find(output)
         return None if prefix is None else prefix.alternatives
 
     def program(self, output: Output) -> Program | None:
-        """The program that greedy completion makes of a prefix, if it is known."""
+        """The greedy completion of a prefix, if it is known."""
         prefix = self._find(output)
         return None if prefix is None else prefix.program
 

@@ -24,14 +24,14 @@ class PlanOptions(Options):
 
     Attributes:
         k: children of a node, at least 1.
-        c, c_base: of P-UCB; at least 0, above 0.
+        c, c_base: constants of P-UCB; at least 0, above 0.
         gamma: discount for each token between a prefix and its reward, in (0, 1].
         max_completions: most programs that the model completes, at least 1.
         max_model_tokens: most tokens that the model evaluates, more than ``max_new_tokens``; None: no limit. A
-            completion that would need more is given up.
-        stop_at_one: whether a reward of 1, than which there is no better one, ends the search.
+            completion that would need more is abandoned.
+        stop_at_one: whether a reward of 1, the highest, ends the search.
         max_stalled: most simulations in a row that need no model.
-        caches: whether what is known is used; without, the same search costs more.
+        caches: whether caches are used; without them the same search costs more.
     """
 
     k: int = option(3, least=1)
@@ -47,16 +47,16 @@ class PlanOptions(Options):
 
 @dataclass(frozen=True)
 class SimulationEvent(SearchEvent):
-    """One simulation is over.
+    """One simulation is finished.
 
     Attributes:
         index: from 0.
-        output: the prefix that was opened.
-        program: what it was completed to.
+        output: the prefix that was expanded.
+        program: its completion.
         reward: of the program.
         best: largest reward so far.
-        completed: whether the model completed it; else it was known or complete.
-        evaluated: tokens that the model has evaluated so far.
+        completed: whether the model completed it; else it was known or already complete.
+        evaluated_tokens: tokens that the model has evaluated so far.
     """
 
     index: int
@@ -65,14 +65,14 @@ class SimulationEvent(SearchEvent):
     reward: float
     best: float
     completed: bool
-    evaluated: int
+    evaluated_tokens: int
 
 
 class Planner:
     """One search.
 
     Attributes:
-        root: of the tree; there once ``run`` is called.
+        root: root of the tree; exists once ``run`` is called.
     """
 
     root: Node
@@ -91,7 +91,7 @@ class Planner:
         self._reward = request.reward
         self._cache = PlanCache()
         self._rewards: dict[Output, float] = {}
-        self._programs: dict[Output, Program] = {}  # in the order in which they were found
+        self._programs: dict[Output, Program] = {}  # in the order they were found
         self._best = 0.0
         self._counts = dict.fromkeys(
             ("simulations", "completions", "known_programs", "known_nodes", "known_rewards", "rewards"), 0
@@ -121,10 +121,10 @@ class Planner:
                 Candidate(program.output, program.logprob, self._rewards[output], program.finish_reason)
                 for output, program in self._programs.items()
             ]
-            # Stable: the first one found wins a tie.
+            # Stable: the program found first wins a tie.
             candidates.sort(key=lambda candidate: -candidate.score)
             counts = {**self._counts, "best_reward": self._best, f"stopped_by_{reason}": 1}
-            return Found(tuple(candidates), frontier.passes, frontier.evaluated, counts)
+            return Found(tuple(candidates), frontier.passes, frontier.evaluated_tokens, counts)
 
     def _stop(self, stalled: int) -> StopReason | None:
         options = self._options
@@ -137,9 +137,9 @@ class Planner:
         return "max_stalled" if stalled >= options.max_stalled else None
 
     def _simulate(self, frontier: Frontier) -> bool:
-        """One simulation; whether it needed the model."""
+        """One simulation; returns whether it needed the model."""
         request, options = self._request, self._options
-        before = frontier.evaluated
+        before = frontier.evaluated_tokens
         path = select(self.root, options.c, options.c_base)
         node, edge = path[-1]
         branch = Branch((*node.output, edge.token), node.logprob + edge.logprob)
@@ -160,12 +160,18 @@ class Planner:
         self._best = max(self._best, reward)
         back_up(path, child, reward, options.gamma)
         event = SimulationEvent(
-            self._counts["simulations"], output, program.output, reward, self._best, completed, frontier.evaluated
+            self._counts["simulations"],
+            output,
+            program.output,
+            reward,
+            self._best,
+            completed,
+            frontier.evaluated_tokens,
         )
         self._counts["simulations"] += 1
         self._counts["completions"] += completed
         request.on_event(event)
-        return frontier.evaluated > before
+        return frontier.evaluated_tokens > before
 
     def _complete(self, frontier: Frontier, branch: Branch) -> Program:
         start, seen = len(branch.output), dict[Output, Alternatives]()
@@ -196,7 +202,7 @@ class Planner:
             return known
         reward = float(self._reward(program.output))
         if not 0 <= reward <= 1:
-            raise UnspoolError(f"a reward must lie in [0, 1], not {reward}; mend the reward function")
+            raise UnspoolError(f"a reward must lie in [0, 1], not {reward}; fix the reward function")
         self._counts["rewards"] += 1
         self._rewards[program.output] = reward
         self._programs.setdefault(program.output, program)

@@ -1,7 +1,7 @@
-"""A reward for programs: the share of the examples in a prompt's docstring that hold, run in the sandbox.
+"""A reward for programs: the share of the examples in a prompt's docstring that pass, run in the sandbox.
 
-The prompt is Python that ends with the signature and docstring of a function, as HumanEval's do; what is rewarded is
-the body that follows it. Examples are doctests (``>>> f(1)`` and the result below, or ``>>> f(1) == 2``) and lines such
+The prompt is Python that ends with the signature and docstring of a function, as HumanEval's do; the body that follows
+it is rewarded. Examples are doctests (``>>> f(1)`` and the result below, or ``>>> f(1) == 2``) and lines such
 as ``f(1) == 2``, ``f(1) => 2`` or ``f(1) returns 2``. Results must be Python literals. Statements of doctests are run
 before the examples that follow them.
 """
@@ -22,11 +22,11 @@ class PublicTests:
 
     Args:
         prompt: Python source that a function body completes.
-        seconds: of the clock, for each example.
+        seconds: wall-clock limit for each example.
 
     Attributes:
-        checks: source of each example, to be run behind the program.
-        guards: of the kernel over the programs, as ``sandbox.GUARDS`` explains them.
+        checks: source of each example, to be run after the program.
+        guards: the kernel's guards on the programs, as ``sandbox.GUARDS`` explains them.
 
     Raises:
         UnspoolError: if the prompt is not the beginning of a Python function or its docstring has no example.
@@ -44,7 +44,7 @@ class PublicTests:
         self.guards = sandbox.guards()
 
     def __call__(self, completion: str) -> float:
-        """Share of the examples that hold, 0 to 1. One program each, so that one that hangs costs no other."""
+        """Share of the examples that pass, 0 to 1. Each runs in its own program, so one that hangs affects no other."""
         program = self._prompt + completion
         held = [sandbox.run(f"{program}\n\n{check}\n", self._seconds) for check in self.checks]
         return sum(held) / len(held)
@@ -57,7 +57,7 @@ def _function(prompt: str) -> tuple[str, str]:
     except (SyntaxError, ValueError):
         last = None
     if not isinstance(last, ast.FunctionDef | ast.AsyncFunctionDef):
-        raise UnspoolError("the prompt does not end with a Python function's signature and docstring; mend it")
+        raise UnspoolError("the prompt does not end with a Python function's signature and docstring; fix it")
     return last.name, ast.get_docstring(last) or ""
 
 
@@ -73,13 +73,13 @@ def _checks(name: str, docstring: str) -> list[str]:
         elif isinstance(expression.body, ast.Compare) and not example.want:
             checks.append(f"{setup}assert {ast.unparse(expression)}")
         else:
-            # Where nothing stands below, nothing is printed: the result is None.
+            # If nothing is below, nothing is printed: the result is None.
             checks += [setup + check for check in _check(ast.unparse(expression), example.want or "None")]
     return checks
 
 
 def _examples(docstring: str) -> list[doctest.Example]:
-    """Each example by itself: doctest refuses the whole text for one bad one."""
+    """Each example by itself: doctest refuses the whole text if one is malformed."""
     parser = doctest.DocTestParser()
     found = []
     for part in docstring.split(">>>")[1:]:
@@ -97,7 +97,7 @@ def _lines(name: str, docstring: str) -> list[str]:
 
 
 def _of_literals(call: str) -> bool:
-    """Whether a call outside a doctest means what it says: some docstrings leave the quotes of strings out."""
+    """Whether a call outside a doctest is literal: some docstrings leave out the quotes of strings."""
     tree = _parsed(call)
     return tree is not None and not any(isinstance(node, ast.Name) for node in list(ast.walk(tree.body))[2:])
 
@@ -111,7 +111,7 @@ def _check(expression: str, want: str) -> list[str]:
 
 
 def _parsed(source: str, mode: str = "eval") -> Any:
-    """The syntax tree, None if there is none."""
+    """The syntax tree; None if it cannot be parsed."""
     try:
         return ast.parse(source.strip(), mode=mode)
     except (SyntaxError, ValueError):

@@ -11,7 +11,7 @@ from unspool.engine.search import Output
 
 @dataclass
 class Edge:
-    """An action: one token behind a node.
+    """An action: one token after a node.
 
     Attributes:
         token: the token.
@@ -19,7 +19,7 @@ class Edge:
         logprob: under the model.
         count: n, returns seen.
         value: Q, the largest of them; 0 before the first.
-        child: the node behind it, once it is opened.
+        child: the node after it, once it is expanded.
     """
 
     token: int
@@ -34,13 +34,13 @@ class Node:
     """A prefix.
 
     Args:
-        output: its tokens behind the prompt.
+        output: its tokens after the prompt.
         logprob: their log-probability.
-        alternatives: (token, log-probability) of its edges, likeliest first; none makes a terminal node.
+        alternatives: (token, log-probability) of its edges, most likely first; without any the node is terminal.
 
     Attributes:
         visits: N, starts at 1.
-        exhausted: nothing below it is left to find; a terminal node is.
+        exhausted: whether nothing below it is left to find; true of a terminal node.
     """
 
     def __init__(self, output: Output, logprob: float, alternatives: Sequence[tuple[int, float]]) -> None:
@@ -61,8 +61,8 @@ Path = list[tuple[Node, Edge]]
 def select(root: Node, c: float, c_base: float) -> Path:
     """Walk from the root to an edge without a child, at each node along the edge of the largest P-UCB.
 
-    ``Q + beta(s) P sqrt(ln N(s)) / (1 + n)`` with ``beta(s) = ln((N(s) + c_base + 1) / c_base) + c``; the likelier
-    token wins a tie. Edges below which nothing is left are passed over, so the root must not be exhausted.
+    ``Q + beta(s) P sqrt(ln N(s)) / (1 + n)`` with ``beta(s) = ln((N(s) + c_base + 1) / c_base) + c``; the more likely
+    token wins a tie. Edges below which nothing is left are skipped, so the root must not be exhausted.
     """
     path: Path = []
     node: Node | None = root
@@ -79,7 +79,7 @@ def select(root: Node, c: float, c_base: float) -> Path:
 
 
 def back_up(path: Path, child: Node, reward: float, gamma: float) -> None:
-    """Open ``child`` at the end of the path and write its return back to the root.
+    """Expand ``child`` at the end of the path and back up its return to the root.
 
     Args:
         reward: of the program that the child's prefix was completed to. A terminal node's reward belongs to the step

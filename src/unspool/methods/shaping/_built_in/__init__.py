@@ -1,4 +1,4 @@
-"""Logits shapers: what a request adds to, takes from or cuts out of the model's logits, per node of a token tree.
+"""Logits shapers: penalties, biases and truncation, applied at each node of a token tree.
 
 ``build`` puts them in the order of transformers' ``generate``, so that the same options give the same distribution.
 """
@@ -16,17 +16,17 @@ __all__ = ["adapt", "build"]
 
 
 def build(options: GenerationOptions) -> list[Shaper]:
-    """The shapers that ``options`` switch on: penalties and biases, the user's own, then the warpers.
+    """The shapers that ``options`` enable: penalties and biases, the user's own, then the warpers.
 
-    The warpers (temperature and truncation) are left out when ``options`` are greedy, as in transformers. A processor
-    of the user's takes the place of the built-in one of its type, as in transformers.
+    As in transformers, the warpers (temperature and truncation) are left out when ``options`` are greedy, and a user's
+    processor replaces the built-in one of its type.
 
     Args:
         options: ``eos_token_id`` must be resolved if it matters (an end of text is never a bad word): None counts as
             no end of text.
 
     Raises:
-        UnspoolError: for token sequences that are empty or hold negative ids, and for shapers that cannot be used.
+        UnspoolError: for token sequences that are empty or contain negative ids, and for shapers that cannot be used.
     """
     processors: dict[str, Shaper] = {}
     if options.sequence_bias:

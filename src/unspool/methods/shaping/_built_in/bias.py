@@ -23,7 +23,7 @@ class SequenceBias:
 
     Args:
         sequence_bias: token sequences and their biases, in logits. Biases of one token add up. -inf forbids; +inf
-            forbids all others, but for what is forbidden itself.
+            forbids all other tokens; a forbidden token stays forbidden.
         option: name of the option, for error messages.
 
     Raises:
@@ -62,7 +62,7 @@ class SequenceBias:
         with np.errstate(over="ignore", invalid="ignore"):
             shaped = logits.copy()
             shaped[self._tokens] += bias
-        # A sum that is no number: +inf and -inf have met, here or in the biases.
+        # A sum that is not a number: +inf and -inf have met, here or in the biases.
         if not abs(shaped.max()) <= numeric.RANGE:
             shaped = self._exact(tokens, logits)
         return cast(Logits, shaped)
@@ -74,12 +74,12 @@ class SequenceBias:
                 width = prefixes.shape[1]
                 if width <= len(tokens):
                     matched = (prefixes == tokens[-width:]).all(axis=1)
-                    # Sequences of one length that match have different last tokens: no slot comes twice.
+                    # Matching sequences of one length have different last tokens: no index occurs twice.
                     bias[slots[matched]] += biases[matched].astype(dtype)
         return bias
 
     def _exact(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
-        """The sums, in float64. What is forbidden stays so; between tokens whose bias is +inf the logits decide."""
+        """The sums in float64. Forbidden tokens stay forbidden; among tokens of bias +inf the logits decide."""
         bias = self._bias(tokens, np.dtype(np.float64))
         row = logits.astype(np.float64)
         at = row[self._tokens]
@@ -116,5 +116,5 @@ def _ids(sequence: Sequence[int], option: str) -> tuple[int, ...]:
     except TypeError:
         ids = ()
     if not ids or min(ids) < 0:
-        raise UnspoolError(f"{option} takes non-empty sequences of token ids of 0 or above, not {sequence!r}")
+        raise UnspoolError(f"{option} takes non-empty sequences of token ids, each at least 0, not {sequence!r}")
     return ids

@@ -45,8 +45,8 @@ class TorchProcessor:
 def adapt(processors: Iterable[object]) -> list[Shaper]:
     """Shapers from a mixture of shapers, transformers' processors and lists of either, in their order.
 
-    A processor is known by its class, which comes from transformers or inherits from one that does, or by its
-    arguments, which are named ``input_ids, scores``; everything else is taken for a shaper of numpy arrays.
+    A processor is recognised by its class, which comes from transformers or inherits from one that does, or by its
+    arguments, which are named ``input_ids, scores``; everything else is treated as a shaper of numpy arrays.
 
     Raises:
         UnsupportedError: for a processor that needs more than the ids and the scores, or that keeps state between
@@ -89,7 +89,7 @@ def _check(processor: object) -> None:
 
 
 def _required(processor: object) -> list[str]:
-    """Names of the arguments that a call must give, ``self`` apart."""
+    """Names of the arguments that a call must pass, without ``self``."""
     try:
         parameters = inspect.signature(processor).parameters.values()  # type: ignore[arg-type]
     except (TypeError, ValueError):  # built-in callables have no signature to read

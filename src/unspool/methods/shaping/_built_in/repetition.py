@@ -1,4 +1,4 @@
-"""Penalties on what the text already holds: ``repetition_penalty`` and ``no_repeat_ngram_size``, as in transformers.
+"""Penalties on repetition: ``repetition_penalty`` and ``no_repeat_ngram_size``, as in transformers.
 
 Both look at the whole history of a node, so a drafted token counts for the drafts below it.
 """
@@ -20,8 +20,8 @@ class RepetitionPenalty:
     """Divides the positive and multiplies the negative logits of tokens that occur in the text (CTRL, 2019).
 
     Attributes:
-        penalty: above 1 makes them less likely, below 1 more likely; 1e-200 to 1e200. How often a token occurs plays
-            no part.
+        penalty: above 1 makes them less likely, below 1 more likely; 1e-200 to 1e200. It does not depend on how often a
+            token occurs.
     """
 
     penalty: float
@@ -43,7 +43,7 @@ class RepetitionPenalty:
 
 @dataclass(frozen=True)
 class NoRepeatNGram:
-    """Forbids every token that would complete an n-gram the text already holds.
+    """Forbids every token that would complete an n-gram that is already in the text.
 
     Attributes:
         ngram_size: n, at least 1; 1 forbids every token of the text.

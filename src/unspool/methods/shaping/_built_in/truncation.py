@@ -19,7 +19,7 @@ from unspool.engine.numeric import top_k as largest
 
 @dataclass(frozen=True)
 class Temperature:
-    """Divides the logits by ``temperature``, above 0. The best one stays finite, however small the temperature is."""
+    """Divides the logits by ``temperature``, above 0. The largest logit stays finite, however small it is."""
 
     is_warper: ClassVar[bool] = True
     is_elementwise: ClassVar[bool] = True
@@ -31,7 +31,7 @@ class Temperature:
 
 @dataclass(frozen=True)
 class TopK:
-    """Keeps the ``top_k`` largest logits, at least 1, and everything equal to the smallest of them."""
+    """Keeps the ``top_k`` largest logits, at least 1, and all ties with the smallest of them."""
 
     is_warper: ClassVar[bool] = True
     top_k: int
@@ -45,7 +45,7 @@ class TopK:
 
 @dataclass(frozen=True)
 class TopP:
-    """Keeps the smallest set of most likely tokens that holds a probability of at least ``top_p``, in (0, 1).
+    """Keeps the smallest set of most likely tokens whose total probability is at least ``top_p``, in (0, 1).
 
     Source: The Curious Case of Neural Text Degeneration (2019).
     """
@@ -59,8 +59,8 @@ class TopP:
         weights = np.exp(values - peak)
         total = float(weights.sum(dtype=np.float64))
         removed = 1 - self.top_p
-        # Few tokens need sorting: the likely ones, or more until they hold the mass. All tokens with less than half an
-        # even share of the removed mass go, whatever their order, so the search ends there.
+        # Few tokens need sorting: the likely ones, or more until their sum suffices. All tokens below half an even
+        # share of the removed mass are removed, whatever their order, so the search ends there.
         share, least = removed / 512, removed / (2 * len(values))
         near = np.flatnonzero(weights > share * total)
         while share > least and float(weights[near].sum(dtype=np.float64)) < (self.top_p + 1e-6) * total:
@@ -97,7 +97,7 @@ class MinP:
 
 @dataclass(frozen=True)
 class TypicalP:
-    """Keeps the tokens whose surprise is nearest to the entropy until they hold ``typical_p``, in (0, 1).
+    """Keeps the tokens whose surprise is nearest to the entropy until they sum to ``typical_p``, in (0, 1).
 
     On rows of thousands of almost equal logits, distances agree to the last bit and the edge of the set may differ
     from transformers' by a few tokens. Source: Locally Typical Sampling (2022).
@@ -118,7 +118,7 @@ class TypicalP:
         target = logits.dtype.type(self.typical_p)
         radius = 1.0
         near = np.flatnonzero(distance <= radius)
-        # Widen until the mass is safely reached: few tokens then need sorting.
+        # Widen until the mass is safely reached, so that few tokens need sorting.
         while len(near) < len(ids) and float(weights[near].sum(dtype=np.float64)) / total < self.typical_p + 1e-6:
             radius *= 2
             near = np.flatnonzero(distance <= radius)

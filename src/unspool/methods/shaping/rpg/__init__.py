@@ -1,24 +1,24 @@
 """``rpg``: Rethinking Repetition Problems of LLMs in Code Generation (2025).
 
 Code that loops seldom repeats its text; it repeats its structure: one more ``elif`` with the next number, the same
-function under a new name. R is the sequence of grammar symbols of the text X. Where R ends with a block and the same
-block stands just before it, n times in a row, the next copy would begin with the *critical token*, the one that began
-the last copy. Its probability is multiplied by decay^n and the distribution renormalised. If that token begins a
-statement and the text is a complete program, the end of the text is divided by eos_decay^n in the same way. The same
-is done for blocks of X itself (content repetition). Without a repetition the logits are untouched.
+function under a new name. R is the sequence of grammar symbols of the text X. If R ends with a block and n equal blocks
+come directly before it, the next copy would begin with the *critical token*, the one that began the last copy. Its
+probability is multiplied by decay^n and the distribution renormalised. If that token begins a statement and the text is
+a complete program, the probability of the end of the text is divided by eos_decay^n in the same way. The same is done
+for blocks of X itself (content repetition). Without a repetition the logits are unchanged.
 
-Guarantee: ``lossy``; no token is ever ruled out. The shaper is a function of the text alone, so that it goes with every
+Guarantee: ``lossy``; no token is ever ruled out. The shaper is a function of the text alone, so it works with every
 drafter.
 
 The authors' code departs from the paper; this follows the paper. The code multiplies logits, which helps the critical
-token where its logit is negative; it counts every structural repetition as the first; it compares whole lines, and
-only where their number is a multiple of the block's. Symbols are tree-sitter's terminals of Python instead of rules
-written by hand; a symbol belongs to a terminal, so inside a name or a string no token is critical. White space is never
-penalised: it is shared by all that may follow, and would change the depth of the block.
+token if its logit is negative; it counts every structural repetition as the first; it compares whole lines, and only if
+their number is a multiple of the block's. Symbols are tree-sitter's terminals of Python instead of handwritten rules; a
+symbol belongs to a terminal, so no token inside a name or a string is critical. White space is never penalised: all
+continuations share it, and it would change the depth of the block.
 
-Left out: other languages than Python; incremental parsing (``structure``): a node costs some milliseconds per
-thousand tokens of text, prompt included. The prompt counts, as in the paper. Structure that is right to repeat, such as
-a table, is penalised too. With sampling, temperature comes behind: the factor is then decay^(n / temperature).
+Left out: languages other than Python; incremental parsing (``structure``): a node costs some milliseconds per thousand
+tokens of text, prompt included. The prompt counts, as in the paper. Structure that is right to repeat, such as a table,
+is penalised too. With sampling, temperature is applied later: the factor is then decay^(n / temperature).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unspool.engine.contracts import Logits, Shaper
-from unspool.engine.method import SHAPER, Method, Needs
+from unspool.engine.method import SHAPER, Case, Method, Needs
 from unspool.errors import UnspoolError
 from unspool.methods.resources import Resources
 from unspool.methods.shaping.rpg import structure
@@ -48,7 +48,7 @@ STATEMENTS = frozenset(
         *("'''", '"""'),
     }
 )
-"""Texts of critical tokens whose repetition should end the program; a line break is another."""
+"""Texts of critical tokens whose repetition should end the program; a line break is another one."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class RPGOptions:
     """The paper's defaults.
 
     Attributes:
-        decay: what a repetition multiplies the probability of the critical token by, in (0, 1].
-        eos_decay: what a repetition divides the probability of the end of the text by, in (0, 1]; 1: nothing.
+        decay: factor on the probability of the critical token for each repetition, in (0, 1].
+        eos_decay: divisor of the probability of the end of the text for each repetition, in (0, 1]; 1: no change.
     """
 
     decay: float = 0.9
@@ -73,8 +73,8 @@ class RPG:
     """The shaper.
 
     Args:
-        options: see there.
-        piece: the bytes that a token adds to the text; none for special tokens.
+        options: see ``RPGOptions``.
+        piece: returns the bytes that a token adds to the text; empty for special tokens.
         eos: ids that end the text.
 
     Raises:
@@ -117,7 +117,7 @@ class RPG:
 
 
 def build(options: RPGOptions, vocabulary: LLTokenizer, eos: Iterable[int]) -> RPG:
-    """The shaper for the tokens as llguidance reads them."""
+    """The shaper for a vocabulary as llguidance reads it."""
 
     def piece(token: int) -> bytes:
         return b"" if vocabulary.is_special_token(token) else vocabulary.decode_bytes([token])
@@ -133,7 +133,7 @@ def _content(ids: list[int]) -> Iterator[tuple[int, int]]:
 
 
 def _structural(ids: list[int], pieces: list[bytes], leaves: list[structure.Leaf]) -> Iterator[tuple[int, int]]:
-    """The same of a block of grammar symbols, where the next token may begin a copy."""
+    """The same for a block of grammar symbols, where the next token may begin a copy."""
     size, n = structure.tail_repeat([leaf.symbol for leaf in leaves])
     if not n:
         return
@@ -141,13 +141,13 @@ def _structural(ids: list[int], pieces: list[bytes], leaves: list[structure.Leaf
     before, first, last = leaves[-size - 1], leaves[-size], leaves[-1]
     critical = next(i for i, end in enumerate(ends) if end > first.start)
     begin = ends[critical] - len(pieces[critical])
-    # What stands between copies must be there already, up to the very token: no sooner can a copy begin.
+    # The gap between copies must be complete, up to the very token: a copy cannot begin sooner.
     if begin >= before.end and _gap(text[before.end : begin]) == _gap(text[last.end :]):
         yield ids[critical], n
 
 
 def _gap(space: bytes) -> tuple[bytes, bytes]:
-    """Whether a new line begins, and the space before the next symbol on its line; empty lines are no grammar."""
+    """Whether a new line begins, and the space before the next symbol on its line; empty lines are not grammar."""
     _, line, indentation = space.rpartition(b"\n")
     return line, indentation
 
@@ -160,9 +160,10 @@ def _build(resources: Resources, options: RPGOptions) -> Shaper:
 METHOD = Method(
     kind=SHAPER,
     guarantee="lossy",
-    summary="Makes the next copy of a repeated grammar structure of Python less likely, the more copies there were.",
+    summary="Lowers the probability of another copy of a repeated grammar structure of Python, more with each copy.",
     paper="Rethinking Repetition Problems of LLMs in Code Generation (2025)",
     options=RPGOptions,
     build=_build,
     needs=Needs(tokenizer=True, extra="code"),
+    case=Case({"decay": 0.01}, ("x=1\na=1\nb=1\n", "ab,ab,ab,ab")),
 )

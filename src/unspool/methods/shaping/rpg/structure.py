@@ -1,8 +1,8 @@
-"""The grammar structure of Python text, and what a sequence repeats at its end.
+"""The grammar structure of Python text, and the repetition at the end of a sequence.
 
-tree-sitter parses text that is unfinished or broken, which generated text is at almost every step. Every parse is from
-the beginning: a parse that goes on from an earlier one may read broken text differently, so what a token tree is told
-would depend on the order in which its nodes are asked about.
+tree-sitter parses text that is unfinished or broken, which generated text is at almost every step. Every parse starts
+from the beginning: a parse that continues an earlier one may read broken text differently, so the scores of a token
+tree would depend on the order in which its nodes are queried.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Leaf(NamedTuple):
 
     Attributes:
         symbol: its kind: names, numbers, strings and comments are one symbol each, keywords and operators themselves.
-            One that begins a line outside brackets carries its column, because there the layout is grammar.
+            If it begins a line outside brackets, it includes its column, because layout is grammar there.
         start: its first byte.
-        end: the byte behind its last one.
+        end: the byte after its last one.
     """
 
     symbol: str
@@ -51,24 +51,24 @@ def parse(text: bytes) -> tuple[list[Leaf], bool]:
     """The terminals of a text, and whether it is a complete program.
 
     Args:
-        text: Python in UTF-8, which may end anywhere. What cannot be parsed still has the terminals that were seen.
+        text: Python in UTF-8, which may end anywhere. Text that cannot be parsed still yields the terminals seen.
     """
     root = parser().parse(text).root_node
     found: list[Leaf] = []
     complete, depth, unread = not root.has_error, 0, 0
     for node in _terminals(root):
         if node.start_byte == node.end_byte:
-            complete = False  # a body or a bracket that is still to come
+            complete = False  # a body or a bracket is still to come
             continue
         if node.start_byte < unread:
             continue
         start, end, kind = node.start_byte, node.end_byte, node.type
         if kind == "string_start":
-            # No string: it is not closed yet, and what is seen in it are words of the string.
+            # Not a string: it is not closed yet, and the terminals in it are words of the string.
             end = _unclosed(text, node)
             unread, kind = end, "string"
         elif kind in ("print", "exec"):
-            kind = "identifier"  # in broken text they are taken for statements of Python 2
+            kind = "identifier"  # in broken text they are parsed as statements of Python 2
         line = text.rfind(b"\n", 0, start) + 1
         first = not depth and not text[line:start].strip()
         depth = max(0, depth + (kind in ("(", "[", "{")) - (kind in (")", "]", "}")))
@@ -77,10 +77,10 @@ def parse(text: bytes) -> tuple[list[Leaf], bool]:
 
 
 def tail_repeat(sequence: Sequence[Hashable]) -> tuple[int, int]:
-    """The shortest block that ends a sequence and also stands just before itself.
+    """The shortest block that ends a sequence and also comes directly before its last copy.
 
     Returns:
-        Length of the block, and how many equal blocks stand directly before the last one; (0, 0) without repetition.
+        Length of the block, and how many equal blocks come directly before the last one; (0, 0) without repetition.
     """
     backwards = sequence[::-1]
     size = len(backwards)
@@ -100,7 +100,7 @@ def tail_repeat(sequence: Sequence[Hashable]) -> tuple[int, int]:
 
 
 def _terminals(root: Node) -> list[Node]:
-    """Nodes without children from left to right; a string that is closed counts as one."""
+    """Nodes without children from left to right; a closed string counts as one."""
     cursor, found = root.walk(), []
     while True:
         node = cursor.node
@@ -113,7 +113,8 @@ def _terminals(root: Node) -> list[Node]:
 
 
 def _unclosed(text: bytes, quote: Node) -> int:
-    """Where a string that is not closed ends: with the text, or the line if its quotes are single ones."""
+    """Where an unclosed string ends: with the text, or with the line if its quotes are single ones."""
+
     triple = text[quote.start_byte : quote.end_byte].endswith((b'"""', b"'''"))
     line = -1 if triple else text.find(b"\n", quote.end_byte)
     return len(text) if line < 0 else line

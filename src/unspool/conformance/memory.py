@@ -1,0 +1,132 @@
+"""What every memory must be: saved whole or not at all, and refused by name, unchanged, if a file is not its own."""
+
+from __future__ import annotations
+
+import random
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from unspool.engine.contracts import Memory
+from unspool.errors import UnspoolError
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": lambda file: file.unlink(),
+    "empty": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_bytes(b"hello"),
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:-20]),
+    "array": lambda file: file.write_text("[1, 2]"),
+    "object": lambda file: file.write_text('{"a": 1}'),
+    "not UTF-8": lambda file: file.write_bytes(b"\xff\xfe\x00"),
+    "deep": lambda file: file.write_text("[" * 100_000),
+}
+"""What may have become of a file, by name."""
+
+
+def check(memory: Memory, folder: Path) -> None:
+    """Everything below.
+
+    Args:
+        memory: that has learned something.
+        folder: empty, to write to.
+    """
+    assert isinstance(memory, Memory), "a memory has save, load and reset"
+    damaged_files_are_refused(memory, folder)
+    other_kinds_of_paths_are_refused(memory, folder)
+    a_failed_save_leaves_the_old_file(memory, folder)
+    a_changed_byte_is_our_error_or_none(memory, folder)
+
+
+def damaged_files_are_refused(memory: Memory, folder: Path) -> None:
+    """Each part of what was saved, damaged in each way: one error that names the file, and nothing is learned."""
+    file, copy = folder / "memory", folder / "copy"
+    memory.save(file)
+    for part in _parts(file):
+        for what, damage in DAMAGES.items():
+            shutil.copytree(file, copy) if file.is_dir() else shutil.copy(file, copy)
+            damage(copy / part.name if file.is_dir() else copy)
+            _refused(memory, copy, what)
+            _remove(copy)
+    _remove(file)
+
+
+def other_kinds_of_paths_are_refused(memory: Memory, folder: Path) -> None:
+    """A directory is no file, and a file no directory."""
+    file, other = folder / "memory", folder / "other"
+    memory.save(file)
+    other.write_bytes(b"x") if file.is_dir() else other.mkdir()
+    _refused(memory, other, "another kind of path")
+    _remove(other)
+    _remove(file)
+
+
+def a_failed_save_leaves_the_old_file(memory: Memory, folder: Path) -> None:
+    """The disk ends in the middle of a file, and there is no such directory: what was there is as it was."""
+    file = folder / "memory"
+    memory.save(file)
+    before = {part.name: part.read_bytes() for part in _parts(file)}
+    target = folder / "new" if file.is_dir() else file  # a directory is never replaced
+    for path, limit in ((target, 8), (folder / "no" / "memory", None)):
+        try:
+            with _small_files(limit):
+                memory.save(path)
+        except UnspoolError as error:
+            assert str(path.name) in str(error) or str(path.parent) in str(error), error
+        else:
+            raise AssertionError(f"a save to {path} that failed says nothing")
+    assert {part.name: part.read_bytes() for part in _parts(file)} == before, "the old file was changed"
+    assert list(folder.iterdir()) == [file], "a part of a file was left"
+    _remove(file)
+
+
+def a_changed_byte_is_our_error_or_none(memory: Memory, folder: Path, count: int = 150) -> None:
+    """``count`` single bits, each changed alone."""
+    file, rng = folder / "memory", random.Random(0)
+    memory.save(file)
+    for part in _parts(file):
+        whole = part.read_bytes()
+        for at in rng.sample(range(len(whole)), min(count, len(whole))):
+            part.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
+            try:
+                memory.load(file)
+            except UnspoolError as error:
+                assert file.name in str(error), error
+        part.write_bytes(whole)
+    memory.load(file)
+    _remove(file)
+
+
+def _refused(memory: Memory, path: Path, what: str) -> None:
+    before = vars(memory).copy()
+    try:
+        memory.load(path)
+    except UnspoolError as error:
+        assert path.name in str(error), error
+        assert all(vars(memory)[name] is value for name, value in before.items()), f"{what}: the memory was changed"
+    else:
+        raise AssertionError(f"a file that is {what} is loaded")
+
+
+@contextmanager
+def _small_files(limit: int | None) -> Iterator[None]:
+    """Writing more than ``limit`` bytes to a file fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _parts(file: Path) -> list[Path]:
+    return sorted(file.iterdir()) if file.is_dir() else [file]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,235 @@
+"""Methods with one fault each, of every kind that others can add. ``unspool check`` must refuse every one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from tests.conformance.faults import LastTokenFromTarget
+from unspool.engine.assistant import Assistant, Draws
+from unspool.engine.contracts import Context, Decision, Step
+from unspool.engine.method import (
+    ACCEPTANCE,
+    BATCH,
+    CONSTRAINT,
+    DRAFTER,
+    SCHEDULE,
+    SEARCH,
+    SHAPER,
+    STOP,
+    TRANSFORM,
+    UNMASK,
+    Case,
+    Kind,
+    Method,
+    Needs,
+    NoOptions,
+)
+from unspool.engine.search import Found, SearchRequest
+from unspool.engine.tree import TokenTree, TreeBuilder
+from unspool.methods.sampling import cars
+from unspool.methods.sampling._aligned import AlignedShaper
+from unspool.methods.search import beam
+
+
+def row(kind: Kind[Any], build: Callable[..., Any], guarantee: Any = "lossy", **fields: Any) -> Method[Any, Any]:
+    return Method(kind, guarantee, "Has a fault.", "none", NoOptions, build, **fields)
+
+
+class Untruthful:
+    """Draws from a draft model and says that it drew from a flat distribution."""
+
+    def __init__(self, assistant: Any, vocab_size: int) -> None:
+        self.assistant, self.size = Assistant(assistant, vocab_size), vocab_size
+
+    def start(self, context: Context) -> None: ...
+
+    def observe(self, step: Step) -> None: ...
+
+    def propose(self, context: Context, budget: int) -> TokenTree:
+        builder = TreeBuilder(context.tokens[-1])
+        if context.uses_draft_probs and budget > 1:
+            self.assistant.follow(context.tokens)
+            draws = Draws(context, self.size)
+            tokens, _ = draws.siblings(self.assistant.step(context.tokens[-1]), 0, 2)
+            draft = builder.drawn_from(draws.distribution(np.full(self.size, -np.log(self.size))))
+            for token in tokens.tolist()[: budget - 1]:
+                builder.add(0, int(token), "faulty", draft=draft)
+        return builder.build()
+
+
+class TooLarge(Untruthful):
+    """Drafts one token more than it may."""
+
+    def propose(self, context: Context, budget: int) -> TokenTree:
+        return TokenTree.chain([context.tokens[-1]] * (budget + 1))
+
+
+class TakesDrafts:
+    """Accepts the first draft, whatever the model says."""
+
+    uses_draft_probs = False
+
+    def decide(self, target: Any, rng: Any) -> Decision:
+        path = (0, 1) if len(target.tree) > 1 else (0,)
+        return Decision(path, target.choose(path[-1]))
+
+
+class NoPath(TakesDrafts):
+    """Accepts nodes that are no path."""
+
+    def decide(self, target: Any, rng: Any) -> Decision:
+        return Decision(tuple(range(len(target.tree))), target.choose(0))
+
+
+class FirstOnly:
+    """Serves one row until it ends, and lets the others wait."""
+
+    window, shortest_first = 4, False
+
+    def choose(self, rows: Sequence[Any]) -> list[int]:
+        return [rows[0].index]
+
+
+class InPlace:
+    """Changes what belongs to the session."""
+
+    def __call__(self, tokens: Any, logits: Any) -> Any:
+        logits[int(tokens[-1])] -= 2
+        return logits
+
+
+class Remembers:
+    """Depends on the texts that it was asked about before."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+
+    def __call__(self, tokens: Any, logits: Any) -> Any:
+        self.seen.add(int(tokens[-1]))
+        shaped = logits.copy()
+        shaped[list(self.seen)] -= 2
+        return shaped
+
+
+class Alternates:
+    """Forbids one half of the tokens and then the other; the first question about a draft shifts it for good."""
+
+    def __init__(self) -> None:
+        self.length, self.asked = 0, False
+
+    def allowed(self, path: Sequence[int]) -> Any:
+        mask = np.arange(26) % 2 == (self.length + self.asked + len(path)) % 2
+        self.asked |= len(path) > 0
+        return mask
+
+    def forced(self) -> Sequence[int]:
+        return ()
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        self.length += len(tokens)
+
+
+class Free(AlignedShaper):
+    """Lets every token through and rejects none."""
+
+    def __call__(self, tokens: Any, logits: Any) -> Any:
+        return logits
+
+    def is_allowed(self, text: Sequence[int]) -> bool:
+        return True
+
+
+def halves_logprobs(request: SearchRequest) -> Found:
+    """States a log-probability that the texts do not have."""
+    found = beam.METHOD.build(None, beam.METHOD.options())(request)  # type: ignore[arg-type]
+    return replace(found, candidates=tuple(replace(c, logprob=c.logprob / 2) for c in found.candidates))
+
+
+def halves_passes(request: SearchRequest) -> Found:
+    """Counts half of its passes."""
+    found = beam.METHOD.build(None, beam.METHOD.options())(request)  # type: ignore[arg-type]
+    return replace(found, passes=found.passes // 2)
+
+
+def always(one: Any) -> Any:
+    """The same object for every sequence."""
+    return lambda prompt: one
+
+
+_calls = count()
+
+
+class Restless:
+    """Decides by the number of its calls, over all canvases."""
+
+    def check(self, slots: int) -> None: ...
+
+    def start_block(self, view: Any) -> None: ...
+
+    def select(self, view: Any) -> Any:
+        return np.random.default_rng(next(_calls)).random(len(view.masked)) < 0.5
+
+    def __call__(self, view: Any) -> Any:
+        return view.logits + np.random.default_rng(next(_calls)).normal(size=view.logits.shape)
+
+    def next_block(self, start: int, sight: Any) -> int:
+        return 1 + next(_calls) % 5
+
+    def stop(self, sight: Any) -> bool:
+        return next(_calls) % 7 == 3
+
+
+FAULTS: Mapping[str, tuple[Method[Any, Any], str]] = {
+    "untruthful": (
+        row(
+            DRAFTER,
+            lambda r, _: Untruthful(r.assistant, r.model.vocab_size),
+            "same distribution",
+            needs=Needs(assistant=True),
+            draws=True,
+        ),
+        "draws_are_reported_truthfully",
+    ),
+    "too_large": (row(DRAFTER, lambda r, _: TooLarge(r.assistant, 6), "identical"), "drafts_stay_within_the_budget"),
+    "takes_drafts": (row(ACCEPTANCE, lambda r, _: TakesDrafts(), "identical"), "text_is_plain_decodings"),
+    "no_path": (row(ACCEPTANCE, lambda r, _: NoPath(), "lossy"), "decisions_are_paths_of_the_tree"),
+    "last_from_target": (
+        row(ACCEPTANCE, lambda r, _: LastTokenFromTarget(), "same distribution", at_temperature="above zero"),
+        "distribution_is_plain_samplings",
+    ),
+    "first_only": (row(BATCH, lambda r, _: FirstOnly(), "identical"), "no_row_waits_for_ever"),
+    "in_place": (row(SHAPER, lambda r, _: InPlace()), "logits_are_a_function_of_the_text"),
+    "remembers": (row(SHAPER, lambda r, _: Remembers()), "logits_are_a_function_of_the_text"),
+    "does_nothing": (row(SHAPER, lambda r, _: lambda tokens, logits: logits), "it_does_something"),
+    "alternates": (row(CONSTRAINT, lambda r, _: lambda prompt: Alternates(), "valid"), "questions_leave_no_trace"),
+    "shared": (
+        row(CONSTRAINT, lambda r, _: always(Alternates()), "valid"),
+        "masks_of_a_tree_are_those_of_committed_paths",
+    ),
+    "ends_early": (
+        row(
+            CONSTRAINT,
+            lambda r, _: lambda prompt: Alternates(),
+            "valid",
+            case=Case(complete=lambda output: len(output) > 1),
+        ),
+        "texts_end_only_where_they_are_complete",
+    ),
+    "free": (replace(cars.METHOD, build=lambda r, _: partial(Free, "cars")), "samples_are_of_the_language"),
+    "overstated": (row(SEARCH, lambda r, _: halves_logprobs), "candidates_are_whole_texts_best_first"),
+    "uncounted": (row(SEARCH, lambda r, _: halves_passes), "figures_are_those_that_the_model_counts"),
+    "restless_policy": (row(UNMASK, lambda r, _: Restless()), "canvases_are_filled"),
+    "restless_transform": (row(TRANSFORM, lambda r, _: Restless()), "canvases_are_filled"),
+    "restless_schedule": (row(SCHEDULE, lambda r, _: Restless()), "canvases_are_filled"),
+    "restless_stop": (row(STOP, lambda r, _: Restless()), "canvases_are_filled"),
+    "two_lines": (replace(row(SHAPER, lambda r, _: Remembers()), summary="One.\nTwo."), "row_is_whole"),
+}
+"""Methods by name, and the check that names the fault."""
+METHODS = {name: method for name, (method, _) in FAULTS.items()}
+globals().update(METHODS)
