@@ -147,7 +147,7 @@ def test_a_bad_call_is_one_line_that_names_the_culprit(
     assert said.startswith("unspool: ") and len(said) < 400
     words = [word.lstrip("-") for word in shlex.split(line.partition(" <<< ")[0])[1:]]
     words += [word.replace("-", "_") for word in words] + [
-        part for word in words for part in re.split(r"[,:=@+(]", word)
+        part for word in words for pattern in ("[,:=@+]", "[(=]") for part in re.split(pattern, word)
     ]
     words = [word for word in words if len(word) > 1]
     others = ("prompt", "passage", "empty", "Missing", "not UTF-8", "schema", "JSON Schema", "''", "' '", "assistant")

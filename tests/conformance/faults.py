@@ -24,6 +24,7 @@ from unspool.conformance.enumeration import (
 )
 from unspool.engine import noise
 from unspool.engine.contracts import Context, Target
+from unspool.engine.taps import Taps
 from unspool.engine.tree import POINT_MASS, DraftDistribution, TokenTree
 from unspool.methods.acceptance._exact_match import choose_child
 from unspool.methods.acceptance.lossless import Chance, Lossless
@@ -301,7 +302,7 @@ class FaultyModel:
     model: ToyModel
     session: type[ToySession]
 
-    def open(self) -> ToySession:
+    def open(self, taps: Taps | None = None) -> ToySession:
         return self.session(self.model)
 
 

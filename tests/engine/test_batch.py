@@ -15,6 +15,7 @@ from unspool.engine.batch import AllRows, OpenRow
 from unspool.engine.contracts import Drafter
 from unspool.engine.options import GenerationOptions
 from unspool.engine.statistics import grouping_rate
+from unspool.engine.taps import Taps
 from unspool.engine.trace import StartEvent, StepEvent
 from unspool.methods.acceptance._exact_match import ExactMatch
 from unspool.methods.drafters.plain import Plain
@@ -83,7 +84,7 @@ def test_at_most_a_window_of_sessions_is_open_and_the_next_one_opens_when_a_row_
     now = most = 0
     open_, close = ToyModel.open, ToySession.close
 
-    def opened(self: ToyModel) -> ToySession:
+    def opened(self: ToyModel, taps: Taps | None = None) -> ToySession:
         nonlocal now, most
         now, most = now + 1, max(most, now + 1)
         return open_(self)

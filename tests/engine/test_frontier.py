@@ -182,7 +182,9 @@ def test_why_an_output_is_over() -> None:
 def test_all_sessions_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     opened, closed = [], []
     init, close = ToySession.__init__, ToySession.close
-    monkeypatch.setattr(ToySession, "__init__", lambda self, model: (opened.append(self), init(self, model))[1])
+    monkeypatch.setattr(
+        ToySession, "__init__", lambda self, model, taps=None: (opened.append(self), init(self, model))[1]
+    )
     monkeypatch.setattr(ToySession, "close", lambda self: (closed.append(self), close(self))[1])
     with closing(Frontier(MODEL, PROMPT, sessions=2)) as frontier:
         frontier.read([(0,), (1,), (2,)])
