@@ -40,7 +40,7 @@ def reset_peak() -> None:
 
 
 def child(model_name: str, method: str, tokens: str) -> None:
-    """Load, generate, and print the peaks of this process."""
+    """Load, generate, and print the block_max of this process."""
     from unspool.decoding.load import load
 
     imported = peak_bytes()
