@@ -13,7 +13,7 @@ import pytest
 from unspool import methods
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
-NAMES = {"bigram", "recent", "margin", "first_tokens", "at_most", "without"}
+NAMES = {"bigram", "recent", "margin", "first_tokens", "at_most", "without", "norm"}
 """The methods of the documentation, each ``unspool_NAME.py``."""
 
 

@@ -84,7 +84,7 @@ def bigram(tmp_path: Path) -> Iterator[None]:
         yield
 
 
-METHODS = ("bigram", "recent", "margin", "first_tokens", "at_most")
+METHODS = ("bigram", "recent", "margin", "first_tokens", "at_most", "norm")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -332,7 +332,7 @@ def test_a_table_of_speeds() -> None:
     about = {"date": "2026-01-02T03:04", "machine": {"cpu": "Z80", "physical_cores": 1}}
     about["versions"] = {"unspool": "1", "openvino": "2"}
     result = Bench(about, "unspool bench", "tiny", "s", {name: {} for name in speeds}, {}, {}, None, {}, {}, runs)
-    lines = generated.bench_table(result).splitlines()
+    lines = generated.results.bench_table(result).splitlines()
     assert lines[0] == "| | tokens a pass | edit | qa | geometric mean |"
     assert lines[2:4] == ["| `auto` | 3.00 | **2.00** | **4.00** | 2.83 |", "| `llama_cpp` | – | 0.50 | 1.00 | 0.71 |"]
     assert lines[-2] == "unspool bench" and "plain: 1.5 tokens/s" in lines[5] and "Z80" in lines[5]
@@ -347,7 +347,7 @@ def test_a_table_of_passes() -> None:
     points = [point("top_k", 1, d, 99, 24) for d in (False, True)]
     points += [point("top_k", 4, False, 98, 6), point("top_k", 8, False, 97, 3), point("top_k", 4, True, 50, 6)]
     about = {"date": "2026-01-02T03:04", "machine": {"cpu": "Z80"}}
-    lines = generated.tradeoff_table(Tradeoff(about, "unspool tradeoff", "tiny", 24, points)).splitlines()
+    lines = generated.results.tradeoff_table(Tradeoff(about, "unspool tradeoff", "tiny", 24, points)).splitlines()
     rows = [line for line in lines if line.startswith("| top_k")]
     assert rows == [
         "| top_k | tokens_per_step=4 | 98.0\u202f% | 6.00 | 4.0 |",

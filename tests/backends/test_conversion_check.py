@@ -171,7 +171,7 @@ def test_a_graph_in_parts_gives_what_it_gives_at_once(tmp_path: Path) -> None:
     names = [op.get_friendly_name() for op in graph.get_ordered_ops()]
     whole, parts = run(graph, inputs, 1 << 40), run(graph, inputs, 1)
     for one, other, given in zip(whole, parts, inputs, strict=True):
-        assert one.keys() == other.keys() == {"logits", "new_keys", "new_values", "hidden", "block_max"}
+        assert one.keys() == other.keys() == {"logits", "new_keys", "new_values", "hidden", "peaks"}
         for name in one:
             np.testing.assert_allclose(one[name], other[name], atol=1e-5)
         logits, *_ = model.infer(session.cache, session.inputs(TREE) if given is inputs[0] else inputs[1])

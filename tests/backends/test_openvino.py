@@ -236,7 +236,7 @@ def test_a_model_whose_preparation_is_interrupted_goes_on_as_it_was(
     model = OpenVINOModel(pair.directory, threads=1)
     expected = model.open().score(TokenTree.chain(PROMPT)).logits.copy()
 
-    def interrupt(graph: object, widths: object) -> None:
+    def interrupt(graph: object, widths: object, states: int) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("unspool.backends.openvino.model.specialise_widths.separate", interrupt)
@@ -347,14 +347,15 @@ def test_threads_are_pinned_only_where_a_model_takes_all_cores(
     class StopError(Exception):
         pass
 
-    def compile_model(core: object, graph: None, device: str, properties: dict[str, str]) -> None:
+    def compile_model(core: object, graph: object, device: str, properties: dict[str, str]) -> None:
         assert properties["INFERENCE_NUM_THREADS"] == str(threads or 4)
         assert properties["ENABLE_CPU_PINNING"] == pinned
         raise StopError
 
     monkeypatch.setattr("unspool.backends.openvino.model.psutil.cpu_count", lambda logical: 4)
     monkeypatch.setattr("unspool.backends.openvino.model.usable_cores", lambda: 4)
-    monkeypatch.setattr(openvino.Core, "read_model", lambda core, path: None)
+    monkeypatch.setattr("unspool.backends.openvino.model.layers.expose", lambda graph, tapped: None)
+    monkeypatch.setattr(openvino.Core, "read_model", lambda core, path: openvino.Model([], [], "empty"))
     monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
     with pytest.raises(StopError):
         pair.model.info.save(tmp_path)

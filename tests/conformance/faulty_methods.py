@@ -6,18 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tests.conformance.contracts import Half, Mean, Repeat
 from tests.conformance.faults import LastTokenFromTarget
 from unspool.engine.assistant import Assistant, Draws
 from unspool.engine.contracts import Context, Decision, Step
 from unspool.engine.method import (
     ACCEPTANCE,
     BATCH,
+    CHANNEL,
+    COMPRESSOR,
     CONSTRAINT,
     DRAFTER,
+    PROBE,
     SCHEDULE,
     SEARCH,
     SHAPER,
@@ -30,6 +35,8 @@ from unspool.engine.method import (
     Needs,
     NoOptions,
 )
+from unspool.engine.probe import Reading, States
+from unspool.engine.progress import Progress
 from unspool.engine.search import Found, SearchRequest
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.methods.sampling import cars
@@ -185,6 +192,29 @@ class Restless:
         return next(_calls) % 7 == 3
 
 
+class SeesDrafts(Mean):
+    """Reads how many tokens the pass emitted."""
+
+    def read(self, states: States) -> Reading:
+        return Reading(tuple(float(len(states.tokens)) for _ in states.tokens))
+
+
+class Uncorrected(Repeat):
+    """Says that two copies of a symbol correct a wrong one."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.corrects = frozenset({"substitution"})
+
+
+class InTheSource(Half):
+    """Leaves a note in the model that it reads."""
+
+    def run(self, source: Path, output: Path, progress: Progress) -> Path:
+        (source / "note").write_text("x")
+        return super().run(source, output, progress)
+
+
 FAULTS: Mapping[str, tuple[Method[Any, Any], str]] = {
     "untruthful": (
         row(
@@ -221,6 +251,12 @@ FAULTS: Mapping[str, tuple[Method[Any, Any], str]] = {
         ),
         "texts_end_only_where_they_are_complete",
     ),
+    "sees_drafts": (
+        row(PROBE, lambda r, _: SeesDrafts(np.ones(7)), "identical", needs=Needs(taps=Mean.taps)),
+        "readings_belong_to_the_text",
+    ),
+    "uncorrected": (row(CHANNEL, lambda r, _: Uncorrected(), "exact"), "single_errors_of_short_data_are_corrected"),
+    "in_the_source": (row(COMPRESSOR, lambda r, _: InTheSource()), "makes_a_model_and_leaves_the_source"),
     "free": (replace(cars.METHOD, build=lambda r, _: partial(Free, "cars")), "samples_are_of_the_language"),
     "overstated": (row(SEARCH, lambda r, _: halves_logprobs), "candidates_are_whole_texts_best_first"),
     "uncounted": (row(SEARCH, lambda r, _: halves_passes), "figures_are_those_that_the_model_counts"),

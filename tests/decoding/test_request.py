@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance import small_model
+from unspool.conformance import small_model
 from unspool.decoding.generate import generate_batch, requests, stream
 from unspool.decoding.request import CanvasArguments, GenerationArguments, arguments
 from unspool.engine.options import GenerationOptions

@@ -25,7 +25,7 @@ Given = dict[str, Any]
 """The flags that were given, by the name of their field."""
 
 PANELS = {
-    "Method": ("method", "acceptance", "shapers"),
+    "Method": ("method", "acceptance", "shapers", "probes"),
     "Sampling": (
         "max_new_tokens",
         "temperature",
@@ -79,6 +79,7 @@ def _pieces(canvas: str) -> list[Any]:
 
 _SPECIAL = {
     "shapers": _Special("--shaper"),
+    "probes": _Special("--probe", note="; see --json"),
     "chat": _Special("--chat/--no-chat"),
     "logprobs": _Special(note=", with --json"),
     "alternatives": _Special(note="; 8 with --trace"),

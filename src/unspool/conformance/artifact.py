@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unspool.conformance.check import CheckFailed, require
 from unspool.errors import UnspoolError
 from unspool.methods.resources import Resources
 from unspool.training.artifact import VERSION, Artifact, file_of
@@ -31,11 +32,13 @@ def comes_back(made: Artifact, folder: Path) -> None:
         one.save(file)
         for path in (file, folder):
             found = Artifact.load(path, made.method)
-            assert found.tensors.keys() == one.tensors.keys()
+            require(found.tensors.keys() == one.tensors.keys(), "a tensor is missing or new")
             for name, tensor in one.tensors.items():
-                assert np.array_equal(found.tensors[name], tensor) and found.tensors[name].dtype == tensor.dtype, name
-            assert replace(found, tensors={}) == replace(one, tensors={}), "the header is another one"
-        assert list(folder.iterdir()) == [file], "more than the file was written"
+                require(
+                    np.array_equal(found.tensors[name], tensor) and found.tensors[name].dtype == tensor.dtype, str(name)
+                )
+            require(replace(found, tensors={}) == replace(one, tensors={}), "the header is another one")
+        require(list(folder.iterdir()) == [file], "more than the file was written")
     file.unlink()
 
 
@@ -69,9 +72,9 @@ def belongs_to_its_models(made: Artifact) -> None:
         try:
             made.check(Resources(keys=lambda others=others: others))  # type: ignore[misc]
         except UnspoolError as error:
-            assert "unspool train" in str(error), error
+            require("unspool train" in str(error), str(error))
         else:
-            raise AssertionError(f"models {others} are taken for {own}")
+            raise CheckFailed(f"models {others} are taken for {own}")
 
 
 def _refused(path: Path, method: str, what: str) -> None:
@@ -79,6 +82,6 @@ def _refused(path: Path, method: str, what: str) -> None:
         Artifact.load(path, method)
     except UnspoolError as error:
         said = str(error)
-        assert str(path) in said and f"`unspool train {method}`" in said and "\n" not in said, said
+        require(str(path) in said and f"`unspool train {method}`" in said and "\n" not in said, str(said))
     else:
-        raise AssertionError(f"a file that is {what} is read")
+        raise CheckFailed(f"a file that is {what} is read")

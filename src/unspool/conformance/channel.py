@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 
+from unspool import methods
+from unspool.conformance.check import Row, options_of, require
 from unspool.engine.channel import Channel, Edit, Word
+from unspool.engine.method import CHANNEL
+from unspool.methods.resources import Resources
 
 
 def check(channel: Channel, length: int) -> int:
@@ -20,15 +24,15 @@ def check(channel: Channel, length: int) -> int:
             observed += comes_back(channel, data)
             observed += single_errors_are_corrected(channel, data)
     words = [channel.encode(data) for size in range(length + 1) for data in product(range(channel.inputs), repeat=size)]
-    assert len(set(words)) == len(words), "two data have one code word"
+    require(len(set(words)) == len(words), "two data have one code word")
     return observed
 
 
 def comes_back(channel: Channel, data: Sequence[int]) -> int:
     """What was encoded is the best explanation of its own code word, and encodes to it again."""
     word = channel.encode(data)
-    assert all(0 <= symbol < channel.outputs for symbol in word), f"{word} has symbols that the channel has not"
-    assert word == channel.encode(list(data)), "the code word of the same data differs"
+    require(all(0 <= symbol < channel.outputs for symbol in word), f"{word} has symbols that the channel has not")
+    require(word == channel.encode(list(data)), "the code word of the same data differs")
     _best(channel, word, data, "without an error")
     return 1
 
@@ -56,7 +60,15 @@ def observations(word: Word, edit: Edit, outputs: int) -> Iterator[Word]:
 
 def _best(channel: Channel, observation: Word, data: Sequence[int], when: str) -> None:
     found = channel.decode(observation)
-    assert found, f"{list(data)} {when}, seen as {observation}: nothing explains it"
+    require(found, f"{list(data)} {when}, seen as {observation}: nothing explains it")
     scores = [one.score for one in found]
-    assert scores == sorted(scores, reverse=True), "candidates are not ranked"
-    assert found[0].data == tuple(data), f"{list(data)} {when}, seen as {observation}, is taken for {found[0].data}"
+    require(scores == sorted(scores, reverse=True), "candidates are not ranked")
+    require(found[0].data == tuple(data), f"{list(data)} {when}, seen as {observation}, is taken for {found[0].data}")
+
+
+def single_errors_of_short_data_are_corrected(row: Row) -> None:
+    """All data of up to three symbols come back from their code word and from every single error that is corrected."""
+    check(methods.build(row.name, CHANNEL, Resources(), options_of(row)), 3)
+
+
+CHECKS = (single_errors_of_short_data_are_corrected,)

@@ -17,9 +17,12 @@ from unspool import methods
 from unspool.engine.method import (
     ACCEPTANCE,
     BATCH,
+    CHANNEL,
+    COMPRESSOR,
     CONSTRAINT,
     DRAFTER,
     EDIT,
+    PROBE,
     SAMPLER,
     SCHEDULE,
     SEARCH,
@@ -37,7 +40,7 @@ Row = Method[Any, Any]
 Check = Callable[[Row], None]
 
 MODULES: dict[Kind[Any], tuple[str, ...]] = {
-    DRAFTER: ("drafter",),
+    DRAFTER: ("drafter", "memory"),
     ACCEPTANCE: ("acceptance",),
     BATCH: ("batch",),
     SHAPER: ("steered", "shaper"),
@@ -50,6 +53,9 @@ MODULES: dict[Kind[Any], tuple[str, ...]] = {
     TRANSFORM: ("canvas",),
     SCHEDULE: ("canvas",),
     STOP: ("canvas",),
+    PROBE: ("probe",),
+    CHANNEL: ("channel",),
+    COMPRESSOR: ("compressor",),
 }
 """Modules of this package whose ``CHECKS`` are run on the methods of a kind, after those of ``options``."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unspool.conformance.check import CheckFailed, require
 from unspool.conformance.taps import opened
 from unspool.engine.ensemble import Combine, Ensemble, EnsembleSession
 from unspool.engine.tree import TokenTree
@@ -23,12 +24,12 @@ def check(ensemble: Ensemble, combine: Combine, text: Sequence[int], tree: Token
     session = opened(ensemble, None, text)
     members = [opened(member.model, None, [*member.prefix, *text]) for member in ensemble.members]
     expected = combine([member.score(tree).logits.copy() for member in members])
-    assert session.length == len(text)
+    require(session.length == len(text), "the text has another length")
     together = ensemble.score_many([opened(ensemble, None, text[:-1]), session], [tree, tree])[1].logits
     for found in (session.score(tree).logits, session.fork().score(tree).logits, together):
-        assert np.abs(found - expected).max() <= bound, "the logits are not the combination of the members'"
+        require(np.abs(found - expected).max() <= bound, "the logits are not the combination of the members'")
     rows = [0, len(tree) - 1]
-    assert np.abs(session.score(tree, rows).logits - expected[rows]).max() <= bound, "rows are mixed up"
+    require(np.abs(session.score(tree, rows).logits - expected[rows]).max() <= bound, "rows are mixed up")
     path = tree.path(len(tree) - 1)
     twin = session.fork()
     session.score(tree)
@@ -43,8 +44,9 @@ def check(ensemble: Ensemble, combine: Combine, text: Sequence[int], tree: Token
 
 def _continues(ensemble: Ensemble, session: object, text: Sequence[int], bound: float) -> None:
     """As an ensemble session does that has just read the text."""
-    assert isinstance(session, EnsembleSession) and session.length == len(text), "the text has another length"
+    if not isinstance(session, EnsembleSession) or session.length != len(text):
+        raise CheckFailed("the text has another length")
     probe = TokenTree.chain([text[0]])
     found = session.score(probe).logits.copy()
     right = opened(ensemble, None, text).score(probe).logits
-    assert np.abs(found - right).max() <= bound, "the session contains another text"
+    require(np.abs(found - right).max() <= bound, "the session contains another text")

@@ -8,8 +8,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from unspool import methods
+from unspool.conformance import drafter
+from unspool.conformance.check import CheckFailed, Row, require
 from unspool.engine.contracts import Memory
+from unspool.engine.options import GenerationOptions
 from unspool.errors import UnspoolError
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -32,7 +37,7 @@ def check(memory: Memory, folder: Path) -> None:
         memory: that has learned something.
         folder: empty, to write to.
     """
-    assert isinstance(memory, Memory), "a memory has save, load and reset"
+    require(isinstance(memory, Memory), "a memory has save, load and reset")
     damaged_files_are_refused(memory, folder)
     other_kinds_of_paths_are_refused(memory, folder)
     a_failed_save_leaves_the_old_file(memory, folder)
@@ -73,11 +78,11 @@ def a_failed_save_leaves_the_old_file(memory: Memory, folder: Path) -> None:
             with _small_files(limit):
                 memory.save(path)
         except UnspoolError as error:
-            assert str(path.name) in str(error) or str(path.parent) in str(error), error
+            require(str(path.name) in str(error) or str(path.parent) in str(error), str(error))
         else:
-            raise AssertionError(f"a save to {path} that failed says nothing")
-    assert {part.name: part.read_bytes() for part in _parts(file)} == before, "the old file was changed"
-    assert list(folder.iterdir()) == [file], "a part of a file was left"
+            raise CheckFailed(f"a save to {path} that failed says nothing")
+    require({part.name: part.read_bytes() for part in _parts(file)} == before, "the old file was changed")
+    require(list(folder.iterdir()) == [file], "a part of a file was left")
     _remove(file)
 
 
@@ -92,7 +97,7 @@ def a_changed_byte_is_our_error_or_none(memory: Memory, folder: Path, count: int
             try:
                 memory.load(file)
             except UnspoolError as error:
-                assert file.name in str(error), error
+                require(file.name in str(error), str(error))
         part.write_bytes(whole)
     memory.load(file)
     _remove(file)
@@ -103,10 +108,10 @@ def _refused(memory: Memory, path: Path, what: str) -> None:
     try:
         memory.load(path)
     except UnspoolError as error:
-        assert path.name in str(error), error
-        assert all(vars(memory)[name] is value for name, value in before.items()), f"{what}: the memory was changed"
+        require(path.name in str(error), str(error))
+        require(all(vars(memory)[name] is value for name, value in before.items()), f"{what}: the memory was changed")
     else:
-        raise AssertionError(f"a file that is {what} is loaded")
+        raise CheckFailed(f"a file that is {what} is loaded")
 
 
 @contextmanager
@@ -130,3 +135,18 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def memories_are_saved_whole_or_refused(row: Row) -> None:
+    """What a drafter has learned is saved whole or not at all; damaged files are refused and change nothing."""
+    toy = drafter.model()
+    around = drafter.resources(toy)
+    options, rule = GenerationOptions(max_new_tokens=25), methods.acceptance_rule(None, True, around)
+    drafter.run(toy, [drafter.PROMPT], [drafter.made(row, around)], options, rule)
+    require(around.memories or not row.memory, f"the row says that it learns {row.memory}, and there is no memory")
+    for memory in around.memories.values():
+        with TemporaryDirectory() as folder:
+            check(memory, Path(folder))
+
+
+CHECKS = (memories_are_saved_whole_or_refused,)

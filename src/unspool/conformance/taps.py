@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.conformance.check import CheckFailed, require
 from unspool.engine.contracts import LanguageModel, Scores, Session
 from unspool.engine.taps import Taps
 from unspool.engine.tree import TokenTree
@@ -59,8 +60,8 @@ def logits_stay(model: LanguageModel, taps: Taps, text: Sequence[int], tree: Tok
     plain = before.score(tree).logits.copy()
     tapped = opened(model, taps, text)
     for session in (tapped, tapped.fork(), before, opened(model, None, text)):
-        assert np.array_equal(session.score(tree).logits, plain), "taps change logits"
-    assert before.score(tree).hidden is None, "a session without taps has states"
+        require(np.array_equal(session.score(tree).logits, plain), "taps change logits")
+    require(before.score(tree).hidden is None, "a session without taps has states")
 
 
 def states_belong_to_paths(
@@ -90,7 +91,7 @@ def rows_are_picked(model: LanguageModel, taps: Taps, text: Sequence[int], tree:
     rows = sorted({0, len(tree) // 2, len(tree) - 1})
     sessions = [opened(model, taps, text), opened(model, None, text[:-1]), opened(model, taps, text)]
     first, second, third = model.score_many(sessions, [tree, TokenTree.chain([text[-1]]), tree], [rows, None, None])
-    assert second.hidden is None, "states of one session are in another's scores"
+    require(second.hidden is None, "states of one session are in another's scores")
     for place, node in enumerate(rows):
         _near(first, place, everything, node, bound)
     for node in range(len(tree)):
@@ -108,7 +109,7 @@ def states_are(
         for layer in taps.layers:
             right = expected(whole, layer)
             off = np.linalg.norm(hidden[layer][node] - right) / max(np.linalg.norm(right), 1e-9)
-            assert off <= bound, f"layer {layer}, node {node}: off by {off}"
+            require(off <= bound, f"layer {layer}, node {node}: off by {off}")
 
 
 def what_is_not_there_is_refused(model: LanguageModel) -> None:
@@ -116,13 +117,14 @@ def what_is_not_there_is_refused(model: LanguageModel) -> None:
     try:
         model.open(Taps((model.layers,)))
     except UnsupportedError as error:
-        assert str(model.layers) in str(error) and "\n" not in str(error), error
+        require(str(model.layers) in str(error) and "\n" not in str(error), str(error))
     else:
-        raise AssertionError("a layer that is not there can be tapped")
+        raise CheckFailed("a layer that is not there can be tapped")
 
 
 def _copied(scores: Scores) -> Scores:
-    assert scores.hidden is not None, "a session with taps has no states"
+    if scores.hidden is None:
+        raise CheckFailed("a session with taps has no states")
     return replace(scores, hidden={layer: states.copy() for layer, states in scores.hidden.items()})
 
 
@@ -130,4 +132,4 @@ def _near(one: Scores, row: int, other: Scores, place: int, bound: float) -> Non
     assert one.hidden is not None and other.hidden is not None
     for layer, states in one.hidden.items():
         off = np.abs(states[row] - other.hidden[layer][place]).max()
-        assert off <= bound, f"the states of layer {layer} at node {place} depend on the tree ({off})"
+        require(off <= bound, f"the states of layer {layer} at node {place} depend on the tree ({off})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -14,9 +14,10 @@ from unspool.decoding.request import GenerationArguments
 from unspool.decoding.results import Result, Stream
 from unspool.engine.autoregressive import Request, decode
 from unspool.engine.contracts import AcceptanceRule, Constraint, Drafter, Session, Shaper
-from unspool.engine.method import BATCH, DRAFTER, SHAPER
+from unspool.engine.method import BATCH, DRAFTER, PROBE, SHAPER
 from unspool.engine.noise import row_seed
 from unspool.engine.options import GenerationOptions
+from unspool.engine.probe import Probe
 from unspool.engine.statistics import Statistics, summarise
 from unspool.engine.trace import EndEvent, Event, FinishReason, StepEvent
 from unspool.errors import UnspoolError
@@ -39,12 +40,13 @@ def assemble(
     constraint: Constraint | None = None,
     stopping: Callable[[int], FinishReason | None] | None = None,
     session: Session | None = None,
+    probes: Mapping[str, Probe] | None = None,
 ) -> Request:
     """What the loop decodes: a drafter of its own, and the label by which results name it.
 
     Args:
         tokens: ids of the prompt.
-        method, rule, options, shapers, eos, constraint, stopping, session: see ``Request``.
+        method, rule, options, shapers, eos, constraint, stopping, session, probes: see ``Request``.
 
     Raises:
         UnspoolError: if something is missing that the method needs.
@@ -62,6 +64,7 @@ def assemble(
         stopping=stopping,
         session=session,
         assistants=(resources.assistant,) if resources.assistant else (),
+        probes=probes or {},
     )
 
 
@@ -126,6 +129,8 @@ def requests(model: LoadedModel, prompts: Sequence[Prompt], arguments: Generatio
     method = methods.choose(arguments.method, DRAFTER)
     rule = methods.acceptance_rule(arguments.acceptance, arguments.greedy, resources)
     named = [shaper if callable(shaper) else methods.build(shaper, SHAPER, resources) for shaper in arguments.shapers]
+    chosen = [methods.choose(probe, PROBE) for probe in arguments.probes]
+    probes = {probe.spec: probe.build(resources) for probe in chosen}
     options = arguments.engine_options(seed=0, eos_token_id=sorted(eos), shapers=named)
     shapers = build_shapers(options)
     chat, made = arguments.template, []
@@ -141,6 +146,7 @@ def requests(model: LoadedModel, prompts: Sequence[Prompt], arguments: Generatio
                 shapers=shapers,
                 eos=eos,
                 constraint=begin(tokens) if begin else None,
+                probes=probes,
             )
         stop = StopStrings(model.tokenizer, options.stop, _context(model, request)) if options.stop else None
         made.append(Prepared(model, replace(request, stopping=stop), stop))

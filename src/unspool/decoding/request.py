@@ -17,6 +17,7 @@ from unspool.engine.method import (
     ACCEPTANCE,
     CONSTRAINT,
     DRAFTER,
+    PROBE,
     SHAPER,
     UNMASK,
     check_assisted,
@@ -50,6 +51,8 @@ class GenerationArguments(GenerationOptions):
         chat: Use the chat template. Default: if the model has one.
         seed: The same seed gives the same text, by every ``identical`` method. Row 0 of a batch has it, the others
             seeds that are derived from it; a list gives each row its own.
+        probes: A probe, which reads the states of every token. The readings are events of the trace and in
+            ``Result.readings``.
         batch: A batch plan, such as ``exspec:window=32``: which rows share a pass. Default: all.
         memories: What methods learn, by method name. Default: the model's own, kept across requests.
     """
@@ -63,6 +66,7 @@ class GenerationArguments(GenerationOptions):
     constraint: Any = None
     chat: bool | None = None
     seed: int | Sequence[int] = option(0, least=0, most=SEEDS[-1])  # type: ignore[assignment]  # a batch's
+    probes: Sequence[Any] = ()
     batch: Any = None
     memories: dict[str, Memory] | None = None
 
@@ -119,6 +123,8 @@ class GenerationArguments(GenerationOptions):
         for shaper in self.shapers:
             if not callable(shaper):
                 check_installed(methods.choose(shaper, SHAPER).row)
+        for probe in self.probes:
+            check_installed(methods.choose(probe, PROBE).row)
         if (constraint := self.constrained) is not None:
             check_installed(constraint.row)
             if isinstance(constraint.options, GrammarOptions):

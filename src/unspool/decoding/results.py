@@ -10,7 +10,7 @@ from typing import Any, Generic
 from typing_extensions import TypeVar
 
 from unspool.engine.statistics import CanvasStatistics, Statistics
-from unspool.engine.trace import Event, FinishReason
+from unspool.engine.trace import Event, FinishReason, ProbeEvent
 from unspool.errors import UnspoolError
 
 Figures = TypeVar("Figures", bound="Statistics | CanvasStatistics", default=Statistics)
@@ -51,6 +51,15 @@ class Result(Generic[Figures]):
     parsed: Any = None
     parse_error: str | None = None
     seed: int = 0
+
+    @property
+    def readings(self) -> dict[str, list[float]]:
+        """What each probe read of each emitted token, by the probe's spec."""
+        found: dict[str, list[float]] = {}
+        for event in self.trace:
+            if isinstance(event, ProbeEvent):
+                found.setdefault(event.probe, []).extend(event.values)
+        return found
 
 
 class Stream:

@@ -56,7 +56,7 @@ class Artifact:
         Raises:
             UnspoolError: if it cannot be written.
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         header = {
             "kind": self.kind,
@@ -67,7 +67,7 @@ class Artifact:
         }
         tensors = {name: np.asarray(tensor, order="C") for name, tensor in self.tensors.items()}
         metadata = {"artifact": json.dumps(header)}
-        arrays.replace(path, self.kind, lambda part: save_file(tensors, part, metadata=metadata))
+        arrays.replace(path, self.kind, lambda part: part.write_bytes(save(tensors, metadata)))
 
     @classmethod
     def load(cls, path: Path | str, method: str) -> Artifact:

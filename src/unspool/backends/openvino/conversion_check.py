@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unspool.backends.openvino.layers import BLOCK_MAX
 from unspool.backends.openvino.sections import Sections
 from unspool.engine.contracts import Session
 from unspool.engine.taps import OUTPUT, Taps
@@ -105,7 +106,7 @@ class Runner:
             outputs["logits"],
             (outputs["new_keys"], outputs["new_values"]),
             outputs["hidden"],
-            outputs.get("block_max"),
+            outputs.get(BLOCK_MAX),
         )
 
     def move(self) -> None:

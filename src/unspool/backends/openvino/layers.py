@@ -13,6 +13,9 @@ from typing import Any
 from unspool.backends.openvino.imports import imported
 from unspool.errors import UnsupportedError
 
+BLOCK_MAX = "peaks"
+"""Name of the output of a converted graph for the block maxima of the logits, see ``Scores``."""
+
 _LAYER = re.compile(r"\.(\d+)(?=[./])")
 
 

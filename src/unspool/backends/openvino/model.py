@@ -100,7 +100,7 @@ class OpenVINOModel:
         if separate:
             specialise_widths.separate(graph, separate, len(tapped))
         compiled = core.compile_model(graph, "CPU", self._properties)
-        self._peaks = any("block_max" in output.get_names() for output in compiled.outputs)
+        self._peaks = any(layers.BLOCK_MAX in output.get_names() for output in compiled.outputs)
         self._request = compiled.create_infer_request()
         self._tapped = tapped
         # The first pass repacks the weights. Done here, so that the first request does not wait for it, and so that the
@@ -215,7 +215,7 @@ class OpenVINOModel:
         logits, keys, values, hidden = (
             self._request.get_tensor(name).data for name in ("logits", "new_keys", "new_values", "hidden")
         )
-        block_max = self._request.get_tensor("block_max").data if self._peaks else None
+        block_max = self._request.get_tensor(layers.BLOCK_MAX).data if self._peaks else None
         return logits, (keys, values), hidden, block_max
 
     def states(self, layer: int) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.integrations.moe import ExpertsInterface
 
+from unspool.backends.openvino.layers import BLOCK_MAX
 from unspool.errors import UnsupportedError
 
 _NAME = "unspool_tree"
@@ -26,8 +27,8 @@ _EXPERTS = "unspool_tiled"
 # number shares with the vocabulary size; shorter runs would save nothing.
 _RUN, _LEAST_RUN = 128, 16
 
-OUTPUTS = ("logits", "new_keys", "new_values", "hidden", "block_max")
-"""Names of a pass's outputs; not all models have block_max."""
+OUTPUTS = ("logits", "new_keys", "new_values", "hidden", BLOCK_MAX)
+"""Names of a pass's outputs; not all models have the last."""
 
 
 class TreeScorer(nn.Module):  # type: ignore[misc]
