@@ -104,9 +104,9 @@ EXPERIMENT = Experiment(
     summarise=summarise,
     requires=[IDENTICAL],
     expects=[
-        Expect("late / early samples", at_least=1.05),
-        Expect("stand / token recycling", at_least=1),
-        Expect("drawn / likeliest", at_least=1),
+        Expect("late / early samples", at_least=1.05, cases=10),
+        Expect("stand / token recycling", at_least=1, cases=10),
+        Expect("drawn / likeliest", at_least=1, cases=10),
     ],
     count=10,
     minutes=25,
