@@ -2,6 +2,10 @@
 
 The control relaxes the threshold for as many masked slots as are near an anchor, at random places of the block. If it
 does as well, the method is a lower threshold and locality does nothing.
+
+On the 24 slots of the short canvas every masked slot is near an anchor wherever there is one, so that both sides commit
+the same: what is measured there is a threshold that is relaxed once anything is certain, and not locality. A longer
+canvas would tell them apart.
 """
 
 from __future__ import annotations

@@ -166,9 +166,9 @@ EXPERIMENT = Experiment(
     summarise=summarise,
     requires=[IDENTICAL],
     expects=[
-        Expect(f"rasd / {DRAFTER}", at_least=1),
-        Expect(f"rasd / {RETRIEVAL}", at_least=1),
-        Expect(f"rasd / {UNION}", at_least=1),
+        Expect(f"rasd / {DRAFTER}", at_least=1, cases=10),
+        Expect(f"rasd / {RETRIEVAL}", at_least=1, cases=10),
+        Expect(f"rasd / {UNION}", at_least=1, cases=10),
     ],
     count=8,
     minutes=25,

@@ -87,9 +87,9 @@ EXPERIMENT = Experiment(
     summarise=summarise,
     requires=[IDENTICAL],
     expects=[
-        Expect(f"suffix / {RANDOM}", at_least=1.2),
-        Expect(f"suffix / {NEWEST}", at_least=1.05),
-        Expect(f"suffix / {LOOKUP}", at_least=1),
+        Expect(f"suffix / {RANDOM}", at_least=1.2, cases=10),
+        Expect(f"suffix / {NEWEST}", at_least=1.05, cases=10),
+        Expect(f"suffix / {LOOKUP}", at_least=1, cases=10),
     ],
     count=35,
     minutes=15,
