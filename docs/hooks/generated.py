@@ -165,11 +165,10 @@ def _of_canvas(method: methods.Row) -> list[str]:
 def _of_probe(method: methods.Row) -> list[str]:
     return _python(
         "import unspool",
-        "from unspool import methods",
-        "from unspool.engine.method import PROBE",
         "",
         "model = unspool.load()",
-        f'probe = methods.build("{method.name}", PROBE, model.surroundings())',
+        f'result = model.generate("Why is the sky blue?", probes=["{method.name}"])',
+        f'print(result.readings["{method.name}"])',
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from unspool.bench import contestants as module
 from unspool.bench.about import about, command_line
 from unspool.bench.contestants import PEERS, Contestant, contestants
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
+from unspool.methods.drafters._datastore import Datastore
 
 
 def test_plain_comes_first() -> None:
@@ -97,9 +100,10 @@ def test_the_command_names_files_without_their_directories() -> None:
     assert command_line(kept) == "unspool bench -m owner/name --suite data/q.jsonl --methods auto,plain@int4"
 
 
-def test_an_at_sign_within_brackets_names_no_weights() -> None:
-    made = contestants(["rasd(datastore='/a@b')", "rasd(datastore='/a@b')@int4"], [], "int8")[1:]
-    assert [(one.method, one.weights) for one in made] == [
-        ("rasd(datastore='/a@b')", "int8"),
-        ("rasd(datastore='/a@b')", "int4"),
-    ]
+def test_an_at_sign_within_brackets_names_no_weights(tmp_path: Path) -> None:
+    Datastore.from_sequences([[0, 1, 2]]).save(tmp_path / "a@b")
+    spec = f"rasd(datastore='{tmp_path}/a@b')"
+    made = contestants([spec, f"{spec}@int4"], [], "int8")[1:]
+    assert [(one.method, one.weights) for one in made] == [(spec, "int8"), (spec, "int4")]
+    with pytest.raises(UnspoolError, match="/a@b is not a datastore"):
+        contestants(["rasd(datastore='/a@b')"], [], "int8")

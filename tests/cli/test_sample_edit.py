@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Main
-from tests.conformance import small_model
 from unspool.cli import edit as edit_command
+from unspool.conformance import small_model
 from unspool.decoding import load as api
 from unspool.decoding.model import Model
 from unspool.errors import UnspoolError

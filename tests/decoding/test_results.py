@@ -196,7 +196,7 @@ class Dozens(BaseModel):
         ({"json_schema": {}}, '{"a": [1]}', {"a": [1]}, None),
         ({"json_schema": {}}, '{"a": ', None, ".*JSONDecodeError: "),
         ({"json_schema": {}}, "1e400", None, ".*1e400 is too large"),
-        ({"json_schema": {}}, "[NaN]", None, ".*NaN is no number"),
+        ({"json_schema": {}}, "[NaN]", None, ".*NaN is not a JSON number"),
         ({"regex": ".*"}, "ab", "ab", None),
     ],
 )

@@ -285,7 +285,7 @@ def test_a_trained_head_ends_drafts_and_changes_no_text(tmp_path: Path) -> None:
     assert 15 < head.trained_with["held_out"]["tokens"] <= 30, "the fifth prompt"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "specdec_pp.artifact", "training.pt"]
     assert Artifact.load(tmp_path, "specdec_pp").trained_with == head.trained_with
-    drafter = methods.build(SpecDecPPOptions(str(tmp_path)), DRAFTER, model.surroundings())
+    drafter = methods.build(SpecDecPPOptions(str(tmp_path)), DRAFTER, model.resources())
     from unspool.engine.autoregressive import Request, decode
     from unspool.engine.options import GenerationOptions
     from unspool.engine.trace import StepEvent

@@ -47,7 +47,8 @@ def bench(
     seed: Annotated[int, typer.Option(help="Of the order of the runs, the choice by --limit, and sampling.")] = 0,
     threads: ThreadsOption = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="File for all figures; an interrupted run goes on from beside it.")
+        Path | None,
+        typer.Option("--json", help="File for all figures; an interrupted run resumes."),
     ] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="File for the report.")] = None,
     answers: Annotated[
@@ -57,7 +58,7 @@ def bench(
     """Compare the decoding speed of methods and other engines with plain decoding.
 
     Every prompt goes to all contestants, each in a process of its own, in an order drawn anew, before the next prompt.
-    Interrupted with Ctrl-C, the same command with the same --json goes on where it was.
+    Interrupted with Ctrl-C, the same command with the same --json resumes.
 
     Examples:
 
@@ -100,7 +101,7 @@ def bench(
         with Screen() as screen:
             result = benchmark(options, command_line(sys.argv[1:]), screen, json_file)
     except KeyboardInterrupt:
-        kept = "the same command goes on from here" if json_file else "nothing was kept; with --json it could go on"
+        kept = "the same command resumes from here" if json_file else "nothing was kept; with --json it could resume"
         print(f"interrupted; {kept}", file=sys.stderr)
         raise
     if answers is not None:

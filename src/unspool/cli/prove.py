@@ -74,7 +74,7 @@ def prove(
     same distribution are enumerated on a tiny model, and their draws compared with plain sampling. Methods of valid
     output are given tasks of unspool's own, judged by independent parsers; how far lossy ones are from plain decoding
     is measured. Exit code 1 on a fault.
-    Interrupted with Ctrl-C, the same command with the same --runs goes on after the last finished method.
+    Interrupted with Ctrl-C, the same command with the same --runs resumes after the last finished method.
 
     Examples:
 
