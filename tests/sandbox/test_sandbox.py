@@ -522,7 +522,7 @@ def test_a_program_that_could_not_be_bounded_has_not_failed(tmp_path: Path, monk
     broken = tmp_path / "jail.py"
     broken.write_text("open('/proc/self/uid_map/none')\n")
     monkeypatch.setattr(sandbox, "_JAIL", broken)
-    with pytest.raises(UnsupportedError, match="cannot be bounded on this system: NotADirectoryError"):
+    with pytest.raises(UnsupportedError, match="cannot be limited on this system: NotADirectoryError"):
         execute("", seconds=20)
 
 
