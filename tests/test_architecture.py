@@ -160,4 +160,4 @@ def test_a_look_up_loads_little() -> None:
         "print(len(ours()))\n"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert int(re.findall(r"\d+", shown)[-1]) < 40
+    assert int(re.findall(r"\d+", shown)[-1]) < 15

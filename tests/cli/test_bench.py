@@ -107,7 +107,7 @@ def test_options_reach_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [((), "nothing was kept"), (("--json", "r.json"), "the same command resumes from here")]
+    ("arguments", "message"), [((), "nothing was kept"), (("--json", "r.json"), "the same command goes on from here")]
 )
 def test_ctrl_c_says_whether_the_runs_are_kept(
     arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch

@@ -12,20 +12,19 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from unspool.engine.batch import BatchPlan
-from unspool.engine.canvas import BlockSchedule, ScoreTransform, StopRule, UnmaskPolicy
-from unspool.engine.channel import Channel
-from unspool.engine.compressor import Compressor
-from unspool.engine.contracts import Ability, AcceptanceRule, Constraint, Drafter, Shaper
-from unspool.engine.probe import Probe
-from unspool.engine.search import Found, SearchRequest
-from unspool.engine.taps import Taps
-from unspool.engine.taps import check as check_taps
 from unspool.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from unspool.engine.batch import BatchPlan
+    from unspool.engine.canvas import BlockSchedule, ScoreTransform, StopRule, UnmaskPolicy
+    from unspool.engine.channel import Channel
+    from unspool.engine.compressor import Compressor
+    from unspool.engine.contracts import Ability, AcceptanceRule, Constraint, Drafter, Shaper
+    from unspool.engine.probe import Probe
+    from unspool.engine.search import Found, SearchRequest
+    from unspool.engine.taps import Taps
     from unspool.methods.resources import Resources
 
 Options = TypeVar("Options")
@@ -75,7 +74,7 @@ class Search(Protocol):
     def __call__(self, request: SearchRequest) -> Found: ...
 
 
-BeginConstraint = Callable[[Sequence[int]], Constraint]
+BeginConstraint: TypeAlias = "Callable[[Sequence[int]], Constraint]"
 """Makes the constraint of one sequence from the ids of its prompt."""
 
 DRAFTER: Kind[Drafter] = Kind("drafter", "Drafters", "method")
@@ -275,6 +274,8 @@ def check(method: Method[Any, Any], resources: Resources) -> None:
         if wanted and there is None:
             raise UnsupportedError(f"{method.name} needs {what}; run through unspool.load(), which gives it")
     if needs.taps:
+        from unspool.engine.taps import check as check_taps  # a look-up does without
+
         check_taps(resources.model, needs.taps, method.name)
     if not needs.abilities:
         return

@@ -15,7 +15,6 @@ from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from unspool.engine.contracts import AcceptanceRule
 from unspool.engine.method import (
     ACCEPTANCE,
     CONSTRAINT,
@@ -36,6 +35,7 @@ from unspool.methods.resources import Resources
 from unspool.methods.spec import canonical, parse
 
 if TYPE_CHECKING:
+    from unspool.engine.contracts import AcceptanceRule
     from unspool.training.trainer import Trainer
 
 ROOMS = (

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unspool.engine.contracts import LanguageModel, Memory
-from unspool.engine.cost import PassCosts
 from unspool.engine.method import Kind, Product
 from unspool.errors import UnspoolError
-from unspool.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from unspool.engine.contracts import LanguageModel, Memory
+    from unspool.engine.cost import PassCosts
+    from unspool.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unspool.engine.contracts import Context, Step
 from unspool.engine.method import DRAFTER, Method
 from unspool.engine.option import Options, option
 from unspool.engine.tree import TokenTree, TreeBuilder
 from unspool.errors import UnspoolError
 from unspool.methods.drafters.token_recycling.matrix import RecyclingMatrix
+
+if TYPE_CHECKING:
+    from unspool.engine.contracts import Context, Step
 
 # The paper's tree: number of children by the path of ranks that leads to a node. All other nodes are leaves.
 _CHILDREN = {
