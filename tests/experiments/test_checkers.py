@@ -97,7 +97,7 @@ def test_a_fault_of_one_method_is_the_rows(wrong: str, monkeypatch: pytest.Monke
         def generate(self, prompt: list[int], method: str, **options: object) -> Result:
             return Result(2 if method == wrong else 1)
 
-    monkeypatch.setattr("unspool.decoding.model.load", lambda name, **options: Stub())
+    monkeypatch.setattr("unspool.decoding.load.load", lambda name, **options: Stub())
     monkeypatch.setattr(architecture, "greedy", lambda model, prompt: ([1], [-1.0]))
     outcome = architecture._outcome(None, tmp_path, "transformers")
     assert outcome == "WRONG tokens" and architecture.is_fault(outcome)
