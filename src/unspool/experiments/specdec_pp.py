@@ -42,7 +42,9 @@ RULES: dict[str, dict[str, Rule]] = {
     NEWEST: {str(h): until(lambda chain, h=h: chain[-1].q < h) for h in THRESHOLDS},  # type: ignore[misc]
     ENTROPY: {str(e): until(lambda chain, e=e: chain[-1].entropy > e) for e in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)},  # type: ignore[misc]
 }
-REPLAYED = Expect("passes of the engine as replayed", at_least=1)
+REPLAYED = Expect("passes of the engine / replayed", at_least=0.97, at_most=1.03)
+"""Not exactly 1: where a section of the cache ends, the backend cuts a draft, which may cost a pass."""
+
 IDENTICAL = Expect("texts identical to plain decoding's", at_least=1)
 
 
@@ -86,7 +88,7 @@ def cases(setup: Setup) -> list[Case]:
             "tokens": len(output),
             "wrong": sum(not text.right(at) for at in range(len(output))),
             "identical": plain["digest"] == decoded["digest"],
-            "as replayed": decoded["passes"] == replay(text, trained(options.stop_threshold))[1],
+            "passes": [decoded["passes"], replay(text, trained(options.stop_threshold))[1]],
             "auc": foresight(text),
         }
         for family, rules in RULES.items():
@@ -113,10 +115,11 @@ def summarise(rows: Sequence[Row]) -> Summary:
     best = {family: min(rules, key=lambda s: sum(times(choose, family, s))) for family, rules in RULES.items()}
     tokens = [row["tokens"] for row in test]
     spent = {family: times(test, family, setting) for family, setting in best.items()}
+    passes = [sum(row["passes"][i] for row in rows) for i in (0, 1)]
     both = [row["auc"] for row in rows if None not in row["auc"]]
     figures = {
         IDENTICAL.figure: Figure(sum(row["identical"] for row in rows) / len(rows), count=len(rows)),
-        REPLAYED.figure: Figure(sum(row["as replayed"] for row in rows) / len(rows), count=len(rows)),
+        REPLAYED.figure: Figure(passes[0] / passes[1], count=len(rows)),
         "AUC of the head less that of q": difference([a for a, _ in both], [b for _, b in both]),
     }
     figures |= {
@@ -127,9 +130,9 @@ def summarise(rows: Sequence[Row]) -> Summary:
     total = sum(tokens)
     lines = []
     for family, setting in best.items():
-        drafted, passes = (sum(row[family][setting][i] for row in test) for i in (0, 1))
-        discarded = drafted - (total - passes)
-        rates = (discarded / total, passes / total, total / sum(spent[family]))
+        drafted, steps = (sum(row[family][setting][i] for row in test) for i in (0, 1))
+        discarded = drafted - (total - steps)
+        rates = (discarded / total, steps / total, total / sum(spent[family]))
         lines.append((f"{family} {setting}", *(f"{rate:.3f}" for rate in rates)))
     return Summary(figures, [Table("", ("rule", "discarded/token", "passes/token", "speed"), lines)])
 
