@@ -118,7 +118,7 @@ EXPERIMENT = Experiment(
     claim="Under a grammar of code most tokens that a model chooses are permitted anyway, so that drawing first and "
     "checking the token needs a fraction of the masks and gives the same text.",
     control="a mask for every token",
-    test="a subset of Python, a C-like language and SQL; 16 requests each, half greedy, half at temperature 1",
+    test="a subset of Python, a C-like language and SQL; eight requests each, greedily, then again at temperature 1",
     cases=cases,
     summarise=summarise,
     requires=[Expect("same texts", at_least=1), Expect("Python that does not parse", at_most=0)],
