@@ -78,17 +78,19 @@ def cases(setup: Setup) -> list[Case]:
         length = setup.pick(64, 8)
         ids = model.encode(prompt.text)
         output = model.generate(ids, method=PLAIN, max_new_tokens=length).token_ids
-        text = draft_along(draft, size, ids, output, AcceptanceHead(Artifact.load(head.path(), "specdec_pp")))
+        trained_head = AcceptanceHead(Artifact.load(head.path(), "specdec_pp"))
+        text = draft_along(draft, size, ids, output, trained_head)
         options = SpecDecPPOptions(head=str(head.path()))
         plain, decoded = (
-            decode_with(model, drafter, prompt, length) for drafter in (PLAIN, SpecDecPP(options, draft, size))
+            decode_with(model, drafter, prompt, length)
+            for drafter in (PLAIN, SpecDecPP(options, draft, size, trained_head))
         )
         row = {
             "part": part,
             "tokens": len(output),
             "wrong": sum(not text.right(at) for at in range(len(output))),
             "identical": plain["digest"] == decoded["digest"],
-            "passes": [decoded["passes"], replay(text, trained(options.stop_threshold))[1]],
+            "passes": [decoded["passes"], replay(text, trained(ours.options.stop_threshold))[1]],
             "auc": foresight(text),
         }
         for family, rules in RULES.items():
