@@ -90,7 +90,7 @@ def cases(setup: Setup) -> list[Case]:
             "tokens": len(output),
             "wrong": sum(not text.right(at) for at in range(len(output))),
             "identical": plain["digest"] == decoded["digest"],
-            "passes": [decoded["passes"], replay(text, trained(ours.options.stop_threshold))[1]],
+            "passes": [decoded["passes"], replay(text, trained(options.stop_threshold))[1]],
             "auc": foresight(text),
         }
         for family, rules in RULES.items():
