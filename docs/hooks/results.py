@@ -130,14 +130,30 @@ def _section(line: Held) -> list[str]:
         ("Claim", result.claim),
         ("Control", result.control),
         ("Test", f"{result.test}; {result.settings['model']}, {result.settings['count']}"),
-        ("Expected", "; ".join(result.expects)),
+        ("Expected", _expected(line)),
         ("Outcome", f"**{result.outcome}** ({OUTCOMES[result.outcome]})"),
         ("Run", f"{result.about['date'][:10]}, {host['cpu']}: `{result.command}`"),
     ]
+    if "carried over" in result.about:
+        source = result.about["carried over"]
+        known = "; its figures were known when the expectation was written" if source.startswith("from ") else ""
+        facts.append(("Carried over", source + known))
     table = ["| figure | value, 95 % | cases |", "|---|---:|---:|"]
     for name, figure in result.figures.items():
         table.append(f"| {_cell(name)} | {figure} | {'' if figure.count is None else figure.count} |")
     return [*(f"- **{name}**: {text}" for name, text in facts), "", *table, ""]
+
+
+def _expected(line: Held) -> str:
+    """What was expected, and whether each bound is met."""
+    assert line.result is not None and line.experiment is not None
+    bounds = {str(bound): bound for bound in line.experiment.expects}
+    told = []
+    for text in line.result.expects:
+        bound, figure = bounds.get(text), line.result.figures.get(text.partition(": ")[0])
+        known = bound is not None and figure is not None
+        told.append(f"{text} ({('met' if bound.met(figure) else 'not met')})" if known else text)
+    return "; ".join(told)
 
 
 def _cell(text: str) -> str:

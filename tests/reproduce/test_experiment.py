@@ -68,6 +68,15 @@ def test_the_outcome_follows_from_the_intervals(figures: dict[str, Figure], outc
     assert experiment.outcome({**same, **figures}) == outcome
 
 
+@pytest.mark.parametrize(
+    ("loss", "passes", "outcome"), [(-0.01, 3.0, "held"), (-0.4, 3.0, "absent"), (-0.01, 1.0, "absent")]
+)
+def test_bounds_of_one_claim_are_met_together(loss: float, passes: float, outcome: Outcome) -> None:
+    bounds = [Expect("loss", at_least=-0.03, together="t"), Expect("passes", at_least=2, together="t")]
+    figures = {"same": Figure(1), "loss": Figure(loss), "passes": Figure(passes)}
+    assert replace(STUB, expects=bounds).outcome(figures) == outcome
+
+
 def test_a_requirement_that_was_not_measured_gives_no_verdict() -> None:
     assert STUB.outcome({"hits": Figure(1, count=100)}) == "not measurable here"
 

@@ -69,8 +69,8 @@ EXPERIMENT = Experiment(
         bound
         for cache in CACHES[1:]
         for bound in (
-            Expect(f"right, {cache} less none", at_least=-0.03, cases=compare.CASES),
-            Expect(f"positions, {cache} / none", at_most=0.8, cases=compare.CASES),
+            Expect(f"right, {cache} less none", at_least=-0.03, cases=compare.CASES, together=cache),
+            Expect(f"positions, {cache} / none", at_most=0.8, cases=compare.CASES, together=cache),
             Expect(f"right, {cache} less none, equal positions", at_least=0.01, cases=compare.CASES),
         )
     ],

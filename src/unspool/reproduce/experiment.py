@@ -57,12 +57,15 @@ class Expect:
         figure: its name in ``Summary.figures``.
         at_least, at_most: the bounds; both are part of the allowed range.
         cases: fewest cases from which the figure says anything.
+        together: name of a claim that is met only if all of its bounds are, such as fewer passes without a loss of
+            accuracy. Empty: the bound is a claim of its own.
     """
 
     figure: str
     at_least: float | None = None
     at_most: float | None = None
     cases: int = 0
+    together: str = ""
 
     def __str__(self) -> str:
         parts = [f"at least {self.at_least:g}"] if self.at_least is not None else []
@@ -160,5 +163,8 @@ class Experiment:
         judged = [b for b in self.expects if b.figure in figures and b.enough(figures[b.figure])]
         if len(judged) < len(self.expects) or any(bound.figure not in figures for bound in self.requires):
             return "not measurable here"
-        met = sum(bound.met(figures[bound.figure]) for bound in judged)
-        return "held" if met == len(judged) else "partly" if met else "absent"
+        claims: dict[str, bool] = {}
+        for bound in judged:
+            claim = bound.together or str(bound)
+            claims[claim] = claims.get(claim, True) and bound.met(figures[bound.figure])
+        return "held" if all(claims.values()) else "partly" if any(claims.values()) else "absent"
