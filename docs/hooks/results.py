@@ -102,14 +102,14 @@ def lines() -> list[Held]:
 
 def held_page() -> str:
     """The table of all papers, then a section for each experiment."""
-    table = ["| paper | methods | outcome | test |", "|---|---|---|---|"]
+    table = ["| paper | methods | outcome |", "|---|---|---|"]
     sections: list[str] = []
     shown: set[str] = set()
     for line in lines():
         names = ", ".join(f"[`{name}`](methods/{name}.md)" for name in line.methods)
-        test = "" if line.experiment is None else f"[{line.experiment.name}](#{line.experiment.name})"
+        outcome = line.outcome if line.experiment is None else f"[{line.outcome}](#{line.experiment.name})"
         on = f", {line.result.settings['model']}" if line.result else ""
-        table.append(f"| {_cell(line.paper) or '(unspool)'} | {names} | {line.outcome}{on} | {test} |")
+        table.append(f"| {_cell(line.paper) or '(unspool)'} | {names} | {outcome}{on} |")
         if line.experiment is not None and (line.experiment.name, on) not in shown:
             if not any(name == line.experiment.name for name, _ in shown):
                 sections += [f"## {line.experiment.name}", ""]
