@@ -190,7 +190,7 @@ def test_heads_of_other_shapes_are_refused(tmp_path: Path) -> None:
     }
     assert head_of(tensors).probabilities(rng.normal(size=(5, 6)).astype(np.float32)).shape == (5,)
     for broken in ({**tensors, "blocks.0.bias": tensors["output.bias"]}, {}):
-        with pytest.raises(UnspoolError, match="no tensor .* of the right shape"):
+        with pytest.raises(UnspoolError, match="of the right shape"):
             head_of(broken)
 
 
