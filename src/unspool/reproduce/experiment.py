@@ -56,7 +56,7 @@ class Expect:
     Attributes:
         figure: its name in ``Summary.figures``.
         at_least, at_most: the bounds; both are part of the allowed range.
-        cases: minimum number of cases for a verdict.
+        cases: fewest cases from which the figure says anything.
     """
 
     figure: str
