@@ -162,7 +162,7 @@ def test_help_reads_well_in_80_columns(command: tuple[str, ...], main: Main, mon
 
 def test_help_names_the_exit_codes() -> None:
     text = " ".join(run("--help").stdout.split())
-    for part in ("0 success", "1 a fault", "2 a mistake", "3 a text that was cut", "130 Ctrl-C"):
+    for part in ("0 success", "1 a fault", "2 an error", "3 a text that was cut", "130 Ctrl-C"):
         assert part in text
     assert "Exit code 3" in " ".join(run("generate", "--help").stdout.split())
 
