@@ -233,7 +233,7 @@ def test_all_continues_after_the_last_finished_experiment(
     both["second"] = replace(STUB, name="second")
     PASSED.clear()
     assert command(monkeypatch, *words) == 0
-    assert len(PASSED) == 8 and "first: done before" in capsys.readouterr().err
+    assert len(PASSED) == 8 and "first: already done" in capsys.readouterr().err
     assert sorted(file.name for file in stub.iterdir()) == ["first-toy.json", "second-toy.json"]
 
 

@@ -35,7 +35,7 @@ def check(
     from unspool.methods import named
 
     if twice := next((name for name in methods if methods.count(name) > 1), None):
-        raise UnspoolError(f"{twice} is given twice; give each method once")
+        raise UnspoolError(f"{twice} is named twice among the methods; name it once")
     rows = [named(name) for name in methods]
     for row in rows:
         check_installed(row)

@@ -197,14 +197,14 @@ def names_of(text: str, option: str) -> list[str]:
     if not all(names):
         raise UnspoolError(f"{option} has an empty name in {text!r}; separate names by single commas")
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UnspoolError(f"{option} contains {twice!r} twice; give it once")
+        raise UnspoolError(f"{option} names {twice!r} twice; name it once")
     return names
 
 
 def read_prompt(prompt: str | None, file: Path | None, what: str = "prompt") -> str:
     """The text of the argument, of a file, or of standard input; ``what`` names it in errors."""
     if prompt is not None and file is not None:
-        raise UnspoolError(f"both a {what} and --file were given; use one of them")
+        raise UnspoolError(f"a {what} and --file were both given; use one of them")
     if file is not None:
         prompt = read_text(file)
     elif prompt is None:

@@ -86,7 +86,7 @@ def reproduce(
     if _ALL in chosen:
         raise UnspoolError("all cannot be combined with names; use either all or names")
     if twice := next((name for name in chosen if chosen.count(name) > 1), None):
-        raise UnspoolError(f"{twice!r} is given twice; give it once")
+        raise UnspoolError(f"{twice!r} is named twice; name it once")
     found = [experiments.find(name) for name in chosen]
     if suite is not None:
         from unspool import suites

@@ -140,7 +140,7 @@ def check(
         UnspoolError: for invalid arguments.
     """
     if not 1 <= num_samples <= MOST_SAMPLES:
-        raise UnspoolError(f"num_samples must be 1 to {MOST_SAMPLES:,}, not {num_samples}")
+        raise UnspoolError(f"num_samples must lie in 1 to {MOST_SAMPLES:,}, not {num_samples}")
     if not 0 < temperature < math.inf:
         raise UnspoolError("a sampler needs a temperature above 0; for the most likely text use generate")
     if max_attempts is not None and max_attempts < 1:

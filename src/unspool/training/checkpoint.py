@@ -39,7 +39,7 @@ def check_counts(options: Any, *names: str) -> None:
     """Reject options, given by name, that are below 1 or above ``MOST``."""
     for name in names:
         if not 1 <= getattr(options, name) <= MOST[name]:
-            raise UnspoolError(f"{name} must be 1 to {MOST[name]:,}, not {getattr(options, name)}")
+            raise UnspoolError(f"{name} must lie in 1 to {MOST[name]:,}, not {getattr(options, name)}")
 
 
 def resume(

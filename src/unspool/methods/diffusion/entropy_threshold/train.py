@@ -83,7 +83,7 @@ class CertaintyOptions(Options):
         super().__post_init__()
         check_counts(self, "block_length", "questions", "max_steps", "batch_size")
         if self.seed not in SEEDS:
-            raise UnspoolError(f"seed must be 0 to 2^64 - 1, not {self.seed}")
+            raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
         if not 0 <= self.beta < float("inf"):
             raise UnspoolError(f"beta must be at least 0, not {self.beta}")
         if not 0 < self.learning_rate < float("inf"):

@@ -82,7 +82,7 @@ class FilterOptions(Options):
         super().__post_init__()
         check_counts(self, "block_length", "max_steps")
         if self.seed not in SEEDS:
-            raise UnspoolError(f"seed must be 0 to 2^64 - 1, not {self.seed}")
+            raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
 
 
 def replay(model: DiffusionModel, prompts: Sequence[Sequence[int]], block_length: int, progress: Progress) -> Examples:

@@ -59,7 +59,7 @@ class DataOptions:
     def __post_init__(self) -> None:
         GenerationOptions(max_new_tokens=self.max_new_tokens, temperature=self.temperature)
         if self.seed not in SEEDS:
-            raise UnspoolError(f"seed must be 0 to 2^64 - 1, not {self.seed}")
+            raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
         if not 0 <= self.mixing < 1:
             raise UnspoolError(f"mixing must be at least 0 and below 1, not {self.mixing}")
 
