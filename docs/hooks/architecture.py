@@ -1,4 +1,4 @@
-"""The layers of the source tree, and their picture made from its imports. ``tests/test_architecture.py`` reads both."""
+"""The layers of the source tree, and a diagram of its imports. ``tests/test_architecture.py`` reads both."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LAYERS = (
     ("experiments",),
     ("cli", "integrations"),
 )
-"""From the ground up: a room may import itself, its layer and what is below."""
+"""From the bottom up: a package may import itself, its layer and lower layers."""
 
 _WIDTH, _ROW, _BOX = 720, 64, (120, 30)
 
 
 def imports(text: str) -> Iterator[list[str]]:
-    """What a file of ours imports of us, in functions too; what it imports for annotations alone is left out."""
+    """The unspool modules that a file imports, also inside functions; imports for annotations only are omitted."""
 
     def visit(node: ast.AST) -> Iterator[list[str]]:
         for child in ast.iter_child_nodes(node):
@@ -51,7 +51,7 @@ def sources() -> list[Path]:
 
 
 def arrows() -> Counter[tuple[str, str]]:
-    """How many imports there are from each room to each other room."""
+    """Number of imports from each package to each other package."""
     found: Counter[tuple[str, str]] = Counter()
     for path in sources():
         room = path.relative_to(ROOT).parts[0]
@@ -60,7 +60,7 @@ def arrows() -> Counter[tuple[str, str]]:
 
 
 def picture() -> str:
-    """The rooms in their layers, and a line for every pair of rooms that imports connect, as an SVG in a page."""
+    """An inline SVG of the packages in their layers, with a line for every pair connected by imports."""
     places: dict[str, tuple[float, float]] = {}
     for level, rooms in enumerate(reversed(LAYERS)):
         for i, room in enumerate(rooms):

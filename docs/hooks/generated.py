@@ -1,7 +1,7 @@
-"""mkdocs hook: one page a method from the registry, and the tables of options from the command line's own code.
+"""mkdocs hook: one page per method from the registry, and tables of options from the code of the command line.
 
-Made at every build and never committed, so that no page can go stale. Methods of installed third-party packages get
-their page like the shipped ones.
+Generated at every build and never committed, so that no page can become outdated. Methods of installed third-party
+packages get a page like the built-in ones.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _python(*lines: str) -> list[str]:
 
 
 def _generate(method: methods.Row, command: str, arguments: str) -> list[str]:
-    """How a method is used that changes what ``generate`` does."""
+    """Usage of a method that is an argument of ``generate``."""
     flags, loading = [], []
     if method.needs.assistant:
         flags.append("-m qwen2.5-coder-1.5b --assistant-model qwen2.5-coder-0.5b")
@@ -213,18 +213,18 @@ EXAMPLES: dict[Kind[Any], Callable[[methods.Row], list[str]]] = {
     SCHEDULE: _of_canvas,
     STOP: _of_canvas,
 }
-"""How a method of each kind is used, where its row has no example of its own."""
+"""Usage by kind, for methods whose row has no example."""
 
 
 def pages() -> dict[str, str]:
-    """Markdown of every generated page, by path under ``docs/``; the index comes first."""
+    """Markdown of every generated page, by path under ``docs/``; the index is first."""
     table = methods.methods()
     return {"methods/index.md": _index(table)} | {f"methods/{name}.md": _page(row) for name, row in table.items()}
 
 
 def _index(table: Mapping[str, methods.Row]) -> str:
-    lines = ["# Methods", "", "What `unspool methods` lists: the registry of this build.", ""]
-    lines += ["What the guarantees mean stands in [Concepts](../concepts.md#guarantees).", ""]
+    lines = ["# Methods", "", "The registry of this build, as listed by `unspool methods`.", ""]
+    lines += ["For the guarantees, see [Concepts](../concepts.md#guarantees).", ""]
     for kind in KINDS.values():
         rows = [row for row in table.values() if row.kind is kind]
         if not rows:
@@ -278,13 +278,13 @@ def _training(name: str, trainer: Trainer[Any]) -> list[str]:
 
 
 def _trainers() -> str:
-    """What can be trained, as a Markdown list."""
+    """Everything that can be trained, as a Markdown list."""
     rows = [row for row in methods.of_kind() if row.trainer]
     return "\n".join(f"- [{row.name}](methods/{row.name}.md#training): {methods.trainer(row).summary}" for row in rows)
 
 
 def _example(method: methods.Row) -> list[str]:
-    """The method on the command line and in Python."""
+    """Usage of the method on the command line and in Python."""
     own = method.example
     if own is None:
         return EXAMPLES[method.kind](method)
@@ -307,7 +307,7 @@ def _options(options: type[Any]) -> list[str]:
 
 
 def _markdown(docstring: str) -> str:
-    """A docstring as Markdown, which wants an empty line before a list."""
+    """A docstring as Markdown, which needs an empty line before a list."""
     return re.sub(r"(?m)^(?!- )(\S.*)\n(?=- )", r"\1\n\n", inspect.cleandoc(docstring))
 
 
@@ -316,7 +316,7 @@ def _cell(text: str) -> str:
 
 
 def _commands() -> dict[str, Callable[..., Any]]:
-    """The function behind each command, by what is typed: ``train diffusion``; of a group, what it does by itself."""
+    """The function of each command, by its full name: ``datastore build``; for a group, its callback."""
 
     def walk(group: typer.Typer, before: str) -> Iterator[tuple[str, Callable[..., Any]]]:
         if before and group.registered_callback and group.registered_callback.callback:

@@ -1,4 +1,4 @@
-"""What committed results say: tables of benchmarks and tradeoffs, figures of experiments, reports, What held here."""
+"""Pages from committed results: tables of benchmarks and tradeoffs, figures of experiments, reports, What held here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _YEAR = re.compile(r"\(\d{4}\)")
 
 
 def bench_table(bench: Bench) -> str:
-    """Speed of every contestant in relation to plain decoding as a Markdown table, with what it was measured on."""
+    """Markdown table of each contestant's speed relative to plain decoding, with model and machine."""
     summaries = summarise(bench)
     categories = [name for name in dict.fromkeys(row.category for row in summaries) if name != ALL]
     ratios = ratio_table(summaries)
@@ -54,7 +54,7 @@ def bench_table(bench: Bench) -> str:
     host, versions = bench.about["machine"], bench.about["versions"]
     lines += [
         "",
-        "Speed ÷ plain decoding's (ratio of totals; the best of a category is bold; below 1 is slower). "
+        "Speed relative to plain decoding (ratio of totals; the best of a category is bold; below 1 is slower). "
         f"{bench.model}; plain: {speed:.1f} tokens/s. "
         f"{host['cpu']}, {host['physical_cores']} cores, {bench.about['date'][:10]}, "
         f"unspool {versions['unspool']}, OpenVINO {versions['openvino']}. Made by:",
@@ -71,7 +71,7 @@ def _bench_file(name: str) -> str:
 
 
 def tradeoff_table(result: Tradeoff) -> str:
-    """Of every line the fewest passes that lose at most one point, as Markdown tables, one for each kind of task."""
+    """Markdown tables, one per kind of task: the fewest passes of each line that lose at most one point."""
     lines: list[str] = []
     for dependent, words in tradeoff.KINDS.items():
         rows = [tradeoff.FEWEST, ("---", "---", "---:", "---:", "---:"), *tradeoff.fewest(result, dependent)]
@@ -164,7 +164,7 @@ def figure_of(name: str, figure: str) -> str:
     """A figure of a committed result, with its interval.
 
     Args:
-        name: of the experiment, or ``NAME-MODEL`` where there are results on several models.
+        name: of the experiment, or ``NAME-MODEL`` if there are results on several models.
     """
     found: list[ExperimentResult] = [
         result

@@ -149,13 +149,13 @@ def test_backend_reads_the_directory(tmp_path: Path) -> None:
     [
         (None, "needs a toy.json"),
         ("{", "not valid JSON"),
-        ("[1]", "must hold one JSON object"),
+        ("[1]", "must contain one JSON object"),
         ('{"sead": 1}', "unknown toy model option 'sead'"),
         ('{"vocab_size": 9}', "vocab_size of the toy model must lie in 2..8, not 9"),
         ('{"order": 4}', "order of the toy model must lie in 1..3, not 4"),
         ('{"floor": 0.5}', "floor of the toy model"),
         ('{"eos_token_id": 4}', "eos_token_id of the toy model must lie in 0..3, not 4"),
-        ('{"floor": "low"}', "a value that does not fit"),
+        ('{"floor": "low"}', "an invalid value"),
     ],
 )
 def test_backend_refuses_bad_files(tmp_path: Path, content: str | None, message: str) -> None:

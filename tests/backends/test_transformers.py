@@ -170,7 +170,7 @@ def test_forks_are_independent_and_leave_the_scored_tree_alone(model):
     fork = session.fork()
     session.commit([0, 2, 3])
     assert (session.length, fork.length) == (len(PROMPT) + 3, len(PROMPT))
-    with pytest.raises(ValueError, match="scored last"):
+    with pytest.raises(ValueError, match="last scored tree"):
         fork.commit([0])
     fork.rewind(4)
     append(fork, 11)
@@ -225,14 +225,14 @@ def test_score_many_equals_score(model):
 
 def test_commit_takes_paths_of_the_last_tree_only(gemma):
     session = opened(gemma)
-    with pytest.raises(ValueError, match="scored last"):
+    with pytest.raises(ValueError, match="last scored tree"):
         session.commit([0])
     session.score(TREE)
     for path in ([], [1], [0, 3], [0, 1, 2], [0, 2, 2]):
         with pytest.raises(ValueError, match="path"):
             session.commit(path)
     session.commit([0, 2])
-    with pytest.raises(ValueError, match="scored last"):
+    with pytest.raises(ValueError, match="last scored tree"):
         session.commit([0])
 
 

@@ -192,7 +192,7 @@ def test_a_pass_that_failed_leaves_nothing_to_commit(model: TransformersModel, m
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
         patch.setattr(model.model, "forward", lambda **_: (_ for _ in ()).throw(MemoryError))
         session.score(TokenTree.chain([5, 6]))
-    with pytest.raises(ValueError, match="scored last"):
+    with pytest.raises(ValueError, match="last scored tree"):
         session.commit([0])
 
 

@@ -107,7 +107,7 @@ def test_options_reach_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [((), "nothing was kept"), (("--json", "r.json"), "the same command goes on from here")]
+    ("arguments", "message"), [((), "no figures were kept"), (("--json", "r.json"), "run the same command to resume")]
 )
 def test_ctrl_c_says_whether_the_runs_are_kept(
     arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch

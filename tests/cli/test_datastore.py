@@ -67,7 +67,7 @@ def test_a_directory_is_read_file_by_file(model: Path, corpus: Path, tmp_path: P
     store = tmp_path / "store"
     result = run("build", "-m", model, "-o", store, corpus, corpus / "b.txt")
     assert result.exit_code == 0, result.output
-    assert f"{store}: 7 tokens, 3 documents (2 files are no text)\n" in result.output
+    assert f"{store}: 7 tokens, 3 documents (2 files are not text)\n" in result.output
     assert built(store) == [[4, 4], [1, 2, 3], [2, 1]]
     opened = Datastore.open(store)
     assert (opened.model, opened.vocabulary) == ("tiny", vocabulary_fingerprint(WORDS))
@@ -86,7 +86,7 @@ def test_what_generate_wrote_is_taken_token_for_token(model: Path, tmp_path: Pat
     assert run("build", "-m", model, "-o", tmp_path / "store", trace, result, other).exit_code == 0
     assert built(tmp_path / "store") == [[1, 2, *text], [3, 4, 3], [0]]
 
-    for wrong, message in (({"model": "large"}, "written by large"), ({"token_ids": [1.5]}, "no token ids")):
+    for wrong, message in (({"model": "large"}, "written by large"), ({"token_ids": [1.5]}, "not token ids")):
         result.write_text(json.dumps(output | wrong))
         failed = run("build", "-m", model, "-o", tmp_path / "second", result)
         assert isinstance(failed.exception, UnspoolError) and message in str(failed.exception)
@@ -96,8 +96,8 @@ def test_what_generate_wrote_is_taken_token_for_token(model: Path, tmp_path: Pat
 def test_mistakes_are_told_and_leave_nothing(model: Path, corpus: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     cases = [
-        ((corpus / "image",), "is no UTF-8 text"),
-        ((corpus / "zeros",), "is no UTF-8 text"),
+        ((corpus / "image",), "is not UTF-8 text"),
+        ((corpus / "zeros",), "is not UTF-8 text"),
         ((corpus / "empty",), "there is no text in"),
         ((corpus / "missing",), "no such file or directory"),
     ]

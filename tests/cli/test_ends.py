@@ -113,7 +113,7 @@ def test_an_unexpected_error_is_one_line_until_it_is_asked_for(main: Main, monke
     [
         (UnspoolError("two\nlines"), 2, "unspool: two lines"),
         (PermissionError(13, "Permission denied", "x.json"), 2, "unspool: x.json: Permission denied"),
-        (MemoryError(), 2, "unspool: out of memory; take a smaller model or weights of fewer bits (--weights int4)"),
+        (MemoryError(), 2, "unspool: out of memory; use a smaller model or weights of fewer bits (--weights int4)"),
         (KeyboardInterrupt(), 130, None),
     ],
 )
@@ -162,7 +162,7 @@ def test_help_reads_well_in_80_columns(command: tuple[str, ...], main: Main, mon
 
 def test_help_names_the_exit_codes() -> None:
     text = " ".join(run("--help").stdout.split())
-    for part in ("0 done", "1 a fault", "2 a mistake", "3 a text that was cut", "130 Ctrl-C"):
+    for part in ("0 success", "1 a fault", "2 an error", "3 a text that was cut", "130 Ctrl-C"):
         assert part in text
     assert "Exit code 3" in " ".join(run("generate", "--help").stdout.split())
 

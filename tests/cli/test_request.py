@@ -46,10 +46,10 @@ def test_flags_become_values_of_the_fields(tmp_path: Path) -> None:
     made = request.arguments_of("tiny-diffusion", {"canvas": '["a", 3]', "cache": "dual"}, None)
     assert isinstance(made, CanvasArguments) and (made.canvas, made.cache) == (["a", 3], "dual")
     for given, message in (
-        ({"typical_p": 0.5}, "tiny-diffusion is a diffusion model, for which there is no --typical-p"),
-        ({"shapers": ["rpg"]}, "for which there is no --shaper;"),
-        ({"chat": True}, "for which there is no --chat;"),
-        ({"logprobs": True}, "for which there is no --logprobs;"),
+        ({"typical_p": 0.5}, "tiny-diffusion is a diffusion model, which does not support --typical-p"),
+        ({"shapers": ["rpg"]}, "which does not support --shaper;"),
+        ({"chat": True}, "which does not support --chat;"),
+        ({"logprobs": True}, "which does not support --logprobs;"),
     ):
         with pytest.raises(UnspoolError, match=message):
             request.arguments_of("tiny-diffusion", given, None)

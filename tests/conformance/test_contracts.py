@@ -111,7 +111,7 @@ def test_what_a_probe_cannot_read_is_refused_before_work() -> None:
         options = GenerationOptions(max_new_tokens=3)
         list(decode(TOY, [Request([0, 1], Plain(), ExactMatch(), options, probes={"deep": more.pop("probe")}, **more)]))
 
-    with pytest.raises(UnsupportedError, match="probe deep reads layer 3, and the model has layers 0 to 0"):
+    with pytest.raises(UnsupportedError, match="probe deep reads layer 3, but the model has layers 0 to 0"):
         ask(probe=Deep(np.zeros(21)))
     with pytest.raises(UnspoolError, match="leave out the session"):
         ask(probe=Mean(np.zeros(21)), session=TOY.open())

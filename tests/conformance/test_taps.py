@@ -152,7 +152,7 @@ def test_what_cannot_be_tapped_is_refused() -> None:
 def test_taps_of_a_row_are_checked_before_work() -> None:
     row = Method(SEARCH, "lossy", "", "", NoOptions, lambda resources, options: None, name="mine")  # type: ignore
     for needs, message in (
-        (Needs(taps=Taps((1,))), "mine reads layer 1, and the model has layers 0 to 0"),
+        (Needs(taps=Taps((1,))), "mine reads layer 1, but the model has layers 0 to 0"),
         (Needs(taps=Taps((), attention=(0,))), "mine needs attention maps, which the toy backend does not offer"),
     ):
         with pytest.raises(UnsupportedError, match=message):

@@ -195,7 +195,7 @@ def test_batch_plans_are_for_batches(model: Model) -> None:
 def test_a_name_of_another_kind_is_told_as_such(model: Model) -> None:
     with pytest.raises(UnspoolError, match="adadec is not a method but of kind search"):
         model.generate(PROMPT, method="adadec")
-    with pytest.raises(UnspoolError, match="tiny-diffusion is a diffusion model, and this needs"):
+    with pytest.raises(UnspoolError, match="tiny-diffusion is a diffusion model, but a language model is needed"):
         unspool.load("tiny-diffusion", expect=Model)
     with pytest.raises(UnspoolError, match="did you mean 'tiny-diffusion'"):
         unspool.load("tiny-difusion")

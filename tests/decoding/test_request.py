@@ -30,7 +30,7 @@ def test_arguments_are_frozen_and_what_the_loop_reads_is_a_part_of_them() -> Non
         (GenerationArguments, {"regex": "a", "constraint": "monitor"}, "monitor and regex cannot be combined"),
         (GenerationArguments, {"seed": [1, -1]}, r"seed must lie in 0 to 2\^64 - 1, not -1"),
         (GenerationArguments, {"max_new_tokens": 0}, r"max_new_tokens must lie in 1 to 2\^24, not 0"),
-        (CanvasArguments, {"top_k": 1}, "m is a diffusion model, for which there is no top_k"),
+        (CanvasArguments, {"top_k": 1}, "m is a diffusion model, which does not support top_k"),
         (CanvasArguments, {"canvas": [3], "max_new_tokens": 3}, "leave max_new_tokens out"),
         (CanvasArguments, {"guidance_scale": -1}, "guidance_scale must be at least 0 and finite"),
     ],
@@ -73,7 +73,7 @@ def test_every_way_in_makes_the_same_request() -> None:
     assert "".join(streamed) == first.text and streamed.result.model == first.model == model.name
     with pytest.raises(UnspoolError, match="a stream is one text"):
         stream(model, "ab", GenerationArguments(batch="eqspec"))
-    with pytest.raises(UnspoolError, match="seed holds 2 seeds for 1 prompts"):
+    with pytest.raises(UnspoolError, match="seed has 2 seeds for 1 prompts"):
         requests(model, ["ab"], made)
 
 

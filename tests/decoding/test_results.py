@@ -62,7 +62,7 @@ def test_a_list_gives_each_row_its_seed(model: Model) -> None:
     assert [row.seed for row in rows] == [5, 6, 5]
     assert rows[0].token_ids == rows[2].token_ids == model.generate(P, seed=5, **options).token_ids
     assert rows[1].token_ids == model.generate(P, seed=6, **options).token_ids != rows[0].token_ids
-    with pytest.raises(UnspoolError, match="seed holds 2 seeds for 3 prompts"):
+    with pytest.raises(UnspoolError, match="seed has 2 seeds for 3 prompts"):
         model.generate([P] * 3, seed=[5, 6], **options)
 
 

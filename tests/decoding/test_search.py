@@ -131,7 +131,7 @@ def test_where_a_function_ends(prompt: str, text: str, body: str | None) -> None
     [
         ({"method": "beams"}, "did you mean 'beam'"),
         ({"method": "beam:num_beam=2"}, "did you mean 'num_beams'"),
-        ({"method": "beam", "reward": len}, "takes no reward"),
+        ({"method": "beam", "reward": len}, "does not take a reward"),
         ({"method": "plan"}, "needs a reward"),
         ({"method": "adadec"}, "threshold"),
         ({"method": "beam", "max_new_tokens": 0}, "max_new_tokens"),

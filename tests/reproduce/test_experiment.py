@@ -195,7 +195,7 @@ def test_a_quick_run_writes_nothing(
     [
         (("stub", "--quick", "--check"), "leave one of them out"),
         (("stub", "stub"), "named twice"),
-        (("stub", "all"), "leave the other names out"),
+        (("stub", "all"), "use either all or names"),
         (("stub", "--check", "--output", "nowhere"), "run `unspool reproduce stub` first"),
         (("stub", "--suite", "humanevil"), "humaneval"),
     ],
@@ -242,7 +242,7 @@ def test_all_continues_after_the_last_finished_experiment(
     both["second"] = replace(STUB, name="second")
     PASSED.clear()
     assert command(monkeypatch, *words) == 0
-    assert len(PASSED) == 8 and "first: done before" in capsys.readouterr().err
+    assert len(PASSED) == 8 and "first: already done" in capsys.readouterr().err
     assert sorted(file.name for file in stub.iterdir()) == ["first-toy.json", "second-toy.json"]
 
 

@@ -1,8 +1,8 @@
-"""A tiny model in float64 whose exact output distribution can be listed: the ground truth of the conformance suite.
+"""A tiny float64 model whose output distribution can be enumerated: the ground truth of the conformance suite.
 
 The next token depends on the last few tokens through a table. A session finds those tokens in a real cache of (token,
-position) entries, where entries at the same position add up as they would in attention. So every mistake in handling a
-cache (an entry missing, kept, stale or at a wrong position) gives other logits instead of passing unseen.
+position) entries, where entries at the same position add up as they would in attention. So every mistake in cache
+handling (an entry missing, kept, stale or at a wrong position) changes the logits.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class ToyModel:
 
     Attributes:
         table: float64, ``order`` axes of length ``vocab_size + 1`` and a last one of length ``vocab_size``. The context
-            axes run from the oldest to the newest token; index 0 means that there is no token at that distance,
-            index ``t + 1`` that it is ``t``. The last axis is the distribution of the next token.
+            axes run from the oldest to the newest token; index 0 means no token at that distance, index
+            ``t + 1`` means token ``t``. The last axis is the distribution of the next token.
         eos_token_id: the token that ends a text, or None. The model itself gives it no special meaning.
     """
 
@@ -69,9 +69,9 @@ class ToyModel:
 
         Args:
             vocab_size: 2..8.
-            order: how many tokens the next one depends on, 1..3.
-            floor: smallest probability of the table, below ``1 / vocab_size``.
-            max_length: longest text in tokens.
+            order: number of tokens that the next one depends on, 1..3.
+            floor: smallest probability in the table, below ``1 / vocab_size``.
+            max_length: maximum length of a text in tokens.
         """
         if not 2 <= vocab_size <= MAX_VOCAB_SIZE:
             raise UnspoolError(f"vocab_size of the toy model must lie in 2..{MAX_VOCAB_SIZE}, not {vocab_size}")
@@ -92,7 +92,7 @@ class ToyModel:
 
     @property
     def order(self) -> int:
-        """How many tokens the next one depends on."""
+        """Number of tokens that the next one depends on."""
         return self.table.ndim - 1
 
     @property
@@ -102,7 +102,7 @@ class ToyModel:
 
     @property
     def max_length(self) -> int:
-        """Longest text, prompt and output together, in tokens."""
+        """Maximum length of prompt and output together, in tokens."""
         return self._max_length
 
     @property
@@ -115,12 +115,12 @@ class ToyModel:
 
     @property
     def layers(self) -> int:
-        """One, which looks the context up."""
+        """1: the layer that looks up the context."""
         return 1
 
     @property
     def settings(self) -> dict[str, str]:
-        """What the model is, for traces and calibration."""
+        """The model's parameters, for traces and calibration."""
         return {
             "backend": "toy",
             "weights": "float64",
@@ -141,7 +141,7 @@ class ToyModel:
 
         Args:
             length: number of tokens, at least 0. There are up to ``vocab_size ** length`` outputs.
-            stop_token: outputs end with it, and are then shorter than ``length``; None: nothing ends an output early.
+            stop_token: ends an output before ``length``; None: no output ends early.
 
         Returns:
             Output tokens and their probability, for every output of positive probability.
@@ -161,8 +161,8 @@ class ToyModel:
     def open(self, taps: Taps | None = None) -> ToySession:
         """An empty session.
 
-        Layer 0 reads the token [vocabulary] as a one-hot vector, the output layer the context that the table is indexed
-        by, ``order`` one-hot vectors [order x (vocabulary + 1)], oldest first.
+        Layer 0 reads the token [vocabulary] as a one-hot vector. The output layer reads the context that indexes the
+        table: ``order`` one-hot vectors [order x (vocabulary + 1)], oldest first.
         """
         check(self, taps, "this request")
         return ToySession(self, taps)
@@ -183,13 +183,13 @@ class ToyModel:
 
 
 class ToySession:
-    """One sequence on a toy model; a ``Session``. It computes from what its cache holds and checks nothing."""
+    """One sequence on a toy model; a ``Session``. It computes from the contents of its cache and checks nothing."""
 
     def __init__(self, model: ToyModel, taps: Taps | None = None) -> None:
         self.model = model
         self.taps = taps
         self.cache: list[tuple[int, int]] = []  # (token, position), oldest first
-        self._scored: list[tuple[int, int]] | None = None  # the same for the nodes of the tree that was scored last
+        self._scored: list[tuple[int, int]] | None = None  # the same for the nodes of the last scored tree
         self._logits = np.empty((0, model.vocab_size))
 
     @property
@@ -250,7 +250,7 @@ class ToySession:
             RuntimeError: if no tree was scored since the last commit or rewind.
         """
         if self._scored is None:
-            raise RuntimeError("commit needs a tree that was scored since the last commit or rewind")
+            raise RuntimeError("commit needs a tree scored since the last commit or rewind")
         self.cache.extend(self._scored[node] for node in path)
         self._scored = None
 
@@ -284,7 +284,7 @@ class ToyConfig:
 
 
 class ToyBackend:
-    """Loads toy models from a directory that holds a ``toy.json``; a ``Backend``."""
+    """Loads toy models from a directory with a ``toy.json``; a ``Backend``."""
 
     name = "toy"
 
@@ -296,13 +296,13 @@ class ToyBackend:
         """
         path = directory / "toy.json"
         if not path.is_file():
-            raise UnspoolError(f'{directory} is no toy model: it needs a toy.json such as {{"seed": 0, "order": 2}}')
+            raise UnspoolError(f'{directory} is not a toy model: it needs a toy.json such as {{"seed": 0, "order": 2}}')
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UnspoolError(f"{path} is not valid JSON: {error}") from error
         if not isinstance(values, dict):
-            raise UnspoolError(f"{path} must hold one JSON object")
+            raise UnspoolError(f"{path} must contain one JSON object")
         values |= options
         known = {field.name for field in fields(ToyConfig)}
         if unknown := sorted(set(values) - known):
@@ -311,4 +311,4 @@ class ToyBackend:
             config = ToyConfig(**values)
             return ToyModel.random(**vars(config))
         except (TypeError, ValueError) as error:
-            raise UnspoolError(f"{path} has a value that does not fit: {error}") from error
+            raise UnspoolError(f"{path} has an invalid value: {error}") from error

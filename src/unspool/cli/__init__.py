@@ -1,4 +1,4 @@
-"""The command line. Every command prints what it makes on stdout and what it does on stderr."""
+"""The command line. Every command prints its result on stdout and its progress on stderr."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from unspool.engine.cpu import usable_cores
 from unspool.errors import UnspoolError
 
 _UsageError: Any = typer.BadParameter.__base__
-"""Of click, which typer brings along under another name since 0.2x."""
+"""Of click, which typer bundles under another name since 0.2x."""
 
 app = App(
     name="unspool",
-    help="Decode language models by every published method: the same text sooner, or a better text, "
-    "and the proof of which of the two it is.\n\n"
-    "What a command makes goes to standard output, what it does to standard error. Exit codes: 0 done; 1 a fault that "
-    "`prove` or `check` found; 2 a mistake in the call or its environment, reported in one line; 3 a text that was cut "
-    "before it fitted its schema, regex, grammar or choices; 130 Ctrl-C.",
+    help="Decode language models by every published method: get the same text sooner, or a better text, "
+    "with proof of which of the two it is.\n\n"
+    "Results go to standard output, progress to standard error. Exit codes: 0 success; 1 a fault that "
+    "`prove` or `check` found; 2 an error in the call or its environment, reported in one line; 3 a text that was cut "
+    "before it matched its schema, regex, grammar or choices; 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -83,9 +83,9 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: a mistake of the user becomes one line on stderr and exit code 2, see ``unspool --help``."""
+    """Entry point: a user's error becomes one line on stderr and exit code 2; see ``unspool --help``."""
     _prepare_streams()
-    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))  # torch would not look at a container's quota
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))  # torch would ignore a container's quota
     try:
         code = app(prog_name="unspool", standalone_mode=False) or 0
         sys.stdout.flush()
@@ -94,7 +94,7 @@ def main() -> None:
     except _UsageError as error:
         code = _failed(2, _usage(error)) if error.format_message() else 2  # without a message the help was printed
     except (BrokenPipeError, SystemExit):
-        # The reader of a pipe left; typer answers that with SystemExit, Python would complain again while closing.
+        # The reader of the pipe closed it. typer raises SystemExit; Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except KeyboardInterrupt:
@@ -103,7 +103,7 @@ def main() -> None:
         file = f"{error.filename}: " if error.filename is not None else ""
         code = _failed(2, f"{file}{error.strerror or error}", error)
     except MemoryError as error:
-        code = _failed(2, "out of memory; take a smaller model or weights of fewer bits (--weights int4)", error)
+        code = _failed(2, "out of memory; use a smaller model or weights of fewer bits (--weights int4)", error)
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         code = _failed(1, f"internal error: {what} (please report it; UNSPOOL_TRACEBACK=1 shows where)", error)
@@ -111,9 +111,9 @@ def main() -> None:
 
 
 def _prepare_streams() -> None:
-    """Show what the terminal's encoding lacks as a question mark, on stderr as an escape: no text is lost for it.
+    """Replace characters that the terminal's encoding lacks: by ``?`` on stdout, by an escape on stderr.
 
-    What was closed by whoever started the command is None in Python; it takes everything and shows nothing.
+    A stream that the caller has closed is None in Python; it is replaced by one that discards everything.
     """
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115

@@ -1,4 +1,4 @@
-"""``unspool bench``: how fast methods and peers decode a suite of prompts, measured interleaved on this machine."""
+"""``unspool bench``: the decoding speed of methods and other engines on this machine, measured interleaved."""
 
 from __future__ import annotations
 
@@ -19,46 +19,48 @@ def bench(
     methods: Annotated[
         str,
         typer.Option(
-            help="Methods, comma-separated, each with its options: token_recycling:nodes=8; plain always takes part. "
-            "One may have weights of its own: plain@int4."
+            help="Methods, comma-separated, each with its options: token_recycling:nodes=8. plain is always included. "
+            "A method can have its own weight format: plain@int4."
         ),
     ] = DEFAULTS[DRAFTER],
     weights: Annotated[str, typer.Option(help="Weight format: int8, int4 or fp32.")] = "int8",
     suite: Annotated[
         str,
         typer.Option(
-            help="mixed, code-edit, json, humaneval, source-edit, spec-bench:FILE, or a file of prompts; several, "
-            "separated by commas, become one."
+            help="mixed, code-edit, json, humaneval, source-edit, spec-bench:FILE, or a file of prompts. Several, "
+            "separated by commas, are joined."
         ),
     ] = "mixed",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Most prompts of a category. Default: all.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Maximum number of prompts per category. Default: all.", show_default=False),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, max=1000, help="How often every prompt is decoded.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="How often each prompt is decoded.")] = 1,
     peers: Annotated[
         str,
         typer.Option(
             help="Other engines, comma-separated: transformers, llama_cpp, openvino_genai; each also as "
-            "NAME_prompt_lookup, which takes the number of drafted tokens: openvino_genai_prompt_lookup@8."
+            "NAME_prompt_lookup, with the number of drafted tokens: openvino_genai_prompt_lookup@8."
         ),
     ] = "",
-    max_new_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of an answer.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 is greedy; above 0 tokens are sampled.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the order of the runs, the choice by --limit, and sampling.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=2, help="Maximum tokens of an answer.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 is greedy decoding; above 0, tokens are sampled.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the order of runs, the choice by --limit, and sampling.")] = 0,
     threads: ThreadsOption = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="File for all figures; an interrupted run resumes."),
+        typer.Option("--json", help="Write all figures to this file; an interrupted run resumes from it."),
     ] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="File for the report.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a report to this file.")] = None,
     answers: Annotated[
-        Path | None, typer.Option("--spec-bench-answers", help="Directory for the runs in Spec-Bench's answer format.")
+        Path | None,
+        typer.Option("--spec-bench-answers", help="Write the runs to this directory in Spec-Bench's answer format."),
     ] = None,
 ) -> None:
     """Compare the decoding speed of methods and other engines with plain decoding.
 
-    Every prompt goes to all contestants, each in a process of its own, in an order drawn anew, before the next prompt.
-    Interrupted with Ctrl-C, the same command with the same --json resumes.
+    Each prompt goes to all contestants in a random order before the next prompt; each contestant is a process.
+    After Ctrl-C, the same command with the same --json resumes.
 
     Examples:
 
@@ -101,7 +103,7 @@ def bench(
         with Screen() as screen:
             result = benchmark(options, command_line(sys.argv[1:]), screen, json_file)
     except KeyboardInterrupt:
-        kept = "the same command resumes from here" if json_file else "nothing was kept; with --json it could resume"
+        kept = "run the same command to resume" if json_file else "no figures were kept; with --json a run can resume"
         print(f"interrupted; {kept}", file=sys.stderr)
         raise
     if answers is not None:

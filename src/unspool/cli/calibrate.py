@@ -27,14 +27,14 @@ def calibrate(
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
-    """Measure the milliseconds to score 1 to 64 tree nodes, at three context lengths, and keep the curve for `auto`.
+    """Measure the milliseconds to score 1 to 64 tree nodes, at three context lengths, and save the curve for `auto`.
 
-    `auto` measures on first use and whenever machine, threads, weights or versions change; run this to measure anew,
-    for example because the machine was busy then.
+    `auto` measures on first use, and again when machine, threads, weights or versions change. Run this to measure
+    again, for example because the machine was busy.
     """
     from unspool.storage import cache as store
 
-    store.make_directory(store.calibration_dir())  # a cache that cannot be written is told before the work
+    store.make_directory(store.calibration_dir())  # fail before the work if the cache cannot be written
     with loaded(model, backend, weights=weights, threads=threads, device=device) as decoder:
         from rich.console import Console
         from rich.table import Table
@@ -45,7 +45,7 @@ def calibrate(
     if as_json:
         print_json({"model": decoder.name, "settings": settings, "curve": asdict(curve)})
         return
-    table = Table(title=f"{decoder.name}: milliseconds a pass ({', '.join(settings.values())})")
+    table = Table(title=f"{decoder.name}: milliseconds per pass ({', '.join(settings.values())})")
     table.add_column("nodes", justify="right")
     for length in curve.lengths:
         table.add_column(f"{length} tokens", justify="right")

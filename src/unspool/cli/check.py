@@ -1,4 +1,4 @@
-"""``unspool check``: the contract tests of a method, for those who write one."""
+"""``unspool check``: run the contract tests of a method, for its author."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def check(
     methods: Annotated[list[str], typer.Argument(metavar="METHOD", help="Names of methods, see `unspool methods`.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
-    """Check that methods keep the contract of their kind, on small models of unspool's own, in seconds.
+    """Check that methods fulfil the contract of their kind. Takes seconds, on bundled small models.
 
-    Built-in methods and installed ones of any kind are checked; nothing is downloaded. A drafter must give plain
-    decoding's text whatever it drafts, and every draw that it can make is enumerated on a vocabulary of three; a shaper
-    must be a function of the text; a constraint must mask the same tokens in a tree as in a text; and so on. Exit code
-    1 if a check fails.
+    Checks built-in and installed methods of every kind; downloads nothing. For example, a drafter must give plain
+    decoding's text whatever it drafts, and all of its draws are enumerated on a vocabulary of three; a shaper must be
+    a function of the text; a constraint must mask the same tokens in a tree as in a text. Exit code 1 if a check
+    fails.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""What all commands have in common: help that fits the terminal, and values that no option may have."""
+"""The base of all commands: help that fits the terminal, and a check for empty values and invalid text."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from unspool.errors import UnspoolError
 
 
 class App(typer.Typer):
-    """A ``typer.Typer`` whose commands are ``Command``s."""
+    """A ``typer.Typer`` of ``Command``s."""
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
         return super().command(name, cls=Command, **settings)
 
 
 class Command(TyperCommand):
-    """A command that refuses values which are present and empty, or not text, before any of them is looked at.
+    """A command that rejects empty values, and values that are not text, before it reads any.
 
-    What reads values later cannot tell: an empty path is the current directory, and an empty string counts as nothing.
+    Later code cannot see the difference: an empty path is the current directory, and an empty string counts as unset.
     """
 
     def __init__(self, *arguments: Any, help: str | None = None, **settings: Any) -> None:
@@ -35,7 +35,7 @@ class Command(TyperCommand):
             value = given.get(parameter.name)
             for text in value if isinstance(value, list | tuple) else [value]:
                 if text == "":
-                    raise UnspoolError(f"{_called(parameter)} is empty; give a value, or leave it out")
+                    raise UnspoolError(f"{_called(parameter)} is empty; give a value, or omit it")
         rest = super().parse_args(ctx, args)
         for parameter in self.get_params(ctx):
             value = ctx.params.get(parameter.name)
@@ -46,13 +46,13 @@ class Command(TyperCommand):
 
 
 def check_text(what: str, text: str) -> None:
-    """Refuse what Python made of bytes that are no text.
+    """Reject a string that Python made of bytes that are not UTF-8.
 
     Args:
-        what: it is, for the message.
+        what: names the string in the message.
 
     Raises:
-        UnspoolError: for such a text.
+        UnspoolError: for such a string.
     """
     try:
         text.encode()
@@ -66,13 +66,13 @@ def _called(parameter: Any) -> str:
 
 
 def _reflowed(text: str) -> str:
-    """Join the lines of each paragraph, so that the terminal breaks them; examples, which are indented, stay whole."""
+    """Join the lines of each paragraph, so that the terminal wraps them; indented examples keep their lines."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(_example(part) if part.startswith(" ") else " ".join(part.split()) for part in paragraphs)
 
 
 def _example(command: str) -> str:
-    """A command in lines that fit 80 columns and can be pasted as they are."""
+    """A command wrapped to 80 columns; it can be pasted as it is."""
     lines = [" "]
     for word in _WORD.findall(command):
         if len(lines[-1]) + 1 + len(word) > _WIDTH:
@@ -81,5 +81,5 @@ def _example(command: str) -> str:
     return " \\\n".join(lines)
 
 
-_WIDTH = 74  # leaves room for the margins and for the sign that the command goes on
+_WIDTH = 74  # leaves room for the margins and the continuation sign
 _WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|\S)+""")

@@ -1,4 +1,4 @@
-"""Options and progress that several commands share."""
+"""Options and progress displays shared by several commands."""
 
 from __future__ import annotations
 
@@ -35,19 +35,21 @@ AssistantOption = Annotated[
     str | None,
     typer.Option(
         "--assistant-model",
-        help="Draft model for the methods that need one: a smaller model of the same tokenizer, named like --model; "
-        "NAME@int4 gives it weights of its own.",
+        help="Draft model, for methods that need one: a smaller model with the same tokenizer, given like --model; "
+        "NAME@int4 sets its weight format.",
         show_default=False,
     ),
 ]
 BackendOption = Annotated[
     str,
-    typer.Option(help="openvino is fast on CPUs; transformers (torch) is the reference; installed packages add more."),
+    typer.Option(
+        help="openvino is fast on CPUs; transformers (torch) is the reference; installed packages can add others."
+    ),
 ]
 WeightsOption = Annotated[
     str | None,
     typer.Option(
-        help="Weight format, for openvino: int8 (default), int4 or fp32; on canvases fp32 (default) or int8.",
+        help="Weight format, for openvino: int8 (default), int4 or fp32; for diffusion models fp32 (default) or int8.",
         show_default=False,
     ),
 ]
@@ -56,7 +58,7 @@ ThreadsOption = Annotated[
     typer.Option(
         min=1,
         max=MOST_THREADS,
-        help="Threads, for openvino. Default: the physical cores that the process may use.",
+        help="Number of threads, for openvino. Default: the physical cores available to the process.",
         show_default=False,
     ),
 ]
@@ -73,9 +75,9 @@ def loaded(
     max_new_tokens: int | None = None,
     **options: str | int | None,
 ) -> Iterator[Model]:
-    """Load a model with a spinner on stderr that tells what happens and for how long; options of None are left out.
+    """Load a model, with a spinner on stderr that shows the step and its seconds; options of None are left out.
 
-    A text of ``max_new_tokens`` that cannot fit the model is refused before.
+    Fails before loading if a text of ``max_new_tokens`` cannot fit the model.
     """
     from unspool.decoding.load import load
     from unspool.decoding.model import Model
@@ -89,7 +91,7 @@ def loaded(
 
 
 def measure_costs(model: Model, *drafters: Any) -> None:
-    """Measure the cost curve with a spinner, where one of the drafters decides by it and the cache has none."""
+    """Measure the cost curve with a spinner, if a drafter needs it and the cache has none."""
     from unspool.engine.method import DRAFTER
     from unspool.methods import choose
 
@@ -100,7 +102,7 @@ def measure_costs(model: Model, *drafters: Any) -> None:
 
 
 def check_length(model: str | None, max_new_tokens: int) -> None:
-    """Refuse a text that cannot fit a model's context, before the model is loaded."""
+    """Reject a text that cannot fit a model's context, before the model is loaded."""
     from unspool.backends import loading
     from unspool.models.catalogue import default_model
     from unspool.models.resolve import resolve
@@ -109,10 +111,10 @@ def check_length(model: str | None, max_new_tokens: int) -> None:
 
 
 class Status:
-    """What happens now, on stderr: a line that a terminal redraws each second, one line a message elsewhere."""
+    """The current step on stderr: on a terminal a line redrawn each second, elsewhere one line per message."""
 
     def __init__(self) -> None:
-        # Kept, because libraries are silenced by exchanging sys.stderr while a model is converted.
+        # Kept, because sys.stderr is replaced to silence libraries while a model is converted.
         self._stream = sys.stderr
         self._terminal = self._stream.isatty()
         self._stop = threading.Event()
@@ -147,7 +149,7 @@ class Status:
 
 @contextmanager
 def bars() -> Iterator[Progress]:
-    """Progress as bars on a terminal, elsewhere one line for each part that is done."""
+    """Progress as bars on a terminal; elsewhere one line for each finished part."""
     from rich import progress as rich
     from rich.console import Console
 
@@ -178,39 +180,39 @@ def bars() -> Iterator[Progress]:
 
 
 def print_json(data: Any) -> None:
-    """Print machine-readable data: as ASCII where the terminal's encoding lacks characters, since none may be lost."""
+    """Print machine-readable data, as ASCII where the terminal's encoding lacks characters: none may be lost."""
     is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
     print(json.dumps(data, indent=1, ensure_ascii=not is_utf8))
 
 
 def names_of(text: str, option: str) -> list[str]:
-    """The names, or specs of methods, in a list that commas separate.
+    """Split a comma-separated list of names or method specs.
 
     Raises:
-        UnspoolError: for an empty one, and for one that comes twice.
+        UnspoolError: for an empty or a repeated one.
     """
     from unspool.methods.spec import split
 
     names = split(text, ",")
     if not all(names):
-        raise UnspoolError(f"{option} holds an empty name in {text!r}; separate names by single commas")
+        raise UnspoolError(f"{option} has an empty name in {text!r}; separate names by single commas")
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UnspoolError(f"{option} names {twice!r} twice; name it once")
     return names
 
 
 def read_prompt(prompt: str | None, file: Path | None, what: str = "prompt") -> str:
-    """The argument, a file's text, or standard input; ``what`` it is, for errors."""
+    """The text of the argument, of a file, or of standard input; ``what`` names it in errors."""
     if prompt is not None and file is not None:
         raise UnspoolError(f"a {what} and --file were both given; use one of them")
     if file is not None:
         prompt = read_text(file)
     elif prompt is None:
-        if sys.stdin is None or sys.stdin.isatty():  # None: closed by whoever started the command
+        if sys.stdin is None or sys.stdin.isatty():  # None: closed by the caller
             raise UnspoolError(
                 f'no {what}; give it as an argument, with --file, or on standard input: echo "…" | unspool …'
             )
-        # Bytes: what the terminal's encoding makes of them may be no text.
+        # Bytes: decoded with the terminal's encoding they may not be valid text.
         prompt = decoded(sys.stdin.buffer.read(), f"the {what} on standard input")
     if not prompt.strip():
         raise UnspoolError(f"the {what} is empty; give some text")
@@ -218,7 +220,7 @@ def read_prompt(prompt: str | None, file: Path | None, what: str = "prompt") -> 
 
 
 def show_page(trace: Path | None, view: bool) -> None:
-    """Make the page of a trace, where one was asked for."""
+    """Write the page of a trace, if one was requested."""
     if trace is not None and view:
         from unspool.cli.view import write_page
 

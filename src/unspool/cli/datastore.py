@@ -1,4 +1,4 @@
-"""``unspool datastore``: corpora that ``rasd`` retrieves from and ``aded`` counts; ``build`` and ``info``."""
+"""``unspool datastore``: build and inspect corpora, which ``rasd`` retrieves from and ``aded`` counts."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ from unspool.errors import UnspoolError
 if TYPE_CHECKING:
     from unspool.models.tokenizer import Tokenizer
 
-app = App(help="Make a corpus that `rasd` and `aded` draft from, or look at one.", no_args_is_help=True)
+app = App(help="Build a corpus that `rasd` and `aded` draft from, or inspect one.", no_args_is_help=True)
 
 
 @app.command()
 def build(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="FILE_OR_DIRECTORY...", help="Texts and earlier outputs; see above.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE_OR_DIRECTORY...", help="Files or directories of texts and earlier outputs; see above."
+        ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to make.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to create.")],
     model: ModelOption = None,
 ) -> None:
-    """Build a datastore from texts, or from what a model wrote before.
+    """Build a datastore from texts, or from earlier outputs of a model.
 
-    A file is one document: UTF-8 text, or what `unspool generate` wrote with --trace (the prompt and the text) or with
-    --json (the text), which is taken token for token. Of a directory all files are taken, those below it too, but
-    hidden ones and those that are no text. Only the tokenizer of the model is loaded.
+    Each file is one document: UTF-8 text, or an output of `unspool generate` with --trace (prompt and text) or --json
+    (text only), of which the token ids are used. Directories are read recursively; hidden files and files that are
+    not text are skipped. Only the tokenizer of the model is loaded.
 
     Examples:
 
@@ -51,7 +54,7 @@ def build(
     files = list(_files(paths))
     if not files:
         raise UnspoolError(f"there is no file in {', '.join(map(str, paths))}; name files of UTF-8 text")
-    hold_text = [_holds_text(file) for file in files]  # all are looked at, before the model is fetched
+    hold_text = [_holds_text(file) for file in files]  # all are checked before the model is fetched
     if not any(hold_text):
         raise UnspoolError(f"there is no text in {', '.join(map(str, paths))}; name files of UTF-8 text")
     name, tokenizer = _tokenizer(model)
@@ -62,7 +65,7 @@ def build(
             raise UnspoolError(f"there is no text in {', '.join(map(str, paths))}; name files of UTF-8 text")
         made = Datastore.from_sequences(documents, vocabulary_fingerprint(tokenizer.vocabulary), name, progress)
         made.save(output)
-    skipped = f" ({reader.skipped} files are no text)" if reader.skipped else ""
+    skipped = f" ({reader.skipped} files are not text)" if reader.skipped else ""
     typer.echo(f"{output}: {len(made)} tokens, {made.count} documents{skipped}")
 
 
@@ -71,7 +74,7 @@ def info(
     path: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The datastore.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
-    """Say what a datastore holds and which model it is for."""
+    """Show the size of a datastore and the tokenizer that it is for."""
     from unspool.methods.drafters._datastore import Datastore
     from unspool.storage import cache as store
 
@@ -94,14 +97,14 @@ def info(
 
 @dataclass(frozen=True)
 class _File:
-    """A file to read; ``named`` by the user, not found in a directory."""
+    """A file to read; ``named``: given by the user, not found in a directory."""
 
     path: Path
     named: bool
 
 
 def _files(paths: Iterable[Path]) -> Iterator[_File]:
-    """In the order of the arguments, those of a directory by name; each file once."""
+    """Files in the order of the arguments, those of a directory sorted by name; each file once."""
     seen: set[Path] = set()
     for path in paths:
         if path.is_dir():
@@ -117,11 +120,11 @@ def _files(paths: Iterable[Path]) -> Iterator[_File]:
 
 
 class NoTextError(UnspoolError):
-    """A file that holds no UTF-8 text."""
+    """A file that is not UTF-8 text."""
 
 
 def _text(path: Path) -> str:
-    """The whole text of a file; raises ``NoTextError`` if it is none."""
+    """The whole text of a file; raises ``NoTextError`` if it is not text."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -131,12 +134,12 @@ def _text(path: Path) -> str:
         if "\0" in text:
             raise ValueError("a byte of 0")
     except ValueError as error:
-        raise NoTextError(f"{path} is no UTF-8 text; leave it out, or convert it") from error
+        raise NoTextError(f"{path} is not UTF-8 text; leave it out, or convert it") from error
     return text
 
 
 def _holds_text(file: _File) -> bool:
-    """Whether there is something to read; raises ``NoTextError`` for a named file of something else."""
+    """Whether the file has text; raises ``NoTextError`` for a named file that is not text."""
     try:
         return bool(_text(file.path).strip())
     except NoTextError:
@@ -152,7 +155,7 @@ def _below(directory: Path) -> Iterator[Path]:
 
 
 class _Reader:
-    """Reads documents as ids of one tokenizer."""
+    """Reads documents as token ids."""
 
     def __init__(self, model: str, tokenizer: Tokenizer) -> None:
         self._model = model
@@ -160,7 +163,7 @@ class _Reader:
         self.skipped = 0
 
     def read(self, files: Sequence[_File], progress: Progress) -> list[Sequence[int]]:
-        """One document a file; files of directories that are no text are counted in ``skipped``."""
+        """One document per file; files of directories that are not text are counted in ``skipped``."""
         documents: list[Sequence[int]] = []
         for done, file in enumerate(files):
             progress("reading", done, len(files))
@@ -181,12 +184,12 @@ class _Reader:
             return self._tokenizer.encode(text, add_special_tokens=False)
         model, ids = written
         if model != self._model:
-            raise UnspoolError(f"{path} was written by {model}; build a datastore of its own for it with -m {model}")
+            raise UnspoolError(f"{path} was written by {model}; build a separate datastore for it with -m {model}")
         return ids
 
 
 def _written(path: Path, text: str) -> tuple[str, list[int]] | None:
-    """Model and ids of a file that ``unspool generate`` wrote; None if it is another text."""
+    """Model and ids of a file that ``unspool generate`` wrote; None for any other text."""
     if path.suffix == ".jsonl" and text.startswith('{"kind":"header"'):
         from unspool.trace import file as trace_file
 
@@ -204,7 +207,7 @@ def _written(path: Path, text: str) -> tuple[str, list[int]] | None:
         if isinstance(data, dict) and {"model", "method", "token_ids", "finish_reason"} <= data.keys():
             ids = data["token_ids"]
             if not isinstance(ids, list) or any(type(token) is not int or token < 0 for token in ids):
-                raise UnspoolError(f"the token_ids of {path} are no token ids; write the file anew")
+                raise UnspoolError(f"the token_ids of {path} are not token ids; generate the file again")
             return data["model"], ids
     return None
 

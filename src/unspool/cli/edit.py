@@ -1,4 +1,4 @@
-"""``unspool edit``: change a prompt while its cache is kept, then continue it."""
+"""``unspool edit``: edit a prompt, reuse its KV cache, and continue the text."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def edit(
             "-r",
             "--replace",
             metavar="OLD=>NEW",
-            help="Put NEW in the place of OLD, which occurs once in the text; may be repeated, each applies to the "
-            "text that the one before left. An empty NEW removes.",
+            help="Replace OLD, which must occur exactly once in the text, by NEW. May be repeated; each applies to the "
+            "text after the one before. An empty NEW deletes OLD.",
         ),
     ],
     model: ModelOption = None,
@@ -48,14 +48,15 @@ def edit(
     mode: Annotated[
         str,
         typer.Option(
-            help="pie: move what follows the change. hybrid: also encode the tokens again that matter most. recompute: "
+            help="pie: move the entries after the change. hybrid: also encode the most affected tokens. recompute: "
             "encode everything after the change (exact). conflict: do not move keys to their new positions."
         ),
     ] = "pie",
     refresh: Annotated[
-        str, typer.Option(help="What hybrid encodes again: names, lines that share a name with the change; or last.")
+        str,
+        typer.Option(help="Tokens that hybrid encodes again: names (lines that share a name with the change) or last."),
     ] = "names",
-    refresh_tokens: Annotated[int, typer.Option(help="How many tokens hybrid encodes again.")] = 128,
+    refresh_tokens: Annotated[int, typer.Option(help="Number of tokens that hybrid encodes again.")] = 128,
     given: Given,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the text from this file.")] = None,
     show_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -64,10 +65,10 @@ def edit(
     threads: ThreadsOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Change a prompt without reading all of it again, and continue it.
+    """Edit a prompt without encoding all of it again, then continue it.
 
-    The text is encoded once; each change encodes its own tokens and moves the keys of what follows. One line for each
-    change and one for the continuation follow on stderr; they say whether the cache is still exact.
+    The text is encoded once. Each change encodes only its own tokens and moves the keys after them. stderr gets one
+    line per change and one for the continuation; each says whether the cache is still exact.
 
     Examples:
 
@@ -110,7 +111,7 @@ def edit(
 
 
 def changes_of(text: str, replacements: list[str]) -> list[tuple[int, int, str]]:
-    """Start, stop and new text of each change, in characters of the text that the one before leaves.
+    """Start, stop and new text of each change, in characters of the text after the change before it.
 
     Raises:
         UnspoolError: for one without ``=>``, or whose OLD does not occur exactly once.
@@ -119,7 +120,7 @@ def changes_of(text: str, replacements: list[str]) -> list[tuple[int, int, str]]
     for written in replacements:
         old, arrow, new = written.partition("=>")
         if not arrow or not old:
-            raise UnspoolError(f'--replace is written "OLD=>NEW", not {written!r}')
+            raise UnspoolError(f'--replace must be "OLD=>NEW", not {written!r}')
         if (count := text.count(old)) != 1:
             what = "does not occur in the text" if not count else f"occurs {count} times in the text; give more of it"
             raise UnspoolError(f"--replace: {old!r} {what}")

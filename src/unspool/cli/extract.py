@@ -1,4 +1,4 @@
-"""``unspool extract``: answer a question with a span of a text."""
+"""``unspool extract``: answer a question with a span of a passage."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
 
 def extract(
-    question: Annotated[str, typer.Option("-q", "--question", help="What is asked about the passage.")],
+    question: Annotated[str, typer.Option("-q", "--question", help="Question about the passage.")],
     passage: Annotated[
         str | None, typer.Argument(help="The passage; without it, --file or standard input is read.")
     ] = None,
     model: ModelOption = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the passage from this file.")] = None,
-    top_k: Annotated[int, typer.Option(help="How many spans of different text to print.")] = 1,
-    max_span_tokens: Annotated[int, typer.Option(help="Longest span, in tokens.")] = 32,
+    top_k: Annotated[int, typer.Option(help="Number of spans with different text to print.")] = 1,
+    max_span_tokens: Annotated[int, typer.Option(help="Maximum length of a span, in tokens.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     backend: BackendOption = "openvino",
     weights: WeightsOption = None,
     threads: ThreadsOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Answer a question with the span of a passage that the model would most probably write, exactly.
+    """Answer a question with the most probable span of a passage under the model. The search is exact.
 
-    With --top-k above 1 each line holds probability, characters and text. One line follows on stderr: passes of the
-    model and tree nodes that were scored in them.
+    With --top-k above 1, each line contains probability, characters and text. stderr gets one line: forward passes and
+    the tree nodes scored in them.
 
     Examples:
 
@@ -64,7 +64,7 @@ def extract(
         print_json(_as_json(found))
         return
     for span in found.spans:
-        # A span may hold line breaks of the passage.
+        # A span may contain line breaks of the passage.
         line = " ".join(span.text.split())
         print(line if top_k == 1 else f"{span.probability:.4g}\t{span.start}-{span.end}\t{line}")
     print(f"{found.passes} passes, {found.nodes} nodes", file=sys.stderr)

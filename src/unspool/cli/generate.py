@@ -35,13 +35,15 @@ def generate(
     assistant_model: AssistantOption = None,
     given: Given,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from this file.")] = None,
-    show_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming.")] = False,
-    trace: Annotated[Path | None, typer.Option(help="Write every pass to this file, for `unspool view`.")] = None,
-    view: Annotated[bool, typer.Option("--view", help="Show the run in the browser when it is finished.")] = False,
+    show_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming text.")] = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write a trace of every pass to this file, for `unspool view`.")
+    ] = None,
+    view: Annotated[bool, typer.Option("--view", help="Open the trace in the browser at the end.")] = False,
     backend: Annotated[
         str | None,
         typer.Option(
-            help="openvino is fast on CPUs; transformers (torch) is the reference; installed packages add more. "
+            help="openvino is fast on CPUs; transformers (torch) is the reference; installed packages can add others. "
             "Default: openvino, or transformers for diffusion models.",
             show_default=False,
         ),
@@ -52,7 +54,7 @@ def generate(
 ) -> None:
     """Decode a prompt and stream the text.
 
-    One line follows on stderr: tokens, tokens/s, mean accepted tokens a pass (bonus included), passes, method.
+    stderr gets one line: tokens, tokens/s, mean accepted tokens per forward pass (bonus included), passes, method.
     Exit code 3 if a text under a schema, regex, grammar or choices was cut before it was complete.
 
     Examples:

@@ -1,4 +1,4 @@
-"""``unspool generate`` with a masked-diffusion model: the canvas fills before one's eyes."""
+"""``unspool generate`` with a masked-diffusion model: shows the canvas while it fills."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def fill(
     """Decode and print.
 
     Args:
-        trace: file that every pass is written to.
+        trace: file to write every pass to.
         backend, options: of ``load``; None where not given.
 
     Raises:
-        UnspoolError: for a backend or an option of it that does not exist.
+        UnspoolError: for an unknown backend or backend option.
     """
     from unspool.decoding import canvas
     from unspool.decoding.load import load

@@ -1,4 +1,4 @@
-"""``unspool methods``: the registry as a table."""
+"""``unspool methods``: list the registry as a table."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ def list_methods(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="Only this kind: drafter, acceptance, batch, shaper, constraint, sampler, search, span, edit, probe, "
+            help="Show this kind: drafter, acceptance, batch, shaper, constraint, sampler, search, span, edit, probe, "
             "channel, compressor; for diffusion: unmask, transform, schedule, stop."
         ),
     ] = None,
     guarantee: Annotated[
-        str | None, typer.Option(help='Only this guarantee: identical, "same distribution", valid, lossy or exact.')
+        str | None,
+        typer.Option(help='Show this guarantee: identical, "same distribution", valid, lossy or exact.'),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
-    """List the decoding methods, and what each one guarantees against plain decoding; --json has their options too."""
+    """List decoding methods and what each guarantees relative to plain decoding. --json also lists their options."""
     from unspool.engine.method import GUARANTEES, KINDS
     from unspool.methods import methods, unavailable
 

@@ -1,4 +1,4 @@
-"""``unspool models``: what the catalogue offers, what of it is on this disk; ``pull`` and ``remove``."""
+"""``unspool models``: list the catalogue and the cache; ``pull`` and ``remove`` models."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from unspool.storage import cache as store
 
 _TOKENIZER = f"tokenizer-v{tokenizer_files.FORMAT_VERSION}"
 
-app = typer.Typer(help="List models and conversions; fetch them, or remove them from this disk.", no_args_is_help=False)
+app = typer.Typer(help="List, download and remove models and their conversions.", no_args_is_help=False)
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of the catalogue.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from the catalogue.")]
 
 
 @dataclass(frozen=True)
 class _OnDisk:
-    """A model in the cache: bytes of its GGUF and of the rest of an interrupted download, and its conversions."""
+    """A model in the cache: bytes of its GGUF file and of an unfinished download, and its conversions."""
 
     gguf: int
     partial: int
@@ -39,10 +39,10 @@ def list_models(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
 ) -> None:
-    """List the catalogue and every conversion: licence, size, sources, and what is cached."""
+    """List the catalogue and all conversions: licence, size, sources, and what is cached."""
     if context.invoked_subcommand:
         if as_json:
-            raise UnspoolError("--json belongs to the list alone: use `unspool models --json`")
+            raise UnspoolError("--json is only for the list: use `unspool models --json`")
         return
     if as_json:
         known = [_as_data(model) for model in catalogue.models().values()]
@@ -60,14 +60,19 @@ def pull(names: Names) -> None:
 
 @app.command()
 def remove(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Names of the list.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Names from the list.")] = None,
     old: Annotated[
-        bool, typer.Option("--old", help="Remove conversions that this unspool does not use, and unfinished ones.")
+        bool,
+        typer.Option(
+            "--old", help="Remove unfinished conversions and those that this version of unspool does not use."
+        ),
     ] = False,
 ) -> None:
-    """Remove models and their conversions from the cache. They can be fetched, or made, again."""
+    """Remove models and their conversions from the cache. They can be downloaded and converted again."""
     if bool(names) == old:
-        raise UnspoolError("name the models to remove, or use --old for what this unspool does not use")
+        raise UnspoolError(
+            "name the models to remove, or use --old for conversions that this version of unspool does not use"
+        )
     if old:
         unused = [conversion for conversion in conversions.every() if not _is_current(conversion)]
         _freed("unused conversions", sum(_remove_conversion(conversion) for conversion in unused))
@@ -107,7 +112,7 @@ def _remove_conversion(conversion: Conversion) -> int:
 
 
 def _is_current(conversion: Conversion) -> bool:
-    """Whether this unspool would use it."""
+    """Whether this version of unspool would use it."""
     if not store.is_final(conversion.directory):
         return False
     if conversion.format.startswith("openvino-"):
@@ -116,7 +121,7 @@ def _is_current(conversion: Conversion) -> bool:
 
 
 def _others() -> dict[str, list[Conversion]]:
-    """Conversions of models that are not in the catalogue, by name; those of unknown ones by the start of their key."""
+    """Conversions of models outside the catalogue, by name; those of unknown models by the start of their key."""
     known = {model.sha256 for model in catalogue.models().values()}
     found: dict[str, list[Conversion]] = {}
     for conversion in conversions.every():
@@ -160,7 +165,7 @@ def _other_as_data(name: str, found: list[Conversion]) -> dict[str, object]:
 
 
 def _converted(found: list[Conversion]) -> dict[str, object]:
-    """Bytes by format of what is whole, and of what this unspool does not use."""
+    """Bytes by format: complete conversions, and those that this version of unspool does not use."""
     whole = [conversion for conversion in found if store.is_final(conversion.directory)]
     return {
         "converted": {conversion.format: conversion.size for conversion in whole},
@@ -193,6 +198,6 @@ def _print_table() -> None:
         table.add_row(name, "", "", "", "\n".join(map(_line, conversions_of)))
     Console().print(table)
     if any(not _is_current(conversion) for conversion in conversions.every()):
-        typer.echo("What is unused or unfinished goes with `unspool models remove --old`.")
+        typer.echo("Remove unused and unfinished conversions with `unspool models remove --old`.")
     if names := diffusion_files.shipped():
-        typer.echo(f"Diffusion models that come with unspool: {', '.join(names)}")
+        typer.echo(f"Diffusion models bundled with unspool: {', '.join(names)}")

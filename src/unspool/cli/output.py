@@ -1,4 +1,4 @@
-"""What ``unspool generate`` shows of a result, and the trace that it writes."""
+"""The output of ``unspool generate``: status line, JSON and trace."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from unspool.models.tokenizer import Tokenizer
 
 TRACED = 8
-"""Best tokens that a trace lists for each emitted one."""
+"""Number of top tokens that a trace lists for each emitted token."""
 
 CUT = 3
-"""Exit code where the text under a grammar is not complete."""
+"""Exit code if the text under a grammar is not complete."""
 
 
 def trace_file(trace: Path | None, view: bool, *read: Path | None) -> Path | None:
-    """Where the trace goes, if there is one.
+    """The path of the trace, or None.
 
     Raises:
-        UnspoolError: if it cannot be written, or would replace a file that is read.
+        UnspoolError: if it cannot be written, or would overwrite an input file.
     """
     if trace is None:
         return Path(tempfile.mkdtemp(prefix="unspool-")) / "run.jsonl" if view else None
@@ -45,10 +45,10 @@ def trace_file(trace: Path | None, view: bool, *read: Path | None) -> Path | Non
 def recorded(
     path: Path | None, model: str, ids: Callable[[], Sequence[int]], tokenizer: Tokenizer, vocab_size: int
 ) -> Iterator[Callable[[Event], None] | None]:
-    """What writes each event of a run to ``path``; None without a path.
+    """A callback that writes each event of a run to ``path``; None without a path.
 
     Args:
-        ids: gives the prompt's.
+        ids: returns the ids of the prompt.
     """
     if path is None:
         yield None
@@ -60,7 +60,7 @@ def recorded(
 
 
 def summary(result: Result[Any]) -> str:
-    """The line below a text."""
+    """The status line after a text."""
     s = result.statistics
     if isinstance(s, CanvasStatistics):
         rate = f"{s.tokens_per_pass:.2f} tokens/pass"
@@ -77,7 +77,7 @@ def as_json(result: Result[Any], settings: dict[str, str], by_grammar: bool = Fa
 
     Args:
         settings: of the backend.
-        by_grammar: whether the text had to fit one.
+        by_grammar: whether the text was under a constraint.
     """
     shown: dict[str, Any] = {
         "model": result.model,
@@ -124,9 +124,9 @@ def _canvas_figures(s: CanvasStatistics) -> dict[str, Any]:
 
 
 def check_complete(result: Result[Any]) -> None:
-    """End with exit code 3 where a text under a constraint is only the beginning of one that fits it."""
+    """Exit with code 3 if a text under a constraint is not complete."""
     if result.parse_error is not None:
-        print(f"unspool: the text fits, but cannot be read: {result.parse_error}", file=sys.stderr)
+        print(f"unspool: the text is complete, but cannot be parsed: {result.parse_error}", file=sys.stderr)
     if result.finish_reason == "stop":
         return
     what = "leave out --stop" if result.finish_reason == "stop_string" else "raise --max-new-tokens"

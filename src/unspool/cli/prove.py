@@ -1,4 +1,4 @@
-"""``unspool prove``: the proof that methods keep what they promise, as a table."""
+"""``unspool prove``: test the guarantees of methods, and print the results as tables."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def prove(
     methods: Annotated[
         str,
         typer.Option(
-            help="Comma-separated names, see `unspool methods`, or all: those for which a package, a draft model or a "
-            "test is missing are named at the start and left out.",
+            help="Comma-separated names, see `unspool methods`, or all. Methods without a package, draft model or "
+            "test that they need are listed at the start and left out.",
             metavar="NAMES",
         ),
     ] = "all",
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL with `prompt` or, as Spec-Bench, `turns`; or a text file, one prompt a line. "
-            "Default: twelve short ones of unspool's own.",
+            help="JSONL with `prompt`, or `turns` as in Spec-Bench; or a text file with one prompt per line. "
+            "Default: twelve short bundled prompts.",
             show_default=False,
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first prompts.", show_default=False)] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of each run.")] = 128,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N prompts.", show_default=False)] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum tokens of each run.")] = 128,
     temperature: Annotated[
         list[float] | None, typer.Option(help="May be repeated. Default: 0 and 0.8.", show_default=False)
     ] = None,
@@ -59,7 +59,7 @@ def prove(
     runs: Annotated[
         Path | None,
         typer.Option(
-            help="Keep decoded runs in this file; those that it holds are not decoded again.", show_default=False
+            help="Keep decoded runs in this file; runs that it contains are not decoded again.", show_default=False
         ),
     ] = None,
     backend: BackendOption = "openvino",
@@ -67,14 +67,14 @@ def prove(
     threads: ThreadsOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Prove on this machine that methods keep what they promise.
+    """Test the guarantees of methods on this machine.
 
-    Every identical method decodes every prompt, and each token is compared with plain decoding of the same backend. A
-    difference below the backend's own noise, which is measured, is a tie; above it is a fault. Rules that promise the
-    same distribution are enumerated on a tiny model, and their draws compared with plain sampling. Methods of valid
-    output are given tasks of unspool's own, judged by independent parsers; how far lossy ones are from plain decoding
-    is measured. Exit code 1 on a fault.
-    Interrupted with Ctrl-C, the same command with the same --runs resumes after the last finished method.
+    Each identical method decodes every prompt, and each token is compared with plain decoding on the same backend. A
+    difference within the backend's measured rounding noise is a tie; a larger one is a fault. Rules that guarantee
+    the same distribution are enumerated on a tiny model, and their draws are compared with plain sampling. Methods
+    with valid output solve bundled tasks, judged by independent parsers. For lossy methods, the difference from plain
+    decoding is measured. Exit code 1 on a fault.
+    After Ctrl-C, the same command with the same --runs resumes after the last finished method.
 
     Examples:
 
@@ -95,13 +95,13 @@ def prove(
     from unspool.storage.text_files import check_file
     from unspool.suites.prompts import read_prompts
 
-    # Mistakes are told before a model is loaded or downloaded.
+    # Fail before a model is loaded or downloaded.
     temperatures = temperature or list(TEMPERATURES)
     for value in temperatures:
         GenerationOptions(temperature=value, max_new_tokens=max_new_tokens, seed=seed)
     names = None if methods == "all" else names_of(methods, "--methods")
     if names is not None and "all" in names:
-        raise UnsupportedError("--methods takes all alone; leave it out of the list, or leave the other names out")
+        raise UnsupportedError("--methods: all cannot be combined with names; use either all or names")
     choose(names, temperatures, assistant=assistant_model)
     texts = [prompt.text for prompt in (read_prompts(prompts) if prompts else PROMPTS)[:limit]]
     for file in (html, runs):
@@ -120,7 +120,7 @@ def prove(
     ) as decoder:
         chosen, left_out = choose(names, temperatures, decoder.resources())
         if not chosen:
-            raise UnsupportedError("none of the methods can be proven; see `unspool methods`")
+            raise UnsupportedError("none of these methods can be tested; see `unspool methods`")
         for name, why in left_out.items():
             print(f"left out: {name} ({why})", file=sys.stderr)
         if any(method.row.needs.costs for method in chosen):

@@ -1,4 +1,4 @@
-"""``unspool report``: results of ``prove``, ``bench`` and ``tradeoff`` as one HTML file."""
+"""``unspool report``: show results of ``prove``, ``bench`` and ``tradeoff`` in one HTML file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def report(
     results: Annotated[
         list[Path], typer.Argument(help="Files written by `unspool bench`, `prove` or `tradeoff` with --json.")
     ],
-    html: Annotated[Path, typer.Option("--html", help="The HTML file to write.")],
+    html: Annotated[Path, typer.Option("--html", help="HTML file to write.")],
 ) -> None:
-    """Write one HTML file that shows results: charts, tables, how they were measured. It needs no network to open.
+    """Write one HTML file with charts and tables of results and how they were measured. It opens without a network.
 
-    Several benchmarks of the same model and suite are also set side by side, to see how far their ratios lie apart.
+    Several benchmarks of the same model and suite are also compared, to show how much their ratios vary.
 
     Examples:
 
@@ -27,7 +27,7 @@ def report(
     from unspool.report.read import read
     from unspool.storage.text_files import check_file
 
-    # Mistakes are told before matplotlib is loaded.
+    # Fail before matplotlib is loaded.
     check_file(html, *results)
     read_results = [read(path) for path in results]
     from unspool.report.page import write

@@ -1,4 +1,4 @@
-"""``unspool reproduce``: test the claims of papers on this machine, each beside a control that could win."""
+"""``unspool reproduce``: test claims of papers on this machine, each against a control that could win."""
 
 from __future__ import annotations
 
@@ -24,11 +24,15 @@ _ALL = "all"
 def reproduce(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Experiments, or all. Without a name they are listed.", metavar="NAME", show_default=False),
+        typer.Argument(
+            help="Names of experiments, or all. Without a name, experiments are listed.",
+            metavar="NAME",
+            show_default=False,
+        ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="Default: the model that the experiment is meant for.", show_default=False),
+        typer.Option("-m", "--model", help="Model to use. Default: the experiment's own.", show_default=False),
     ] = None,
     limit: Annotated[
         int | None,
@@ -37,26 +41,29 @@ def reproduce(
     suite: Annotated[
         str | None,
         typer.Option(
-            help="Prompts instead of the experiment's own, as `unspool bench --suite` takes them.", show_default=False
+            help="Prompts that replace the experiment's own, given as for `unspool bench --suite`.", show_default=False
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Run a few cases on a small model to see that it works; no verdict.")
+        bool,
+        typer.Option("--quick", help="Run a few cases on a small model, to check that it works; gives no verdict."),
     ] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Compare with the result in --output, write nothing; exit 1 if it got worse."),
+        typer.Option(
+            "--check", help="Compare with the result in --output and write nothing; exit code 1 if it is worse."
+        ),
     ] = False,
     output: Annotated[
         Path, typer.Option(help="Directory of results; each is NAME-MODEL.json.", file_okay=False)
     ] = Path("results"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as a JSON list.")] = False,
 ) -> None:
-    """Test claims of papers: each experiment has a control that could win and an expectation stated beforehand.
+    """Test claims of papers. Each experiment has a control that could win and an expectation stated in advance.
 
     The outcome is computed from the figures and their 95 % intervals: held, partly, absent, or not measurable here.
-    Finished cases are kept beside the result. After Ctrl-C the same command continues. Exit code 1: an experiment
-    failed, a requirement is broken, or with --check an outcome is worse than the one on file.
+    Finished cases are saved beside the result; after Ctrl-C, the same command resumes. Exit code 1 if an experiment
+    fails, a requirement is broken, or, with --check, an outcome is worse than the one on file.
 
     Examples:
 
@@ -74,10 +81,10 @@ def reproduce(
         _list(Console(), as_json)
         return
     if quick and check:
-        raise UnspoolError("--quick gives no verdict that --check could compare; leave one of them out")
+        raise UnspoolError("--quick gives no verdict for --check to compare; use one of them")
     chosen = experiments.names() if names == [_ALL] else names
     if _ALL in chosen:
-        raise UnspoolError("all is every experiment; leave the other names out")
+        raise UnspoolError("all cannot be combined with names; use either all or names")
     if twice := next((name for name in chosen if chosen.count(name) > 1), None):
         raise UnspoolError(f"{twice!r} is named twice; name it once")
     found = [experiments.find(name) for name in chosen]
@@ -93,7 +100,7 @@ def reproduce(
     finished = _finished(names, output, quick or check, [model, limit, suite])
     for experiment in found:
         if {"done": experiment.name} in finished.lines:
-            typer.echo(f"{experiment.name}: done before", err=True)
+            typer.echo(f"{experiment.name}: already done", err=True)
             continue
         try:
             result, worse = _run(experiment, model, limit, suite, quick, None if quick else output, check, console)
@@ -116,7 +123,7 @@ def reproduce(
 
 
 def _finished(names: list[str], output: Path, writes_nothing: bool, settings: list[str | int | None]) -> Journal:
-    """Which experiments ``all`` has finished, on disk until it has finished every one."""
+    """The experiments that ``all`` has finished; on disk until all are finished."""
     from unspool.storage.journal import Journal
 
     path = None if names != [_ALL] or writes_nothing else output / "all.partial.jsonl"
@@ -163,7 +170,7 @@ def _run(
 
 
 def _command(name: str) -> list[str]:
-    """What makes this one result again: the command with this experiment alone."""
+    """The command that runs this experiment alone."""
     from unspool import experiments
 
     known = {_ALL, *experiments.names()}

@@ -1,6 +1,6 @@
-"""The flags of a request: made from the fields of its dataclasses, so that the shell has what Python has.
+"""The flags of a request, derived from the fields of its dataclasses: the shell has what Python has.
 
-A flag's help is the first sentence that the field's docstring has, with its range and default.
+A flag's help is the first sentence of the field's docstring, with its range and default.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ PANELS = {
         "alternatives",
         "chat",
     ),
-    "What the text fits": ("json_schema", "regex", "grammar", "choices", "constraint"),
+    "Constrain the text": ("json_schema", "regex", "grammar", "choices", "constraint"),
     "Diffusion models": ("canvas", "cache", "guidance_scale", "stop_at_eos", "truncate_at_eos"),
 }
 """Where the help shows each flag."""
 
 PYTHON_ONLY = {"bad_words_ids", "sequence_bias", "eos_token_id", "on_event", "batch", "memories"}
-"""Fields that have no flag: token ids, objects, and what only several prompts need."""
+"""Fields without a flag: token ids, objects, and those that only several prompts need."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Special:
 
     Attributes:
         declared: how it is written; empty: as the field.
-        kind: what the shell takes; None: as the field.
+        kind: type in the shell; None: as the field.
         read: makes the field's value.
         note: more help.
     """
@@ -96,10 +96,10 @@ def flag(name: str) -> str:
 
 
 def request_flags(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes commands whose parameter ``given`` stands for flags of a request.
+    """Decorate a command: its parameter ``given`` becomes the flags of a request.
 
     Args:
-        names: the fields that have a flag; without any all of them, for either loop.
+        names: the fields to make flags of; by default all, for either loop.
     """
     wanted = {panel: [name for name in fields_of if not names or name in names] for panel, fields_of in PANELS.items()}
 
@@ -122,7 +122,7 @@ def request_flags(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 def arguments_of(model: str | None, given: Given, assistant: str | None) -> GenerationArguments | CanvasArguments:
-    """The arguments of a request to a model, as far as they can be checked before it is loaded.
+    """The arguments of a request to a model, checked as far as possible before it is loaded.
 
     Raises:
         UnspoolError: with what to do.
@@ -137,7 +137,7 @@ def arguments_of(model: str | None, given: Given, assistant: str | None) -> Gene
 
 
 def values_of(given: Given) -> dict[str, Any]:
-    """The values of the fields that the flags stand for; files are read."""
+    """The field values of the flags; files are read."""
     return {name: _SPECIAL.get(name, _PLAIN).read(value) for name, value in given.items()}
 
 
@@ -167,7 +167,7 @@ def _hints() -> Mapping[str, Any]:
 
 
 def _shell_kind(declared: Any) -> Any:
-    """What the shell takes for a field of this type: the first of its types that can be written."""
+    """The shell type of a field: the first of its types that can be written."""
     for kind in get_args(declared) if get_origin(declared) in (Union, types.UnionType) else (declared,):
         if kind in (int, float, bool, str):
             return kind
@@ -201,5 +201,5 @@ def _sentence(text: str) -> str:
 
 
 def _default(text: str) -> str:
-    """The sentence of a docstring that says what counts where nothing is given."""
+    """The sentence of a docstring that names the default."""
     return next((f" {part.removesuffix('.')}." for part in text.split(". ") if part.startswith("Default: ")), "")

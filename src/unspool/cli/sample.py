@@ -1,4 +1,4 @@
-"""``unspool sample``: many texts of a grammar, drawn from the model's own distribution over them."""
+"""``unspool sample``: draw texts of a grammar from the model's own distribution over them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sample(
     ] = None,
     model: ModelOption = None,
     assistant_model: AssistantOption = None,
-    num_samples: Annotated[int, typer.Option("-n", "--num-samples", help="How many texts to draw.")] = 10,
+    num_samples: Annotated[int, typer.Option("-n", "--num-samples", help="Number of texts to draw.")] = 10,
     sampler: Annotated[
         str | None,
         typer.Option(
@@ -48,9 +48,9 @@ def sample(
             show_default=False,
         ),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="Of the distribution that is meant, above 0.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Temperature of the target distribution, above 0.")] = 1.0,
     max_attempts: Annotated[
-        int | None, typer.Option(help="Give up after so many runs of the model. Default: 100 a text.")
+        int | None, typer.Option(help="Maximum number of attempts (runs of the model). Default: 100 per text.")
     ] = None,
     given: Given,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from this file.")] = None,
@@ -63,8 +63,8 @@ def sample(
     """Draw texts of a grammar with the probabilities that the model itself gives them.
 
     Masking tokens one by one, as `unspool generate --regex` does, distorts these probabilities; a sampler does not.
-    One line follows on stderr: texts, attempts, those that left the grammar or were cut, passes, sampler. Exit code 3
-    if the attempts did not suffice.
+    stderr gets one line: texts, attempts, how many left the grammar or were cut, passes, sampler. Exit code 3 if the
+    attempts did not suffice.
 
     Examples:
 

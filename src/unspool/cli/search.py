@@ -1,4 +1,4 @@
-"""``unspool search``: another text than greedy decoding's, meant to be a better one."""
+"""``unspool search``: search for a better text than greedy decoding's."""
 
 from __future__ import annotations
 
@@ -35,12 +35,14 @@ def search(
     method: Annotated[
         str | None,
         typer.Option(
-            help="A search of `unspool methods` with its options: beam:num_beams=5. Default: beam.", show_default=False
+            help="A search from `unspool methods`, with its options: beam:num_beams=5. Default: beam.",
+            show_default=False,
         ),
     ] = None,
     given: Given,
     function_body: Annotated[
-        bool, typer.Option("--function-body", help="End where the body of a Python function ends. plan always does.")
+        bool,
+        typer.Option("--function-body", help="Stop at the end of the body of a Python function. plan always does."),
     ] = False,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -51,9 +53,9 @@ def search(
 ) -> None:
     """Search for a better text than greedy decoding's.
 
-    beam keeps several texts; adadec pauses where the model is unsure and looks a few tokens ahead, from a threshold on
-    that belongs to the model; plan completes a Python function whose prompt is its signature and docstring, until the
-    examples in the docstring hold (they are run in a sandbox).
+    beam keeps several candidate texts. adadec looks a few tokens ahead where the model's entropy exceeds a threshold
+    that depends on the model. plan completes a Python function, given its signature and docstring as the prompt, until
+    the examples in the docstring pass (they run in a sandbox).
 
     Examples:
 

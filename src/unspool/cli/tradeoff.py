@@ -1,4 +1,4 @@
-"""``unspool tradeoff``: what parallel unmasking costs in quality, on a masked-diffusion model."""
+"""``unspool tradeoff``: measure the accuracy that parallel unmasking costs on a masked-diffusion model."""
 
 from __future__ import annotations
 
@@ -24,19 +24,17 @@ def tradeoff(
     ],
     methods: Annotated[
         str,
-        typer.Option(
-            help="Comma-separated; lines that begin with one of these, or specs, each a line of its own. Default: all."
-        ),
+        typer.Option(help="Comma-separated: prefixes of swept settings, or specs to measure as given. Default: all."),
     ] = "",
-    questions: Annotated[int, typer.Option(min=1, max=100_000, help="Held-out questions of each task.")] = 50,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="File for the report.")] = None,
-    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Threads of torch.")] = 1,
+    questions: Annotated[int, typer.Option(min=1, max=100_000, help="Number of held-out questions per task.")] = 50,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a report to this file.")] = None,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Number of torch threads.")] = 1,
 ) -> None:
-    """Measure right answers against passes of the model, for every method at swept settings.
+    """Measure accuracy against forward passes, for every method over a sweep of its settings.
 
-    The tasks are those that the model was trained on, the questions are held out. Tasks with several right answers are
-    reported apart: there, tokens that are committed together may not go together.
+    The tasks are those that the model was trained on; the questions are held out. Tasks with several right answers are
+    reported separately: there, tokens committed in the same pass may contradict each other.
 
     Examples:
 
@@ -97,7 +95,7 @@ def _show(result: Tradeoff) -> None:
         rows = fewest(result, dependent)
         if not rows:
             continue
-        table = Table(title=f"{words}: fewest passes, at most {LOSS:.0%} below one token a step", box=None)
+        table = Table(title=f"{words}: fewest passes, at most {LOSS:.0%} below one token per step", box=None)
         for column in FEWEST:
             table.add_column(column, overflow="fold", justify="left" if column in FEWEST[:2] else "right")
         for row in rows:

@@ -1,4 +1,4 @@
-"""``unspool train``: what methods need trained, made for the user's own models, and small models from nothing."""
+"""``unspool train``: train what a method needs for the user's own models, or a small model from scratch."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from unspool.training.trainer import Trainer
 
 RECIPES = {"diffusion": "unspool.recipes.tiny_diffusion.train"}
-"""Models that are trained from nothing, by name: the module with the trainer."""
+"""Models that are trained from scratch: the module with the trainer, by name."""
 
 
 def train(
     what: Annotated[
         str,
         typer.Argument(
-            help="A method that needs something trained, or `diffusion` for a small model from nothing; with options "
+            help="A method that needs training, or `diffusion` for a small model from scratch; with options "
             "of the training: specdec_pp:prompts=FILE,batch_size=8."
         ),
     ],
@@ -42,8 +42,7 @@ def train(
         typer.Option(
             "-o",
             "--output",
-            help="Directory for data, state and result; by default that of the model, where a method looks for it "
-            "there.",
+            help="Directory for data, state and result. Default: the model's, if the method reads the result there.",
             show_default=False,
         ),
     ] = None,
@@ -55,9 +54,9 @@ def train(
     threads: ThreadsOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Train what a method needs, for your own models; its options are on the method's page.
+    """Train what a method needs for your own models. Its options are on the method's documentation page.
 
-    An interrupted training resumes from its output.
+    An interrupted training resumes from --output.
 
     Example:
 
@@ -68,21 +67,21 @@ def train(
     from unspool.models import diffusion
     from unspool.training.trainer import Job
 
-    # Mistakes are reported before a model is loaded or downloaded.
+    # Fail before a model is loaded or downloaded.
     name = parse(what, "training").name
     trainer = find(name)
     options = methods.training_options(name, trainer, what)
     source = None
     if trainer.trains_for == "canvas":
         if model is None:
-            raise UnspoolError(f"{name} is trained for a masked-diffusion model; name its directory with --model")
+            raise UnspoolError(f"{name} is trained for a masked-diffusion model; give its directory with --model")
         source = diffusion.find(model)
     elif trainer.trains_for == "pair" and assistant_model is None:
-        raise UnsupportedError(f"{name} is trained for a pair of models; name the draft model with --assistant-model")
+        raise UnsupportedError(f"{name} is trained for a pair of models; give the draft model with --assistant-model")
     _check_unused(name, trainer, model=model, assistant_model=assistant_model, weights=weights, device=device)
     if output is None:
         if not trainer.beside or source is None:
-            raise UnspoolError(f"training {name} needs a directory for its result; name one with --output")
+            raise UnspoolError(f"training {name} needs a directory for its result; give one with --output")
         output = source
     check_directory(output)
     run = trainer.prepare(Job(output, source, threads), options)
@@ -110,20 +109,20 @@ _TAKES = {
     "canvas": {"model"},
     "nothing": set[str](),
 }
-"""Options of the command by what is trained for."""
+"""The options of the command that apply to each ``trains_for``."""
 
 
 def _check_unused(name: str, trainer: Trainer[Any], **given: str | None) -> None:
     for option, value in given.items():
         if value is not None and option not in _TAKES[trainer.trains_for]:
-            raise UnspoolError(f"training {name} takes no --{option.replace('_', '-')}; leave it out")
+            raise UnspoolError(f"training {name} does not take --{option.replace('_', '-')}; leave it out")
 
 
 def find(name: str) -> Trainer[Any]:
     """The trainer of a method or a recipe.
 
     Raises:
-        UnspoolError: if there is none of that name.
+        UnspoolError: for an unknown name.
     """
     from unspool import methods
 

@@ -1,4 +1,4 @@
-"""``unspool view``: a trace, or two side by side, as a page in the browser."""
+"""``unspool view``: show one trace, or two side by side, in the browser."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from unspool.storage.text_files import check_file
 
 
 def view(
-    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace that `unspool generate --trace` wrote.")],
-    other: Annotated[Path | None, typer.Argument(metavar="[OTHER]", help="A second one, shown beside it.")] = None,
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace written by `unspool generate --trace`.")],
+    other: Annotated[
+        Path | None, typer.Argument(metavar="[OTHER]", help="Second trace, shown beside the first.")
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write the page to this file. Default: beside the trace.", show_default=False)
     ] = None,
-    no_open: Annotated[bool, typer.Option("--no-open", help="Only write the page.")] = False,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Write the page without opening it.")] = False,
 ) -> None:
     """Show a trace: where each token came from, its alternatives, and the token tree of every pass with its times.
 
-    The page is one file that needs no server and no network; its path is printed.
+    The page is one file that needs no server and no network. Its path is printed.
 
     Examples:
 
@@ -46,5 +48,5 @@ def write_page(traces: Sequence[Path], path: Path | None = None, open_it: bool =
     check_file(path, *traces)
     page.save(path, [trace_file.read(trace) for trace in traces], [str(trace) for trace in traces])
     if open_it and not page.show(path):
-        print("no browser was found; open the page in one", file=sys.stderr)
+        print("no browser was found; open the page yourself", file=sys.stderr)
     return path

@@ -1,5 +1,5 @@
-"""Contract tests of methods and of backends, for those who write them.
+"""Contract tests of methods and backends, for their authors.
 
-``unspool check NAME`` runs what a registered method of any kind must pass, ``pytest --pyargs unspool.conformance`` runs
-it for all of them, and ``session.check_backend`` is for a backend. Checks are plain functions; see ``check``.
+``unspool check NAME`` runs the tests of a registered method of any kind, ``pytest --pyargs unspool.conformance`` runs
+them for all methods, and ``session.check_backend`` tests a backend. Checks are plain functions; see ``check``.
 """

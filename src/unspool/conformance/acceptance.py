@@ -1,4 +1,4 @@
-"""Checks of an acceptance rule: decisions are paths of the tree, and text or distribution is plain decoding's."""
+"""Checks of an acceptance rule: decisions are paths of the tree, and text or distribution equal plain decoding's."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def decisions_are_paths_of_the_tree(row: Row) -> None:
 
 
 def right_drafts_are_accepted(row: Row) -> None:
-    """Drafts of plain decoding's very text take fewer passes than there are tokens."""
+    """Drafts that equal plain decoding's text take fewer passes than there are tokens."""
     toy = model()
     for options in requests(row):
         oracle = OracleDrafter([*PROMPT, *plain(toy, PROMPT, options)])
@@ -88,7 +88,7 @@ def right_drafts_are_accepted(row: Row) -> None:
 
 
 def seeds_replay_and_rows_are_the_rows_alone(row: Row) -> None:
-    """A text depends on its prompt and its seed, not on other rows of a batch or an earlier request."""
+    """A text depends on its prompt and its seed, not on other rows of a batch or on earlier requests."""
     toy, rule = model(), made(row)
     prompts = [PROMPT, [5], [2, 4, 2, 4, 2], [1, 1]]
     for name, drafter in drafters().items():
@@ -103,7 +103,7 @@ def seeds_replay_and_rows_are_the_rows_alone(row: Row) -> None:
 
 
 def text_is_plain_decodings(row: Row) -> None:
-    """If it guarantees ``identical``: whatever is drafted, the text is plain decoding's."""
+    """If it guarantees ``identical``: the text equals plain decoding's for any drafts."""
     if row.guarantee != "identical":
         return
     toy = model()
@@ -114,7 +114,7 @@ def text_is_plain_decodings(row: Row) -> None:
 
 
 def distribution_is_plain_samplings(row: Row) -> None:
-    """If it guarantees ``same distribution``: all drafts and outcomes on a vocabulary of 3 sum to plain sampling's."""
+    """If it guarantees ``same distribution``: enumerated on a vocabulary of 3, it equals plain sampling."""
     if row.guarantee != "same distribution":
         return
     worst, compared, wrong = enumerate_rule(row.name, made(row))
@@ -130,7 +130,7 @@ def enumerate_rule(name: str, rule: AcceptanceRule, progress: Progress = silent)
         Largest total variation, number of comparisons, number of them above ``TOLERANCE``.
 
     Raises:
-        UnsupportedError: if the rule takes its randomness in no form that can be enumerated.
+        UnsupportedError: if the rule's randomness cannot be enumerated.
     """
     if not isinstance(rule, Walks):
         raise UnsupportedError(

@@ -1,4 +1,4 @@
-"""What every file of something trained must be: read back as it was written, and refused in one line otherwise."""
+"""Checks of the file of a trained part: it is read back as written, and otherwise rejected in one line."""
 
 from __future__ import annotations
 

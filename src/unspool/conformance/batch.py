@@ -1,4 +1,4 @@
-"""Checks of a batch plan: it chooses among open rows, leaves none waiting for ever, and changes no text."""
+"""Checks of a batch plan: it chooses among open rows, starves none, and changes no text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_rows_alone_are_chosen(row: Row) -> None:
 
 
 def no_row_waits_for_ever(row: Row) -> None:
-    """Every open row is in a pass again and again, however long the others are."""
+    """Every open row keeps getting passes, however long the others are."""
     plan = made(row)
     count = min(plan.window or 24, 64)
     lengths, waited = [10] * (count - count // 3) + list(range(11, 11 + count // 3)), [0] * count
@@ -50,7 +50,7 @@ def no_row_waits_for_ever(row: Row) -> None:
 
 
 def texts_are_those_of_the_rows_alone(row: Row) -> None:
-    """Rows share passes, and each has the text that it has alone."""
+    """Rows share passes, and each gets the text that it gets alone."""
     toy = model(eos=True)
     for temperature in (0.0, 0.9):
         options = GenerationOptions(max_new_tokens=20, temperature=temperature, seed=7)

@@ -62,7 +62,7 @@ def filled(spec: str, resources: Resources, cache: Cache, temperature: float) ->
 
 
 def canvases_are_filled(row: Row) -> None:
-    """Every masked slot is filled once, each pass fills one at least, and what was given stays."""
+    """Every masked slot is filled once, each pass fills at least one, and given slots do not change."""
     caches: tuple[Cache, ...] = ("none", "prefix", "dual")
     with around(row) as resources:
         for cache in caches:
@@ -71,7 +71,7 @@ def canvases_are_filled(row: Row) -> None:
 
 
 def it_fits_the_parts_of_other_kinds(row: Row) -> None:
-    """Beside every built-in part of another kind, the same holds."""
+    """The same is true in combination with every built-in part of another kind."""
     others = [other for other in built_in() if other.kind.on_canvas and other.kind is not row.kind]
     with around(row, *others) as resources:
         for other in others:
@@ -79,7 +79,7 @@ def it_fits_the_parts_of_other_kinds(row: Row) -> None:
 
 
 def rows_of_a_batch_equal_the_rows_alone(row: Row) -> None:
-    """A canvas is filled as it is alone, whatever others share its passes."""
+    """A canvas is filled as it is alone, whichever others share its passes."""
     with around(row) as resources:
         together, _ = run(spec_of(row), resources, "dual", 0.8, rows=3)
         require(together[:1] == run(spec_of(row), resources, "dual", 0.8)[0], "row 0 of three differs from it alone")

@@ -1,4 +1,4 @@
-"""What every code must do: give data back, and correct every single error of the kinds that it says it corrects."""
+"""Checks of a channel: data are decoded again, and every single error of the declared kinds is corrected."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _best(channel: Channel, observation: Word, data: Sequence[int], when: str) -
 
 
 def single_errors_of_short_data_are_corrected(row: Row) -> None:
-    """All data of up to three symbols come back from their code word and from every single error that is corrected."""
+    """All data of up to three symbols are recovered from their code word and from every correctable single error."""
     check(methods.build(row.name, CHANNEL, Resources(), options_of(row)), 3)
 
 

@@ -1,7 +1,7 @@
-"""Running contract checks on methods: what ``unspool check`` and ``pytest --pyargs unspool.conformance`` do.
+"""Run contract checks on methods, for ``unspool check`` and ``pytest --pyargs unspool.conformance``.
 
 A check is a function of a registry row that returns nothing and raises ``CheckFailed`` with the reason. Its docstring
-is one line that says what must hold. The checks of a kind are in a module of this package, ``MODULES``.
+is one line that states the rule. The checks of a kind are in a module of this package, ``MODULES``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ MODULES: dict[Kind[Any], tuple[str, ...]] = {
 
 
 class CheckFailed(AssertionError):  # noqa: N818
-    """A method breaks its contract; the message says how."""
+    """A method violates its contract; the message says how."""
 
 
 def require(holds: object, message: str) -> None:
@@ -115,7 +115,7 @@ def rule_of(check: Check) -> str:
 
 
 def run(row: Row) -> Iterator[Outcome]:
-    """Run all checks of a method, one after another; a failed one stops none of the others."""
+    """Run all checks of a method, one after another; a failure does not stop the others."""
     for check in checks(row):
         start = time.perf_counter()
         reason = _reason(row, check)

@@ -1,4 +1,4 @@
-"""What every compressor must do: make a model that can be loaded, leave its source alone, and never overwrite."""
+"""Checks of a compressor: its result can be loaded, its source is not changed, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _contents(directory: Path) -> dict[str, str]:
 
 
 def makes_a_model_and_leaves_the_source(row: Row) -> None:
-    """The result is a model; the source stays; no output is overwritten; an interruption leaves nothing."""
+    """The result is a model, the source is unchanged, no output is overwritten, an interruption leaves no files."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -1,4 +1,4 @@
-"""Checks of a constraint alone: a mask at a node of a tree is the mask of plain decoding at the same place."""
+"""Checks of a constraint alone: the mask at a node of a tree equals plain decoding's mask at the same place."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def spelled(path: Sequence[int]) -> str:
 
 
 def masks_of_a_tree_are_those_of_committed_paths(row: Row) -> None:
-    """Asked in any order and repeatedly, a mask after drafts is the one after the same tokens committed."""
+    """The mask after drafted tokens equals the mask after the same tokens committed, in any order of queries."""
     for which in (0, 1):
         begin = begins(row, which)
         paths = walk(begin, width=3, depth=4)
@@ -82,7 +82,7 @@ def masks_of_a_tree_are_those_of_committed_paths(row: Row) -> None:
 
 
 def questions_leave_no_trace(row: Row) -> None:
-    """What was asked about drafts does not show in what is committed, nor in another sequence."""
+    """Queries about drafts affect neither the committed state nor another sequence."""
     begin = begins(row)
     paths = [path for path in walk(begin, width=3, depth=4) if path]
     for path in paths[:: max(1, len(paths) // 12)]:
@@ -96,7 +96,7 @@ def questions_leave_no_trace(row: Row) -> None:
 
 
 def forced_tokens_are_all_that_may_follow(row: Row) -> None:
-    """Where tokens are forced, the mask allows nothing else."""
+    """If tokens are forced, the mask allows nothing else."""
     begin = begins(row)
     for path in walk(begin, width=3, depth=4):
         constraint = begin()
@@ -116,7 +116,7 @@ def some_token_may_follow(row: Row) -> None:
 
 
 def texts_end_only_where_they_are_complete(row: Row) -> None:
-    """Where the case says which outputs are complete, the end token is allowed there and nowhere else."""
+    """If the case declares complete outputs, the end token is allowed after these and nowhere else."""
     begin = begins(row)
     verdicts = []
     for path in walk(begin, width=4, depth=5):

@@ -1,4 +1,4 @@
-"""Checks of a drafter: whatever it drafts, the text is plain decoding's, and what it draws it says truthfully.
+"""Checks of a drafter: the text equals plain decoding's for any drafts, and it reports its draws truthfully.
 
 They run the real loop on a toy model whose output distribution is known exactly.
 """
@@ -103,7 +103,7 @@ def same(text: Sequence[int], expected: Sequence[int], when: str) -> None:
 
 
 def text_is_plain_decodings(row: Row) -> None:
-    """Greedy and sampled, under penalties, biases and truncation, the text is plain decoding's."""
+    """Greedy and sampled, with penalties, biases and truncation, the text equals plain decoding's."""
     toy = model()
     for setting, values in SETTINGS.items():
         options = GenerationOptions(max_new_tokens=60, **values)
@@ -124,7 +124,7 @@ def end_of_text_ends_inside_a_draft(row: Row) -> None:
 
 
 def length_limit_holds_inside_a_draft(row: Row) -> None:
-    """A length limit inside a draft is met exactly."""
+    """A length limit inside a draft is kept exactly."""
     toy, prompt = model(), [0, 1, 2, 0, 1, 2]
     expected = plain(toy, prompt, GenerationOptions(max_new_tokens=20))
     for limit in (1, 2, 4, 7):
@@ -151,7 +151,7 @@ def drafts_stay_within_the_budget(row: Row) -> None:
 
 
 def rows_of_a_batch_equal_the_rows_alone(row: Row) -> None:
-    """In a batch whose rows end at different steps, each row has the text that it has alone."""
+    """In a batch whose rows end at different steps, each row gets the text that it gets alone."""
     toy = model(eos=True)
     prompts = [PROMPT, [5], [2, 4, 2, 4, 2, 4, 2], [1, 1]]
     options = GenerationOptions(max_new_tokens=25, temperature=0.9, seed=7)
@@ -162,7 +162,7 @@ def rows_of_a_batch_equal_the_rows_alone(row: Row) -> None:
 
 
 def seeds_replay(row: Row) -> None:
-    """The same seed gives the same text again, another seed another text."""
+    """The same seed gives the same text, another seed another text."""
     toy = model()
 
     def text(seed: int, acceptance: str) -> list[int]:
@@ -176,7 +176,7 @@ def seeds_replay(row: Row) -> None:
 
 
 def memory_changes_no_text(row: Row) -> None:
-    """What was learned from another request, or forgotten again, changes no text."""
+    """Learning from another request, or resetting the memory, does not change the text."""
     toy, around = model(), resources(model())
     options = GenerationOptions(max_new_tokens=40, temperature=0.7, seed=3)
     expected = plain(toy, PROMPT, options)
@@ -209,7 +209,7 @@ def _distance(text: Text, drafts: list[tuple[TokenTree, float]], rule: Walks) ->
 
 
 def draws_are_reported_truthfully(row: Row) -> None:
-    """Where draws are tested, every drawn token comes with the distribution that it was drawn from."""
+    """If the rule uses draft probabilities, every drawn token has the distribution that it was drawn from."""
 
     def make() -> Drafter:
         around = resources(THREE)

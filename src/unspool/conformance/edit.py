@@ -36,7 +36,7 @@ def edited(row: Row, model: Model, which: int) -> Counted:
 
 
 def edits_do_not_depend_on_one_another(row: Row) -> None:
-    """The same edit gives the same text and output, whatever came before."""
+    """The same edit gives the same text and output after any earlier requests."""
     first, second = (edited(row, load(), which).value for which in (0, 1))
     model = load()
     again = [edited(row, model, which).value for which in (0, 1, 1, 0)]
@@ -44,13 +44,13 @@ def edits_do_not_depend_on_one_another(row: Row) -> None:
 
 
 def figures_are_those_that_the_model_counts(row: Row) -> None:
-    """Encoded tokens and passes are those that the model counts."""
+    """The reported encoded tokens and passes equal the model's counts."""
     for which in (0, 1):
         edited(row, load(), which).check()
 
 
 def a_model_without_the_ability_is_refused_before_any_work(row: Row) -> None:
-    """A model that lacks an ability which the method needs is refused before any pass."""
+    """A model without an ability that the method needs is rejected before any pass."""
     language_model = CountedModel()
     language_model.abilities = frozenset()
     if not row.needs.abilities:

@@ -1,4 +1,4 @@
-"""What an ensemble must give: the combination of its members' logits, for every node, after any commits."""
+"""Checks of an ensemble: its logits are the combination of its members', for every node, after any commits."""
 
 from __future__ import annotations
 

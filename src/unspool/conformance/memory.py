@@ -1,4 +1,4 @@
-"""What every memory must be: saved whole or not at all, and refused by name, unchanged, if a file is not its own."""
+"""Checks of a memory: saved atomically; a file that is not its own is rejected by name and changes nothing."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _remove(path: Path) -> None:
 
 
 def memories_are_saved_whole_or_refused(row: Row) -> None:
-    """What a drafter has learned is saved whole or not at all; damaged files are refused and change nothing."""
+    """A drafter's memory is saved atomically; damaged files are rejected and change nothing."""
     toy = drafter.model()
     around = drafter.resources(toy)
     options, rule = GenerationOptions(max_new_tokens=25), methods.acceptance_rule(None, True, around)

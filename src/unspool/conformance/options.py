@@ -11,7 +11,7 @@ from unspool.errors import UnknownNameError, UnspoolError
 
 
 def row_is_whole(row: Row) -> None:
-    """The row says what the method does, what it guarantees and where it was published."""
+    """The row has a summary, a guarantee and a paper."""
     require(row.guarantee in GUARANTEES, f"guarantee {row.guarantee!r} is not one of {', '.join(GUARANTEES)}")
     require(row.summary.strip() and "\n" not in row.summary, "summary must be one line")
     require(row.paper.strip(), 'paper is empty; write the title and the year, or "none"')
@@ -38,7 +38,7 @@ def options_are_frozen_with_defaults(row: Row) -> None:
 
 
 def unknown_options_are_refused(row: Row) -> None:
-    """An option that does not exist is refused with the nearest name."""
+    """An unknown option is rejected with the nearest name."""
     for option in fields(row.options):
         try:
             methods.make_options(row, {f"{option.name}_": None})

@@ -1,4 +1,4 @@
-"""What every probe must be: a pure reading of states that changes no text, and an artifact once it is trained."""
+"""Checks of a probe: a pure function of states that changes no text, and an artifact once it is trained."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _readings(events: Sequence[Event]) -> tuple[list[float], list[str]]:
 
 
 def readings_belong_to_the_text(row: Row) -> None:
-    """Every emitted token has a reading, the same with drafts and in batches; the text is as without the probe."""
+    """Every emitted token has a reading, the same with drafts and in batches; the text is as without it."""
     toy = ToyModel.random(vocab_size=6, order=3, seed=11)
     around = Resources(toy, assistant=toy.related(0.5, seed=4))
     probe = methods.build(row.name, PROBE, around, options_of(row))

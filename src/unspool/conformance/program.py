@@ -1,4 +1,4 @@
-"""What checks of methods with a verb of their own have in common."""
+"""Helpers for checks of methods that have their own verb."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def verb_of(row: Row) -> Callable[..., Any]:
 
 
 def by_name(row: Row) -> None:
-    """The verb takes the options by name, with their defaults."""
+    """The verb accepts the options by name, with their defaults."""
     parameters = inspect.signature(verb_of(row)).parameters
     for option in fields(row.options):
         parameter = parameters.get(option.name)

@@ -37,7 +37,7 @@ def value(model: Model, row: Row, which: int) -> object:
 
 
 def calls_do_not_depend_on_one_another(row: Row) -> None:
-    """The same call gives the same samples, whatever was drawn before."""
+    """The same call gives the same samples after any earlier calls."""
     first, second = (value(load(), row, which) for which in (0, 1))
     require(first != second, "two different prompts gave the same samples")
     model = load()
@@ -45,7 +45,7 @@ def calls_do_not_depend_on_one_another(row: Row) -> None:
 
 
 def samples_are_of_the_language(row: Row) -> None:
-    """Every sample is a whole text of the grammar, and the figures are those that the model counts."""
+    """Every sample is a complete text of the grammar, and the figures equal the model's counts."""
     for seed in range(3):
         for limit in (3, 12):
             language_model, ends = CountedModel(seed), [0]
@@ -69,7 +69,7 @@ def samples_are_of_the_language(row: Row) -> None:
 
 
 def drafts_change_no_sample(row: Row) -> None:
-    """Under every drafter the samples are the same."""
+    """The samples are the same with every drafter."""
     plain = sample(load(), row)
     for drafter in built_in(DRAFTER):
         if not drafter.needs.assistant:
@@ -84,7 +84,7 @@ def seeds_differ(row: Row) -> None:
 
 
 def what_was_learned_is_kept_in_a_file(row: Row) -> None:
-    """With what was learned from a file, what comes next is the same as without the detour, and another without it."""
+    """Samples after loading a saved trie equal those after learning it, and differ from those without it."""
     differs = False
     with TemporaryDirectory() as directory:
         for seed in range(1, 4):

@@ -29,7 +29,7 @@ def value(model: Model, row: Row, which: int) -> object:
 
 
 def calls_do_not_depend_on_one_another(row: Row) -> None:
-    """The same call gives the same texts, whatever was searched before."""
+    """The same call gives the same texts after any earlier searches."""
     first, second = (value(load(), row, which) for which in (0, 1))
     require(first != second, "two different prompts gave the same texts")
     model = load()
@@ -37,7 +37,7 @@ def calls_do_not_depend_on_one_another(row: Row) -> None:
 
 
 def figures_are_those_that_the_model_counts(row: Row) -> None:
-    """Passes, evaluated tokens and log-probabilities are the model's own, scored alone or together."""
+    """Passes, evaluated tokens and log-probabilities equal the model's own, scored alone or together."""
     for widths in ((), (1, 2, 4, 8, 16, 32)):
         for seed in range(10):
             for limit in (1, 2, 16):
@@ -60,7 +60,7 @@ def _figures(row: Row, widths: tuple[int, ...], seed: int, limit: int) -> None:
 
 
 def candidates_are_whole_texts_best_first(row: Row) -> None:
-    """Candidates differ, the best first, each up to its end token or the length limit, with its log-probability."""
+    """Candidates differ, best first, each with its log-probability and ending at its end token or the length limit."""
     reasons = set()
     for seed in range(10):
         for limit in (1, 2, 16):

@@ -1,9 +1,9 @@
-"""What a backend's session must get right: a token's logits do not depend on how the text got into the cache.
+"""Checks of a backend's session: a token's logits do not depend on how the text got into the cache.
 
 A text is scored by trees whose right path lies between wrong drafts, after texts that were stored and rewound, on forks
-and beside them. So a cache that keeps a rejected draft, loses or shifts an entry, mixes up siblings or positions, or
-holds something stale after a rewind is found, whatever methods do. ``check_backend`` compares all that with plain
-forwards, ``proof.session`` with passes of one node, up to the backend's rounding.
+and beside them. This detects a cache that keeps a rejected draft, loses or shifts an entry, mixes up siblings or
+positions, or has stale entries after a rewind. ``check_backend`` compares with plain forwards, ``proof.session`` with
+single-node passes, up to the backend's rounding.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from unspool.engine.method import SHAPER
 
 
 def logits_are_a_function_of_the_text(row: Row) -> None:
-    """Nodes of a tree are asked for in any order: equal texts get equal logits, and what it is given stays."""
+    """Equal texts get equal logits in any order of nodes, and its input is not changed."""
     model, rng = load(), np.random.default_rng(0)
     around, options = resources(model), options_of(row)
 

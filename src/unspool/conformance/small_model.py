@@ -1,6 +1,6 @@
-"""A model that can be called through the public interface in milliseconds and counts what it is asked.
+"""A model with the public interface that runs in milliseconds and counts its passes.
 
-Its tokens spell bits of Python, so that grammars, monitors and shapers of code have something to say about its texts.
+Its tokens spell fragments of Python, so that grammars, monitors and shapers of code apply to its texts.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class CountedModel(ToyModel):
 
 
 def load(seed: int = 0, language_model: ToyModel | None = None) -> Model:
-    """What ``unspool.load`` would give, new and unused."""
+    """A new model, as from ``unspool.load``."""
     made = Model("small", "small", language_model or CountedModel(seed), TOKENIZER, [EOS])
     made._costs = PassCosts(CURVE)
     return made

@@ -29,7 +29,7 @@ def found(row: Row, model: Model, which: int) -> Counted:
 
 
 def spans_stand_in_the_passage(row: Row) -> None:
-    """Spans are of the passage and as long as allowed, and equal calls give equal spans."""
+    """Spans are in the passage and within the length limit, and equal calls give equal spans."""
     first, second = (found(row, load(), which).value for which in (0, 1))
     model = load()
     again = [found(row, model, which).value for which in (0, 1, 1, 0)]
@@ -37,7 +37,7 @@ def spans_stand_in_the_passage(row: Row) -> None:
 
 
 def figures_are_those_that_the_model_counts(row: Row) -> None:
-    """Passes and tokens are those that the model counts."""
+    """Passes and tokens equal the model's counts."""
     for which in (0, 1):
         found(row, load(), which).check()
 

@@ -1,4 +1,4 @@
-"""Checks of what shapers and constraints have in common, through the public interface, under every drafter."""
+"""Checks common to shapers and constraints, through the public interface, with every drafter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def seen(result: Result) -> tuple[list[int], str, str]:
 
 
 def it_does_something(row: Row) -> None:
-    """With the options of its case, it changes the text after one of the case's prompts."""
+    """With the options of its case, it changes the text after at least one of the case's prompts."""
     free, steered = [], []
     for setting, values in SETTINGS.items():
         request = {"method": methods.PLAIN, "max_new_tokens": LENGTH, **values}
@@ -54,7 +54,7 @@ def it_does_something(row: Row) -> None:
 
 
 def every_drafter_gives_the_plain_text(row: Row) -> None:
-    """Under every drafter the text is that of plain decoding with it, whatever was decoded before."""
+    """With every drafter the text equals plain decoding's under it, after any earlier requests."""
     drafters = [other.name for other in built_in(DRAFTER) if not other.needs.assistant]
     for setting in SETTINGS:
         plain, other = (generate(load(), row, setting, which) for which in (0, 1))
@@ -71,7 +71,7 @@ def every_drafter_gives_the_plain_text(row: Row) -> None:
 
 
 def figures_add_up(row: Row) -> None:
-    """Tokens and passes are those that the model counts, and a text ends for the stated reason."""
+    """Tokens and passes equal the model's counts, and a text ends for the reported reason."""
     for setting in SETTINGS:
         for seed in range(4):
             language_model, where = CountedModel(seed), f"{setting}, model {seed}"

@@ -1,4 +1,4 @@
-"""Drafters that draft the best and the worst: whatever they draft, no rule may let a wrong token through."""
+"""Drafters with the best and the worst drafts: with none of them may a rule accept a wrong token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backend's taps must give: the states of a path, whatever tree it is in, beside logits that do not change."""
+"""Checks of a backend's taps: states depend only on the path, not on its tree, and logits do not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loaded masked-diffusion model, which fills canvases, with every pass in the result."""
+"""A loaded masked-diffusion model; it fills canvases and records every pass in the result."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from unspool.models.diffusion import key as diffusion_key
 from unspool.models.tokenizer import Tokenizer
 
 CANVAS_LENGTH = 128
-"""Slots of a canvas for models that were trained on no particular length."""
+"""Default number of canvas slots for models without a training length."""
 
 
 class DiffusionModel:
     """A masked-diffusion model with its tokenizer.
 
     Attributes:
-        name: what it was loaded by.
+        name: the name given to ``load``.
         denoiser: the model.
-        tokenizer: of its directory.
-        directory: where it lies, with what was trained for it; None: nowhere.
-        canvas_length: slots of a canvas unless a request says otherwise.
+        tokenizer: from its directory.
+        directory: of the model and of what was trained for it; None if there is no directory.
+        canvas_length: default number of slots of a canvas.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class DiffusionModel:
         self._pad = pad_token_id
 
     def resources(self) -> Resources:
-        """What methods are built from."""
+        """The resources that methods are built from."""
         return Resources(delimiters=self._newlines, directory=self.directory, keys=self._keys)
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Ids of a prompt, in the chat template if the model has one, padded if it was trained with padding.
 
         Raises:
-            UnspoolError: if the tokenizer does not know a part of it, or it is too long.
+            UnspoolError: if the tokenizer cannot encode a part of it, or it is too long.
         """
         if not isinstance(prompt, str):
             ids = list(prompt)
@@ -82,8 +82,8 @@ class DiffusionModel:
     def _ids(self, text: str, add_special_tokens: bool = True) -> list[int]:
         try:
             return self.tokenizer.encode(text, add_special_tokens)
-        except Exception as error:  # the library has no kinds of errors
-            raise UnspoolError(f"{self.name} does not know all symbols of {text!r} ({error})") from error
+        except Exception as error:  # the library raises no specific exception type
+            raise UnspoolError(f"{self.name} cannot encode {text!r} ({error})") from error
 
     def slots(self, canvas: Sequence[str | int] | None, max_new_tokens: int | None) -> list[int | None]:
         """The canvas of a request: token ids, None for a mask."""
@@ -106,17 +106,17 @@ class DiffusionModel:
         """Fill a canvas after each prompt.
 
         Args:
-            prompt: a text, token ids, or a list of either: one batch, whose rows decode as they would alone.
+            prompt: a text, token ids, or a list of either as one batch, each row of which decodes as it would alone.
             **options: fields of ``CanvasArguments``: ``method``, ``max_new_tokens`` or ``canvas``, ``grammar``, ...
 
         Raises:
-            UnspoolError: for options or prompts that do not fit, before any pass.
+            UnspoolError: for invalid options or prompts, before any pass.
         """
         return generate(self, prompt, arguments(CanvasArguments, options, self.name))
 
     @cached_property
     def texts(self) -> list[str | None]:
-        """The text of every token; None for special ones and parts of characters."""
+        """The text of every token; None for special tokens and parts of characters."""
         texts = (self.tokenizer.decode([token]) for token in range(self.denoiser.vocab_size))
         return [text if text and "\ufffd" not in text else None for text in texts]
 
@@ -130,10 +130,10 @@ class DiffusionModel:
 def requests(
     model: DiffusionModel, prompts: Sequence[str | Sequence[int]], arguments: CanvasArguments
 ) -> list[CanvasRequest]:
-    """One canvas for each prompt.
+    """One canvas per prompt.
 
     Raises:
-        UnspoolError: for what cannot be served, before any pass.
+        UnspoolError: for invalid requests, before any pass.
     """
     slots = model.slots(arguments.canvas, arguments.max_new_tokens)
     constraint = None

@@ -1,4 +1,4 @@
-"""A prompt that is edited while its cache is kept. How the cache follows an edit is ``unspool.methods.cache.edit``."""
+"""Edit a prompt and keep its cache. For how the cache follows an edit, see ``unspool.methods.cache.edit``."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from unspool.methods.cache.edit import Change, Mode, Origins, PieOptions, Refres
 
 @dataclass(frozen=True)
 class Edit:
-    """What an edit did to the cache.
+    """The effect of an edit on the cache.
 
     Attributes:
-        exact: whether the cache is now what a prefill of the text gives; if not, it is an approximation.
-        encoded: tokens that went through the model.
-        shifted: tokens whose entries were moved to other positions.
-        ms: milliseconds of all of it.
+        exact: whether the cache equals a prefill of the text; otherwise it is an approximation.
+        encoded: number of tokens that went through the model.
+        shifted: number of tokens whose entries moved to other positions.
+        ms: total milliseconds.
     """
 
     exact: bool
@@ -41,20 +41,20 @@ class Edit:
 
 @dataclass(frozen=True)
 class EditedResult(Result[Statistics]):
-    """A result, and whether it is what the model gives for the same text without edits.
+    """A result, and whether it equals the result for the same text without edits.
 
     Attributes:
-        exact: False if the cache it was decoded from is an approximation.
+        exact: False if it was decoded from an approximate cache.
     """
 
     exact: bool = False
 
 
 class EditableText:
-    """A prompt and its cache. Made by ``Model.edit``; read only but for its methods.
+    """A prompt and its cache, created by ``Model.edit``. Change it only through its methods.
 
     Attributes:
-        text: the prompt as it is now.
+        text: the current prompt.
         tokens: its ids.
     """
 
@@ -75,11 +75,11 @@ class EditableText:
 
     @property
     def exact(self) -> bool:
-        """Whether the cache is what a prefill of the text gives."""
+        """Whether the cache equals a prefill of the text."""
         return self._exact == self._session.length
 
     def replace(self, start: int, stop: int, new_text: str) -> Edit:
-        """Put ``new_text`` in the place of characters ``start`` to ``stop``; equal ones insert, an empty text removes.
+        """Replace characters ``start`` to ``stop`` by ``new_text``; equal ones insert, an empty text deletes.
 
         Raises:
             UnspoolError: as ``replace_all``.
@@ -90,11 +90,11 @@ class EditableText:
         """Make several changes at once; each stretch between them is moved once.
 
         Args:
-            changes: (start, stop, new text) in characters of the text as it is now, in order, not overlapping.
+            changes: (start, stop, new text) in characters of the current text, in order, not overlapping.
 
         Raises:
-            UnspoolError: if the changes do not fit the text, the new text is empty or outgrows the model's context.
-                The text and its cache then stay as they were.
+            UnspoolError: if the changes do not fit the text, or the new text is empty or exceeds the model's context.
+                The text and its cache are then unchanged.
             UnsupportedError: if the model's keys cannot be moved; nothing changes then either.
         """
         begin = time.perf_counter()
@@ -119,10 +119,10 @@ class EditableText:
     def refresh(self, start: int = 0, stop: int | None = None) -> Edit:
         """Encode characters ``start`` to ``stop`` (the end by default) again where their entries are approximate.
 
-        From the start of the text to its end this makes the cache exact.
+        Over the whole text, this makes the cache exact.
 
         Raises:
-            UnspoolError: if the range does not lie in the text.
+            UnspoolError: if the range is not within the text.
         """
         begin = time.perf_counter()
         stop = len(self.text) if stop is None else stop
@@ -134,14 +134,14 @@ class EditableText:
         return self._follow(begin, self.text, self.tokens, made_of)
 
     def generate(self, **options: Any) -> EditedResult:
-        """Continue the text; takes the options of ``Model.generate``. The text itself stays as it is."""
+        """Continue the text; takes the options of ``Model.generate``. The text itself does not change."""
         (prepared,) = requests(self._model, [self.tokens], arguments(GenerationArguments, options, self._model.name))
         request = replace(prepared.request, session=self._session.fork())
         events = list(decode(self._model.language_model, [request]))
         return EditedResult(**vars(prepared.result(events)), exact=self.exact)
 
     def close(self) -> None:
-        """Give the memory of the cache back."""
+        """Free the memory of the cache."""
         self._session.close()
 
     def _follow(self, begin: float, text: str, tokens: list[int], made_of: Origins) -> Edit:
@@ -164,7 +164,7 @@ class EditableText:
         return tokens
 
     def _ends(self, tokens: Sequence[int]) -> list[int]:
-        """Where each token ends, in characters; a character of several tokens belongs to the last of them."""
+        """The end of each token, in characters; a character of several tokens belongs to the last of them."""
         return list(accumulate(len(piece) for piece in self._model.tokenizer.pieces(tokens)))
 
 
@@ -177,7 +177,7 @@ def edit(
     refresh: Refresh = PieOptions.refresh,
     refresh_tokens: int = PieOptions.refresh_tokens,
 ) -> EditableText:
-    """Encode a text that will be edited. It is taken as it is, without a chat template.
+    """Encode a text to edit, as it is, without a chat template.
 
     Args:
         mode, refresh, refresh_tokens: see ``PieOptions``.
@@ -194,7 +194,7 @@ def _check(changes: Sequence[Change], length: int) -> None:
     for start, stop, _ in changes:
         if not at <= start <= stop <= length:
             raise UnspoolError(
-                f"characters {start} to {stop} are no range of the text's {length} behind the change before it; "
+                f"characters {start} to {stop} are not a range of the text's {length} after the change before it; "
                 "give 0 <= start <= stop <= length, in order, not overlapping"
             )
         at = stop

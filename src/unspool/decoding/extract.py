@@ -1,4 +1,4 @@
-"""Answer a question with a span of a passage. How spans are scored is ``unspool.methods.search.extract``."""
+"""Answer a question with a span of a passage. For how spans are scored, see ``unspool.methods.search.extract``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROMPT = "Answer the question with words copied from the text.\n\nText: {passage
 
 @dataclass(frozen=True)
 class TextSpan(Span):
-    """A span of a text; ``start`` and ``end`` are characters of the passage.
+    """A span; ``start`` and ``end`` are character positions in the passage.
 
     Attributes:
         text: ``passage[start:end]``.
@@ -32,13 +32,13 @@ class TextSpan(Span):
 
 @dataclass(frozen=True)
 class Extraction:
-    """Answers and what they cost.
+    """Answers and their cost.
 
     Attributes:
-        spans: the best spans of different text, best first.
-        passes: of the model, without the prompt's.
-        nodes: that were scored in them.
-        prompt_token_ids: what the answer would have been written after.
+        spans: the best spans with different text, best first.
+        passes: forward passes, without the prompt's.
+        nodes: tree nodes scored in them.
+        prompt_token_ids: ids that the answer would follow.
         method: the search.
         model: the name of the model.
     """
@@ -70,22 +70,22 @@ def extract(
     end_token_ids: Collection[int] | None = None,
     chat: bool | None = None,
 ) -> Extraction:
-    """The spans of a passage that the model would most probably write in answer to a question, exactly.
+    """The most probable spans of a passage as the model's answer to a question. The search is exact.
 
-    A span begins where a word or a sign does and ends behind any whole character. It is scored as its tokens stand in
-    the passage and as they are when it stands alone; the better one counts. White space within a span is read as one
-    space, whatever it is in the passage.
+    A span begins at a word or a sign and ends after any whole character. It is scored in two tokenisations, that of
+    the passage and that of the span alone; the better score counts. White space within a span is read as one space,
+    whatever it is in the passage.
 
     Args:
         question, passage: put into ``PROMPT``; neither may be empty.
         top_k, max_span_tokens, length_penalty, best_first, pass_nodes: see ``ExtractOptions``.
         end_token_ids: any of these ends an answer; by default the ids that end a text, and all tokens that begin with a
-            line break (``line_ends``). A full stop is not among them: names and numbers go on behind it.
-        chat: whether the prompt is put into the chat template; by default if the model has one.
+            line break (``line_ends``). A full stop is not among them: names and numbers continue after it.
+        chat: whether to use the chat template; by default if the model has one.
 
     Raises:
-        UnspoolError: if question or passage are empty, the passage has no span or does not fit the model's context, or
-            the tokenizer does not give the passage back.
+        UnspoolError: if question or passage are empty, the passage has no span or exceeds the model's context, or the
+            tokenizer does not reproduce the passage.
     """
     options = ExtractOptions(top_k, max_span_tokens, length_penalty, best_first, pass_nodes)
     check(question, passage)
@@ -99,7 +99,7 @@ def extract(
 
 
 def check(question: str, passage: str) -> None:
-    """Refuse what ``extract`` refuses before it looks at the model.
+    """Check the arguments of ``extract`` that need no model.
 
     Raises:
         UnspoolError: if question or passage are empty.
@@ -111,21 +111,21 @@ def check(question: str, passage: str) -> None:
 
 @lru_cache(maxsize=4)
 def line_ends(tokenizer: Tokenizer) -> frozenset[int]:
-    """Ids of the tokens that begin with a line break, or with blanks and one. Kept: it reads the whole vocabulary."""
+    """Ids of tokens that begin with a line break, or with blanks and one. Cached: reads the whole vocabulary."""
     pieces = ((i, tokenizer.decode([i])) for i in tokenizer.vocabulary.values())
     return frozenset(i for i, piece in pieces if piece.lstrip(" \t").startswith(("\n", "\r")))
 
 
 def word_suffixes(tokenizer: Tokenizer, passage: str, length: int) -> list[Suffix]:
-    """The suffixes of a text that begin where a word or a sign does, each in both tokenisations.
+    """The suffixes of a text that begin at a word or a sign, each in both tokenisations.
 
     Args:
-        length: most tokens that are needed of each.
+        length: maximum tokens needed of each.
 
     Raises:
-        UnspoolError: if the tokenizer does not give the text back.
+        UnspoolError: if the tokenizer does not reproduce the text.
     """
-    # White space becomes single spaces; `places` says where each character that is left stands in the passage.
+    # White space becomes single spaces; `places` maps each remaining character to its position in the passage.
     places = [i for i, c in enumerate(passage.rstrip()) if not c.isspace() or (i and not passage[i - 1].isspace())]
     flat = "".join(" " if passage[i].isspace() else passage[i] for i in places)
     made = []
@@ -136,18 +136,18 @@ def word_suffixes(tokenizer: Tokenizer, passage: str, length: int) -> list[Suffi
 
 
 def _written(tokenizer: Tokenizer, flat: str, length: int) -> Iterator[tuple[int, list[int], list[int | None]]]:
-    """For each suffix: where its first word begins, its ids, and where each of them ends."""
+    """For each suffix: the start of its first word, its ids, and the end of each."""
     starts = {i for i, _ in enumerate(flat) if _is_start(flat, i)}
     ids = tokenizer.encode(flat, add_special_tokens=False)
     stops = _stops(tokenizer, ids, flat, 0)
     if (read := max((stop for stop in stops if stop is not None), default=0)) < len(flat):
         raise _unreadable(flat, read)
     for t, begin in enumerate([0, *stops[:-1]]):
-        # A space in front is written, but no part of the span.
+        # A leading space is written, but not part of the span.
         if begin is not None and (start := begin + (flat[begin] == " ")) in starts:
             yield start, ids[t : t + length], stops[t : t + length]
     for start in sorted(starts):
-        # As many words hold at least as many tokens.
+        # n words have at least n tokens.
         words = re.compile(rf"\S+(?: \S+){{0,{length - 1}}}").match(flat, start)
         assert words is not None  # no space begins here
         ids = tokenizer.encode(words[0], add_special_tokens=False)[:length]
@@ -158,7 +158,7 @@ def _is_start(text: str, at: int) -> bool:
     c, kind = text[at], unicodedata.category(text[at])
     if c == " " or kind[0] == "M":
         return False
-    # In scripts without upper case, many of which set no spaces, every letter may be the first of a word.
+    # In scripts without upper case, many of which use no spaces, every letter may begin a word.
     return kind == "Lo" or not c.isalnum() or at == 0 or not (text[at - 1].isalnum() or _is_mark(text[at - 1]))
 
 
@@ -167,7 +167,7 @@ def _is_mark(c: str) -> bool:
 
 
 def _stops(tokenizer: Tokenizer, ids: Sequence[int], text: str, at: int) -> list[int | None]:
-    """Where in ``text`` each token ends, if the first begins ``at``; None within a character of several tokens."""
+    """The end of each token in ``text``, if the first begins ``at``; None within a character of several tokens."""
     stops: list[int | None] = []
     for written in tokenizer.pieces(ids):
         # The ids may end within a character.
@@ -181,6 +181,6 @@ def _stops(tokenizer: Tokenizer, ids: Sequence[int], text: str, at: int) -> list
 
 def _unreadable(text: str, at: int) -> UnspoolError:
     return UnspoolError(
-        f"the tokenizer does not give the passage back at {text[at : at + 20]!r}; leave out its special tokens and "
-        "characters that it does not know"
+        f"the tokenizer does not reproduce the passage at {text[at : at + 20]!r}; remove special tokens and "
+        "characters that it cannot encode"
     )

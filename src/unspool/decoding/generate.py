@@ -1,4 +1,4 @@
-"""``generate`` and ``stream``: decode prompts by a method. The one place where a ``Request`` of the loop is made."""
+"""``generate`` and ``stream``: decode prompts by a method. The only place that makes a ``Request`` of the loop."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def assemble(
     session: Session | None = None,
     probes: Mapping[str, Probe] | None = None,
 ) -> Request:
-    """What the loop decodes: a drafter of its own, and the label by which results name it.
+    """A ``Request`` with its own drafter, and the label of the method in results.
 
     Args:
         tokens: ids of the prompt.
         method, rule, options, shapers, eos, constraint, stopping, session, probes: see ``Request``.
 
     Raises:
-        UnspoolError: if something is missing that the method needs.
+        UnspoolError: if the method needs something that is missing.
     """
     drafter = method.build(resources)
     return Request(
@@ -70,12 +70,12 @@ def assemble(
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that is ready for the loop, and what turns its events into a result.
+    """A request for the loop, with the means to turn its events into a result.
 
     Attributes:
-        model: that decodes it.
+        model: decodes it.
         request: of the loop.
-        stop: looks for stop strings; None: there are none.
+        stop: finds stop strings; None if there are none.
     """
 
     model: LoadedModel
@@ -84,11 +84,11 @@ class Prepared:
 
     @property
     def context(self) -> list[int]:
-        """What decides how the output is written."""
+        """The settings that determine the output."""
         return _context(self.model, self.request)
 
     def result(self, events: list[Event]) -> Result:
-        """What the events of this request say."""
+        """The result of the events of this request."""
         request, stop = self.request, self.stop
         steps = [event for event in events if isinstance(event, StepEvent)]
         ids = [token for step in steps for token in step.emitted]
@@ -115,10 +115,10 @@ class Prepared:
 
 
 def requests(model: LoadedModel, prompts: Sequence[Prompt], arguments: GenerationArguments) -> list[Prepared]:
-    """One request for each prompt.
+    """One request per prompt.
 
     Raises:
-        UnspoolError: for what cannot be served, before any work.
+        UnspoolError: for an invalid request, before any work.
     """
     seeds = _seeds(arguments.seed, len(prompts))
     arguments.engine_options(seed=0).check_ids(model.language_model.vocab_size)
@@ -160,7 +160,7 @@ def generate(model: LoadedModel, prompt: Any, arguments: GenerationArguments) ->
         prompt: see ``LoadedModel.encode``; a list of texts, or of lists of ids, is a batch.
 
     Raises:
-        UnspoolError: for a request that cannot be served, before any work.
+        UnspoolError: for an invalid request, before any work.
     """
     rows = prompt_check.batch(prompt)
     if arguments.batch is not None and rows is None:
@@ -177,9 +177,9 @@ def generate_batch(model: LoadedModel, prompts: Sequence[Prompt], arguments: Gen
 
 
 def stream(model: LoadedModel, prompt: Prompt, arguments: GenerationArguments) -> Stream:
-    """Like ``generate`` for one prompt, giving the text piece by piece."""
+    """Like ``generate`` for one prompt, but yields the text piece by piece."""
     if arguments.batch is not None:
-        raise UnspoolError(f"the batch plan {arguments.batch} needs a batch, and a stream is one text; use generate")
+        raise UnspoolError(f"the batch plan {arguments.batch} needs a batch, but a stream is one text; use generate")
     (prepared,) = requests(model, [prompt], arguments)
     stop = prepared.stop
     source = decode(model.language_model, [prepared.request])
@@ -195,12 +195,12 @@ def stream(model: LoadedModel, prompt: Prompt, arguments: GenerationArguments) -
             if stop is None:
                 piece = "".join(decoder.push(token) for token in event.emitted)
             else:
-                # What could be the beginning of a stop string is held back until it is decided.
+                # Text that may begin a stop string is held back until that is decided.
                 piece = stop.text[shown : stop.safe]
             if piece:
                 shown += len(piece)
                 yield piece
-        # What was held back: part of a stop string that did not come, or of a character.
+        # Text held back: part of a character, or of a stop string that was not completed.
         if rest := finish().text[shown:]:
             yield rest
 
@@ -215,7 +215,7 @@ def _seeds(seed: int | Sequence[int], rows: int) -> list[int]:
     if isinstance(seed, int):
         return [row_seed(seed, row) for row in range(rows)]
     if len(seed) != rows:
-        raise UnspoolError(f"seed holds {len(seed)} seeds for {rows} prompts; give one, or one for each row")
+        raise UnspoolError(f"seed has {len(seed)} seeds for {rows} prompts; give one, or one per row")
     return list(seed)
 
 

@@ -1,4 +1,4 @@
-"""Load a model by its name, whatever it is: a language model, or a masked-diffusion model."""
+"""Load a model by name: a language model or a masked-diffusion model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from unspool.models.catalogue import default_model
 from unspool.models.resolve import resolve
 
 BACKEND = "openvino"
-"""Of language models, where none is named."""
+"""The default backend of language models."""
 CANVAS_BACKEND = "transformers"
-"""Of masked-diffusion models: the reference, which runs the checkpoint without a second copy of the weights on disk."""
+"""The default for masked-diffusion models: it runs the checkpoint without a second copy of the weights on disk."""
 
 _Loaded = TypeVar("_Loaded", Model, DiffusionModel)
 
@@ -39,8 +39,8 @@ def load(
 ) -> _Loaded: ...
 
 
-# ``Any`` stands for a DiffusionModel: with the plain union every user of a language model would have to narrow it.
-# Typed code that loads a canvas model says ``expect=DiffusionModel``.
+# ``Any`` replaces DiffusionModel: with the plain union, every user of a language model would have to narrow it.
+# Typed code that loads a canvas model passes ``expect=DiffusionModel``.
 @overload
 def load(
     name: str | None = None,
@@ -62,24 +62,24 @@ def load(
     report: Callable[[str], None] = _silent,
     **options: Any,
 ) -> Model | DiffusionModel:
-    """Load a model; download and convert it first if need be.
+    """Load a model; download and convert it first if necessary.
 
     Args:
-        name: catalogue name, Hugging Face directory or hub name, or GGUF file; or a masked-diffusion model: a name of
-            a bundled one, or the directory of a checkpoint of LLaDA or Dream or of one that ``unspool train
-            diffusion`` wrote. The default model if None.
-        expect: ``Model`` or ``DiffusionModel``: the only kind that will do, for the type checker too.
+        name: catalogue name, Hugging Face directory or hub name, or GGUF file; or a masked-diffusion model: the name of
+            a bundled one, or a checkpoint directory of LLaDA, Dream or ``unspool train diffusion``. The default model
+            if None.
+        expect: ``Model`` or ``DiffusionModel``: accept only this kind; the type checker uses it too.
         backend: ``"openvino"`` (CPU, fast), ``"transformers"`` (torch, reference, GPU), or one of an installed package.
-            By default ``"openvino"``, for masked-diffusion models ``"transformers"``.
-        assistant_model: draft model for the methods that need one: a loaded model, or a name as above, which is loaded
-            with the same backend and options (``name@int4``: with weights of its own).
-        report: receives in a few words what happens during long work.
+            Default: ``"openvino"``; for masked-diffusion models ``"transformers"``.
+        assistant_model: draft model for methods that need one: a loaded model, or a name as above, which is loaded
+            with the same backend and options (``name@int4`` sets its weight format).
+        report: receives a short description of each step of long work.
         **options: of the backend. openvino: ``weights`` (``"int8"``, ``"int4"`` or ``"fp32"``; canvases: ``"fp32"`` or
-            ``"int8"``), ``threads`` (by default the physical cores that this process may use). transformers:
-            ``device`` (``"cpu"``) and ``dtype`` (``"float32"``; canvases: none, the checkpoint's own).
+            ``"int8"``), ``threads`` (default: the physical cores available to this process). transformers:
+            ``device`` (``"cpu"``) and ``dtype`` (``"float32"``; not for canvases, which use the checkpoint's own).
 
     Returns:
-        A ``DiffusionModel`` if the name is a masked-diffusion model's, else a ``Model``.
+        A ``DiffusionModel`` for a masked-diffusion model, else a ``Model``.
 
     Raises:
         UnspoolError: with one line that says what to do.
@@ -87,10 +87,10 @@ def load(
     if expect is DiffusionModel or (expect is None and diffusion_files.is_diffusion(name)):
         name = name or default_model()
         if assistant_model is not None:
-            raise UnsupportedError(f"{name} is a diffusion model, which takes no draft model; leave it out")
+            raise UnsupportedError(f"{name} is a diffusion model, which does not take a draft model; leave it out")
         return _canvas_model(name, backend or CANVAS_BACKEND, report, options)
     if diffusion_files.is_diffusion(name):
-        raise UnsupportedError(f"{name} is a diffusion model, and this needs a language model; name one")
+        raise UnsupportedError(f"{name} is a diffusion model, but a language model is needed; name one")
     return _language_model(name or default_model(), backend or BACKEND, assistant_model, report, options)
 
 
@@ -128,7 +128,7 @@ def _canvas_model(name: str, backend: str, report: Callable[[str], None], option
 
 
 def split_weights(name: str) -> tuple[str, str | None]:
-    """A model's name and the weight format that it may carry: ``"name@int4"``."""
+    """Split ``"name@int4"`` into a model's name and its optional weight format."""
     base, _, weights = name.rpartition("@")
     return (base, weights) if base and weights in WEIGHTS else (name, None)
 

@@ -1,6 +1,6 @@
-"""A loaded language model: data, without verbs. Each verb of this room is a function of it.
+"""A loaded language model: data only. The other files of this package have functions that take it.
 
-It is in this room, not among ``models``, because methods are built from its resources, and their registry is above.
+It is here and not in ``models``, because methods are built from its resources, and their registry is above ``models``.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Report = Callable[[str], None]
 
 
 class LoadedModel:
-    """A language model with what belongs to it.
+    """A language model with its tokenizer, draft model and memories.
 
     Attributes:
-        name: what it was loaded by.
-        key: hexadecimal digits of its content.
+        name: the name given to ``load``.
+        key: hexadecimal hash of its content.
         language_model: scores tokens.
-        tokenizer: of its directory.
+        tokenizer: from its directory.
         eos_token_ids: ids that end a text.
-        assistant: the draft model, if there is one.
+        assistant: the draft model, or None.
         memories: what methods have learned, by method name.
-        report: receives in a few words what happens during long work.
-        building: held while a method is built: drafters make the memories that they do not find.
+        report: receives a short description of each step of long work.
+        building: lock held while a method is built, since drafters create missing memories.
     """
 
     def __init__(self, name: str, key: str, model: LanguageModel, tokenizer: Tokenizer, eos: Sequence[int]) -> None:
@@ -50,7 +50,7 @@ class LoadedModel:
         self._costs: PassCosts | None = None
 
     def cost_curve(self, progress: Progress = silent, fresh: bool = False) -> CostCurve:
-        """Milliseconds per number of nodes on this machine; measured (under 10 s) if the cache holds no curve."""
+        """Milliseconds by number of nodes on this machine; measured (under 10 s) if the cache has no curve."""
         return self._pass_costs(progress, fresh).curve
 
     def _pass_costs(self, progress: Progress = silent, fresh: bool = False) -> PassCosts:
@@ -59,7 +59,7 @@ class LoadedModel:
             return known
         with turn(self.language_model):
             if self._costs is not known and self._costs is not None:
-                return self._costs  # another thread has measured meanwhile
+                return self._costs  # another thread has measured in the meantime
             curve = None if fresh else calibration.load(self.language_model, self.key)
             if curve is None:
                 self.report("measuring this machine's cost curve, once (10 s)")
@@ -76,7 +76,7 @@ class LoadedModel:
     def resources(
         self, memories: dict[str, Memory] | None = None, eos: frozenset[int] | None = None
     ) -> methods.Resources:
-        """What methods are built from.
+        """The resources that methods are built from.
 
         Args:
             memories: what methods have learned; the model's own if None.
@@ -99,12 +99,12 @@ class LoadedModel:
         """Ids of a prompt.
 
         Args:
-            prompt: text, a conversation (list of ``{"role", "content"}``), or ids, which are taken as they are.
-            chat: whether text is put into the chat template; by default if the model has one.
+            prompt: text, a conversation (list of ``{"role", "content"}``), or ids, which are used as they are.
+            chat: whether to use the chat template for text; by default if the model has one.
 
         Raises:
-            UnspoolError: if the prompt is empty or none of these, or contains a token that the tokenizer knows and the
-                model does not.
+            UnspoolError: if the prompt is empty or of another type, or contains a token that the tokenizer has and the
+                model has not.
         """
         prompt = prompt_check.checked(prompt)
         if isinstance(prompt, str):
@@ -119,6 +119,6 @@ class LoadedModel:
         size = self.language_model.vocab_size
         if unknown := sorted({self.tokenizer.token(token) for token in ids if token >= size}):
             raise UnspoolError(
-                f"the tokenizer has tokens that the model has not, and the prompt holds {unknown[0]!r}; leave it out"
+                f"the prompt contains {unknown[0]!r}, which the tokenizer has but the model has not; leave it out"
             )
         return ids

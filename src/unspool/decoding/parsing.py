@@ -1,4 +1,4 @@
-"""What a finished text says. One that cannot be read is still the text: nothing that reading raises is let through."""
+"""Parse a finished text. One that cannot be parsed is still a result: exceptions of the parser become a reason."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from unspool.errors import UnspoolError
 
 
 def read(parse: Callable[[str], Any], text: str) -> tuple[Any, str | None]:
-    """What ``parse`` makes of a text, or None and the reason in one line.
+    """The value of ``parse(text)``, or None and the reason in one line.
 
-    ``parse`` may run anybody's code, such as the validators of a pydantic model, so any exception is a reason.
+    ``parse`` may run user code, such as the validators of a pydantic model, so any exception is a reason.
     """
     try:
         return parse(text), None
     except UnspoolError as error:
-        return None, str(error)  # it names its reason
+        return None, str(error)  # its message is the reason
     except Exception as error:
         return None, f"{type(error).__name__}: {' '.join(str(error).split())}"

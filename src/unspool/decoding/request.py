@@ -1,6 +1,6 @@
-"""The arguments of a request, in one frozen dataclass for each loop. Python, the command line and servers build them.
+"""The arguments of a request, in one frozen dataclass per loop. Python, the command line and servers build them.
 
-What can be refused without a model is refused here: types, ranges and combinations when one is made, methods and
+Everything that can be checked without a model is checked here: types, ranges and combinations on creation, methods and
 grammars in ``check``.
 """
 
@@ -30,31 +30,31 @@ from unspool.engine.trace import Event
 from unspool.errors import UnknownNameError, UnspoolError, UnsupportedError
 
 GRAMMARS = ("json_schema", "regex", "grammar", "choices")
-"""Arguments that say what a text must fit: options of the default constraint."""
+"""Arguments that constrain the text: options of the default constraint."""
 
 
 @dataclass(frozen=True)
 class GenerationArguments(GenerationOptions):
-    """What ``Model.generate`` takes.
+    """The arguments of ``Model.generate``.
 
     Attributes:
-        method: How to decode, such as token_recycling:nodes=8, see ``unspool methods``.
+        method: Decoding method, such as token_recycling:nodes=8, see ``unspool methods``.
         acceptance: Acceptance rule. Default: greedy, or same_noise above temperature 0.
-        shapers: Another logits shaper, such as rpg. They come after the built-in ones; transformers'
+        shapers: Additional logits shaper, such as rpg. Applied after the built-in ones; transformers'
             ``LogitsProcessor`` objects are accepted too.
-        json_schema: The text is JSON that fits this schema.
+        json_schema: The text is JSON that matches this schema.
         regex: The whole text matches this regular expression.
-        grammar: The text fits this Lark grammar.
-        choices: The text is this one, or another that is given so.
-        constraint: Another constraint: with monitor:project=DIR the text is Python that uses the packages of that
-            directory, and only names that exist follow a dot.
+        grammar: The text matches this Lark grammar.
+        choices: The text is one of the given choices.
+        constraint: Another constraint: with monitor:project=DIR the text is Python code that uses the packages in that
+            directory, and only existing names follow a dot.
         chat: Use the chat template. Default: if the model has one.
-        seed: The same seed gives the same text, by every ``identical`` method. Row 0 of a batch has it, the others
-            seeds that are derived from it; a list gives each row its own.
-        probes: A probe, which reads the states of every token. The readings are events of the trace and in
+        seed: The same seed gives the same text with every ``identical`` method. In a batch, row 0 uses it and the
+            other rows use seeds derived from it; a list gives each row its own.
+        probes: Probe that reads the hidden states of every token. Its readings are events of the trace and in
             ``Result.readings``.
-        batch: A batch plan, such as ``exspec:window=32``: which rows share a pass. Default: all.
-        memories: What methods learn, by method name. Default: the model's own, kept across requests.
+        batch: Batch plan, such as ``exspec:window=32``: decides which rows share a pass. Default: all.
+        memories: What methods have learned, by method name. Default: the model's own, kept across requests.
     """
 
     method: Any = methods.DEFAULTS[DRAFTER]
@@ -78,7 +78,7 @@ class GenerationArguments(GenerationOptions):
 
     @property
     def texts(self) -> dict[str, Any]:
-        """Those of ``GRAMMARS`` that are given."""
+        """The given ones of ``GRAMMARS``."""
         return {name: value for name in GRAMMARS if (value := getattr(self, name)) is not None}
 
     @property
@@ -89,14 +89,14 @@ class GenerationArguments(GenerationOptions):
 
     @property
     def constrained(self) -> methods.Chosen[Any] | None:
-        """The constraint that is asked for."""
+        """The requested constraint."""
         if self.texts:
             return methods.choose(methods.DEFAULTS[CONSTRAINT], CONSTRAINT, self.texts)
         return None if self.constraint is None else methods.choose(self.constraint, CONSTRAINT)
 
     @property
     def by_grammar(self) -> bool:
-        """Whether a text that is complete fits a grammar."""
+        """Whether a complete text matches a grammar."""
         from unspool.methods.constraints.grammar import GrammarOptions
 
         return self.constrained is not None and isinstance(self.constrained.options, GrammarOptions)
@@ -133,13 +133,13 @@ class GenerationArguments(GenerationOptions):
 
 @dataclass(frozen=True)
 class CanvasArguments(CanvasOptions):
-    """What ``DiffusionModel.generate`` takes.
+    """The arguments of ``DiffusionModel.generate``.
 
     Attributes:
-        method: Parts joined by +, such as credit:alpha=0.5+threshold. At most one a kind, but several transforms.
-        max_new_tokens: Slots of the canvas. Default: as many as the model was trained on.
-        canvas: What is on the canvas: texts, which stay, and numbers, which are holes of so many slots.
-        grammar: Every canvas fits it.
+        method: Parts joined by +, such as credit:alpha=0.5+threshold. At most one of each kind, but several transforms.
+        max_new_tokens: Slots of the canvas. Default: the number that the model was trained on.
+        canvas: Contents of the canvas: fixed texts, and numbers for holes of n slots.
+        grammar: Every canvas matches it.
         on_event: Called with each trace event as it happens.
     """
 
@@ -172,7 +172,7 @@ class CanvasArguments(CanvasOptions):
 
         if assistant is not None:
             raise UnsupportedError(
-                "a diffusion model takes no draft model; leave out --assistant-model (assistant_model=...)"
+                "a diffusion model does not take a draft model; leave out --assistant-model (assistant_model=...)"
             )
         chosen(self.method)
         if self.grammar is not None:
@@ -186,23 +186,23 @@ def arguments(kind: type[Arguments], given: Mapping[str, Any], model: str = "thi
     """The arguments of a request from keyword arguments.
 
     Args:
-        kind: for which loop.
-        given: by name.
+        kind: arguments of which loop.
+        given: values by name.
         model: its name, for messages.
 
     Raises:
         UnsupportedError: for an argument of the other loop.
-        UnspoolError: for an unknown one, and for values that are not of the argument's type or range.
+        UnspoolError: for an unknown argument, or a value of the wrong type or out of range.
     """
     check_names(kind, given, model)
     return kind(**given)
 
 
 def check_names(kind: type[Any], given: Mapping[str, Any], model: str, write: Callable[[str], str] = str) -> None:
-    """Refuse arguments that a loop does not have.
+    """Reject arguments that a loop does not have.
 
     Args:
-        write: how a message writes an argument.
+        write: formats an argument's name for a message.
     """
     on_canvas = kind is CanvasArguments
     known = {field.name for field in fields(kind)}
@@ -213,7 +213,7 @@ def check_names(kind: type[Any], given: Mapping[str, Any], model: str, write: Ca
         if name not in other:
             raise UnknownNameError("generation option", name, known)
         if on_canvas:
-            raise UnsupportedError(f"{model} is a diffusion model, for which there is no {write(name)}; leave it out")
+            raise UnsupportedError(f"{model} is a diffusion model, which does not support {write(name)}; leave it out")
         raise UnsupportedError(
             f"{write(name)} is for diffusion models; leave it out, or use one, such as tiny-diffusion"
         )
@@ -221,11 +221,11 @@ def check_names(kind: type[Any], given: Mapping[str, Any], model: str, write: Ca
 
 def _check_canvas(canvas: Sequence[Any], max_new_tokens: int | None) -> None:
     if max_new_tokens is not None:
-        raise UnspoolError("canvas says how many slots there are; leave max_new_tokens out")
+        raise UnspoolError("canvas sets the number of slots; leave max_new_tokens out")
     for piece in canvas:
         if not isinstance(piece, str) and (isinstance(piece, bool) or not isinstance(piece, int) or piece < 1):
-            raise UnspoolError(f"a canvas is made of texts and of numbers of slots, at least 1, not of {piece!r}")
+            raise UnspoolError(f"a canvas consists of texts and numbers of slots, at least 1, not of {piece!r}")
         if isinstance(piece, int) and piece > MOST_TOKENS:
-            raise UnspoolError(f"a hole of the canvas has {MOST_TOKENS:,} slots at most, not {piece}")
+            raise UnspoolError(f"a hole of the canvas can have at most {MOST_TOKENS:,} slots, not {piece}")
     if all(isinstance(piece, str) for piece in canvas):
-        raise UnspoolError('the canvas has no hole to fill; give one as a number: ["def f0(", 3, "):"]')
+        raise UnspoolError('the canvas has no hole to fill; give one as a number of slots: ["def f0(", 3, "):"]')

@@ -1,4 +1,4 @@
-"""What a request gives: a result, or a stream of pieces with the result at its end."""
+"""The outcome of a request: a result, or a stream of pieces that ends with the result."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ Figures = TypeVar("Figures", bound="Statistics | CanvasStatistics", default=Stat
 
 @dataclass(frozen=True)
 class Result(Generic[Figures]):
-    """What one prompt gave, in either loop.
+    """The result of one prompt, in either loop.
 
     Attributes:
-        text: the output, special tokens left out, cut before a stop string.
-        token_ids: emitted ids; the id that ended the text is the last one, where the model was asked for it. Behind a
-            text that is complete and cannot go on, such as one of ``choices``, it is not.
-        logprobs: log-probability of each id in the distribution it was taken from, if asked for.
+        text: the output without special tokens, cut before a stop string.
+        token_ids: emitted ids, including the id that ended the text if the model emitted one. It is missing after a
+            complete text that nothing can follow, such as one of ``choices``.
+        logprobs: log-probability of each id in the distribution it was taken from, if requested.
         finish_reason: ``stop`` (end of text), ``length``, ``stop_string`` or ``stopping_criteria``.
         statistics: counts and times: ``Statistics``, or ``CanvasStatistics`` of a masked-diffusion model.
-        prompt_token_ids: ids that were decoded from.
+        prompt_token_ids: ids of the prompt.
         trace: all events of this sequence.
-        method: what decoded it, and what of the method was missing: ``specdec_pp (no head)``.
+        method: the method, and any part of it that was missing: ``specdec_pp (no head)``.
         model: the name of the model.
-        parsed: what a text under a grammar says once it is complete: the JSON of a ``json_schema``, the object of a
-            pydantic model, else the text; None without a grammar, where the text was cut, or where there is a
-            ``parse_error``.
+        parsed: the value of a complete text under a grammar: the JSON of a ``json_schema``, the object of a pydantic
+            model, else the text; None without a grammar, if the text was cut, or if there is a ``parse_error``.
         parse_error: why ``parsed`` is None although the text is complete, in one line: a validator of the pydantic
-            model refuses what the grammar allows, or a number is beyond all floats. None if nothing went wrong.
+            model rejects what the grammar allows, or a number exceeds the range of floats. Otherwise None.
         seed: of the noise of this text; the prompt alone with this seed gives the same text.
     """
 
@@ -54,7 +53,7 @@ class Result(Generic[Figures]):
 
     @property
     def readings(self) -> dict[str, list[float]]:
-        """What each probe read of each emitted token, by the probe's spec."""
+        """The readings of each probe for each emitted token, by the probe's spec."""
         found: dict[str, list[float]] = {}
         for event in self.trace:
             if isinstance(event, ProbeEvent):
@@ -63,9 +62,9 @@ class Result(Generic[Figures]):
 
 
 class Stream:
-    """Iterates over pieces of text as they are decided; ``result`` is there once the iteration is over.
+    """Iterates over pieces of text as they are decided; ``result`` is available after the iteration.
 
-    It is read once. Whoever leaves it early (``break``) ends it, and so does an error.
+    It can be read once. ``break`` or an error ends it.
 
     Raises:
         UnspoolError: if it is read again after that, or by two threads at once.
@@ -89,9 +88,9 @@ class Stream:
 
     def _next(self) -> str | None:
         if self._left:
-            raise UnspoolError("the stream was left before its end, or failed; make a new one")
+            raise UnspoolError("the stream was left before its end, or failed; create a new one")
         if not self._reading.acquire(blocking=False):
-            raise UnspoolError("the stream is being read at this moment; give each reader a stream of its own")
+            raise UnspoolError("another thread is reading this stream; give each reader its own stream")
         try:
             return next(self._pieces, None)
         except BaseException:
@@ -101,7 +100,7 @@ class Stream:
             self._reading.release()
 
     def _leave(self) -> None:
-        if self._reading.acquire(blocking=False):  # else another thread reads it to its end
+        if self._reading.acquire(blocking=False):  # else another thread would read it to its end
             self._left = self._result is None
             try:
                 self._pieces.close()
@@ -116,7 +115,7 @@ class Stream:
             RuntimeError: before the iteration has ended.
         """
         if self._left:
-            raise RuntimeError("the stream was left before its end, or failed: there is no result; make a new one")
+            raise RuntimeError("the stream was left before its end, or failed, so there is no result; create a new one")
         if self._result is None:
             raise RuntimeError("the stream has not ended; iterate over it first")
         return self._result

@@ -1,4 +1,4 @@
-"""Many samples of one prompt from the model's own distribution over the texts of a grammar."""
+"""Draw samples for one prompt from the model's own distribution over the texts of a grammar."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from unspool.methods.sampling._trie import AlignedTrie
 from unspool.models import identity
 
 MOST_SAMPLES = 100_000
-"""Of one call; more is a slip of the keyboard."""
+"""Maximum samples of one call; more is a typing error."""
 _ATTEMPTS = 100
-"""Attempts a sample, by default."""
+"""Default attempts per sample."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What ``sample`` gave.
+    """The result of ``sample``.
 
     Attributes:
-        results: the samples in the order of their making; ``parsed`` as under ``grammar``. Fewer than asked for if the
+        results: the samples in the order they were drawn; ``parsed`` as under ``grammar``. Fewer than requested if the
             attempts ran out.
         attempts: runs of the model.
-        rejected: of them, those that took a token which the grammar does not allow (``cars`` alone).
-        cut: of them, those that the length limit ended; they are in no language.
-        passes: of the model, over all attempts.
-        trie: what was learned; give it to the next call to continue.
+        rejected: attempts that drew a token which the grammar does not allow (only ``cars``).
+        cut: attempts that reached the length limit; they are not in the language.
+        passes: forward passes over all attempts.
+        trie: what was learned; pass it to the next call to continue.
         method: the sampler.
         model: the name of the model.
     """
@@ -80,17 +80,17 @@ def sample(
 
     Args:
         sampler: ``cars`` (exact and independent, more attempts) or ``asap`` (every attempt counts, exact in the limit).
-        temperature: above 0; of the distribution that is meant.
-        max_new_tokens: longer texts are not of the language.
+        temperature: of the target distribution, above 0.
+        max_new_tokens: longer texts are not in the language.
         seed: attempt i draws its noise from (seed, i).
-        method: drafter; changes speed alone.
-        trie: what earlier calls learned of the same prompt, grammar, temperature and model.
+        method: drafter; it changes only the speed.
+        trie: what earlier calls learned with the same prompt, grammar, temperature and model.
         max_attempts: 100 a sample if None.
         progress: receives the number of samples after each attempt.
         **grammar: one of ``json_schema``, ``regex``, ``grammar`` and ``choices``.
 
     Raises:
-        UnspoolError: for what cannot be used, before any work, and if no text of the grammar has any probability.
+        UnspoolError: for invalid arguments, before any work, and if no text of the grammar has any probability.
     """
     row, options = check(num_samples, sampler, temperature, max_attempts, grammar)
     resources = model.resources()
@@ -99,7 +99,7 @@ def sample(
     about = hashlib.sha256(json.dumps([key, ids, options.compiled(), temperature]).encode()).hexdigest()
     trie = AlignedTrie(about) if trie is None else trie
     if trie.about != about:
-        raise UnspoolError("this trie belongs to another model, prompt, grammar or temperature; begin with a new one")
+        raise UnspoolError("this trie belongs to another model, prompt, grammar or temperature; start with a new one")
     checker = methods.build(methods.DEFAULTS[CONSTRAINT], CONSTRAINT, resources, grammar)(ids)
     limit = _ATTEMPTS * num_samples if max_attempts is None else max_attempts
     results: list[Result] = []
@@ -131,13 +131,13 @@ def sample(
 def check(
     num_samples: int, sampler: str, temperature: float, max_attempts: int | None, grammar: Mapping[str, Any]
 ) -> tuple[methods.Row, AlignedOptions]:
-    """The row of a sampler and its options, a grammar.
+    """The row of a sampler, its options, and the grammar.
 
     Args:
         num_samples, sampler, temperature, max_attempts, grammar: see ``sample``.
 
     Raises:
-        UnspoolError: for what cannot be used.
+        UnspoolError: for invalid arguments.
     """
     if not 1 <= num_samples <= MOST_SAMPLES:
         raise UnspoolError(f"num_samples must lie in 1 to {MOST_SAMPLES:,}, not {num_samples}")
@@ -152,7 +152,7 @@ def check(
 def _draw(
     model: LoadedModel, ids: list[int], shaper: AlignedShaper, arguments: GenerationArguments
 ) -> tuple[Result, bool]:
-    """One attempt, and whether all of its tokens may be there."""
+    """One attempt, and whether all of its tokens are allowed."""
     (prepared,) = requests(model, [ids], arguments)
     text: list[int] = []
 
@@ -165,5 +165,5 @@ def _draw(
 
 
 def _seed(seed: int, attempt: int) -> int:
-    """Of one attempt; no two attempts of any seeds share it but by chance."""
+    """The seed of one attempt; attempts of different seeds share it only by chance."""
     return int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])

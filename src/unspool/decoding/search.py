@@ -1,4 +1,4 @@
-"""Search behind one prompt by the name of a method: the public entry of the search loop."""
+"""Search for the best continuation of one prompt by a named method: the public entry to the search loop."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class SearchStatistics:
     """Figures of one search.
 
     Attributes:
-        tokens: of the output.
-        passes: calls of the model.
-        evaluated_tokens: tokens that it evaluated, but for those of the prompt; greedy decoding evaluates ``tokens``.
-        seconds: of the whole search, the prompt's prefill included.
-        counts: the method's own figures, see the method.
+        tokens: tokens of the output.
+        passes: forward passes.
+        evaluated_tokens: tokens evaluated, without the prompt's; greedy decoding evaluates ``tokens``.
+        seconds: duration of the whole search, including the prompt's prefill.
+        counts: figures specific to the method.
     """
 
     tokens: int
@@ -45,13 +45,13 @@ class SearchStatistics:
 
 @dataclass(frozen=True)
 class SearchCandidate:
-    """One of the outputs that were found.
+    """One of the outputs found.
 
     Attributes:
-        text: special tokens left out, cut where the stop rule says.
+        text: without special tokens, cut by the stop rule.
         token_ids: emitted ids; the one that ended the text is the last.
         logprob: log-probability of the ids under the model, in nats.
-        score: what the method ranks by.
+        score: the method's ranking criterion.
         finish_reason: ``stop`` (end of text), ``length`` or ``stopping_criteria`` (the stop rule).
     """
 
@@ -64,16 +64,16 @@ class SearchCandidate:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What one prompt gave.
+    """The result of one search.
 
     Attributes:
-        candidates: what was found, best first, at least one.
+        candidates: outputs, best first, at least one.
         statistics: counts and time.
-        prompt_token_ids: ids that were searched after.
+        prompt_token_ids: ids of the prompt.
         method: the search, as a spec.
         model: the name of the model.
-        sandbox: the kernel's guards over programs that were run, which ``unspool.sandbox.run.GUARDS`` explains; None
-            where the reward is not ``PublicTests``.
+        sandbox: the kernel guards on the programs that were run, see ``unspool.sandbox.run.GUARDS``; None if the
+            reward is not ``PublicTests``.
     """
 
     candidates: list[SearchCandidate] = field(repr=False)
@@ -116,21 +116,21 @@ def search(
     chat: bool | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> SearchResult:
-    """Search behind one prompt.
+    """Search for the best continuation of one prompt.
 
     Args:
         model: a loaded model.
         prompt: as ``Model.encode`` takes it.
         method: a search, such as ``"beam:num_beams=5"``, see ``methods.spec``.
-        max_new_tokens: most tokens of an output; the horizon of ``plan``.
-        reward: of a text, 0 to 1, always the same for the same text; ``plan`` needs one, the others take none.
-        stop_rule: ``function_body`` also ends a text where the body of a Python function ends; the prompt must then be
-            its signature and docstring, as text.
-        chat: whether text is put into the chat template; by default if the model has one.
-        on_event: told what happens, in the thread that searches.
+        max_new_tokens: maximum tokens of an output; the horizon of ``plan``.
+        reward: deterministic score of a text, 0 to 1; required by ``plan``, not accepted by other methods.
+        stop_rule: ``function_body`` also ends a text at the end of the body of a Python function; the prompt must then
+            be its signature and docstring, as text.
+        chat: whether to use the chat template for text; by default if the model has one.
+        on_event: receives trace events, in the searching thread.
 
     Raises:
-        UnspoolError: for a request that cannot be served, before any work.
+        UnspoolError: for an invalid request, before any work.
     """
     chosen = methods.choose(method, SEARCH)
     check_reward(chosen.row, reward)
@@ -172,7 +172,7 @@ def _candidate(candidate: Candidate, text_of: Callable[[Output], str]) -> Search
 
 
 def _check(request: SearchRequest, resources: methods.Resources) -> None:
-    """What the autoregressive loop refuses is refused here."""
+    """Reject what the autoregressive loop rejects."""
     options = GenerationOptions(max_new_tokens=request.max_new_tokens)
     plain, rule = methods.choose(methods.PLAIN, DRAFTER), methods.acceptance_rule(None, True, resources)
     check(request.model, assemble(resources, request.prompt, plain, rule, options))

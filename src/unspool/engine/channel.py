@@ -1,4 +1,4 @@
-"""Channels: codes that carry data through something that makes errors. No language model takes part."""
+"""Channels: error-correcting codes for data sent over a noisy channel. No language model is involved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Decoded:
 
     Attributes:
         data: what was sent.
-        score: what candidates are ranked by, larger is better; log-probability where the channel has one.
+        score: ranks candidates, larger is better; log-probability if the channel has one.
     """
 
     data: Word
@@ -27,9 +27,9 @@ class Channel(Protocol):
     """A code and its decoder.
 
     Attributes:
-        inputs: number of different data symbols, which are 0 to ``inputs - 1``.
-        outputs: number of different code symbols.
-        corrects: errors of which any single one is corrected, whatever symbol it hits.
+        inputs: number of data symbols, which are 0 to ``inputs - 1``.
+        outputs: number of code symbols.
+        corrects: kinds of error of which any single one, at any symbol, is corrected.
     """
 
     inputs: int
@@ -37,7 +37,7 @@ class Channel(Protocol):
     corrects: frozenset[Edit]
 
     def encode(self, data: Sequence[int]) -> Word:
-        """Code symbols of data symbols; the empty data too."""
+        """Code symbols of data symbols; data may be empty."""
         ...
 
     def decode(self, observation: Sequence[int]) -> list[Decoded]:

@@ -1,4 +1,4 @@
-"""Compressors: from the directory of a model to that of a smaller one, on which everything else then works."""
+"""Compressors: write a smaller model from a model's directory; everything else then works on the result."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class Compressor(Protocol):
     """Makes a smaller model."""
 
     def run(self, source: Path, output: Path, progress: Progress) -> Path:
-        """Write a model directory in Hugging Face layout, whole or not at all.
+        """Write a model directory in Hugging Face layout, atomically.
 
         Args:
-            source: directory of the model, which stays as it is.
-            output: directory that is made; must not exist.
+            source: directory of the model; it is not changed.
+            output: directory to create; must not exist.
 
         Returns:
             ``output``.
 
         Raises:
-            UnspoolError: if ``output`` exists or cannot be written, or the model is none that can be compressed so.
+            UnspoolError: if ``output`` exists or cannot be written, or this compressor cannot compress the model.
         """
         ...

@@ -1,4 +1,4 @@
-"""The contracts between loops, methods and backends. A method says what it needs, a backend what it offers."""
+"""The contracts between loops, methods and backends. A method declares what it needs, a backend what it offers."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ class Ability(Enum):
     LAYER_RANGE = "a range of layers"
     INPUT_EMBEDDINGS = "input embeddings instead of ids"
     ATTENTION_MAPS = "attention maps"
-    CACHE_EDIT = "editing of the key/value cache"
-    SPECIALISE_WIDTHS = "preparation of each width for itself"
+    CACHE_EDIT = "key/value cache editing"
+    SPECIALISE_WIDTHS = "width specialisation"
     RECURRENT_STATE = "recurrent state"
     TRAINABLE = "training"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one pass over a tree returned.
+    """The result of one pass over a tree.
 
     Attributes:
         logits: [number of rows, vocabulary]; row ``i`` belongs to node ``rows[i]``. The memory belongs to the session
             and is overwritten by its next pass.
-        rows: the nodes whose logits were asked for, ascending.
-        ms: milliseconds that the pass took, shared evenly between the sessions of one batch.
-        block_max: [number of rows, groups] block maxima of the logits: the largest of each equal run of the
-            vocabulary, in order, where the graph computes them; rankings then need not read all logits.
-        hidden: by tapped layer, [nodes, hidden size]; in the memory of the session as ``logits``. None without taps.
+        rows: the nodes whose logits were requested, ascending.
+        ms: milliseconds of the pass, split evenly between the sessions of one batch.
+        block_max: [number of rows, groups] maxima of equal blocks of the vocabulary, in order, if the graph computes
+            them; top-k then need not read all logits.
+        hidden: by tapped layer, [nodes, hidden size]; in the session's memory, like ``logits``. None without taps.
         attention: by tapped layer, [nodes, heads, committed tokens + nodes of the tree], each row sums to 1.
     """
 
@@ -58,14 +58,14 @@ class Session(Protocol):
 
     @property
     def length(self) -> int:
-        """Number of tokens whose cache entries are stored. The root of the next tree comes at this position."""
+        """Number of tokens whose cache entries are stored: the position of the root of the next tree."""
         ...
 
     @property
     def max_depth(self) -> int:
-        """How many levels the next tree may have, root included, for its logits to be those of any other tree.
+        """Maximum levels of the next tree, root included, for which logits do not depend on the tree's shape.
 
-        At least 1. A deeper tree is scored correctly, but sums may be grouped differently, which changes last bits.
+        At least 1. A deeper tree is scored correctly, but its sums may be grouped differently, so last bits change.
         """
         ...
 
@@ -77,9 +77,9 @@ class Session(Protocol):
         ...
 
     def commit(self, path: Sequence[int]) -> None:
-        """Keep the cache entries of these nodes of the last scored tree: a path that starts at the root.
+        """Keep the cache entries of these nodes of the last scored tree: a path from the root.
 
-        By path and not by length, because recurrent layers cannot be cropped.
+        A path and not a length, because recurrent layers cannot be cropped.
         """
         ...
 
@@ -92,9 +92,9 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the memory of the cache back. The session must not be used afterwards.
+        """Free the memory of the cache. The session must not be used afterwards.
 
-        Touches nothing that belongs to the model: another thread may be in the middle of a pass.
+        Does not touch anything of the model: another thread may be in the middle of a pass.
         """
         ...
 
@@ -104,7 +104,7 @@ class LanguageModel(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Width of a row of logits."""
+        """Length of a row of logits."""
         ...
 
     @property
@@ -114,7 +114,7 @@ class LanguageModel(Protocol):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Numbers of nodes, ascending, that passes are padded to; empty if a pass is as wide as its tree."""
+        """Widths in nodes, ascending, that passes are padded to; empty if passes are not padded."""
         ...
 
     @property
@@ -134,10 +134,10 @@ class LanguageModel(Protocol):
         """An empty session.
 
         Args:
-            taps: what its scores contain besides logits, which stay the same bits.
+            taps: what its scores contain besides the logits, which do not change by it.
 
         Raises:
-            UnsupportedError: if the model has no such taps.
+            UnsupportedError: if the model does not have these taps.
         """
         ...
 
@@ -153,22 +153,22 @@ class LanguageModel(Protocol):
 
 
 class SpecialisingModel(LanguageModel, Protocol):
-    """A model with ``Ability.SPECIALISE_WIDTHS``: a pass after one of another width costs more, but need not."""
+    """A model with ``Ability.SPECIALISE_WIDTHS``: it can avoid the extra cost of a pass after another width."""
 
     def specialised(self, length: int) -> frozenset[int]:
-        """Widths that are prepared for themselves behind ``length`` tokens; empty before ``specialise_widths``.
+        """Specialised widths after ``length`` tokens; empty before ``specialise_widths``.
 
-        A pass of such a width costs the same after any other. A pass of any other width costs more where the last pass
-        of those others had another width.
+        A pass of a specialised width costs the same after any other pass. The other widths share state: a pass costs
+        more if the last pass among them had another width.
         """
         ...
 
     def warm_up(self) -> None:
-        """Do now what the model does by and by to passes of all widths once it has decoded for some seconds."""
+        """Do at once the warm-up for all widths that the model otherwise does after some seconds of decoding."""
         ...
 
     def specialise_widths(self) -> None:
-        """Prepare the widths that are frequent for themselves: takes seconds and memory, once. Logits stay the same."""
+        """Specialise the frequent widths: costs seconds and memory, once. Logits do not change."""
         ...
 
 
@@ -182,7 +182,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Decision:
-    """What an acceptance rule made of a scored tree.
+    """The decision of an acceptance rule on a scored tree.
 
     Attributes:
         path: accepted nodes, root first.
@@ -196,7 +196,7 @@ class Decision:
 class Target(Protocol):
     """The model's own distribution after each node of the scored tree, shaped and constrained as in plain decoding.
 
-    Rows are computed when first asked for, so a rule pays only for the nodes it visits.
+    Rows are computed on first access, so a rule pays only for the nodes that it visits.
     """
 
     tree: TokenTree
@@ -211,35 +211,35 @@ class Target(Protocol):
 
 
 class AcceptanceRule(Protocol):
-    """Walks the tree from the root and decides which drafts stay.
+    """Walks the tree from the root and decides which drafts are accepted.
 
     Attributes:
-        uses_draft_probs: whether the rule tests drafts against the distributions that they were drawn from. If so, a
-            drafter draws from ``noise.draft_generator``, states the distribution, and does not read the noise of
-            positions, which the rule uses elsewhere. If not, the rule ignores distributions.
+        uses_draft_probs: whether the rule tests drafts against the distributions that they were drawn from (rejection
+            sampling). If so, a drafter draws from ``noise.draft_generator``, reports the distribution, and does not
+            read the noise of positions, which the rule uses elsewhere. If not, the rule ignores distributions.
     """
 
     uses_draft_probs: bool
 
     def decide(self, target: Target, rng: Callable[[], np.random.Generator]) -> Decision:
-        """The path that stays and the token after it.
+        """The accepted path and the token after it.
 
         Args:
-            rng: makes the generator of this round, which no other round draws from. Called only where it is needed:
-                to make one costs more than a greedy decision.
+            rng: creates the generator of this round, which no other round draws from. Call it only when needed:
+                creation costs more than a greedy decision.
         """
         ...
 
 
 @runtime_checkable
 class Shaper(Protocol):
-    """Changes the logits of one node. Called with that node's own history, so it composes with drafting."""
+    """Changes the logits of one node. It receives that node's own history, so it composes with drafting."""
 
     def __call__(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
         """Return shaped logits.
 
         Args:
-            tokens: [length] all ids before the position that is decided: prompt, output and the node's path.
+            tokens: [length] all ids before the decided position: prompt, output and the node's path.
             logits: [vocabulary]; must not be changed in place.
         """
         ...
@@ -247,56 +247,56 @@ class Shaper(Protocol):
 
 @runtime_checkable
 class Constraint(Protocol):
-    """Which tokens may follow. The engine advances it along the accepted path and asks it about drafted ones."""
+    """Decides which tokens may follow. The engine advances it along accepted tokens and queries drafted paths."""
 
     def allowed(self, path: Sequence[int]) -> NDArray[np.bool_] | None:
-        """Mask [vocabulary] after the committed text and the drafted ``path``; None where everything is allowed.
+        """Mask [vocabulary] after the committed text and the drafted ``path``; None if everything is allowed.
 
-        Also None behind a path that is not allowed itself: nothing of it is ever emitted.
+        Also None after a path that is not allowed itself: none of it is ever emitted.
         """
         ...
 
     def forced(self) -> Sequence[int]:
-        """Tokens that must come next, free to draft; empty where there is a choice."""
+        """Fast-forward (jump-forward) tokens: they must come next, so drafting is free; empty if there is a choice."""
         ...
 
     def advance(self, tokens: Sequence[int]) -> None:
-        """Move over committed tokens."""
+        """Advance over committed tokens."""
         ...
 
 
 @runtime_checkable
 class TokenChecker(Constraint, Protocol):
-    """A constraint that can tell of one token what its mask would say, for less than the mask costs."""
+    """A constraint that can check a single token at less cost than its mask (lazy masking)."""
 
     def is_allowed(self, path: Sequence[int], token: int) -> bool:
-        """Whether ``allowed(path)`` holds ``token``."""
+        """Whether ``allowed(path)`` contains ``token``."""
         ...
 
 
 @runtime_checkable
 class Ending(Constraint, Protocol):
-    """A constraint that knows when a text is complete and cannot go on."""
+    """A constraint that knows when a text is complete and cannot continue."""
 
     def must_end(self) -> bool:
-        """Whether the committed text is complete and nothing but an end token may follow, as far as that is known.
+        """Whether the committed text is complete and only an end token may follow, as far as that is known.
 
-        The text then ends with reason ``stop``; no pass is made for its end token, which is not emitted.
+        The text then ends with reason ``stop``, without a pass for its end token, which is not emitted.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a drafter may look at.
+    """The state that a drafter may read.
 
     Attributes:
         tokens: all committed ids, prompt and output; the last one is the root of the next tree. Not a copy: read only.
-        prompt_length: how many of them are the prompt.
+        prompt_length: number of prompt tokens among them.
         seed: seed of the request's noise.
         temperature: of the target distribution; 0 is greedy. Drafters that sample draft at this temperature.
-        uses_draft_probs: of the acceptance rule. If False and the temperature is above 0, a token is right if it is
-            the draw with its position's own noise, so draft with that noise.
+        uses_draft_probs: of the acceptance rule. If False and the temperature is above 0, a token is accepted if it
+            equals the draw with its position's own noise, so draft with that noise.
     """
 
     tokens: Sequence[int]
@@ -307,10 +307,10 @@ class Context:
 
 
 class Step(Protocol):
-    """One pass, as drafters observe it: the logits of all scored nodes, rejected ones too.
+    """One pass, as drafters observe it: the logits of all scored nodes, including rejected ones.
 
     Attributes:
-        ms: milliseconds that the pass took, see ``Scores``.
+        ms: milliseconds of the pass, see ``Scores``.
     """
 
     tree: TokenTree
@@ -329,18 +329,18 @@ class Step(Protocol):
         ...
 
     def alternatives(self, node: int, k: int) -> tuple[tuple[int, float], ...]:
-        """The ``k`` likeliest (id, log-probability) after ``node``, best first, shaped and constrained as in decoding.
+        """The ``k`` most likely (id, log-probability) after ``node``, best first, shaped and constrained.
 
-        At temperature 0 that of the shaped logits at temperature 1. Valid only during ``observe``.
+        At temperature 0, probabilities are those of the shaped logits at temperature 1. Valid only during ``observe``.
         """
         ...
 
 
 class Drafter(Protocol):
-    """Proposes trees for one sequence. What it keeps between requests lives in a ``Memory`` that the user may hold."""
+    """Proposes trees for one sequence. State kept between requests is in a ``Memory``, which the user may own."""
 
     def start(self, context: Context) -> None:
-        """A new request: the prompt is in ``context``, nothing has been scored."""
+        """Start a request: the prompt is in ``context``, nothing has been scored."""
         ...
 
     def propose(self, context: Context, budget: int) -> TokenTree:
@@ -348,22 +348,22 @@ class Drafter(Protocol):
         ...
 
     def observe(self, step: Step) -> None:
-        """Learn from a pass. ``step.context`` already holds the emitted tokens."""
+        """Learn from a pass. ``step.context`` already contains the emitted tokens."""
         ...
 
 
 @runtime_checkable
 class Closing(Protocol):
-    """A drafter that works in the background, and so must be told when its sequence is over, however it ended."""
+    """A drafter that works in the background, and so must be closed when its sequence ends for any reason."""
 
     def close(self) -> None:
-        """Wait until nothing of it runs any more."""
+        """Wait until its background work has stopped."""
         ...
 
 
 @runtime_checkable
 class Memory(Protocol):
-    """What a method learns across requests. Changes speed, never text. Users hold, save, load and reset it."""
+    """What a method learns across requests. Changes speed, never text. Users own, save, load and reset it."""
 
     def save(self, path: Path) -> None: ...
 

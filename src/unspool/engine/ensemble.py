@@ -1,7 +1,7 @@
-"""Several contexts that share a text, decoded as one model: guidance, contrast, and votes of models.
+"""Several contexts decoded as one model: classifier-free guidance, contrastive decoding, and model ensembles.
 
-Every member is a model after a prefix of its own. What is decoded comes after all prefixes; the logits of a node are a
-function of the members' logits. The loop, its drafters and rules see one ``LanguageModel``.
+Each member is a model with its own prefix. The decoded text follows every prefix; the logits of a node are a function
+of the members' logits. The loop, its drafters and rules see one ``LanguageModel``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Member:
     """One of the contexts.
 
     Attributes:
-        model: that scores; members may share one.
-        prefix: ids before the common text, may be empty.
+        model: scores the text; members may share one.
+        prefix: ids before the common text; may be empty.
     """
 
     model: LanguageModel
@@ -34,13 +34,13 @@ class Member:
 
 
 class Ensemble:
-    """A ``LanguageModel`` that is made of others.
+    """A ``LanguageModel`` that combines others.
 
-    The members' models belong in the request's ``assistants``, so that its thread has the turn on them as well.
+    List the members' models in the request's ``assistants``, so that its thread also gets their turn.
 
     Args:
-        members: at least one, of one vocabulary.
-        combine: makes the logits; rows must not depend on each other.
+        members: at least one; all with the same vocabulary.
+        combine: computes the logits; rows must not depend on each other.
 
     Raises:
         UnspoolError: if the members do not fit together.
@@ -50,7 +50,7 @@ class Ensemble:
         if not members:
             raise UnspoolError("an ensemble needs at least one member")
         if len(sizes := {member.model.vocab_size for member in members}) > 1:
-            raise UnspoolError(f"members of an ensemble need one vocabulary, not sizes {sorted(sizes)}")
+            raise UnspoolError(f"members of an ensemble need the same vocabulary, not sizes {sorted(sizes)}")
         self.members = tuple(members)
         self._combine = combine
 
@@ -69,7 +69,7 @@ class Ensemble:
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """None: what is read of one member is not the ensemble's."""
+        """None: the states of one member are not the ensemble's."""
         return frozenset()
 
     @property
@@ -78,7 +78,7 @@ class Ensemble:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Those of the first member, and how many there are."""
+        """Settings of the first member, and the number of members."""
         return {**self.members[0].model.settings, "ensemble": str(len(self.members))}
 
     def open(self, taps: Taps | None = None) -> EnsembleSession:
@@ -97,7 +97,7 @@ class Ensemble:
         trees: Sequence[TokenTree],
         rows: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Scores]:
-        """One batch a member; ``ms`` is that of all members."""
+        """One batch per member; ``ms`` is the sum over members."""
         own = cast("Sequence[EnsembleSession]", sessions)
         parts: list[list[Scores]] = []
         for number, member in enumerate(self.members):
@@ -114,7 +114,7 @@ class EnsembleSession:
     """One common text; a ``Session``.
 
     Attributes:
-        members: a session of each member.
+        members: one session per member.
     """
 
     def __init__(self, ensemble: Ensemble, members: Sequence[Session]) -> None:

@@ -1,8 +1,8 @@
-"""What a method says of itself: its row of the registry, which stands in the method's own file as ``METHOD``.
+"""The description of a method: its row of the registry, declared in the method's own file as ``METHOD``.
 
 A ``Kind`` is a slot: of the autoregressive loop, of the denoise loop, or of a verb of the public interface. Its type
-says what ``Method.build`` must return, so that the type checker reads every row. Everything special about a method is
-in its row; instruments (docs, proof, benchmark, conformance) ask rows and kinds, never names.
+is the return type of ``Method.build``, so the type checker checks every row. Everything special about a method is in
+its row; instruments (docs, proof, benchmark, conformance) query rows and kinds, never names.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ Product = TypeVar("Product")
 Guarantee = Literal["identical", "same distribution", "valid", "lossy", "exact"]
 
 GUARANTEES: dict[Guarantee, str] = {
-    "identical": "token for token the text of plain decoding with the same seed, ties apart",
-    "same distribution": "the distribution of plain decoding, other texts for the same seed",
+    "identical": "token for token the text of plain decoding with the same seed, except at ties",
+    "same distribution": "the distribution of plain decoding; the same seed gives another text",
     "valid": "the text satisfies a constraint",
     "lossy": "the text may differ from plain decoding's",
     "exact": "the stated optimum or code, found exactly",
 }
 
 EXTRAS = {"monitor": ("jedi",), "code": ("tree_sitter", "tree_sitter_python")}
-"""Packages by the name with which ``pip install "unspool[NAME]"`` installs them."""
+"""Packages by the extra that installs them: ``pip install "unspool[NAME]"``."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Kind(Generic[Product]):
     """A slot that methods fill.
 
     Attributes:
-        name: what ``unspool methods --kind`` takes.
+        name: value of ``unspool methods --kind``.
         title: heading of its methods in the docs.
-        noun: what a message calls one of them.
-        on_canvas: whether it is a part of the denoise loop.
+        noun: used in messages for one of its methods.
+        on_canvas: whether it is a slot of the denoise loop.
     """
 
     name: str
@@ -69,13 +69,13 @@ class Kind(Generic[Product]):
 
 
 class Search(Protocol):
-    """Searches behind one prompt for a better text than greedy decoding's."""
+    """Searches for a better continuation of one prompt than greedy decoding's."""
 
     def __call__(self, request: SearchRequest) -> Found: ...
 
 
 BeginConstraint: TypeAlias = "Callable[[Sequence[int]], Constraint]"
-"""Makes the constraint of one sequence from the ids of its prompt."""
+"""Creates the constraint of one sequence from the ids of its prompt."""
 
 DRAFTER: Kind[Drafter] = Kind("drafter", "Drafters", "method")
 ACCEPTANCE: Kind[AcceptanceRule] = Kind("acceptance", "Acceptance rules", "acceptance rule")
@@ -119,16 +119,16 @@ KINDS: dict[str, Kind[Any]] = {
 
 @dataclass(frozen=True)
 class Needs:
-    """What must be there before a method can be built; checked once, before any work, by ``check``.
+    """The requirements of a method; ``check`` checks them once, before any work.
 
     Attributes:
         assistant: a draft model.
         tokenizer: the model's tokenizer.
         costs: the model's cost curve.
         reward: a reward of texts.
-        abilities: that the backend must offer.
-        taps: what is read of the model's inside.
-        extra: of ``EXTRAS``: optional packages.
+        abilities: abilities that the backend must offer.
+        taps: hidden states and attention that the method reads.
+        extra: optional packages, a key of ``EXTRAS``.
     """
 
     assistant: bool = False
@@ -142,7 +142,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Example:
-    """How a method is used, as its page shows it, where that is not how all methods of its kind are used.
+    """The usage example on a method's page, if it differs from the example of its kind.
 
     Attributes:
         shell: lines of a shell; empty: there is no command.
@@ -155,15 +155,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Case:
-    """What ``unspool check`` runs a method on, where its own small model and prompts show nothing of the method.
+    """The case that ``unspool check`` runs a method on, if the usual small model and prompts do not exercise it.
 
     Attributes:
-        options: with them the method must do something to what follows the prompts; on top of ``Method.trial``.
+        options: added to ``Method.trial``; with them the method must have an effect after the prompts.
         prompts: of two different requests, in the tokens of ``conformance.small_model.PIECES``.
         complete: of a constraint: whether an output after the first prompt may end there; None: not known.
         reward: of a search that needs one.
-        prepare: writes into a directory what is trained for a model, where the method needs it; any values do.
-        during: what all checks run in, such as a cache of what is slow and not the method's own.
+        prepare: writes the trained part that the method needs into a directory; its values do not matter.
+        during: context of all checks, such as a cache of slow work outside the method.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -184,28 +184,29 @@ class Method(Generic[Options, Product]):
     """A row of the registry.
 
     Attributes:
-        kind: which slot it fills.
-        guarantee: against plain decoding, see ``GUARANTEES``.
+        kind: the slot that it fills.
+        guarantee: relative to plain decoding, see ``GUARANTEES``.
         summary: one sentence.
-        paper: title and year, or what it is where there is no paper.
+        paper: title and year, or its origin if there is no paper.
         options: frozen dataclass with the paper's defaults.
-        build: makes what the kind's contract says from the resources of a request and the options.
-        needs: what must be there.
-        draws: of a drafter: whether it draws drafts under an acceptance rule that tests draws. If not, ``lossless``
+        build: creates the object of the kind's contract from the resources of a request and the options.
+        needs: its requirements.
+        draws: of a drafter: whether it samples drafts under a rule that uses draft probabilities. If not, ``lossless``
             gives the text of plain sampling, token for token.
         at_temperature: of an acceptance rule: whether it is for temperature 0 (``zero``), for temperatures above 0
             (``above zero``), or for both.
-        raw_prompt: of a constraint or a search: it reads the prompt as code, which no chat template is put around.
-        validity: of a constraint: the module beside it that says whether its texts are valid (``outcomes``, ``JUDGE``).
-        trial: options with which tests and proofs run it, where the defaults do nothing or are incomplete.
+        raw_prompt: of a constraint or a search: it reads the prompt as code, so no chat template is used.
+        validity: of a constraint: the module beside it that judges whether its texts are valid (``outcomes``,
+            ``JUDGE``).
+        trial: options for tests and proofs, if the defaults have no effect or are incomplete.
         sweep: of a part of the denoise loop: the specs that ``unspool tradeoff`` measures, by the name of their line;
             empty: the method with its trial options.
-        example: how it is used, where the kind's own example does not fit.
-        case: what ``unspool check`` runs it on, where the usual one does not fit.
-        memory: what it learns across requests, in the user's ``memories`` and files; empty: nothing.
+        example: usage, if the kind's example does not fit.
+        case: the case of ``unspool check``, if the usual one does not fit.
+        memory: what it learns across requests, kept in the user's ``memories`` and files; empty: nothing.
         trainer: module with the ``TRAINER`` that ``unspool train`` runs, such as ``.train`` beside the method; nothing
             else loads it. Empty: there is nothing to train.
-        name: what the user types: the name of its file, which the registry fills in.
+        name: the name that users type: that of its file, filled in by the registry.
     """
 
     kind: Kind[Product]
@@ -229,7 +230,7 @@ class Method(Generic[Options, Product]):
 
 
 def check_installed(method: Method[Any, Any]) -> None:
-    """Raise an ``UnsupportedError`` if optional packages that the method needs are not installed, or broken."""
+    """Raise an ``UnsupportedError`` if optional packages that the method needs are missing or broken."""
     extra = method.needs.extra
     if missing := [name for name in EXTRAS.get(extra or "", ()) if not _can_import(name)]:
         raise UnsupportedError(
@@ -240,30 +241,30 @@ def check_installed(method: Method[Any, Any]) -> None:
 def _can_import(name: str) -> bool:
     try:
         import_module(name)
-    except ImportError:  # not there, or built for another Python
+    except ImportError:  # missing, or built for another Python
         return False
     return True
 
 
 def check_assisted(method: Method[Any, Any], assistant: object | None) -> None:
-    """Raise an ``UnsupportedError`` if the method needs a draft model and there is none."""
+    """Raise an ``UnsupportedError`` if the method needs a draft model and none was given."""
     if method.needs.assistant and assistant is None:
         raise UnsupportedError(
-            f"{method.name} needs a draft model; name a smaller one of the same tokenizer with --assistant-model "
+            f"{method.name} needs a draft model; give a smaller model with the same tokenizer by --assistant-model "
             "(assistant_model=...)"
         )
 
 
 def check_reward(method: Method[Any, Any], reward: object | None) -> None:
-    """Raise an ``UnsupportedError`` if a reward is needed and missing, or given and not used."""
+    """Raise an ``UnsupportedError`` if a reward is needed but missing, or given but not used."""
     if method.needs.reward and reward is None:
-        raise UnsupportedError(f"{method.name} needs a reward of its texts; give one: reward=...")
+        raise UnsupportedError(f"{method.name} needs a reward for its texts; give one: reward=...")
     if reward is not None and not method.needs.reward:
-        raise UnsupportedError(f"{method.name} takes no reward; leave it out")
+        raise UnsupportedError(f"{method.name} does not take a reward; leave it out")
 
 
 def check(method: Method[Any, Any], resources: Resources) -> None:
-    """Raise an ``UnsupportedError`` that says what is missing of what the method needs."""
+    """Raise an ``UnsupportedError`` that names the method's missing requirements."""
     check_installed(method)
     check_assisted(method, resources.assistant)
     needs = method.needs
@@ -272,9 +273,9 @@ def check(method: Method[Any, Any], resources: Resources) -> None:
         (needs.costs, resources.costs, "the model's cost curve"),
     ):
         if wanted and there is None:
-            raise UnsupportedError(f"{method.name} needs {what}; run through unspool.load(), which gives it")
+            raise UnsupportedError(f"{method.name} needs {what}; use unspool.load(), which provides it")
     if needs.taps:
-        from unspool.engine.taps import check as check_taps  # a look-up does without
+        from unspool.engine.taps import check as check_taps  # not needed for a look-up
 
         check_taps(resources.model, needs.taps, method.name)
     if not needs.abilities:

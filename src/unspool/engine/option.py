@@ -1,7 +1,7 @@
-"""Options of a method: a frozen dataclass of ``Options`` that declares ranges at its fields.
+"""Options of a method: a frozen dataclass that derives from ``Options`` and declares the ranges of its fields.
 
-Types and ranges are checked in one place, with one wording, for the command line, Python and specs; the docs show the
-same ranges. A class of options checks only relations between its fields.
+Types and ranges are checked here, with one wording, for the command line, Python and specs; the docs show the same
+ranges. A class of options checks only relations between its fields.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def option(
     """A field of options: its default and the range of its values (None is always allowed).
 
     Args:
-        check: called with a value that is not None; raises an ``UnspoolError`` for one that cannot be used, such as a
-            damaged file. Options are made before a model is loaded, so the error comes before any work.
+        check: called with a value other than None; raises an ``UnspoolError`` for an unusable one, such as a damaged
+            file. Options are created before a model is loaded, so the error comes before any work.
     """
     bounds = (least, most, above, below)
     allowed = None if bounds == (None,) * 4 else Range(*bounds)
@@ -102,7 +102,7 @@ class Options:
     """Base class of method options, which are frozen dataclasses."""
 
     def __post_init__(self) -> None:
-        """Check types, then ranges, then each field's own check. A class that relates fields calls this first.
+        """Check types, then ranges, then each field's own check. A class with further checks calls this first.
 
         Raises:
             UnspoolError: with the option's name, the allowed values and the given value.

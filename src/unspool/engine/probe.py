@@ -1,4 +1,4 @@
-"""Probes: what can be read off the states that a text was decoded from. They change nothing of it."""
+"""Probes: read figures from the hidden states of a decoded text, without changing the text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class States:
-    """What a probe reads of one pass: one entry for each emitted token, of the node that it was chosen after.
+    """The input of a probe from one pass: one entry per emitted token, from the node before it.
 
     Attributes:
         tokens: the emitted ids.
@@ -30,11 +30,11 @@ class States:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a probe says of the emitted tokens of one pass.
+    """The output of a probe for the emitted tokens of one pass.
 
     Attributes:
-        values: one for each of them.
-        labels: one for each of them, where the probe has classes; else empty.
+        values: one per token.
+        labels: one per token if the probe has classes, else empty.
     """
 
     values: tuple[float, ...]
@@ -42,7 +42,7 @@ class Reading:
 
 
 class Probe(Protocol):
-    """Reads a figure off the states of each token.
+    """Computes a figure from the hidden states of each token.
 
     Attributes:
         taps: the states that it reads.
@@ -51,18 +51,18 @@ class Probe(Protocol):
     taps: Taps
 
     def read(self, states: States) -> Reading:
-        """A pure function of the states: the same ones give the same reading, whatever was read before."""
+        """A pure function of the states: equal states give equal readings, whatever was read before."""
         ...
 
     def fit(self, examples: Iterable[tuple[States, Any]]) -> Artifact:
-        """Train on states and what the reading should be; this probe stays as it is."""
+        """Train on states and target readings; returns a new probe and leaves this one unchanged."""
         ...
 
 
 def states_of(
     hidden: Hidden, attention: Hidden | None, taps: Taps, nodes: Sequence[int], tokens: Sequence[int], position: int
 ) -> States:
-    """The part of a pass's scores that a probe asked for, at the nodes after which tokens were emitted."""
+    """The scores that a probe taps, at the nodes after which tokens were emitted."""
     places = list(nodes)
     return States(
         tuple(tokens),

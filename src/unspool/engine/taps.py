@@ -1,4 +1,4 @@
-"""What of a model's inside a method reads: states of layers, given with the scores of the same pass."""
+"""Taps: the hidden states and attention that a method reads; they come with the scores of the same pass."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from unspool.engine.contracts import LanguageModel
 
 OUTPUT = -1
-"""The layer whose input are the states that the output layer reads: those that the logits are made of."""
+"""The output layer: its inputs are the states that the logits are computed from."""
 
 Hidden = Mapping[int, NDArray[np.float32]]
-"""By layer, [nodes, hidden size]: what the layer reads at each node."""
+"""By layer, [nodes, hidden size]: the layer's input at each node."""
 
 
 @dataclass(frozen=True)
 class Taps:
-    """What is read.
+    """The layers and nodes to read.
 
     Attributes:
-        layers: whose inputs are read, in any order: 0 reads the embeddings, ``i`` what layer ``i - 1`` wrote (the same
-            index as in ``output_hidden_states`` of transformers), ``OUTPUT`` what the output layer reads.
-        attention: layers whose attention is read, 0 the first.
-        positions: of which nodes: ``rows``, those whose logits are asked for, or ``all`` nodes of the tree.
+        layers: whose inputs to read, in any order: 0 is the embeddings, ``i`` the output of layer ``i - 1`` (the index
+            of transformers' ``output_hidden_states``), ``OUTPUT`` the input of the output layer.
+        attention: layers whose attention to read, 0 the first.
+        positions: which nodes: ``rows``, those whose logits are requested, or ``all`` nodes of the tree.
     """
 
     layers: tuple[int, ...] = (OUTPUT,)
@@ -38,18 +38,18 @@ class Taps:
 
     def __post_init__(self) -> None:
         if not self.layers and not self.attention:
-            raise UnspoolError("taps without layers read nothing; name a layer, or leave the taps out")
+            raise UnspoolError("taps need at least one layer; name a layer, or leave the taps out")
         if min(self.layers, default=0) < OUTPUT or min(self.attention, default=0) < 0:
             raise UnspoolError(f"layers are counted from 0, and {OUTPUT} is the output layer, not {min(self.layers)}")
         if self.positions == "all" and OUTPUT in self.layers:
-            raise UnspoolError("the output layer reads only the rows that are asked for; take positions='rows'")
+            raise UnspoolError("the output layer reads only the requested rows; use positions='rows'")
 
     def __bool__(self) -> bool:
         return True
 
 
 def joined(taps: Iterable[Taps | None]) -> Taps | None:
-    """One that reads what all of them read; None where there are none.
+    """The union of taps; None if there are none.
 
     Raises:
         UnspoolError: if they read different positions.
@@ -66,10 +66,10 @@ def joined(taps: Iterable[Taps | None]) -> Taps | None:
 
 
 def check(model: LanguageModel, taps: Taps | None, who: str) -> None:
-    """Refuse taps that a model does not have, before any work.
+    """Reject taps that a model does not have, before any work.
 
     Args:
-        who: asks, for the message.
+        who: the reader, for the message.
 
     Raises:
         UnsupportedError: with what to do.
@@ -85,4 +85,4 @@ def check(model: LanguageModel, taps: Taps | None, who: str) -> None:
                 f"{who} needs {ability.value}, which the {backend} backend does not offer; try --backend transformers"
             )
     if (last := max(*taps.layers, *taps.attention, OUTPUT)) >= model.layers:
-        raise UnsupportedError(f"{who} reads layer {last}, and the model has layers 0 to {model.layers - 1}")
+        raise UnsupportedError(f"{who} reads layer {last}, but the model has layers 0 to {model.layers - 1}")

@@ -1,4 +1,4 @@
-"""Experiments: one file a claim. Each holds ``EXPERIMENT``; its name is the file's. Helpers begin with ``_``."""
+"""Experiments, one file per claim. Each defines ``EXPERIMENT`` and has the file's name. Helpers begin with ``_``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unspool.reproduce.experiment import Experiment
 
 
 def names() -> list[str]:
-    """Of all experiments. Imports none of them."""
+    """The names of all experiments. Imports none of them."""
     return sorted(module.name for module in iter_modules(__path__) if not module.name.startswith("_"))
 
 

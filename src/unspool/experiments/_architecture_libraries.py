@@ -1,10 +1,10 @@
-"""What a row of ``architectures`` needs, imported once for all of them. One thread each: nothing is timed."""
+"""The imports of a row of ``architectures``, done once for all rows. One thread each: nothing is timed."""
 
 from __future__ import annotations
 
 import torch
 import transformers
-from transformers import LlamaForCausalLM  # noqa: F401  # brings most of transformers along
+from transformers import LlamaForCausalLM  # noqa: F401  # imports most of transformers
 
 from unspool.backends.openvino import conversion_check  # noqa: F401
 from unspool.backends.openvino.imports import imported

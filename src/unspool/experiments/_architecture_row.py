@@ -18,7 +18,7 @@ BACKENDS: dict[str, dict[str, Any]] = {"transformers": {}, "openvino": {"weights
 METHODS = ("plain", "prompt_lookup")
 TOKENS = 12
 BOUND = 1e-3
-"""Nats; a log-probability that differs by this much is a fault."""
+"""In nats; a log-probability that differs by this much is a fault."""
 
 
 def make(row: str, directory: Path, **more: Any) -> Any:
@@ -75,7 +75,7 @@ def greedy(model: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
 
 
 def run_row(row: str) -> dict[str, str]:
-    """What each backend makes of a row, and how far its conversion was from the model."""
+    """The outcome of a row on each backend, and the error of its conversion."""
     from unspool.backends.openvino import conversion_check
 
     found: dict[str, str] = {}
@@ -110,7 +110,7 @@ def _outcome(reference: Any, directory: Path, backend: str) -> str:
         model = load(str(directory), backend=backend, **BACKENDS[backend])
         count = min(100, model.language_model.max_length - TOKENS)
         half = [3 + (7 * i * i + 5 * i) % 380 for i in range(-(-count // 2))]
-        prompt = (half + half)[:count]  # what comes again is drafted
+        prompt = (half + half)[:count]  # repeated ids are drafted
         tokens, expected = greedy(reference, prompt)
         outcomes = []
         for method in METHODS:
@@ -131,7 +131,7 @@ def _outcome(reference: Any, directory: Path, backend: str) -> str:
 
 
 def in_process(row: str, seconds: float) -> dict[str, str]:
-    """``run_row`` in a process of its own; one that dies or takes too long is a crash.
+    """``run_row`` in a separate process; one that dies or takes too long is a crash.
 
     A server that has imported the libraries forks it, since importing them takes longer than a row.
     """

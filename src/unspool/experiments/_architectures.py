@@ -1,4 +1,4 @@
-"""Kinds of decoders that transformers has, with the settings of a small checkpoint of each."""
+"""The kinds of decoders in transformers, with the settings of a small checkpoint of each."""
 
 from __future__ import annotations
 

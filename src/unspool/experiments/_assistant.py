@@ -1,4 +1,4 @@
-"""What experiments on draft models share: a model that drafts for itself with coarser weights, and other trees."""
+"""Helpers for draft models: a model that drafts for itself with coarser weights, and control trees."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class IndependentTree:
 
 
 class RandomChain:
-    """A chain of tokens drawn from the vocabulary at random: what a draft is worth that knows nothing."""
+    """A chain of random tokens of the vocabulary: the value of an uninformed draft."""
 
     name = "random"
 

@@ -1,4 +1,4 @@
-"""What experiments on batches share: prompts decoded as a batch, and what its passes looked like."""
+"""Helpers for batches: prompts decoded as a batch, and the shapes of its passes."""
 
 from __future__ import annotations
 
@@ -46,9 +46,8 @@ def alignment(steps: Sequence[StepEvent]) -> Row:
     """Of the passes that scored several rows: their number, those of equal lengths, and their slots.
 
     Returns:
-        ``passes``, ``several`` (of them, those of several rows), ``equal`` (of those, without padding of texts),
-        ``padded`` (slots by which shorter texts were filled up to the longest), ``slots`` (of all texts, padding
-        included).
+        ``passes``, ``several`` (passes of several rows), ``equal`` (those of them without padding of texts),
+        ``padded`` (slots that pad shorter texts to the longest), ``slots`` (of all texts, including padding).
     """
     lengths: dict[int, list[int]] = {}
     for step in steps:

@@ -1,4 +1,4 @@
-"""What experiments on canvases share: held-out questions, answered at swept settings."""
+"""Helpers for canvases: held-out questions, answered at swept settings."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ ONE_BY_ONE = "one by one"
 THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
 
 Made = str | Callable[[], Parts]
-"""A spec, or what makes the parts of a canvas."""
+"""A spec, or a function that builds the parts of the denoise loop."""
 
 
 def at(values: Sequence[object], spec: str) -> dict[str, Made]:
-    """The settings of a spec with each of the values in the place of ``{}``; by their specs."""
+    """Settings by spec: the spec with each value in place of ``{}``."""
     return {(made := spec.format(value)): made for value in values}
 
 
 def tasks_of(model: DiffusionModel, names: Sequence[str]) -> tuple[TaskSet, list[Task]]:
-    """The tasks of these names, and the set that they are of.
+    """The tasks of these names, and their set.
 
     Raises:
         UnspoolError: if the model was trained on other tasks.

@@ -1,4 +1,4 @@
-"""When a token was first predicted for good, beside when it was committed: the premise of rules that use the past."""
+"""The pass from which each token is predicted for good, and the pass that commits it: the premise of history rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unspool.recipes.tiny_diffusion.tasks import Task, held_out
 
 
 class _Watch:
-    """A transform that changes nothing and keeps what each pass predicts."""
+    """A transform that changes nothing and records the predictions of each pass."""
 
     def __init__(self) -> None:
         self.predicted: list[NDArray[np.int64]] = []

@@ -1,4 +1,4 @@
-"""Programs that a model may repeat without an end, programs in which repetition is right, and what is counted.
+"""Programs that a model may repeat endlessly, programs in which repetition is correct, and the counts.
 
 Loops are correct code followed by near-copies of its last part (a digit or a name changes), cut before the next copy,
 in the style of the paper's data. Tables each have a test of what the output must define. Lines and their structure are
@@ -16,7 +16,7 @@ from unspool.sandbox import run as sandbox
 
 @dataclass(frozen=True)
 class Task:
-    """A program to go on with, and for tables the test that it must pass."""
+    """A program to continue, and for tables the test that it must pass."""
 
     name: str
     program: str
@@ -33,7 +33,7 @@ LARGEST = (
 )
 SCORE = "    def score_@(self, x):\n        if x > @:\n            return self.weight * x\n        return 0\n\n"
 NUMBERS = (4, 6, 8)
-"""How many copies a loop begins with."""
+"""Number of copies that a loop begins with."""
 PATTERNS = {
     "function": ("", LARGEST + "    return best\n\n"),
     "elif": ('def name(x):\n    if x == 0:\n        return "n0"\n', '    elif x == @:\n        return "n@"\n'),

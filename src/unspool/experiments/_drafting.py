@@ -1,4 +1,4 @@
-"""What experiments on drafters share: a prompt decoded by a drafter, and tokens a pass."""
+"""Helpers for drafters: a prompt decoded by a drafter, and tokens per pass."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def decode_with(
         chat: see ``Model.encode``.
 
     Returns:
-        ``prompt``, ``tokens``, ``last`` (those of the last pass, which the end of the text cuts), ``passes``,
+        ``prompt``, ``tokens``, ``last`` (tokens of the last pass, which the end of the text cuts), ``passes``,
         ``nodes`` (scored, roots included), and ``digest`` of the token ids.
     """
     resources = model.resources()
@@ -120,7 +120,7 @@ def table(variants: Mapping[str, Sequence[Row]], title: str = "") -> Table:
 
 
 class RandomCopy:
-    """A chain that continues a random earlier place of the text: what copying is worth without a match."""
+    """A chain that continues a random earlier place of the text: the value of copying without a match."""
 
     name = "random"
 

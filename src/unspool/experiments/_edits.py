@@ -1,10 +1,10 @@
 """Edits of sources of installed packages far before the cursor, and what should follow.
 
-After an ordinary edit the package's own code follows, so the true next line is known; before the edit a function is
-missing, one too many is there, or a local name is another one. An adversarial edit changes a definition on which what
-follows depends and which nothing near the cursor repeats. In ``value``, ``rename``, ``signature`` and ``derived`` the
-model can look the definition up itself; in the others the tokens between say something of it as well, of the old one as
-long as they are not encoded again.
+After an ordinary edit the package's own code follows, so the true next line is known. Before the edit a function is
+missing or superfluous, or a local name differs. An adversarial edit changes a definition that the continuation depends
+on and that nothing near the cursor repeats. In ``value``, ``rename``, ``signature`` and ``derived`` the model can look
+up the definition itself. In the others the tokens between also carry information about it: about the old one until
+they are encoded again.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _ADVERSARIAL = {
     ),
     "unit": ("# Lengths are in {}.\n\n\n", "metres", "inches", '\n\nprint(f"The box is {length} long, in'),
 }
-"""Of each kind a definition, what stands in its gap before and after the edit, and the end of the prompt. The model
-should go on with what stands in the gap, or with the last text."""
+"""For each kind: a definition, the content of its gap before and after the edit, and the end of the prompt. The model
+should continue with the content of the gap, or with the last text."""
 
 
 @dataclass(frozen=True)

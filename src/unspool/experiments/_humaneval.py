@@ -1,8 +1,8 @@
-"""What experiments on HumanEval share: problems as a search sees them, their hidden tests, and what is compared.
+"""Helpers for HumanEval: problems as a search sees them, their hidden tests, and comparisons.
 
-The prompt is the problem's own text, without a chat template; a program ends where the function's body ends. It is
-scored by the problem's hidden tests. Where these repeat examples of the docstring, a method that is rewarded with the
-examples is shown part of what it is scored by: ``overlap``.
+The prompt is the problem's own text, without a chat template; a program ends at the end of the function's body. The
+problem's hidden tests score it. If these repeat examples of the docstring, a method rewarded with the examples sees
+part of its score: ``overlap``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from unspool.suites.prompts import Prompt
 
 GREEDY = "greedy"
 SECONDS = 20.0
-"""That a program may take, so that on a busy machine none fails for that."""
+"""Seconds that a program may take; generous, so that none fails because the machine is busy."""
 
 
 def _own(number: int, name: str, docstring: str, test: str) -> Prompt:
@@ -98,11 +98,11 @@ class Problem:
         return self._known[text]
 
     def greedy(self) -> Found:
-        """Greedy decoding: adadec that never pauses."""
+        """Greedy decoding: adadec without pauses."""
         return adadec.adadec(self.request, AdaDecOptions(math.inf))
 
     def row(self, variant: str, found: Found) -> Row:
-        """What a search gave: ``passed`` the hidden tests, and what it cost."""
+        """The result of a search: whether it ``passed`` the hidden tests, and its cost."""
         best = found.candidates[0]
         return {
             "variant": variant,

@@ -1,4 +1,4 @@
-"""A language small enough to score every text of it: the distribution that aligned samplers are to draw from."""
+"""A language small enough to score every text: the target distribution of grammar-aligned samplers."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def distance(seen: Sequence[Path], exact: Mapping[Path, float]) -> float:
 
 
 def distances_by_chance(count: int, exact: Mapping[Path, float], times: int = 2000) -> NDArray[np.float64]:
-    """Distances of so many draws from the very distribution that they are compared with; seed 0."""
+    """Distances of n draws from the distribution that they are compared with; seed 0."""
     chances = np.array(list(exact.values()))
     drawn = np.random.default_rng(0).multinomial(count, chances / chances.sum(), times)
     made: NDArray[np.float64] = 0.5 * np.abs(drawn / count - chances).sum(axis=1)

@@ -17,7 +17,7 @@ _MANUAL = "pydoc_data"
 
 
 def sources() -> list[Path]:
-    """The library's Python files without its tests, sorted; its manual, which is a Python file too, is left out."""
+    """The library's Python files, sorted, without its tests and its manual, which is also a Python file."""
     root = Path(sysconfig.get_paths()["stdlib"])
     skipped = _SKIPPED | {_MANUAL}
     return [file for file in sorted(root.rglob("*.py")) if not skipped & set(file.relative_to(root).parts)]

@@ -1,4 +1,4 @@
-"""llama.cpp's quantiser and its way back, through its shared libraries, which llama-cpp-python has."""
+"""llama.cpp's quantiser and dequantiser, through the shared libraries of llama-cpp-python."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Traits(ctypes.Structure):
 
 
 class LlamaCpp:
-    """The quantiser of llama.cpp, and its way back."""
+    """The quantiser and dequantiser of llama.cpp."""
 
     def __init__(self) -> None:
         folder = _folder()

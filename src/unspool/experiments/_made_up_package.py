@@ -1,6 +1,6 @@
 """A package of invented classes, and caller files that are cut where the name of a member is due.
 
-No model has seen the names, as with those of a private library; the caller file does not show them either.
+As with a private library, no model has seen the names, and the caller file does not show them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a draft model drafts along a text of the target, and how rules for the length of a draft would have used it.
+"""Drafts of a draft model along a text of the target, and replays of rules for the length of a draft.
 
-Whether a drafted token is right depends on the text before it alone (greedy). So the draft model drafts once along the
-target's text, and after each place where it is wrong; any rule can be replayed on that without another pass.
+Under greedy decoding, whether a drafted token is right depends only on the text before it. So the draft model drafts
+once along the target's text, and after each place where it is wrong. Any rule can be replayed on that without a pass.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from unspool.engine.taps import OUTPUT, Taps
 from unspool.methods.drafters.specdec_pp.head import AcceptanceHead
 
 MOST = 20
-"""Tokens of the longest draft, SpecDec++'s default."""
+"""Maximum tokens of a draft, SpecDec++'s default."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Candidate:
     Attributes:
         q: its probability in the draft's distribution.
         entropy: of that distribution, in nats.
-        head: what the acceptance head thinks of it, 1 without one.
+        head: its acceptance probability by the head, 1 without one.
     """
 
     token: int
@@ -64,7 +64,7 @@ class Text:
         return chain
 
     def agreed(self, at: int) -> int:
-        """How many tokens drafted at a position are right."""
+        """Number of correct tokens in the draft at a position."""
         count = 0
         while at + count < len(self.output) and self.right(at + count):
             count += 1
@@ -74,11 +74,11 @@ class Text:
 def draft_along(
     draft: LanguageModel, vocab_size: int, ids: list[int], output: list[int], head: AcceptanceHead | None = None
 ) -> Text:
-    """Everything that could be drafted greedily, one pass a token, as the methods do it; branches only with a head."""
+    """Every possible greedy draft, one pass per token, as in the methods; branches only with a head."""
     text, assistant = Text(output), Assistant(draft, vocab_size, None if head is None else Taps())
 
     def candidate(tokens: list[int]) -> tuple[Candidate, float]:
-        """What is drafted after tokens, and the head's opinion of the last of them."""
+        """The draft after tokens, and the head's prediction for the last of them."""
         assistant.follow(tokens)
         logprobs = Draws(Context(tokens, len(ids), 0, 0.0), vocab_size).logprobs(assistant.step(tokens[-1]))
         token, p = int(np.argmax(logprobs)), np.exp(logprobs)
@@ -109,12 +109,12 @@ Rule = Callable[[Sequence[Candidate]], int]
 
 
 def until(stops: Callable[[Sequence[Candidate]], bool], least: int = 1) -> Rule:
-    """Draft until the candidates so far, at least so many, say stop."""
+    """Draft at least a minimum, then until a test of the candidates says stop."""
     return lambda chain: next((i for i in range(least, len(chain)) if stops(chain[:i])), len(chain))
 
 
 def fixed(length: int) -> Rule:
-    """So many tokens."""
+    """A fixed number of tokens."""
     return lambda chain: min(length, len(chain))
 
 
@@ -124,7 +124,7 @@ def trained(threshold: float) -> Rule:
 
 
 def product(threshold: float) -> Rule:
-    """SpecDec++'s stand-in without a head."""
+    """SpecDec++'s substitute without a head."""
     return until(lambda chain: 1 - float(np.prod([c.q for c in chain])) > threshold, 2)
 
 

@@ -1,7 +1,7 @@
 """AdaBlock: do blocks that end where the model predicts the end of a line beat blocks of a fixed length?
 
-The control with random ends draws its blocks from the lengths that AdaBlock itself chose, so that only where they end
-differs. Decoding stops at the end of the text: the padding behind it is no part of the comparison.
+The control with random ends draws its blocks from the lengths that AdaBlock itself chose, so only their ends differ.
+Decoding stops at the end of the text: the padding after it is not part of the comparison.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEARNED_ON = 10
 
 
 class Recorded(AdaBlock):
-    """Keeps the lengths that it chose."""
+    """Records the lengths that it chose."""
 
     def __init__(self, options: AdaBlockOptions, newlines: Sequence[int], lengths: list[int]) -> None:
         super().__init__(options, newlines)

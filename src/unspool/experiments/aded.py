@@ -1,8 +1,8 @@
 """ADED: a trigram table that learns from the text and is searched by PUCT is a good drafter.
 
-Variants are trees of 12 nodes: ADED; the same table that learns nothing from the text; a table that begins empty; one
-whose corpus is of another kind; the table expanded by the product of its chances, best first, in place of the search;
-and a table that knows one token of context instead of two. Left out: what drafting costs in time.
+Variants are trees of 12 nodes: ADED; the same table without learning from the text; an initially empty table; a table
+of another kind of corpus; best-first expansion by the product of probabilities instead of the search; and a table with
+one token of context instead of two. Not measured: the time of drafting.
 """
 
 from __future__ import annotations

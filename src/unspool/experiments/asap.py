@@ -1,8 +1,8 @@
-"""ASAp: samples come closer and closer to the model's own distribution over a grammar, which masking never reaches.
+"""ASAp: samples converge to the model's own distribution over a grammar, which masking never reaches.
 
-The language is small enough to score every text of it, so that the distribution that is meant is known, and so is the
-one that the sampler draws from next, from its trie: nothing is estimated by counting samples. Left out: large grammars,
-where every text cannot be scored.
+The language is small enough to score every text, so the target distribution is known. So is the sampler's next
+distribution, from its trie: nothing is estimated by counting samples. Not tested: large grammars, in which not every
+text can be scored.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Masked diffusion on the CPU backends: passes and tokens a second, with and without Fast-dLLM's caches.
+"""Masked diffusion on the CPU backends: passes and tokens per second, with and without Fast-dLLM's caches.
 
 Every step fills the same number of slots, so that all settings of one canvas take equally many passes. Weights do not
 change speed: unless ``-m`` names a directory, they are random in the shape of SmolLM2-135M. A case is one round over

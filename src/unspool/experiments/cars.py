@@ -1,8 +1,8 @@
-"""CARS: exact samples of a grammar from the first one on, at far fewer attempts than rejection.
+"""CARS: exact samples of a grammar from the first one, with far fewer attempts than rejection sampling.
 
-The language is small enough to score every text of it. The first ten samples of many runs are pooled, and their
-distance from the exact distribution is compared with that of as many draws from that very distribution. The same is
-done with masking, which must be caught.
+The language is small enough to score every text. The first ten samples of many runs are pooled, and their distance
+from the exact distribution is compared with that of as many draws from that distribution. The same test must detect
+masking.
 """
 
 from __future__ import annotations

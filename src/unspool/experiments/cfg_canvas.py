@@ -1,4 +1,4 @@
-"""A context-free grammar on a canvas: is every text valid, what becomes of right answers, and how many passes more?
+"""A context-free grammar on a canvas: is every text valid, how does accuracy change, and how many passes are added?
 
 Two tasks of the long canvas. JSON, judged by Python's ``json``; and functions with two holes, each two tokens longer
 than what was there, as in no function that the model was trained on, judged by ``ast``. The grammars say what JSON and

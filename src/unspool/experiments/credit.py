@@ -1,7 +1,7 @@
 """CreditDecoding: does the history of a slot's predictions say more than its confidence now?
 
-The canvas is the long one, since credit needs passes to grow. Beside the paper's credit its parameter-free form; the
-control without memory gives credit for the pass itself alone, which lowers the threshold and no more.
+The canvas is the long one, since credit needs passes to grow. The paper's credit and its parameter-free form are
+tested. The control without memory gives credit only for the current pass, which merely lowers the threshold.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""dParallel: does certainty-forcing distillation save passes, and is it the certainty that does?
+"""dParallel: does certainty-forcing distillation save passes, and is the certainty term the cause?
 
-Two students are distilled from the model's own right answers, one with the certainty term and one without (beta 0).
-How many different answers a student still gives says what the passes are paid with.
+Two students are distilled from the model's own correct answers, one with the certainty term and one without (beta 0).
+The number of different answers that a student still gives shows the cost in variety.
 """
 
 from __future__ import annotations

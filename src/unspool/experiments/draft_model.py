@@ -1,8 +1,8 @@
-"""Speculative decoding: tokens a pass follow from the acceptance rate alone, and a good draft gives many.
+"""Speculative decoding: tokens per pass follow from the acceptance rate alone, and a good draft gives many.
 
-The paper's formula says what a draft of length g gives, (1 - a^(g+1)) / (1 - a), if every token is accepted with the
-same chance a, independently. Here a is counted from drafts of one token, and predicts those of 3 and of 6. The text
-must be plain decoding's; that the distribution is kept is the experiment ``lossless``. Left out: time.
+By the paper's formula a draft of length g gives (1 - a^(g+1)) / (1 - a) tokens per pass, if every token is accepted
+independently with probability a. Here a is measured on drafts of one token and predicts drafts of 3 and 6. The text
+must equal plain decoding's; the experiment ``lossless`` tests the distribution. Not measured: time.
 """
 
 from __future__ import annotations

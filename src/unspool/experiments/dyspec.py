@@ -1,8 +1,8 @@
-"""DySpec: what a draft model finds likely is accepted, so a tree that grows where it is sure gives more tokens a pass.
+"""DySpec: likely drafts are accepted more often, so a tree that grows at likely tokens gives more tokens per pass.
 
-Trees of 6 nodes at temperatures 0.6 and 0: DySpec's heap and its threshold, a static tree, a chain. And the hypothesis
-itself: R, the probability that the draft gave a token among those not drawn before, beside whether it was accepted.
-Left out: time, and the trees of several hundred nodes that the paper draws on a GPU.
+Trees of 6 nodes at temperatures 0.6 and 0: DySpec's heap and its threshold, a static tree, a chain. The hypothesis
+itself is also tested: R, the draft's probability of a token among those not drawn before, against acceptance. Not
+tested: time, and the trees of several hundred nodes that the paper draws on a GPU.
 """
 
 from __future__ import annotations

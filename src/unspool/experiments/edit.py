@@ -1,4 +1,4 @@
-"""PIE: does a cache whose keys are moved, not encoded again, go on as a recomputed one after edits far from the cursor?
+"""PIE: after edits far from the cursor, does a cache with moved keys give the same text as a recomputed one?
 
 Prompts are sources of installed packages; functions are inserted and removed, and local names renamed. Edits on which
 what follows depends are ``edit_adversarial``.

@@ -1,4 +1,4 @@
-"""EQSPEC: a batch whose rows accept different numbers of drafts gives each row the text that it has alone.
+"""EQSPEC: a batch whose rows accept different numbers of drafts gives each row the text that it gets alone.
 
 Batches of four rows of different lengths on the torch backend in float32, whose attention sees one padded block. The
 control breaks one invariant at a time: all rows at the position of the longest one; the padding of shorter rows not

@@ -1,4 +1,4 @@
-"""Fast-dLLM's factor: a bar of confidence that rises with the number of tokens of a step, beside one that does not."""
+"""Fast-dLLM's factor: a confidence threshold that rises with the number of tokens of a step, against a fixed one."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
 """LocalLeap: is a token next to a very confident one safer than its own confidence says?
 
 The control relaxes the threshold for as many masked slots as are near an anchor, at random places of the block. If it
-does as well, the method is a lower threshold and locality does nothing.
+does as well, the method is only a lower threshold, without an effect of locality.
 
-On the 24 slots of the short canvas every masked slot is near an anchor wherever there is one, so that both sides commit
-the same: what is measured there is a threshold that is relaxed once anything is certain, and not locality. A longer
-canvas would tell them apart.
+On the 24 slots of the short canvas every masked slot is near any anchor, so both sides commit the same. There the test
+measures a threshold that is relaxed once any token is certain, not locality. A longer canvas would separate them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The lossless rule: drafts drawn from any distribution leave the output's distribution as it is, exactly.
 
-On pairs of toy models over three tokens every draft and every outcome of the rule is summed over, in float64, for
-chains and trees, drawn in eight ways. The distance from plain sampling must be rounding. Rules and drafters that look
-right and are not go through the same sum, which must tell them from it.
+On pairs of toy models over three tokens, every draft and every outcome of the rule is summed in float64, for chains
+and trees, drawn in eight ways. The distance from plain sampling must be rounding error. The same sum must detect rules
+and drafters with planted faults.
 """
 
 from __future__ import annotations

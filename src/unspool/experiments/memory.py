@@ -35,7 +35,7 @@ def peak_bytes() -> int:
 
 
 def reset_peak() -> None:
-    """Peaks count from now on."""
+    """Reset the peak."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

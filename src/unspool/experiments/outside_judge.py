@@ -1,4 +1,4 @@
-"""An outside judge: plain decoding on the torch backend, greedy, against transformers' own ``generate``.
+"""An independent judge: greedy plain decoding on the torch backend against transformers' own ``generate``.
 
 A difference is a tie if the backend's measured rounding explains it, else a fault (``unspool.proof.identity``).
 """

@@ -1,7 +1,7 @@
-"""ParallelBench: what parallel commits lose depends on whether tokens depend on one another, not on the model.
+"""ParallelBench: the loss of parallel commits depends on dependencies between tokens, not on the model.
 
-The same model at the same tokens a step answers tasks whose answer the prompt determines, and tasks with several right
-answers. All questions count: no setting is chosen.
+The same model, with the same number of tokens per step, answers tasks whose answer the prompt determines and tasks with
+several right answers. All questions count: no setting is chosen.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""PEARL: with draft and target at work at the same time, more tokens leave a given time than by turns.
+"""PEARL: running draft and target model in parallel gives more tokens in a given time than running them in turn.
 
-Two processors cannot be had here, so the clock is virtual: a step of PEARL takes as long as the longer of a block of
-drafts and a pass of the target; ordinary speculation takes their sum. Acceptance is real. Ordinary speculation has the
-length of draft that is best on the other half of the texts. The engine's own ``pearl`` must give plain decoding's text
-in the replayed number of passes. Left out: time on this machine, and sampled texts.
+This machine does not have two processors to spare, so the clock is virtual: a step of PEARL takes the longer of a block
+of drafts and a pass of the target; ordinary speculation takes their sum. Acceptance is real. Ordinary speculation uses
+the draft length that is best on the other half of the texts. The engine's own ``pearl`` must give plain decoding's text
+in the replayed number of passes. Not tested: time on this machine, and sampled texts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""PG-TD: does a tree search rewarded with a docstring's examples solve more problems than sampling until they hold?
+"""PG-TD: does a tree search rewarded with a docstring's examples solve more problems than sampling until they pass?
 
 ``sample`` has the same reward and the same budget: greedy decoding, then samples at temperature 0.8 (not tuned) until
-the examples hold or the budget is spent; the best text by the reward, the first among equals. A problem without an
-example that can be run is decoded greedily by both.
+the examples pass or the budget is spent. The best text by the reward counts, the first among equals. Both decode a
+problem without an executable example greedily.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Prompt lookup: where the answer repeats its prompt, copies of the prompt are accepted many at a time.
+"""Prompt lookup: if the answer repeats its prompt, many copied tokens are accepted per pass.
 
-The same drafter on edits of code, whose answers are nearly all copies, and on questions without a text to copy from;
-beside it, continuations of a random earlier place, and of the prompt alone without what was written since.
+The same drafter on edits of code, whose answers are nearly all copies, and on questions without a text to copy from.
+Controls: continuations of a random earlier place, and lookup in the prompt only, without the output so far.
 """
 
 from __future__ import annotations

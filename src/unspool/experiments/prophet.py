@@ -1,8 +1,8 @@
-"""Prophet: is the answer known before decoding ends, and does its certainty say when to stop?
+"""Prophet: is the answer known before decoding ends, and does its certainty show when to stop?
 
-The tasks mix questions whose answer is there after one pass with questions that need many, so that a rule that sees
-the difference gains over one that stops at a fixed pass. Bars are the paper's times a factor, since the scale of
-logits is the model's.
+The tasks mix questions that are answered after one pass with questions that need many, so a rule that distinguishes
+them gains over a stop at a fixed pass. Thresholds are the paper's times a factor, since the scale of logits depends on
+the model.
 """
 
 from __future__ import annotations

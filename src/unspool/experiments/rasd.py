@@ -1,4 +1,4 @@
-"""RASD: retrieval and a drafter in one tree are better than either, and pruning by the drafter costs no acceptance.
+"""RASD: retrieval and a drafter in one tree are better than either, and pruning by the drafter loses no acceptance.
 
 Prompts and datastore come from Python's standard library, by rule. Files that prompts are taken from are not in the
 datastore. Three kinds of prompts: rename a parameter of a function of the prompt (much is copied from the prompt);

@@ -1,7 +1,7 @@
 """LLaDA: which masks to replace first, the most confident ones or random ones?
 
-Both orders commit the same number of tokens a step, so they take equally many passes. The long model's tasks are those
-that an order can get wrong; on lists that may be in any order, ``parallelbench`` finds the opposite.
+Both orders commit the same number of tokens per step, so they take equally many passes. The tasks are those of the
+long model, which a bad order gets wrong; on lists in any order, ``parallelbench`` finds the opposite.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """RPG: does lowering the probability of the next copy of a structure end loops of code?
 
-Counted in the output: ``lines`` and ``structure``, the shares of its lines whose text or structure came before;
+Counted in the output: ``lines`` and ``structure``, the shares of its lines whose text or structure occurred before;
 ``parses``, whether prompt and output compile, without the last line where the length limit cut it; ``ended``, whether
 the output reached the end of the text; ``right``, for the tables alone, whether the program passes its test. Four
 tables are too few for a verdict on harm, so they are shown and not judged.

@@ -1,8 +1,8 @@
 """RSD: siblings drawn without replacement are accepted more often than independent ones, at an equal number of nodes.
 
-Two parts. Exact: the probability that one of two or three drafts is accepted, for a draft that is far from its target
-and for one that is close, summed over all draws and outcomes. Model: tokens a pass of trees of 6 nodes at temperature
-1. Left out: time, and trees of other sizes.
+Two parts. Exact: the probability that one of two or three drafts is accepted, for a draft far from its target and for
+a close one, summed over all draws and outcomes. Model: tokens per pass of trees of 6 nodes at temperature 1. Not
+tested: time, and trees of other sizes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""LLaDA: do blocks that are finished from left to right give more right answers than the whole canvas at once?
+"""LLaDA: do blocks filled from left to right give more right answers than the whole canvas at once?
 
-Tokens a step are the same, so both take equally many passes. Blocks of one slot are plain left to right: where these do
-as well, it is the order that helps.
+Both commit the same number of tokens per step, so they take equally many passes. Blocks of one slot are plain left to
+right: if these do as well, the order is the cause.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""SpecDec++: a draft that ends by what a trained head thinks of its tokens wastes less than one of fixed length.
+"""SpecDec++: a draft whose end is decided by a trained head wastes less than one of fixed length.
 
-A head is trained for the pair of models on prompts of its own. Then each rule for ending a draft is replayed along the
-target's greedy texts, which costs drafts and passes; the speed that follows, for a draft model that is ten times as
-fast as its target, decides. Each rule's setting is chosen on one half of the texts and measured on the other. Left out:
+A head is trained for the pair of models on separate prompts. Then each rule for ending a draft is replayed along the
+target's greedy texts, which gives its drafts and passes. The resulting speed, for a draft model ten times as fast as
+its target, decides. Each rule's setting is chosen on one half of the texts and measured on the other. Not tested:
 sampled texts, time on this machine, and the paper's amount of training (40,000 prompts).
 """
 
@@ -101,7 +101,7 @@ def cases(setup: Setup) -> list[Case]:
 
 
 def foresight(text: Text) -> list[float | None]:
-    """How well head, then q, tell accepted tokens from rejected ones: areas under the ROC curve."""
+    """Areas under the ROC curve of accepted against rejected tokens, by the head, then by q."""
     right = np.array([text.right(at) for at in range(len(text.output))], dtype=np.float64)
     return [auc(np.array([getattr(c, name) for c in text.drafted]), right) for name in ("head", "q")]
 

@@ -1,9 +1,9 @@
-"""STAND: samples of one problem teach each other, and drafts that are drawn are accepted more often than the likeliest.
+"""STAND: samples of one problem help each other, and sampled drafts are accepted more often than the most likely ones.
 
 Several samples of each prompt share a memory; the next prompt begins with an empty one. Variants: STAND and Token
-Recycling under the same-noise rule, whose texts are plain decoding's; STAND under the lossless rule of the paper, and
-the same memory and tree whose drafts are the likeliest tokens. Left out: throughput, and the paper's learned tree,
-which ``methods.drafters.stand.template`` makes.
+Recycling under the same-noise rule, whose texts are plain decoding's; STAND under the lossless rule of the paper; and
+the same memory and tree with the most likely tokens as drafts. Not tested: throughput, and the paper's learned tree,
+which ``methods.drafters.stand.template`` builds.
 """
 
 from __future__ import annotations

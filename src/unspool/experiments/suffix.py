@@ -1,8 +1,8 @@
 """Suffix drafts: the longest suffix that occurred before, however long, drafts better than the last three tokens.
 
-Variants, each a chain of at most 16 tokens: the suffix automaton; prompt lookup; an automaton that knows nothing but
-the last 32 tokens of the text; and a continuation of a random earlier place, which shows what copying is worth without
-a match. Left out: text of other requests, and switching to another drafter where matches are short.
+Variants, each a chain of at most 16 tokens: the suffix automaton; prompt lookup; an automaton of only the last 32
+tokens of the text; and a continuation of a random earlier place, which shows the value of copying without a match. Not
+tested: text of other requests, and switching to another drafter if matches are short.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fast-dLLM's threshold: the number of tokens of a step follows confidence, where a fixed number goes wrong."""
+"""Fast-dLLM's threshold: confidence decides the number of tokens of a step, instead of a fixed number."""
 
 from __future__ import annotations
 

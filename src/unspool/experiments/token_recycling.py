@@ -1,7 +1,7 @@
 """Token recycling: candidates that a model scored anyway are good drafts, and the matrix learns across prompts.
 
 Variants: the paper's method, the same learning from accepted nodes only, and a matrix of random rows that never learns,
-each with one matrix for all prompts, and one that starts empty at every prompt. Left out: the cost of passes, which
+each with one matrix for all prompts, and one that starts empty at every prompt. Not measured: the cost of passes, which
 ``unspool bench --methods token_recycling:nodes=4,token_recycling:nodes=8,...`` measures.
 """
 

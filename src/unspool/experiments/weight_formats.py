@@ -1,4 +1,4 @@
-"""Weight formats: what int8 and int4 cost in perplexity, on a text that every Python ships.
+"""Weight formats: the perplexity cost of int8 and int4, on a text that every Python installation has.
 
 The text is the documentation (docstrings) of modules of the standard library. It is cut into windows, of which some,
 evenly spread, are scored on their own; the first token of a window is context only, and no special token comes before

@@ -1,1 +1,1 @@
-"""unspool inside other libraries."""
+"""Integrations of unspool into other libraries."""

@@ -1,8 +1,8 @@
 """unspool's loop inside transformers: ``model.generate(**inputs, custom_generate=unspool.transformers_method(...))``.
 
-transformers prepares the call as always (generation config, logits processors, stopping criteria, padding) and hands it
-to the callable, which decodes with a method of unspool's registry on the same weights. Greedy text is the text of
-``generate`` itself. Sampling follows unspool's noise, so it has the same distribution and is reproducible by seed.
+transformers prepares the call as usual (generation config, logits processors, stopping criteria, padding) and passes it
+to the callable, which decodes with a method of unspool's registry on the same weights. Greedy text equals that of
+``generate`` itself. Sampling uses unspool's noise, so it has the same distribution and is reproducible by seed.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from unspool.methods.shaping._built_in import adapt
 from unspool.models import calibration
 
 _CACHES = {"cache", "past_key_values"}
-"""What transformers calls its cache, since 5.24 and before."""
+"""transformers' names of its cache, since 5.24 and before."""
 
 _HARMLESS = {"attention_mask", "position_ids", "use_cache", "logits_to_keep", *_CACHES}
-"""What ``generate`` hands over besides the ids: read or checked here, or without influence on the text."""
+"""Arguments that ``generate`` passes besides the ids: read or checked here, or without effect on the text."""
 
 _ROW_DEPENDENT = (
     EncoderNoRepeatNGramLogitsProcessor,
@@ -68,23 +68,23 @@ def transformers_method(
 ) -> TransformersMethod:
     """A callable for the ``custom_generate`` argument of transformers' ``generate``.
 
-    ``generate`` gives the callable neither its ``streamer`` nor its ``tokenizer``. So bind a streamer here and not
-    there, and replace ``stop_strings`` by ``stopping_criteria=[StopStringCriteria(tokenizer, strings)]``.
+    ``generate`` passes neither its ``streamer`` nor its ``tokenizer`` to the callable. So give the streamer here, and
+    replace ``stop_strings`` by ``stopping_criteria=[StopStringCriteria(tokenizer, strings)]``.
 
     Args:
         method: a drafter with its options, such as ``"token_recycling:nodes=8"``; ``"auto"`` measures the cost curve on
             first use (10 s, cached).
         acceptance: an acceptance rule; by default ``greedy``, or ``same_noise`` with ``do_sample=True``.
-        seed: of the noise with ``do_sample=True``; row ``i`` of a batch has ``seed + i``. None: drawn from torch's
-            generator, so that ``torch.manual_seed`` rules it.
-        streamer: object with ``put`` and ``end``; is given the prompt, then each token, as by ``generate``.
+        seed: of the noise with ``do_sample=True``; row ``i`` of a batch uses ``seed + i``. None: drawn from torch's
+            generator, so that ``torch.manual_seed`` controls it.
+        streamer: object with ``put`` and ``end``; receives the prompt, then each token, as from ``generate``.
         memories: what methods learn, by method name, kept between calls; by default the callable's own.
-        assistant_model: draft model for the methods that need one; of the same tokenizer. Bound here, because given to
-            ``generate`` it asks for transformers' own assisted generation.
+        assistant_model: draft model with the same tokenizer, for methods that need one. Given here, because passing it
+            to ``generate`` selects transformers' own assisted generation.
 
     Raises:
         UnknownNameError: for an unknown method or option.
-        UnsupportedError: for a method that needs a draft model where there is none.
+        UnsupportedError: for a method that needs a draft model if none is given.
     """
     chosen = methods.choose(method, DRAFTER)
     check_assisted(chosen.row, assistant_model)
@@ -92,7 +92,7 @@ def transformers_method(
 
 
 class TransformersMethod:
-    """What ``transformers_method`` returns. Keeps the last model and what was learned on it between calls.
+    """The return value of ``transformers_method``. Keeps the last model and what was learned on it between calls.
 
     Attributes:
         trace: all events of the last call.
@@ -129,16 +129,16 @@ class TransformersMethod:
         """Called by ``generate``.
 
         Returns:
-            Ids [batch, longest text], left-padded as they came and right-padded with ``pad_token_id``; or, with
+            Ids [batch, longest text], left-padded like the input and right-padded with ``pad_token_id``; or, with
             ``return_dict_in_generate``, a ``GenerateDecoderOnlyOutput`` whose ``past_key_values`` is None and whose
-            ``scores`` and ``logits``, where asked for, are 0 in the rows that are over.
+            ``scores`` and ``logits``, if requested, are 0 in finished rows.
 
         Raises:
-            UnsupportedError: for a generation mode, model input or output that cannot be had.
-            UnspoolError: for a request that cannot be served, before any work.
+            UnsupportedError: for an unsupported generation mode, model input or output.
+            UnspoolError: for an invalid request, before any work.
         """
         _refuse(generation_config, model_kwargs)
-        adapt(logits_processor)  # refuses processors that cannot work on drafts
+        adapt(logits_processor)  # rejects processors that cannot work on drafts
         resources = self._on(model)
         padded = [[int(token) for token in row] for row in input_ids.tolist()]
         starts = _starts(input_ids, model_kwargs)
@@ -151,7 +151,7 @@ class TransformersMethod:
         if len(padded) > 1 and others and pad is None:
             raise UnspoolError("rows may end at different lengths; set pad_token_id")
         greedy = not generation_config.do_sample
-        # As in generate: torch's generator decides, unless the user gave a seed.
+        # As in generate: torch's generator is used, unless the user gave a seed.
         seed = self._seed if self._seed is not None else 0 if greedy else int(torch.randint(2**63 - 1, ()).item())
         temperature = 0.0 if greedy else generation_config.temperature or 1.0
         rule = methods.acceptance_rule(self._acceptance, greedy, resources)
@@ -204,7 +204,7 @@ class TransformersMethod:
                 rows[event.row].emitted.extend(event.emitted)
             elif isinstance(event, EndEvent):
                 rows[event.row].over = True
-            # A streamer takes one token of every row at a time, and rows advance by unequal steps.
+            # A streamer takes one token of every row at a time, but rows advance by unequal steps.
             while streamer is not None and (tokens := _column(rows, column, pad)):
                 streamer.put(torch.tensor(tokens))
                 column += 1
@@ -214,10 +214,10 @@ class TransformersMethod:
 
 @dataclass
 class _Row:
-    """One sequence of the batch, as transformers' processors and criteria want to see it: with its padding.
+    """One sequence of the batch, with its padding, as transformers' processors and criteria expect it.
 
-    Some depend on the row's index (``prefix_allowed_tokens_fn``, ``prompt_ignore_length``). Those that may are called
-    with a batch of the real size, all of it this row's text, and only this row of the result is used.
+    Some depend on the row's index (``prefix_allowed_tokens_fn``, ``prompt_ignore_length``). These get a batch of the
+    real size in which every row is this row's text, and only this row of the result is used.
     """
 
     padded: list[int]
@@ -235,7 +235,7 @@ class _Row:
         self._criteria_ids = list(self.padded)
 
     def shape(self, tokens: NDArray[np.int64], logits: Logits) -> Logits:
-        """The prepared processors as one shaper; called with the history of the node that is decided."""
+        """The prepared processors as one shaper; called with the history of the decided node."""
         new = tokens[len(self.padded) - self.start :].tolist()
         ids = torch.tensor([[*self.padded, *new]], device=self.device)
         raw = torch.tensor(logits, dtype=torch.float32, device=self.device)
@@ -266,17 +266,17 @@ def _refuse(config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
     mode = config.get_generation_mode()
     if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
         raise UnsupportedError(
-            f"unspool replaces greedy search and sampling, not {mode.value}; leave out the options that ask for it "
+            f"unspool replaces greedy search and sampling, not {mode.value}; leave out the options that select it "
             "and choose a method of unspool instead"
         )
     for output in ("output_attentions", "output_hidden_states"):
         if getattr(config, output):
-            raise UnsupportedError(f"{output} cannot be had from a pass over a token tree; leave it out")
+            raise UnsupportedError(f"{output} is not available from a pass over a token tree; leave it out")
     given = sorted(name for name, value in model_kwargs.items() if value is not None and name not in _HARMLESS)
     if given:
-        raise UnsupportedError(f"unspool decodes from input_ids alone; leave out {', '.join(given)}")
+        raise UnsupportedError(f"unspool decodes from input_ids only; leave out {', '.join(given)}")
     if any(getattr(model_kwargs.get(name), "_is_user_defined", False) for name in _CACHES):
-        raise UnsupportedError("unspool keeps a cache of its own; leave out past_key_values and pass the whole text")
+        raise UnsupportedError("unspool keeps its own cache; leave out past_key_values and pass the whole text")
 
 
 def _starts(input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> list[int]:
@@ -286,7 +286,7 @@ def _starts(input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> list[int]:
         mask = torch.ones_like(input_ids)
     seen = mask != 0
     if mask.shape != input_ids.shape or not seen[:, -1].all() or (seen[:, :-1] & ~seen[:, 1:]).any():
-        raise UnsupportedError("attention_mask may mask left padding only; set padding_side='left' in the tokenizer")
+        raise UnsupportedError("attention_mask may only mask left padding; set padding_side='left' in the tokenizer")
     positions = model_kwargs.get("position_ids")
     expected = seen.long().cumsum(1) - 1
     if positions is not None and (positions.shape != seen.shape or not torch.equal(positions[seen], expected[seen])):
@@ -295,13 +295,13 @@ def _starts(input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> list[int]:
 
 
 def _costs(model: TransformersModel) -> PassCosts:
-    # Weights do not change the cost of a pass, so the architecture stands for the model.
+    # Weights do not change the cost of a pass, so the configuration is the key.
     key = hashlib.sha256(model.model.config.to_json_string(use_diff=False).encode()).hexdigest()
     return PassCosts(calibration.load(model, key) or calibration.calibrate(model, key))
 
 
 def _column(rows: Sequence[_Row], column: int, pad: int | None) -> list[int]:
-    """Token ``column`` of every row's output; empty while a row has not come so far, and when all are over."""
+    """Token ``column`` of every row's output; empty until all unfinished rows have it, and when all are finished."""
     lengths = [len(row.emitted) for row in rows]
     if column >= max(lengths) or any(column >= n and not row.over for row, n in zip(rows, lengths, strict=True)):
         return []

@@ -1,7 +1,7 @@
-"""What an experiment is: a paper's claim, the control that could have won, and what is expected, stated before the run.
+"""An experiment: a paper's claim, the control that could win, and the expected figures, stated before the run.
 
-An experiment is one file of ``unspool.experiments`` that holds ``EXPERIMENT``. It measures case by case; the figures
-are computed from the rows of all cases, and the outcome from the figures: no person decides it.
+An experiment is one file of ``unspool.experiments`` that defines ``EXPERIMENT``. It measures case by case. The figures
+are computed from the rows of all cases, and the outcome from the figures, without human judgement.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unspool.reproduce.setup import Setup
 
 Row = dict[str, Any]
-"""What one case measured: plain data that JSON keeps."""
+"""The measurements of one case: plain data that JSON can store."""
 
 Outcome = Literal["held", "partly", "absent", "not measurable here", "invalid"]
 
@@ -25,17 +25,17 @@ OUTCOMES: dict[Outcome, str] = {
     "not measurable here": "the machine, the model or the number of cases does not allow a verdict",
     "invalid": "a requirement is broken, so that the figures mean nothing",
 }
-"""What an outcome means, from the best to the worst."""
+"""The meaning of each outcome, from best to worst."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that the rows give.
+    """A number computed from the rows.
 
     Attributes:
         value: the estimate.
-        low, high: its 95 % interval; None where it has none, such as an exact count.
-        count: how many cases it is computed from.
+        low, high: its 95 % interval; None without one, as for an exact count.
+        count: number of cases that it is computed from.
     """
 
     value: float
@@ -51,7 +51,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Expect:
-    """A bound that a figure must keep, over the whole of its interval.
+    """Bounds that the whole interval of a figure must satisfy.
 
     Attributes:
         figure: its name in ``Summary.figures``.
@@ -73,7 +73,7 @@ class Expect:
         return f"{self.figure}: {' and '.join(parts)}"
 
     def enough(self, figure: Figure) -> bool:
-        """Whether the figure has cases enough for a verdict."""
+        """Whether the figure has enough cases for a verdict."""
         return figure.count is None or figure.count >= self.cases
 
     def met(self, figure: Figure) -> bool:
@@ -94,11 +94,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the rows of all cases say.
+    """The summary of the rows of all cases.
 
     Attributes:
-        figures: by name, in the order in which they are shown.
-        tables: what a reader wants to see beside the figures.
+        figures: by name, in display order.
+        tables: shown beside the figures.
     """
 
     figures: dict[str, Figure]
@@ -107,11 +107,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Case:
-    """A part of an experiment that is measured as a whole, and kept once it is done.
+    """A part of an experiment that is measured as a whole, and saved once it is finished.
 
     Attributes:
-        key: unique in the experiment, and the same in every run of the same settings.
-        measure: gives the rows.
+        key: unique in the experiment, and the same in every run with the same settings.
+        measure: returns the rows.
     """
 
     key: str
@@ -123,20 +123,20 @@ class Experiment:
     """A claim and its test.
 
     Attributes:
-        claim: what the paper says, in one sentence.
-        control: what could have won instead.
-        test: what is measured here, on what, in one sentence.
-        cases: the cases of a run; they are measured in this order. Loading the model may wait for the first.
-        summarise: figures and tables of all rows; called with the rows of any run, also of a quick one.
-        expects: what the claim says about the figures.
-        requires: what must hold for the figures to mean anything, such as identical texts.
+        claim: the paper's claim, in one sentence.
+        control: the alternative that could win.
+        test: what is measured here, and on what, in one sentence.
+        cases: the cases of a run, in the order of measurement. The first may load the model.
+        summarise: figures and tables of all rows; called with the rows of any run, including quick ones.
+        expects: the figures that the claim predicts.
+        requires: conditions for the figures to be meaningful, such as identical texts.
         methods: names of the methods whose paper makes the claim.
-        paper: title and year, where no method has it.
-        model: that the experiment is meant for.
-        count: how many prompts or questions a run has by default.
+        paper: title and year, if no method has that paper.
+        model: the default model.
+        count: the default number of prompts or questions.
         quick_model: for ``--quick``.
         timed: whether figures are times, so that the machine must be idle.
-        minutes: about how long a run takes on two cores.
+        minutes: approximate duration of a run on two cores.
     """
 
     claim: str
@@ -156,7 +156,7 @@ class Experiment:
     name: str = field(default="", kw_only=True)
 
     def outcome(self, figures: dict[str, Figure]) -> Outcome:
-        """The verdict on the figures; a figure that is missing is not measurable."""
+        """The verdict on the figures; a missing figure is not measurable."""
         broken = [bound for bound in self.requires if bound.figure in figures and not bound.met(figures[bound.figure])]
         if broken:
             return "invalid"

@@ -1,4 +1,4 @@
-"""What held here: each paper beside the claim that was tested, the control, the outcome and its figures."""
+"""The page "What held here": each paper with its tested claim, the control, the outcome and its figures."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Held:
     Attributes:
         paper: title and year; empty for an experiment about unspool itself.
         methods: its methods, by name.
-        experiment: that tests it; None: there is none.
-        result: committed last; None: there is none.
+        experiment: tests it; None if there is none.
+        result: the last committed one; None if there is none.
     """
 
     paper: str
@@ -45,10 +45,10 @@ def results(directory: Path) -> dict[str, list[ExperimentResult]]:
 def held(
     papers: Mapping[str, str], experiments: Sequence[Experiment], found: Mapping[str, Sequence[ExperimentResult]]
 ) -> Iterator[Held]:
-    """Lines of the page: first the papers in the order of their methods, then what belongs to no paper.
+    """Lines of the page: first the papers in the order of their methods, then experiments without a paper.
 
     Args:
-        papers: by method, the paper that it is from; methods without one are left out.
+        papers: the paper of each method; methods without one are omitted.
         experiments: all of them.
         found: results, by experiment.
     """

@@ -17,14 +17,14 @@ from unspool.storage.text_files import parse_json, read_text
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """What a run gave.
+    """The result of a run.
 
     Attributes:
         experiment: its name.
         about: date, machine, versions, see ``unspool.bench.about``.
-        command: that makes it again.
+        command: reproduces the result.
         settings: model, count, suite.
-        claim, control, test, expects, requires: of the experiment, as they were stated when it ran.
+        claim, control, test, expects, requires: of the experiment, as stated when it ran.
         rows: of all cases.
         figures: by name.
     """
@@ -56,7 +56,7 @@ def file_name(experiment: str, model: str) -> str:
 def result_of(
     experiment: Experiment, settings: dict[str, Any], rows: Sequence[Row], about: dict[str, Any], command: str
 ) -> ExperimentResult:
-    """The figures and the outcome that rows give."""
+    """The figures and the outcome of the rows."""
     figures = experiment.summarise(rows).figures
     return ExperimentResult(
         experiment.name,
@@ -75,7 +75,7 @@ def result_of(
 
 
 def write(result: ExperimentResult, path: Path) -> None:
-    """Write a result; the file appears whole or not at all. One line a row, so that changes can be read."""
+    """Write a result atomically, with one line per row so that diffs are readable."""
     data = asdict(result)
     rows = data.pop("rows")
     head = json.dumps(data, indent=1, ensure_ascii=False)
@@ -101,6 +101,6 @@ def read(path: Path) -> ExperimentResult:
 
 
 def worse(now: Outcome, before: Outcome) -> bool:
-    """Whether an outcome is worse than an earlier one; a run that allows no verdict is worse than ``absent``."""
+    """Whether an outcome is worse than an earlier one; a run without a verdict is worse than ``absent``."""
     order = cast("list[Outcome]", list(OUTCOMES))
     return order.index(now) > order.index(before)

@@ -1,4 +1,4 @@
-"""Run an experiment: case by case, kept on disk, so that the same command continues after an interruption."""
+"""Run an experiment case by case and save each case, so that the same command resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unspool.reproduce.setup import Setup
 from unspool.storage.journal import Journal
 
 QUICK = 2
-"""Prompts or questions of a quick run."""
+"""Number of prompts or questions of a quick run."""
 
 
 def run(
@@ -28,8 +28,8 @@ def run(
     """Measure all cases.
 
     Args:
-        journal: keeps the rows of finished cases; removed at the end. None: nothing is kept.
-        progress: receives the experiment's name, cases done, and all of them.
+        journal: stores the rows of finished cases; removed at the end. None: nothing is stored.
+        progress: receives the experiment's name, the number of finished cases, and the total.
 
     Raises:
         UnspoolError: if a package or a model is missing, a suite is given that the experiment does not use, or the

@@ -1,4 +1,4 @@
-"""What an experiment runs on: the model, the prompts, and how many of them."""
+"""The setup of an experiment: its model, its prompts, and their number."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from unspool.suites.prompts import Prompt
 
 @dataclass
 class Setup:
-    """The settings of a run, and the models that are loaded for it.
+    """The settings of a run, and the models loaded for it.
 
     Attributes:
         model: name of the model.
-        count: number of prompts or questions; what it counts is the experiment's to say.
+        count: number of prompts or questions; the experiment decides which.
         quick: whether the run only shows that the experiment works: fewest cases, shortest texts.
-        suite: prompts that a user names, see ``suites.load``; None: the experiment's own.
-        report: receives what happens, as one line.
-        suite_read: whether the experiment has asked for the prompts of ``suite``.
+        suite: prompts given by the user, see ``suites.load``; None: the experiment's own.
+        report: receives each step as one line.
+        suite_read: whether the experiment has read the prompts of ``suite``.
     """
 
     model: str
@@ -36,7 +36,7 @@ class Setup:
     _loaded: dict[Any, Any] = field(default_factory=dict)
 
     def pick(self, full: Any, quick: Any) -> Any:
-        """A setting of the experiment: one for the full run, one for ``--quick``."""
+        """Choose a setting: one for the full run, one for ``--quick``."""
         return quick if self.quick else full
 
     def language_model(self, name: str | None = None, **options: Any) -> Model:
@@ -61,11 +61,11 @@ class Setup:
         return self._loaded[key]
 
     def prompts(self, suite: str = "humaneval", quick_suite: str = "mixed") -> list[Prompt]:
-        """``count`` prompts in rounds of one a category, drawn by seed 0.
+        """``count`` prompts in rounds of one per category, drawn with seed 0.
 
         Args:
-            suite: where the user names none.
-            quick_suite: the same for ``--quick``; of unspool's own, so that no package is needed.
+            suite: the default suite.
+            quick_suite: the default for ``--quick``; a bundled one, so that no package is needed.
         """
         self.suite_read = True
         loaded = suites.load(self.suite or (quick_suite if self.quick else suite))

@@ -1,4 +1,4 @@
-"""The result of an experiment on the terminal."""
+"""Show the result of an experiment on the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unspool.reproduce.result import ExperimentResult
 
 
 def show(experiment: Experiment, result: ExperimentResult, console: Console, quick: bool = False) -> None:
-    """Print the claim, the tables, the figures beside what was expected of them, and the outcome."""
+    """Print the claim, the tables, the figures beside their expectations, and the outcome."""
     settings = result.settings
     console.print(f"\n[bold]{result.experiment}[/bold]  {settings['model']}, {settings['count']}", highlight=False)
     for what in ("claim", "control", "test"):

@@ -15,7 +15,7 @@ SAMPLES = 10_000
 
 
 def share(hits: Sequence[bool]) -> Figure:
-    """How many of the cases are true; Wilson's interval."""
+    """Share of true cases, with Wilson's interval."""
     if not hits:
         return Figure(float("nan"), count=0)
     interval = stats.binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
@@ -23,12 +23,12 @@ def share(hits: Sequence[bool]) -> Figure:
 
 
 def mean(values: Sequence[float]) -> Figure:
-    """The mean over cases; a percentile bootstrap over cases."""
+    """Mean over cases, with a percentile bootstrap over cases."""
     return difference(values, [0.0] * len(values))
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
-    """Mean of ``ours`` less ``theirs``, paired by case; a percentile bootstrap over cases."""
+    """Mean of ``ours`` minus ``theirs``, paired by case, with a percentile bootstrap over cases."""
     each = np.subtract(np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64))
     if not len(each):
         return Figure(float("nan"), count=0)
@@ -37,9 +37,9 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> Figure:
-    """Sum of ``above`` divided by the sum of ``below``, paired by case; a percentile bootstrap over cases.
+    """Sum of ``above`` divided by the sum of ``below``, paired by case, with a percentile bootstrap over cases.
 
-    Tokens a pass are such a ratio: of all tokens by all passes.
+    Tokens per pass are such a ratio: all tokens divided by all passes.
     """
     return ratio_of_ratios(above, below, [1.0] * len(above), [1.0] * len(below))
 
@@ -60,11 +60,11 @@ def ratio_of_ratios(
 
 
 def of_sums(columns: Sequence[Sequence[float]], function: Callable[..., Any]) -> Figure:
-    """What ``function`` makes of the sums over cases; a percentile bootstrap over cases.
+    """``function`` of the sums over cases, with a percentile bootstrap over cases.
 
     Args:
-        columns: what is summed, each paired by case.
-        function: receives one number, or an array of them, for each column.
+        columns: values to sum, paired by case.
+        function: receives one number, or an array of numbers, per column.
     """
     data = np.asarray(columns, dtype=np.float64)
     if not data.shape[1]:
@@ -76,7 +76,7 @@ def of_sums(columns: Sequence[Sequence[float]], function: Callable[..., Any]) ->
 
 
 def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
-    """Two-sided p of the exact test on the cases that one side gets right and the other does not."""
+    """Two-sided p of McNemar's exact test, on the cases that only one side gets right."""
     pairs = list(zip(ours, theirs, strict=True))
     gained, lost = pairs.count((True, False)), pairs.count((False, True))
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

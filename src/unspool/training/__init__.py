@@ -1,1 +1,1 @@
-"""What methods need trained: heads on hidden states. torch is imported where training starts."""
+"""Train what methods need: heads on hidden states. torch is imported only when training starts."""

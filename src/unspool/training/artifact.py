@@ -1,7 +1,7 @@
-"""What was trained for a method: one file of tensors that says what it is, which models it belongs to, and how it came.
+"""The trained part of a method: one file of tensors that records its kind, its models, and how it was trained.
 
 A safetensors file whose metadata is the header ``{kind, method, version, belongs_to, trained_with}``. Its name ends in
-``.artifact``, so that nothing takes it for a model's weights where it is beside them.
+``.artifact``, so that nothing mistakes it for the weights of a model in the same directory.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from unspool.methods.resources import Resources
 
 VERSION = 1
-"""Of the header; raised whenever what it says, or what tensors mean, changes."""
+"""Version of the header; increased whenever the meaning of the header or of the tensors changes."""
 
 Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something trained.
+    """A trained part.
 
     Attributes:
-        kind: what it is, for messages: ``"acceptance head"``.
+        kind: for messages: ``"acceptance head"``.
         method: name of the method that reads it.
-        belongs_to: for each model, the target first, as much of its identity (``models.identity.loaded``) as matters:
+        belongs_to: for each model, the target first, the relevant part of its identity (``models.identity.loaded``):
             the key of its content alone, or with backend and weight format.
-        tensors: arrays of numbers by name.
-        trained_with: options, data and figures; plain data.
+        tensors: numeric arrays by name.
+        trained_with: options, data and figures, as plain data.
         version: of the header.
     """
 
@@ -51,7 +51,7 @@ class Artifact:
     version: int = VERSION
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all; one of that name is replaced in one step.
+        """Write the file atomically; an existing one is replaced.
 
         Raises:
             UnspoolError: if it cannot be written.
@@ -74,10 +74,10 @@ class Artifact:
         """Read a file that ``save`` wrote, or the one of the method in a directory.
 
         Args:
-            method: that is going to use it.
+            method: the method that will use it.
 
         Raises:
-            UnspoolError: if it cannot be read, is something else, of another method or of another version.
+            UnspoolError: if it cannot be read, is not a trained part, or is of another method or version.
         """
         file = file_of(Path(path), method)
         try:
@@ -91,15 +91,15 @@ class Artifact:
             raise UnspoolError(f"{file} is the {made.kind} of {made.method}, not of {method}; {_train(method)}")
         if made.version != VERSION:
             raise UnspoolError(
-                f"{file} is of version {made.version} and this unspool reads {VERSION}; {_train(method)} again"
+                f"{file} has version {made.version}, but this unspool reads {VERSION}; {_train(method)} again"
             )
         return made
 
     def check(self, resources: Resources) -> None:
-        """Refuse models that it was not trained for. Models whose identity is not known are not checked.
+        """Reject models that it was not trained for. Models of unknown identity are not checked.
 
         Raises:
-            UnspoolError: naming what it was trained for.
+            UnspoolError: names the models that it was trained for.
         """
         models = resources.keys()
         if not models:
@@ -113,10 +113,10 @@ class Artifact:
             )
 
     def tensor(self, name: str, *shape: int | None) -> NDArray[Any]:
-        """The tensor of a name; None is any size.
+        """The tensor of a name; None matches any size.
 
         Raises:
-            UnspoolError: if there is none, or its shape is another.
+            UnspoolError: if it is missing or has another shape.
         """
         found = self.tensors.get(name)
         if (
@@ -124,12 +124,14 @@ class Artifact:
             or found.ndim != len(shape)
             or any(wanted not in (None, size) for wanted, size in zip(shape, found.shape, strict=True))
         ):
-            raise UnspoolError(f"this {self.kind} has no fitting tensor {name!r}; {_train(self.method)} again")
+            raise UnspoolError(
+                f"this {self.kind} has no tensor {name!r} of the right shape; {_train(self.method)} again"
+            )
         return found
 
 
 def file_of(path: Path, method: str) -> Path:
-    """The file that a path means: itself, or the method's in a directory."""
+    """The file of a path: itself, or the method's file in a directory."""
     return path / f"{method}.artifact" if path.is_dir() else path
 
 
@@ -143,7 +145,7 @@ def _is_of(model: str, wanted: str) -> bool:
 
 @lru_cache(maxsize=8)  # a drafter is built for every request
 def _load(path: Path, changed: int, inode: int) -> Artifact:
-    """Raises ``ValueError`` for what is no artifact."""
+    """Raises ``ValueError`` for a file that is not an artifact."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -151,7 +153,7 @@ def _load(path: Path, changed: int, inode: int) -> Artifact:
             header = parse_json((file.metadata() or {}).get("artifact", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise ValueError("damaged, or of another program") from error
+        raise ValueError("damaged, or from another program") from error
     wanted = {"kind": str, "method": str, "version": int, "belongs_to": list, "trained_with": dict}
     if not isinstance(header, dict) or {name: type(value) for name, value in header.items()} != wanted:
         raise ValueError("without its header")

@@ -26,7 +26,7 @@ MOST = {
     "questions": 100_000,
     "save_steps": 10**8,
 }
-"""Of each option that is a count; more is a slip of the keyboard and would fill the memory."""
+"""Maximum of each option that is a count; more is a typing error and would fill the memory."""
 
 PIECE = 50
 """Steps between two points of the learning curve."""
@@ -36,7 +36,7 @@ Curve = list[tuple[int, float, float]]
 
 
 def check_counts(options: Any, *names: str) -> None:
-    """Refuse options, by their names, that are below 1 or above ``MOST``."""
+    """Reject options, given by name, that are below 1 or above ``MOST``."""
     for name in names:
         if not 1 <= getattr(options, name) <= MOST[name]:
             raise UnspoolError(f"{name} must lie in 1 to {MOST[name]:,}, not {getattr(options, name)}")
@@ -51,10 +51,10 @@ def resume(
         told: the options as JSON.
 
     Returns:
-        Steps that are done and their curve; none if there is no state.
+        The number of finished steps and their curve; 0 and empty without a state.
 
     Raises:
-        UnspoolError: if the state is that of other options.
+        UnspoolError: if the state belongs to other options.
     """
     import torch
 
@@ -62,10 +62,10 @@ def resume(
         return 0, []
     try:
         saved = torch.load(state, weights_only=True)
-    except Exception as error:  # whatever unpickling raises
-        raise UnspoolError(f"{state} is damaged; delete it, and training begins anew") from error
+    except Exception as error:  # unpickling may raise anything
+        raise UnspoolError(f"{state} is damaged; delete it to train from scratch") from error
     if json.loads(saved["options"]) != json.loads(told):
-        raise UnspoolError(f"{state} belongs to training with other options; delete it, or name another directory")
+        raise UnspoolError(f"{state} belongs to training with other options; delete it, or use another directory")
     for name, model in models.items():
         model.load_state_dict(saved[name])
     for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
@@ -74,7 +74,7 @@ def resume(
 
 
 def joined(before: Curve, curve: Curve) -> Curve:
-    """The curve of a training and of the one that went on from it."""
+    """The curve of a training joined with that of its continuation."""
     steps, _, seconds = before[-1] if before else (0, 0.0, 0.0)
     return [*before, *((s + steps, value, t + seconds) for s, value, t in curve)]
 
@@ -87,7 +87,7 @@ def save(
     optimizers: Sequence[torch.optim.Optimizer],
     **models: torch.nn.Module,
 ) -> None:
-    """Write the state; it is whole or not there."""
+    """Write the state atomically."""
     import torch
 
     saved = {

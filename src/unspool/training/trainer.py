@@ -1,4 +1,4 @@
-"""What ``unspool train NAME`` runs: options, what is refused before work, and the work.
+"""The trainer that ``unspool train NAME`` runs: its options, its checks before any work, and the work.
 
 A method's row names a module with a ``TRAINER`` (``Method.trainer``), which nothing else loads.
 """
@@ -24,8 +24,8 @@ class Job:
 
     Attributes:
         output: directory for data, state and result; an interrupted training resumes from it.
-        source: directory of the masked-diffusion model that is trained for; None where it is none.
-        threads: of torch; None: the trainer's own number.
+        source: directory of the masked-diffusion model to train for; None if the trainer is not for one.
+        threads: of torch; None: the trainer's default.
     """
 
     output: Path
@@ -34,14 +34,14 @@ class Job:
 
     @property
     def model(self) -> Path:
-        """The source, where the trainer is for one."""
+        """The source, if the trainer is for a masked-diffusion model."""
         assert self.source is not None, "see Trainer.trains_for"
         return self.source
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a training gave.
+    """The outcome of a training.
 
     Attributes:
         figures: plain data, for ``--json``.
@@ -53,21 +53,21 @@ class Report:
 
 
 Run = Callable[["Model | None", Progress], Report]
-"""The work: takes the loaded model (None where it is a directory, or there is none)."""
+"""The training itself: takes the loaded model (None for a directory, or without a model)."""
 
 
 @dataclass(frozen=True)
 class Trainer(Generic[Options]):
-    """How something is trained.
+    """A training recipe.
 
     Attributes:
         summary: what is trained, one sentence.
         options: frozen dataclass.
-        prepare: reads what the options name and refuses what cannot work, before a model is loaded; gives the work.
-        trains_for: what must be named: a language model, one with its draft model, the directory of a masked-diffusion
+        prepare: reads and checks everything that the options name, before a model is loaded; returns the training.
+        trains_for: what must be given: a language model, one with its draft model, the directory of a masked-diffusion
             model, or nothing.
-        example: options without which it cannot run, as the method's page shows them: ``prompts=prompts.jsonl``.
-        beside: whether the result is written beside the model where no output is named.
+        example: required options, for the method's page: ``prompts=prompts.jsonl``.
+        beside: whether the result is written beside the model if no output is given.
     """
 
     summary: str

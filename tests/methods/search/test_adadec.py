@@ -232,7 +232,7 @@ def test_the_regression_is_that_of_scikit_learn() -> None:
     ("entropies", "ranks", "message"),
     [
         (np.ones(50), np.zeros(50, int), "too few"),
-        (np.linspace(0, 1, 400), np.arange(400) < 200, "not surer"),
+        (np.linspace(0, 1, 400), np.arange(400) < 200, "not more certain"),
         (np.linspace(0, 1, 400), np.arange(400) >= 200, "overlap"),
     ],
 )

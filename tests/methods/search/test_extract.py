@@ -316,15 +316,15 @@ def test_words_and_signs_begin_spans() -> None:
 
 
 def test_what_the_tokenizer_does_not_give_back_is_refused() -> None:
-    with pytest.raises(UnspoolError, match="give the passage back at '<end> b'"):
+    with pytest.raises(UnspoolError, match="reproduce the passage at '<end> b'"):
         api.word_suffixes(Bytes(), "a <end> b", 8)
-    with pytest.raises(UnspoolError, match="give the passage back"):
+    with pytest.raises(UnspoolError, match="reproduce the passage"):
         api.word_suffixes(Bytes(), "a <end>", 8)
-    with pytest.raises(UnspoolError, match="give the passage back"):
+    with pytest.raises(UnspoolError, match="reproduce the passage"):
         api.word_suffixes(Marked(), "a z b", 8)
     silent = Bytes()
     silent._fast = Fast(models.BPE({"a": 0}, []))  # leaves out what it does not know
-    with pytest.raises(UnspoolError, match="give the passage back at 'b'"):
+    with pytest.raises(UnspoolError, match="reproduce the passage at 'b'"):
         api.word_suffixes(silent, "b", 8)
 
 

@@ -1,15 +1,15 @@
-"""Masked-diffusion models on OpenVINO: what ``torch_canvas`` does, on graphs made by ``openvino_canvas_convert``.
+"""Masked-diffusion models on OpenVINO: as in ``torch.canvas``, on graphs made by ``canvas_convert``.
 
 A pass over the whole canvas is a pass of new positions without a past, all of which see each other. A pass over a part
-takes the stored keys and values as its past, with those of the fed positions masked, and writes the new ones over them.
-Its sums run over the slots in another order than those of a whole pass, so with fp32 weights last bits differ, and with
-int8 weights, whose activations are rounded to int8 as well, more than those.
+uses the stored keys and values as its past, with those of the fed positions masked, and overwrites them with the new
+ones. Its sums run over the slots in another order than those of a whole pass. So with fp32 weights last bits differ;
+with int8 weights, whose activations are also rounded to int8, differences are larger.
 
-Shapes are not padded: every position of a pass is computed, and a canvas is scored again and again in the few shapes
-that its blocks give.
+Shapes are not padded: every position of a pass is computed, and a canvas is scored repeatedly in the few shapes of its
+blocks.
 
-Left out: sharing one pass between the canvases of a batch. A canvas keeps a processor busy by itself, and each gets the
-very numbers that it gets alone.
+Not supported: one pass for several canvases of a batch. One canvas keeps a processor busy, and each gets exactly the
+numbers that it gets alone.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class OpenVINODenoiser:
         return OpenVINOCanvasSession(self)
 
     def score_many(self, sessions: Sequence[CanvasSession], fed: Sequence[CanvasPass]) -> list[CanvasScores]:
-        """One pass a session, so that every canvas gets the very numbers it gets alone."""
+        """One pass per session, so that every canvas gets exactly the numbers that it gets alone."""
         return [session.score(one) for session, one in zip(sessions, fed, strict=True)]
 
 
 class OpenVINOCanvasSession:
-    """One canvas, with the keys and values of all its positions as they were when each was last fed."""
+    """One canvas, with the keys and values of all positions, each from when it was last fed."""
 
     def __init__(self, model: OpenVINODenoiser) -> None:
         self._model = model
@@ -79,7 +79,7 @@ class OpenVINOCanvasSession:
         begin = time.perf_counter()
         self._check(fed)
         model, length = self._model, len(fed.tokens)
-        # Where rows are shifted, the row of the first position that was asked for is the one before it.
+        # If rows are shifted, the row of the first requested position is the one before it.
         start, stop = max(0, fed.start - model.shift), fed.stop
         past = self._kept
         if (start, stop) == (0, length):

@@ -1,7 +1,7 @@
-"""Turns a causal LM of transformers into an OpenVINO graph that scores token trees.
+"""Convert a causal LM of transformers to an OpenVINO graph that scores token trees.
 
-The keys and values of the past come in as inputs and only those of the new nodes go out, so the cache stays in the
-session's own memory: no copy of it in the graph, and commit, rewind and fork are array operations. One attention
+The keys and values of the past are inputs, and only those of the new nodes are outputs, so the cache stays in the
+session's own memory: the graph has no copy of it, and commit, rewind and fork are array operations. One attention
 function, registered with transformers' ``AttentionInterface``, serves every architecture.
 
 Runs once per model and weight format and is the only part of the OpenVINO backend that imports torch.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from unspool.backends.openvino.conversion_check import Reference, Runner
 
 FORMAT_VERSION = 9
-"""Raised whenever the graph's inputs, outputs or weights change; converted models of another version are not used."""
+"""Increased whenever the graph's inputs, outputs or weights change; conversions of other versions are not used."""
 
 Weights = Literal["int8", "int4", "fp32"]
 WEIGHTS: tuple[Weights, ...] = ("int8", "int4", "fp32")
@@ -33,13 +33,13 @@ _INT4_GROUP = 64
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """What the runtime must know of a converted graph; stored beside it as ``unspool.json``.
+    """The runtime's description of a converted graph; stored beside it as ``unspool.json``.
 
     Attributes:
         layers, kv_heads, head_dim, value_dim: shape of the cache, with the sizes of a key and of a value.
         groups: query heads per key/value head.
         vocab_size: width of the logits.
-        max_length: longest text in tokens.
+        max_length: maximum length of a text in tokens.
         sliding_window: positions that sliding-window layers see, or None if the model has no such layers.
         eos_token_ids: ids that end a text.
         weights: weight format.
@@ -77,18 +77,18 @@ def convert(
     report: Callable[[str], None],
     reference: Callable[[Any, int, int | None], Reference] | None = None,
 ) -> GraphInfo:
-    """Write ``openvino_model.xml``/``.bin`` and ``unspool.json`` into ``directory``. The model is used up by it.
+    """Write ``openvino_model.xml``/``.bin`` and ``unspool.json`` into ``directory``. The model is consumed.
 
     Args:
         model: a transformers causal LM in float32.
-        directory: exists and is empty; making it appear under its final name is the caller's business.
+        directory: exists and is empty; the caller renames it to its final name.
         weights: format of the linear layers' and the embedding's weights.
-        report: told in a few words what happens now.
-        reference: what the conversion is compared with, made from the model, its longest text and its window;
+        report: receives a short description of each step.
+        reference: creates the check of the conversion from the model, its maximum length and its window;
             ``conversion_check.TextCheck`` by default.
 
     Raises:
-        UnsupportedError: if the architecture cannot be converted, or the graph does not compute what the model does.
+        UnsupportedError: if the architecture cannot be converted, or the graph's results differ from the model's.
     """
     elsewhere = _elsewhere(model)
     try:
@@ -104,14 +104,14 @@ def _convert(
     report: Callable[[str], None],
     reference: Callable[[Any, int, int | None], Reference] | None,
 ) -> GraphInfo:
-    # These import torch, which a start of a converted model spares.
+    # These import torch, which starting a converted model avoids.
     from unspool.backends.openvino.conversion_check import Runner, TextCheck, one_line, refuse_difference
     from unspool.backends.openvino.joined import join_projections
     from unspool.backends.openvino.trace import TreeScorer
 
     max_length, window = _checked(model)
     activation_group = _activation_group(model, weights)
-    report("asking the model itself")
+    report("running the original model")
     expected = (reference or TextCheck)(model, max_length, window)
     report("tracing the graph")
     join_projections(model, directory)
@@ -141,14 +141,14 @@ def _convert(
         refuse_difference(expected.compared(info, runner), "the traced form", scorer.architecture)
     except UnsupportedError:
         raise
-    except Exception as error:  # the model's own code runs in a way that it was not written for: it may raise anything
+    except Exception as error:  # the model's own code runs in a way it was not written for, so it may raise anything
         raise UnsupportedError(
             f"{scorer.architecture} cannot score token trees on openvino ({one_line(error)})"
         ) from error
     graph = _trace(scorer, info)
     report("comparing the graph with the model")
     _compare_graph(graph, runners, scorer.architecture)
-    # The graph shares its memory: what is compressed is freed only if nobody else holds it.
+    # The graph shares the model's memory: compressed weights are freed only without other references.
     runners.clear()
     for parameter in model.parameters():
         parameter.data = parameter.data.new_empty(0)
@@ -162,7 +162,7 @@ def _convert(
 
 
 def _compare_graph(graph: Any, runners: Sequence[Runner], architecture: str) -> None:
-    """The graph must return what the module returned that it was traced from, pass by pass."""
+    """Check that the graph returns what the traced module returned, pass by pass."""
     from unspool.backends.openvino.conversion_check import Compared, refuse_difference
     from unspool.backends.openvino.graph_parts import run
 
@@ -171,9 +171,9 @@ def _compare_graph(graph: Any, runners: Sequence[Runner], architecture: str) -> 
         found = run(graph, [inputs for inputs, _ in passes])
     except (
         RuntimeError
-    ) as error:  # of OpenVINO: the model's own code took shapes or values of the traced text for fixed
+    ) as error:  # from OpenVINO: the model's own code made shapes or values of the traced text constant
         raise UnsupportedError(
-            f"OpenVINO cannot run the graph of {architecture} on another text than the one it was traced with"
+            f"OpenVINO can run the graph of {architecture} only on the text it was traced with"
         ) from error
     refuse_difference(
         (
@@ -187,7 +187,7 @@ def _compare_graph(graph: Any, runners: Sequence[Runner], architecture: str) -> 
 
 
 def _elsewhere(model: Any) -> str:
-    """What to do where this model cannot be converted: the other backend is asked itself."""
+    """Advice if this model cannot be converted: checks whether the other backend can run it."""
     from unspool.backends.torch.model import check
 
     try:
@@ -198,20 +198,20 @@ def _elsewhere(model: Any) -> str:
 
 
 def _checked(model: Any) -> tuple[int, int | None]:
-    """The longest text and the window of sliding layers, from the configuration."""
+    """The maximum length and the window of sliding layers, from the configuration."""
     from unspool.backends.branching import SLIDING, max_length, windows
 
     return max_length(model), windows(model).get(SLIDING)
 
 
 def _activation_group(model: Any, weights: Weights) -> int:
-    """The largest group that divides every linear layer's input: fewer scales are faster."""
+    """The largest group size that divides every linear layer's input size: fewer scales are faster."""
     import torch
 
     widths = {layer.in_features for layer in model.modules() if isinstance(layer, torch.nn.Linear)}
     if weights == "int4" and (odd := sorted(width for width in widths if width % _INT4_GROUP)):
         raise UnsupportedError(
-            f"int4 has one scale for {_INT4_GROUP} weights of a row, and {type(model).__name__} has rows of {odd[0]}; "
+            f"int4 has one scale per {_INT4_GROUP} weights of a row, but {type(model).__name__} has rows of {odd[0]}; "
             "use --weights int8"
         )
     sizes = (_INT4_GROUP, 32) if weights == "int4" else (128, 64, 32)
@@ -232,7 +232,7 @@ def _trace(scorer: Any, info: GraphInfo) -> Any:
         *[torch.zeros(info.layers, info.kv_heads, capacity, size) for size in (info.head_dim, info.value_dim + 1)],
     )
     try:
-        # Not traced again to be compared with itself, as torch does by default: it is compared with the model below.
+        # No second trace to compare with the first, as is torch's default: the graph is compared with the model below.
         decoder = imported("openvino.frontend.pytorch.ts_decoder").TorchScriptPythonDecoder(
             scorer, example_input=example, trace_kwargs={"check_trace": False}
         )
@@ -253,10 +253,10 @@ def _trace(scorer: Any, info: GraphInfo) -> Any:
 
 
 def _untraced(error: Exception) -> str:
-    """Why, in words: OpenVINO's messages begin with where in its sources it stopped."""
+    """The reason without the source location that OpenVINO's messages begin with."""
     text = str(error)
     if names := sorted(set(re.findall(r"\b(?:aten|prim|prims|torchvision|quantized)::\w+", text))):
-        return f"it has no rule for {', '.join(names)}"
+        return f"it has no conversion rule for {', '.join(names)}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("Exception", "Check ", "Couldn't get"))]
     return told[0] if told else type(error).__name__

@@ -1,7 +1,7 @@
-"""Further outputs of a converted graph: what each layer reads. The stored graph has none of them, so they cost nothing.
+"""Extra outputs of a converted graph: the inputs of layers. The stored graph has none, so unused ones cost nothing.
 
-A traced graph names its nodes by the module that they come from, ``…model.layers.3.mlp/…``. What a layer reads is the
-one tensor of the model's width that comes into its module from outside.
+A traced graph names its nodes by the module that they come from, ``…model.layers.3.mlp/…``. The input of a layer is the
+one tensor of the model's width that enters its module from outside.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from unspool.backends.openvino.imports import imported
 from unspool.errors import UnsupportedError
 
 BLOCK_MAX = "peaks"
-"""Name of the output of a converted graph for the block maxima of the logits, see ``Scores``."""
+"""Name of a converted graph's output for the block maxima of the logits, see ``Scores``."""
 
 _LAYER = re.compile(r"\.(\d+)(?=[./])")
 
@@ -23,7 +23,7 @@ def expose(graph: Any, layers: Sequence[int]) -> None:
     """Add outputs [1, nodes, hidden size] to a graph of ``openvino.convert``, in place, after its own, in this order.
 
     Raises:
-        UnsupportedError: if it is not clear what a layer reads.
+        UnsupportedError: if the input of a layer is ambiguous.
     """
     op = imported("openvino.opset13")
 
@@ -42,7 +42,7 @@ def expose(graph: Any, layers: Sequence[int]) -> None:
         sources = found[layer]
         if len(sources) != 1:
             raise UnsupportedError(
-                f"it is not clear in this graph what layer {layer} reads ({len(sources)} tensors); "
+                f"the input of layer {layer} is ambiguous in this graph ({len(sources)} tensors); "
                 "try --backend transformers"
             )
         (source,) = sources.values()

@@ -1,8 +1,8 @@
-"""OpenVINO backend: the fast engine for CPUs. Scores token trees on graphs made by ``openvino_convert``.
+"""OpenVINO backend, the fast one on CPUs. Scores token trees on graphs made by ``convert``.
 
 The cache of a session is one float32 array that the graph reads in place; its capacity grows in steps, and the unused
 end is masked. A pass returns the keys and values of the new nodes, and commit copies those of the accepted path.
-Entries can be moved where keys are rotated (``rotary``); where they are not, the first attempt says so.
+Entries can be moved if keys are rotated (``rotary``); otherwise the first attempt raises an error.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from unspool.engine.tree import TokenTree
 from unspool.errors import UnspoolError
 
 Entries = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Keys [layers, key/value heads, slots, head size], and values alike with one column more, of ones."""
+"""Keys [layers, key/value heads, slots, head size], and values, with one more column of ones."""
 
 _MASKED = np.float32(-1e9)
 
 _SEPARATE = (1, 4, 8, 12, 16)
-"""Widths that get a branch of their own where changes are frequent: the bare token, and what drafts fit in that are not
-plain copies of earlier text."""
+"""Widths that are specialised if width changes are frequent: the root only, and the widths of drafts that are not plain
+copies of earlier text."""
 
 
 _WORTH_MS = 6000.0
-"""What passes must have taken before the weights are moved into huge pages, which costs about what those would have
-saved: so nobody pays more than twice what he would have paid had he known how long the process lives."""
+"""Time of passes before the weights move into huge pages. The move costs about what it would have saved until then, so
+the total is at most twice the cost of the optimal offline choice (ski rental)."""
 
 
 class OpenVINOModel:
     """A converted model, compiled for this machine's CPU.
 
     Args:
-        directory: holds ``openvino_model.xml`` and ``unspool.json``.
-        threads: number of threads; by default the physical cores that this process may use.
+        directory: contains ``openvino_model.xml`` and ``unspool.json``.
+        threads: number of threads; by default the physical cores available to this process.
     """
 
     def __init__(self, directory: Path, threads: int | None = None) -> None:
@@ -63,19 +63,19 @@ class OpenVINOModel:
         group = str(self.info.activation_group)
         properties = {
             "PERFORMANCE_HINT": "LATENCY",
-            # bfloat16 would be faster on some CPUs, but its logits have 8 bits: whole groups of tokens would tie.
+            # bfloat16 is faster on some CPUs, but its logits have 8 bits: whole groups of tokens would tie.
             "INFERENCE_PRECISION_HINT": "f32",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
             "INFERENCE_NUM_THREADS": str(threads),
-            # Pinned threads are a little faster, but begin at the first core: where they are fewer than cores, models
-            # of several processes would share it and leave others idle.
+            # Pinned threads are a little faster, but start at the first core: with fewer threads than cores, models
+            # of several processes would share the first cores and leave others idle.
             "ENABLE_CPU_PINNING": "YES" if threads >= cores else "NO",
         }
         self._ov = ov
         self._separated: frozenset[int] = frozenset()
         self._passes_ms = 0.0
         self._moving: Iterator[None] | None = None
-        self._before = blocks()  # memory that is not the model's
+        self._before = blocks()  # memory outside the model
         self._directory, self._properties = directory, properties
         self.settings = {
             "backend": "openvino",
@@ -91,7 +91,7 @@ class OpenVINOModel:
         self._compile((), ())
 
     def _compile(self, separate: tuple[int, ...], tapped: tuple[int, ...]) -> None:
-        self._request: Any = None  # frees the compiled model, so that there are not two at any time
+        self._request: Any = None  # frees the compiled model, so that two never exist at once
         self._bound: Entries | None = None
         core = self._ov.Core()
         graph = core.read_model(self._directory / "openvino_model.xml")
@@ -103,22 +103,22 @@ class OpenVINOModel:
         self._peaks = any(layers.BLOCK_MAX in output.get_names() for output in compiled.outputs)
         self._request = compiled.create_infer_request()
         self._tapped = tapped
-        # The first pass repacks the weights. Done here, so that the first request does not wait for it, and so that the
-        # file's pages can go as soon as they are copied.
+        # The first pass repacks the weights. It runs here, so that the first request does not wait for it, and the
+        # file's pages are freed as soon as they are copied.
         with released(self._directory / "openvino_model.bin"):
             self.open().score(TokenTree.chain([0]))
 
     def specialise_widths(self) -> None:
         """See ``SpecialisingModel``.
 
-        Moves the weights into huge pages too. Takes about a second and 40 MB a width with 24 layers, and each one that
-        is used keeps a copy of a cache of less than ``specialise_widths.SLOTS`` slots.
+        Also moves the weights into huge pages. Takes about 1 s and 40 MB per width with 24 layers; each used width
+        keeps a copy of a cache of less than ``specialise_widths.SLOTS`` slots.
         """
         if not self._separated:
             try:
                 self._compile(_SEPARATE, self._tapped)
             except BaseException:
-                self._compile((), self._tapped)  # whoever interrupts this goes on with the model as it was
+                self._compile((), self._tapped)  # if interrupted, restore the model
                 raise
             self._separated = frozenset(_SEPARATE)
             self.warm_up()
@@ -130,7 +130,7 @@ class OpenVINOModel:
             pass
 
     def specialised(self, length: int) -> frozenset[int]:
-        """See ``SpecialisingModel``: none where the cache has ``specialise_widths.SLOTS`` slots or more."""
+        """See ``SpecialisingModel``: none if the cache has ``specialise_widths.SLOTS`` slots or more."""
         return self._separated if self.sections.slots[length] < specialise_widths.SLOTS else frozenset()
 
     @property
@@ -154,7 +154,7 @@ class OpenVINOModel:
         return self.info.layers
 
     def open(self, taps: Taps | None = None) -> OpenVINOSession:
-        """An empty session. The graph is compiled again when a layer is tapped for the first time, in some seconds."""
+        """An empty session. Tapping a layer for the first time compiles the graph again, which takes some seconds."""
         check(self, taps, "this request")
         wanted = {layer for layer in taps.layers if layer != OUTPUT} if taps else set()
         if not wanted <= set(self._tapped):
@@ -168,7 +168,7 @@ class OpenVINOModel:
 
     @cached_property
     def frequencies(self) -> list[NDArray[np.float64]]:
-        """Of the rotation of its keys, see ``rotary.frequencies``; measured by one pass when first asked for."""
+        """Frequencies of the rotation of its keys, see ``rotary.frequencies``; measured by one pass on first access."""
         return rotary.frequencies(self.open().keys_at, self.vocab_size, self.max_length)
 
     def score_many(
@@ -177,7 +177,7 @@ class OpenVINOModel:
         trees: Sequence[TokenTree],
         rows: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Scores]:
-        """One pass a session, so that every row gets the very numbers it gets alone."""
+        """One pass per session, so that every row gets exactly the numbers that it gets alone."""
         results = []
         for i, (session, tree) in enumerate(zip(sessions, trees, strict=True)):
             scores = session.score(tree, rows[i] if rows else None)
@@ -188,7 +188,7 @@ class OpenVINOModel:
         return results
 
     def move(self) -> None:
-        """Move a part of the weights into huge pages, if passes have taken long enough."""
+        """Move part of the weights into huge pages, if passes have taken long enough."""
         if self._moving is None and self._passes_ms > _WORTH_MS:
             self._moving = moved_to_huge_pages(self._before)
         if self._moving is not None:
@@ -199,7 +199,7 @@ class OpenVINOModel:
     ) -> tuple[NDArray[np.float32], Entries, NDArray[np.float32], NDArray[np.float32] | None]:
         """One pass; returns views, valid until the next: logits, new keys and values, hidden states, block_max.
 
-        What the tapped layers read is in ``states``.
+        The inputs of tapped layers are in ``states``.
         """
         tensor = self._ov.Tensor
         if cache is not self._bound:
@@ -219,7 +219,7 @@ class OpenVINOModel:
         return logits, (keys, values), hidden, block_max
 
     def states(self, layer: int) -> NDArray[np.float32]:
-        """What a tapped layer read in the last pass, [nodes and padding, hidden size]; a view, valid until the next."""
+        """Input of a tapped layer in the last pass, [nodes and padding, hidden size]; a view, valid until the next."""
         states: NDArray[np.float32] = self._request.get_output_tensor(self._outputs + self._tapped.index(layer)).data[0]
         return states
 
@@ -228,7 +228,7 @@ class OpenVINOSession:
     """One sequence.
 
     Attributes:
-        cache: keys and values, with room for more tokens than it holds.
+        cache: keys and values, with capacity for further tokens.
     """
 
     def __init__(self, model: OpenVINOModel, taps: Taps | None = None) -> None:
@@ -278,10 +278,10 @@ class OpenVINOSession:
     def inputs(
         self, tree: TokenTree, rows: Sequence[int] | None = None, start: int | None = None
     ) -> dict[str, NDArray[Any]]:
-        """What a pass over a tree feeds, but for the cache.
+        """The inputs of a pass over a tree, except the cache.
 
         Args:
-            start: position of the root; that behind the committed tokens by default.
+            start: position of the root; by default the one after the committed tokens.
         """
         n = len(tree)
         size = padded(max(n, tree.width))
@@ -297,7 +297,7 @@ class OpenVINOSession:
         }
 
     def detach(self, scores: Scores) -> Scores:
-        """Copy what the last pass left in memory that the model's next pass overwrites."""
+        """Copy results of the last pass that the model's next pass overwrites."""
         assert self._new is not None
         keys, values = self._new
         self._new = keys.copy(), values.copy()
@@ -312,7 +312,7 @@ class OpenVINOSession:
         slots = self._model.sections.slots[: self._length]
         allowed[:, slots] = True
         tree_part = allowed[:, capacity:]
-        np.fill_diagonal(tree_part, True)  # padding sees itself, so that its softmax has something to sum
+        np.fill_diagonal(tree_part, True)  # padding sees itself, so that its softmax is defined
         tree_part[: len(tree), : len(tree)] = tree.ancestors
         masks = {"mask": self._additive(allowed)}
         if info.sliding_window:
@@ -326,7 +326,7 @@ class OpenVINOSession:
 
     def commit(self, path: Sequence[int]) -> None:
         if self._new is None:
-            raise RuntimeError("commit needs a tree that was scored since the last commit or rewind")
+            raise RuntimeError("commit needs a tree scored since the last commit or rewind")
         start, self._length = self._length, self._length + len(path)
         self._fit()
         slots = self._model.sections.slots[start : self._length]
@@ -335,10 +335,10 @@ class OpenVINOSession:
         self._new = None
 
     def splice(self, source: Session, start: int, stop: int, *, rotate: bool = True) -> None:
-        """Take over entries of another session; see ``EditableSession.splice``."""
+        """Copy entries from another session; see ``EditableSession.splice``."""
         other = cast("OpenVINOSession", source)
         if other is self or not 0 <= start <= stop <= other.length:
-            raise ValueError(f"splice takes a range of the {other.length} tokens of another session")
+            raise ValueError(f"splice needs a range within the {other.length} tokens of the other session")
         begin, end = self._length, self._length + stop - start
         if end > self._model.max_length:
             raise UnspoolError(f"the text exceeds the model's context of {self._model.max_length} tokens; shorten it")
@@ -354,7 +354,7 @@ class OpenVINOSession:
             cache[:, :, slots[begin:end]] = moved
 
     def keys_at(self, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-        """Keys of each layer, [heads, n, size], that tokens get at these positions if they see only themselves."""
+        """Keys of each layer, [heads, n, size], of tokens at these positions that see only themselves."""
         padding = (0, padded(len(ids)) - len(ids))
         size = sum(padding) + len(ids)
         allowed = np.hstack([np.zeros((size, self._capacity), np.bool_), np.eye(size, dtype=np.bool_)])
@@ -371,7 +371,7 @@ class OpenVINOSession:
     def _fit(self) -> None:
         """Give the cache a capacity that suits its section.
 
-        Grown by an eighth, so that it seldom grows, and no more: every pass reads unused slots too.
+        Grown by only an eighth: it then grows rarely, and every pass reads unused slots too.
         """
         least, most = self._model.sections.capacities(self._length)
         old = self._capacity
@@ -382,7 +382,7 @@ class OpenVINOSession:
 
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self._length:
-            raise ValueError(f"cannot rewind to {length}; the session holds {self._length} tokens")
+            raise ValueError(f"cannot rewind to {length}; the session has {self._length} tokens")
         self._length = length
         self._new = None
         self._fit()

@@ -1,15 +1,15 @@
-"""Masked-diffusion models on torch: any transformers causal LM, asked without its causal mask.
+"""Masked-diffusion models on torch: any transformers causal LM, run without its causal mask.
 
-A masked-diffusion LM is a decoder-only transformer in which every position sees every other one, so no class of its own
-is needed: an additive mask of zeros makes any causal checkpoint bidirectional. Every session keeps the keys and values
-of its canvas; a pass writes those of the positions that it feeds over the old ones and attends to all of them. A batch
-is one forward, padded to the longest canvas and to the most positions that a row feeds.
+A masked-diffusion LM is a decoder-only transformer in which every position sees every other one, so it needs no model
+class: an additive mask of zeros makes any causal checkpoint bidirectional. Each session keeps the keys and values of
+its canvas; a pass overwrites those of the positions that it feeds, and attends to all of them. A batch is one forward,
+padded to the longest canvas and to the largest number of fed positions.
 
 Models that kept the shift of the autoregressive model they came from (Dream) predict position i in row i - 1. A pass
-then feeds one position more, the one before the first, so that every position that was asked for has its row. (The
-released code decodes the first position of a block from the pass over the whole canvas instead.)
+then also feeds the position before the first, so that every requested position has its row. (The released code instead
+decodes the first position of a block from the pass over the whole canvas.)
 
-Left out: sliding windows, models that change rotary frequencies with the length, block-causal models.
+Not supported: sliding windows, rotary frequencies that change with the length, block-causal models.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class TransformersDenoiser:
 
     Args:
         model: in evaluation mode, on its device, with eager or sdpa attention.
-        mask_id: the token that stands for a mask.
-        eos_token_id: the token that ends a text and fills the canvas behind it.
+        mask_id: the mask token.
+        eos_token_id: the token that ends a text and fills the canvas after it.
         shift: 1 if row i - 1 predicts position i, as in Dream; 0 if row i does, as in LLaDA.
 
     Raises:
         UnspoolError: if the mask is not a token of the model, or the model is in training mode.
-        UnsupportedError: if the model cannot be asked without a causal mask.
+        UnsupportedError: if the model cannot run without a causal mask.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TransformersDenoiser:
         vocab_size = int(config.vocab_size)
         if mask_id is None or not 0 <= mask_id < vocab_size:
             raise UnspoolError(
-                f"a masked-diffusion model needs the id of its mask, 0 to {vocab_size - 1}, not {mask_id}; name it, or "
+                f"a masked-diffusion model needs the id of its mask, 0 to {vocab_size - 1}, not {mask_id}; give it, or "
                 "use a model that was trained with one"
             )
         if shift not in (0, 1):
@@ -92,7 +92,7 @@ class TransformersDenoiser:
         return TorchCanvasSession(self)
 
     def score_many(self, sessions: Sequence[CanvasSession], fed: Sequence[CanvasPass]) -> list[CanvasScores]:
-        """One forward for all canvases. Its sums are grouped in another way than those of one: last bits differ."""
+        """One forward for all canvases. Its sums are grouped differently than for one, so last bits differ."""
         begin = time.perf_counter()
         own = cast("Sequence[TorchCanvasSession]", sessions)
         spans = [self._span(session, one) for session, one in zip(own, fed, strict=True)]
@@ -106,7 +106,7 @@ class TransformersDenoiser:
         for i, (one, (start, stop)) in enumerate(zip(fed, spans, strict=True)):
             ids[i, : stop - start] = one.tokens[start:stop]
             positions[i, : stop - start] = np.arange(start, stop)
-            # Padded rows see the canvas as well, so that their softmax has something to sum; nobody looks at them.
+            # Padded rows also see the canvas, so that their softmax is defined; their result is not used.
             hidden[i, :, :, : len(one.tokens)] = False
         mask = torch.zeros(hidden.shape, dtype=self.model.dtype)
         mask.masked_fill_(torch.from_numpy(hidden), torch.finfo(self.model.dtype).min)
@@ -130,7 +130,7 @@ class TransformersDenoiser:
         return scores
 
     def _span(self, session: TorchCanvasSession, fed: CanvasPass) -> tuple[int, int]:
-        """The positions that are fed, with the one before them where rows are shifted."""
+        """The fed positions, with the one before them if rows are shifted."""
         length = len(fed.tokens)
         if not 0 <= fed.start < fed.stop <= length:
             raise ValueError(f"cannot feed positions {fed.start} to {fed.stop} of a canvas of {length}")
@@ -148,7 +148,7 @@ class TorchCanvasSession:
 
     Attributes:
         length: of the canvas whose keys and values are stored; 0 before the first pass.
-        kept: by layer, keys and values of all positions, as they were when each was last fed.
+        kept: by layer, keys and values of all positions, each from when it was last fed.
     """
 
     def __init__(self, owner: TransformersDenoiser) -> None:
@@ -166,7 +166,7 @@ class TorchCanvasSession:
 
 
 class _PassCache(DynamicCache):  # type: ignore[misc]
-    """What the model is given as its cache: it stores what is fed and returns whole canvases."""
+    """The cache passed to the model: it stores fed positions and returns whole canvases."""
 
     def __init__(self, sessions: Sequence[TorchCanvasSession], spans: Sequence[tuple[int, int]], longest: int) -> None:
         super().__init__()
@@ -193,5 +193,5 @@ class _PassCache(DynamicCache):  # type: ignore[misc]
         return joined
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """0: positions are given explicitly."""
+        """0: positions are passed explicitly."""
         return 0

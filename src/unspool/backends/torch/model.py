@@ -1,13 +1,12 @@
 """The torch backend: token trees on any transformers causal LM whose attention takes a 4-D mask.
 
-The reference that other backends are compared with, and the path for GPUs and for methods that need hidden states.
-A pass over any number of sequences is one forward with explicit position ids (committed length + depth) and an
-additive mask. Rows are padded to the longest text and to the largest tree, and the lengths that are known say what is
-padding, never a token id. Sliding-window layers get a mask of their own, in which the window counts positions. Every
-layer keeps its whole cache, windowed ones too: a cache cut to the window could not be rewound. Refused: recurrent
-state, encoder-decoders, attention that bypasses transformers' attention interface (ALiBi models for instance) or that
-is neither eager nor sdpa. Cache entries can be moved where keys are rotated (``rotary``); where they are not, the first
-attempt says so.
+The reference for other backends, and the backend for GPUs and for methods that need hidden states. A pass over any
+number of sequences is one forward with explicit position ids (committed length + depth) and an additive mask. Rows are
+padded to the longest text and to the largest tree; the known lengths, never a token id, identify padding.
+Sliding-window layers get a separate mask, whose window counts positions. Every layer keeps its whole cache, windowed
+ones too: a cache cut to the window could not be rewound. Not supported: recurrent state, encoder-decoders, and
+attention that bypasses transformers' attention interface (for example ALiBi models) or is neither eager nor sdpa. Cache
+entries can be moved if keys are rotated (``rotary``); otherwise the first attempt raises an error.
 
 CUDA devices are selected by ``device``; untested here.
 """
@@ -53,7 +52,7 @@ class TransformersModel:
         parameters = inspect.signature(model.forward).parameters
         self.keeps_logits = "logits_to_keep" in parameters
         self.cache_name = "cache" if "cache" in parameters else "past_key_values"  # renamed in transformers 5.24
-        # One pass over one token, because the logits can be wider than config.vocab_size where embeddings are padded.
+        # One pass over one token: with padded embeddings the logits can be wider than config.vocab_size.
         if model.is_backend_compatible() and SLIDING not in self.windows:
             self._vocab_size = int(self.open().score(TokenTree.chain([0])).logits.shape[1])
         else:
@@ -61,12 +60,11 @@ class TransformersModel:
                 self._vocab_size = self._compare()
 
     def _compare(self) -> int:
-        """Compare a tree with the model's own forward, where transformers does not say that all its attention goes
-        through one interface (it may take no 4-D mask, or add what depends on slots), and where the configuration names
-        a window, which the model may ignore. Returns the width of the logits.
+        """Compare a tree with the model's own forward. Returns the width of the logits.
 
-        Not done for the others, whose loading it would slow down by some passes: their forward is the one that runs,
-        and the experiment ``architectures`` compares one of each kind.
+        Only if transformers does not declare that all attention goes through one interface (it may ignore a 4-D mask,
+        or add terms that depend on slots), or if the configuration sets a window, which the model may ignore. For other
+        models it would slow down loading by some passes; the experiment ``architectures`` compares one of each kind.
         """
         name, session = type(self.model).__name__, self.open(Taps())
         reference = TextCheck(self.model, self._max_length, self.windows.get(SLIDING))
@@ -86,7 +84,7 @@ class TransformersModel:
 
     @classmethod
     def from_pretrained_model(cls, model: PreTrainedModel) -> TransformersModel:
-        """Wrap a model that is already loaded. It stays as it is: device, dtype and attention are the caller's choice.
+        """Wrap a loaded model without changing it: device, dtype and attention are the caller's choice.
 
         Raises:
             UnsupportedError: if it cannot score trees.
@@ -130,10 +128,10 @@ class TransformersModel:
         }
 
     def open(self, taps: Taps | None = None) -> TransformersSession:
-        """An empty session. Attention can be read where the model was loaded with ``attn_implementation="eager"``.
+        """An empty session. Attention can be read if the model was loaded with ``attn_implementation="eager"``.
 
         Raises:
-            UnsupportedError: if the model has no such taps.
+            UnsupportedError: if the model does not have these taps.
             UnspoolError: if the model is in training mode.
         """
         check_taps(self, taps, "this request")
@@ -147,10 +145,10 @@ class TransformersModel:
         trees: Sequence[TokenTree],
         rows: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Scores]:
-        """One forward for all sessions. Its sums are grouped in another way than those of one row: last bits differ."""
+        """One forward for all sessions. Its sums are grouped differently than for one row, so last bits differ."""
         start = time.perf_counter()
         if not len(sessions) == len(trees) == len(trees if rows is None else rows):
-            raise ValueError("score_many takes one tree, and one list of rows, for each session")
+            raise ValueError("score_many needs one tree and one list of rows per session")
         if not sessions:
             return []
         own = cast("Sequence[TransformersSession]", sessions)
@@ -173,13 +171,13 @@ class TransformersModel:
     def _forward(
         self, sessions: Sequence[TransformersSession], trees: Sequence[TokenTree], picked: Sequence[tuple[int, ...]]
     ) -> list[tuple[NDArray[Any], Hidden | None, Hidden | None]]:
-        """Logits of the picked nodes of every row, hidden states and attention where a session taps them."""
+        """Logits of the picked nodes of every row, and hidden states and attention if tapped."""
         device = self.model.device
         lengths = [session.length for session in sessions]
         ids = np.zeros((len(trees), max(map(len, trees))), dtype=np.int64)
         for i, tree in enumerate(trees):
             ids[i, : len(tree)] = tree.tokens
-        # The output layer is the dearest part of a pass: it sees only nodes that some row asks for.
+        # The output layer is the most expensive part of a pass: it sees only nodes that some row requests.
         wanted = sorted(set().union(*picked))
         index = torch.tensor(wanted, dtype=torch.long, device=device)
         tapped = [session.taps for session in sessions if session.taps is not None]
@@ -197,7 +195,7 @@ class TransformersModel:
                 **({"output_attentions": True} if any(taps.attention for taps in tapped) else {}),
             )
         if inner and len(output.hidden_states or ()) != self.layers + 1:
-            raise UnsupportedError(f"{type(self.model).__name__} does not give the states of its layers")
+            raise UnsupportedError(f"{type(self.model).__name__} does not return the states of its layers")
         results: list[tuple[NDArray[Any], Hidden | None, Hidden | None]] = []
         for i, (session, nodes) in enumerate(zip(sessions, picked, strict=True)):
             places = np.searchsorted(wanted, nodes).tolist() if self.keeps_logits else nodes
@@ -217,7 +215,7 @@ class TransformersModel:
         return results
 
     def positions(self, trees: Sequence[TokenTree], lengths: Sequence[int]) -> NDArray[np.int64]:
-        """Position of every node in its own text, [rows, largest tree]; padding has its root's, which is valid."""
+        """Position of every node in its own text, [rows, largest tree]; padding gets its root's, which is valid."""
         positions = np.zeros((len(trees), max(map(len, trees))), dtype=np.int64)
         for i, (tree, length) in enumerate(zip(trees, lengths, strict=True)):
             positions[i] = length
@@ -227,11 +225,11 @@ class TransformersModel:
     def masks(self, trees: Sequence[TokenTree], lengths: Sequence[int]) -> Any:
         """Additive mask [rows, 1, nodes, longest length + nodes], 0 where allowed; see ``PassCache`` for the slots.
 
-        One tensor where all layers share it, which every model accepts; else one per kind of layer.
+        One tensor if all layers share it, which every model accepts; else one per kind of layer.
         """
         width, nodes = max(lengths), max(map(len, trees))
         allowed = np.zeros((len(trees), nodes, width + nodes), dtype=np.bool_)
-        # Padding sees itself, so that its softmax has something to sum. Nobody looks at what comes of it.
+        # Padding sees itself, so that its softmax is defined. Its result is not used.
         allowed[:, np.arange(nodes), width + np.arange(nodes)] = True
         for row, tree, length in zip(allowed, trees, lengths, strict=True):
             row[: len(tree), :length] = True
@@ -254,7 +252,7 @@ class TransformersModel:
 
     @cached_property
     def frequencies(self) -> list[NDArray[np.float64]]:
-        """Of the rotation of its keys, see ``rotary.frequencies``; measured by one pass when first asked for."""
+        """Frequencies of the rotation of its keys, see ``rotary.frequencies``; measured by one pass on first access."""
         return rotary.frequencies(self._keys_at, self._vocab_size, self._max_length)
 
     def _keys_at(self, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> list[NDArray[Any]]:
@@ -277,7 +275,7 @@ class TransformersSession:
     Attributes:
         cache: its keys and values.
         taps: what scores contain besides logits.
-        scored: the tree that was scored last, if nothing happened since.
+        scored: the last scored tree, or None after a commit or rewind.
     """
 
     def __init__(self, owner: TransformersModel, cache: RowCache, taps: Taps | None) -> None:
@@ -302,7 +300,7 @@ class TransformersSession:
         """Keep these nodes of the last scored tree, contiguous after the committed ones; see ``Session.commit``."""
         tree, nodes = self.scored, list(path)
         if tree is None or not nodes or nodes != tree.path(nodes[-1]):
-            raise ValueError("commit takes a path that starts at the root of the tree that was scored last")
+            raise ValueError("commit needs a path from the root of the last scored tree")
         with torch.no_grad():
             self.cache.append(nodes)
         self.scored = None
@@ -310,16 +308,16 @@ class TransformersSession:
     def rewind(self, length: int) -> None:
         """Forget everything after the first ``length`` tokens, the last scored tree included."""
         if not 0 <= length <= self.length:
-            raise ValueError(f"cannot rewind to {length}: the session holds {self.length} tokens")
+            raise ValueError(f"cannot rewind to {length}: the session has {self.length} tokens")
         self.cache.length = length
         self.cache.new = {}
         self.scored = None
 
     def splice(self, source: Session, start: int, stop: int, *, rotate: bool = True) -> None:
-        """Take over entries of another session; see ``EditableSession.splice``."""
+        """Copy entries from another session; see ``EditableSession.splice``."""
         other = cast("TransformersSession", source)
         if other is self or not 0 <= start <= stop <= other.length:
-            raise ValueError(f"splice takes a range of the {other.length} tokens of another session")
+            raise ValueError(f"splice needs a range within the {other.length} tokens of the other session")
         if self.length + stop - start > self._owner.max_length:
             raise UnspoolError(f"the text exceeds the model's context of {self._owner.max_length} tokens; shorten it")
         shift = self.length - start if rotate else 0
@@ -329,7 +327,7 @@ class TransformersSession:
         self.scored = None
 
     def fork(self) -> TransformersSession:
-        """An independent copy of the committed text; a tree that was scored and not committed is not copied."""
+        """An independent copy of the committed text, without a scored but uncommitted tree."""
         return TransformersSession(self._owner, self.cache.copy(), self.taps)
 
     def close(self) -> None:
@@ -357,7 +355,7 @@ def _states(values: torch.Tensor, rows: Sequence[int]) -> NDArray[np.float32]:
 
 @contextmanager
 def _advised() -> Iterator[None]:
-    """No model is known that this backend cannot run and the other one can (experiment ``architectures``)."""
+    """Appended to errors: no known model runs on the other backend but not on this one (see ``architectures``)."""
     try:
         yield
     except UnsupportedError as error:
@@ -365,10 +363,10 @@ def _advised() -> Iterator[None]:
 
 
 def check(model: PreTrainedModel) -> None:
-    """Find out whether this backend can run the model.
+    """Check that this backend can run the model.
 
     Raises:
-        UnsupportedError: if it cannot, with the reason.
+        UnsupportedError: with the reason, if it cannot.
     """
     TransformersModel(model, name="")
 
@@ -377,6 +375,5 @@ def _check_attention(model: PreTrainedModel) -> None:
     implementation = model.config.get_text_config(decoder=True)._attn_implementation
     if implementation not in ("eager", "sdpa"):
         raise UnsupportedError(
-            f"attention {implementation!r} takes no tree mask; load the model with attn_implementation='sdpa' or "
-            "'eager'"
+            f"attention {implementation!r} has no tree masks; load the model with attn_implementation='sdpa' or 'eager'"
         )

@@ -1,7 +1,7 @@
-"""dParallel: Learnable Parallel Decoding for dLLMs (2025): commits every token whose entropy is low enough.
+"""dParallel: Learnable Parallel Decoding for dLLMs (2025): commits every token whose entropy is below a threshold.
 
-The slot of the lowest entropy is always committed. dParallel trains a model for this rule; any model can use it.
-Guarantee: lossy; a threshold below 0 is one token a step exactly.
+The slot with the lowest entropy is always committed. dParallel trains a model for this rule; any model can use it.
+Guarantee: lossy; a threshold below 0 is exactly one token per step.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ class EntropyThresholdOptions:
     """The default is the paper's for LLaDA.
 
     Attributes:
-        threshold: largest entropy, in nats.
+        threshold: maximum entropy, in nats.
     """
 
     threshold: float = 0.5
 
 
 class EntropyThreshold:
-    """Commits what is certain enough."""
+    """Commits the slots of low entropy."""
 
     def __init__(self, options: EntropyThresholdOptions | None = None) -> None:
         self.options = options or EntropyThresholdOptions()
 
     def start_block(self, view: BlockState) -> None:
-        """Nothing: the rule has no state."""
+        """Do nothing: the rule has no state."""
 
     def select(self, view: BlockState) -> Flags:
         chosen: Flags = view.entropy <= self.options.threshold
@@ -44,7 +44,7 @@ class EntropyThreshold:
 METHOD = Method(
     kind=UNMASK,
     guarantee="lossy",
-    summary="Commits every token whose entropy is low enough; `unspool train entropy_threshold` trains models for it.",
+    summary="Commits every token whose entropy is low enough; `unspool train entropy_threshold` trains a model for it.",
     paper="dParallel: Learnable Parallel Decoding for dLLMs (2025)",
     options=EntropyThresholdOptions,
     build=lambda _, options: EntropyThreshold(options),

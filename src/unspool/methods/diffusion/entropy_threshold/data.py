@@ -1,4 +1,4 @@
-"""What dParallel distils: a model's own right answers, decoded one token a step in blocks, wrong ones left out."""
+"""The data that dParallel distils: a model's own correct answers, decoded one token per step in blocks."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _BATCH = 50
 
 @dataclass(frozen=True)
 class Targets:
-    """Right answers.
+    """Correct answers.
 
     Attributes:
-        ids: [n, positions] prompts and canvases, with end tokens behind the answers.
-        kept: by task, how many answers were right.
+        ids: [n, positions] prompts and canvases, with end tokens after the answers.
+        kept: by task, number of correct answers.
     """
 
     ids: NDArray[np.int64]
@@ -47,21 +47,21 @@ def make(
     seed: int,
     progress: Progress = silent,
 ) -> Targets:
-    """Let the model answer drawn questions and keep what is right; what ``file`` holds is not asked again.
+    """Let the model answer random questions and keep the correct answers; those in ``file`` are not asked again.
 
     Args:
-        told: what the targets depend on, as JSON; a file that says anything else is refused.
-        questions: of each task. They are not those that are held out, and not those of other trainings.
+        told: what the targets depend on, as JSON; a file with any other value is rejected.
+        questions: number per task. They are neither the held-out questions nor those of other trainings.
 
     Raises:
-        UnspoolError: if no answer is right, or the file belongs to another training.
+        UnspoolError: if no answer is correct, or the file belongs to another training.
     """
     ids, kept = _stored(file, told, tasks)
     total = questions * len(tasks.tasks)
     for i, task in enumerate(tasks.tasks):
         if task.name in kept:
             continue
-        rng = np.random.default_rng([seed, i, 2])  # a key of three numbers: a stream of its own
+        rng = np.random.default_rng([seed, i, 2])  # a key of three numbers gives a separate stream
         examples = [task.sample(rng) for _ in range(questions)]
         rows: list[list[int]] = []
         for first in range(0, questions, _BATCH):
@@ -73,14 +73,14 @@ def make(
         arrays.save(file, _WHAT, {"told": np.array(told), "ids": ids, "kept": counts})
     progress("targets", total, total)
     if not len(ids):
-        raise UnspoolError(f"the model answers none of {total} questions right; train it longer first")
+        raise UnspoolError(f"the model answers none of {total} questions correctly; train it longer first")
     return Targets(ids, kept)
 
 
 def right(
     denoiser: Denoiser, tasks: TaskSet, task: Task, examples: Sequence[Example], block_length: int
 ) -> list[list[int]]:
-    """Prompt and canvas of each question that the model answers right; what it wrote behind the end is end tokens."""
+    """Prompt and canvas of each correctly answered question; everything after the end becomes end tokens."""
     requests = [
         CanvasRequest(
             tasks.prompt_ids(example.prompt),
@@ -102,5 +102,5 @@ def _stored(file: Path, told: str, tasks: TaskSet) -> tuple[NDArray[np.int64], d
         return np.zeros((0, tasks.length), dtype=np.int64), {}
     said, ids, counts = arrays.load(file, _WHAT, ["told", "ids", "kept"])
     if str(said) != told:
-        raise UnspoolError(f"{file} belongs to training with other options; delete it, or name another directory")
+        raise UnspoolError(f"{file} belongs to training with other options; delete it, or use another directory")
     return ids, {task.name: int(count) for task, count in zip(tasks.tasks, counts, strict=False)}

@@ -1,21 +1,21 @@
 """dParallel: Learnable Parallel Decoding for dLLMs (2025): certainty-forcing distillation of a masked-diffusion model.
 
-Tokens become certain from left to right, which bounds what a threshold can commit at once. The model's own right
-answers, decoded one token a step, become its targets, and on half-masked blocks it is trained to reproduce them and to
-be *certain* of what it already gets right. No second model is needed. The decoder of the result is
+Tokens become certain from left to right, which limits how many a threshold can commit at once. The model's own correct
+answers, decoded one token per step, become its targets. On half-masked blocks it is trained to reproduce them and to
+be *certain* of what it already predicts correctly. No second model is needed. The result is decoded with
 ``entropy_threshold``, whose default is the paper's.
 
-One example: a block of the answer is drawn. What lies before it is clean, what lies behind it is masked, and each of
-its tokens is masked with probability 1/2. Over the masked tokens of that block alone, the loss is the mean
-cross-entropy L_cons, plus beta times L_cert, the mean entropy at temperature 1/2 of those that the model predicts
-right. As in the released code a second forward has the other tokens of the block masked, and the losses are added.
+One example: a block of the answer is drawn. Tokens before it are clean, tokens after it are masked, and each of its
+tokens is masked with probability 1/2. Over the masked tokens of that block only, the loss is the mean cross-entropy
+L_cons, plus beta times L_cert, the mean entropy at temperature 1/2 of those that the model predicts correctly. As in
+the released code, a second forward masks the other tokens of the block, and the losses are added.
 
-Guarantee: the text changes, as for any trained model. Where several answers are right it learns the one that it wrote,
-so speed may be bought with variety; probabilities are no longer calibrated, so thresholds must be chosen anew.
+Guarantee: the text changes, as for any trained model. If several answers are correct, it learns the one that it wrote,
+so speed may cost variety. Probabilities are no longer calibrated, so thresholds must be chosen again.
 
 Choices: blocks and masks are drawn for each row of a batch (the released code draws one mask for all). Means are taken
 for each row, then over the rows, as for batches of one with accumulated gradients. All weights are trained: LoRA, which
-the paper needs for models of 8 B, is left out. Blocks as long as the canvas are the paper's variant for Dream.
+the paper needs for models of 8 B, is omitted. Blocks as long as the canvas are the paper's variant for Dream.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ TEMPERATURE = 0.5  # T of L_cert
 
 @dataclass(frozen=True)
 class CertaintyOptions(Options):
-    """What `unspool train entropy_threshold` takes. Beta is the paper's for LLaDA; the rest is for small models.
+    """The options of `unspool train entropy_threshold`. Beta is the paper's for LLaDA; the rest is for small models.
 
     Attributes:
-        beta: weight of certainty; 0 trains on the targets alone.
+        beta: weight of the certainty loss; 0 trains only on the targets.
         block_length: slots of a block, of the targets and of the masks; must divide the canvas.
-        questions: of each task, whose right answers are the targets.
+        questions: number per task; the correct answers are the targets.
         max_steps: training steps.
-        batch_size: canvases of a step.
+        batch_size: canvases per step.
         learning_rate: constant.
         seed: of questions, order and masks.
     """
@@ -85,13 +85,13 @@ class CertaintyOptions(Options):
         if self.seed not in SEEDS:
             raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
         if not 0 <= self.beta < float("inf"):
-            raise UnspoolError(f"beta must be 0 or above, not {self.beta}")
+            raise UnspoolError(f"beta must be at least 0, not {self.beta}")
         if not 0 < self.learning_rate < float("inf"):
             raise UnspoolError(f"learning_rate must be above 0, not {self.learning_rate}")
 
     @property
     def method(self) -> str:
-        """What the trained model is decoded with."""
+        """The method that decodes the trained model."""
         return f"fixed_blocks:block_length={self.block_length}+entropy_threshold"
 
 
@@ -99,8 +99,8 @@ class Masks(NamedTuple):
     """One of the two forwards of a step.
 
     Attributes:
-        hidden: [rows, positions] what the model sees a mask for.
-        counted: [rows, positions] what the loss is taken over.
+        hidden: [rows, positions] where the model sees a mask.
+        counted: [rows, positions] where the loss is computed.
     """
 
     hidden: Flags
@@ -108,7 +108,7 @@ class Masks(NamedTuple):
 
 
 def mask_plan(rng: np.random.Generator, rows: int, prompt_length: int, length: int, block_length: int) -> list[Masks]:
-    """The masks of both forwards. Each row has a block of its own, the last of which may be shorter."""
+    """The masks of both forwards. Each row has its own block; the last block may be shorter."""
     slots = np.arange(length) - prompt_length
     blocks = -(-(length - prompt_length) // block_length)
     active = rng.integers(blocks, size=(rows, 1))
@@ -124,8 +124,8 @@ def losses(logits: torch.Tensor, ids: torch.Tensor, counted: torch.Tensor) -> tu
     Args:
         logits: [rows, positions, vocabulary].
         ids: [rows, positions] targets.
-        counted: [rows, positions] what is averaged over; L_cert only over those whose likeliest token is the target. A
-            row without any adds 0.
+        counted: [rows, positions] positions averaged over; for L_cert only those whose most likely token is the
+            target. A row without any adds 0.
     """
     surprise = -logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
     tempered = (logits / TEMPERATURE).log_softmax(-1)
@@ -154,7 +154,7 @@ def step_loss(
 
 
 def order(seed: int, count: int, first: int, size: int) -> NDArray[np.int64]:
-    """Which targets come at places ``first`` to ``first + size`` of endless epochs, each in an order of its own."""
+    """The targets at places ``first`` to ``first + size`` of endless epochs, each shuffled separately."""
     places = np.arange(first, first + size)
     epochs = {e: np.random.default_rng([seed, int(e), 3]).permutation(count) for e in np.unique(places // count)}
     return np.array([epochs[place // count][place % count] for place in places])
@@ -166,17 +166,17 @@ def train(
     options: CertaintyOptions | None = None,
     progress: Progress = silent,
 ) -> Targets:
-    """Distil the model of a directory, or go on where ``directory`` ends, and write a Hugging Face directory into it.
+    """Distil the model of ``source`` into a Hugging Face model in ``directory``; resumes the state found there.
 
     Args:
-        source: what ``unspool train diffusion`` wrote; it stays as it is.
+        source: directory that ``unspool train diffusion`` wrote; it is not changed.
 
     Returns:
         The answers that it was trained on.
 
     Raises:
-        UnspoolError: if the blocks do not divide the canvas, the model answers nothing right, or ``directory`` is that
-            of the source or of another training.
+        UnspoolError: if the block length does not divide the canvas, the model answers nothing correctly, or
+            ``directory`` is that of the source or of another training.
         UnsupportedError: if the model was not trained on tasks with checkers.
     """
     import torch
@@ -185,7 +185,7 @@ def train(
     tasks = TASK_SETS[task_set(source)]
     FixedBlocks(FixedBlocksOptions(options.block_length)).check(tasks.canvas_length)
     if directory.resolve() == source.resolve():
-        raise UnspoolError(f"{directory} holds the model to start from; name another directory")
+        raise UnspoolError(f"{directory} contains the source model; use another directory")
     directory.mkdir(parents=True, exist_ok=True)
     asked: dict[str, Any] = {"model": store.sha256_of(source / "model.safetensors")}
     told = json.dumps(asked | asdict(options))
@@ -274,7 +274,7 @@ def _prepare(job: Job, options: CertaintyOptions) -> Run:
 
 
 TRAINER = Trainer(
-    summary="A copy of a masked-diffusion model that is certain of more tokens at once, to be decoded with this rule.",
+    summary="A copy of a masked-diffusion model that is certain of more tokens at once, for decoding with this rule.",
     options=CertaintyOptions,
     prepare=_prepare,
     trains_for="canvas",

@@ -1,16 +1,16 @@
 """Learning to Parallel: Accelerating Diffusion Large Language Models via Learnable Parallel Decoding (2025).
 
-With the finished text at hand, a decoder could commit each token at the first pass that predicts it. A small filter
-learns to tell these passes from the confidences of the whole block, and says of each slot whether its prediction is
-already final. The most confident slot is committed as well. Guarantee: lossy; a threshold above 1 is one token a step.
+A decoder that knew the final text could commit each token at the first pass that predicts it. A small filter learns to
+recognise these passes from the confidences of the whole block: it predicts for each slot whether its prediction is
+already final. The most confident slot is always committed. Guarantee: lossy; a threshold above 1 is one token per step.
 
-Choices: two linear layers of the block's width with a ReLU between them, which has the paper's number of parameters; a
-block that is shorter than the filter is filled up with confidences of 1, as decided slots have; blocks that a schedule
-makes longer end where the filter does.
+Choices: two linear layers of the block's width with a ReLU between them, which has the paper's number of parameters. A
+block shorter than the filter is padded with confidence 1, that of decided slots. Longer blocks of a schedule end at the
+width of the filter.
 
-The paper's end-of-text prediction (EoTP), which cuts the canvas behind a predicted end token, goes with any policy and
+The paper's end-of-text prediction (EoTP) cuts the canvas after a predicted end token. It works with any policy, so it
 is an option of the loop: ``truncate_at_eos`` of ``CanvasOptions``, 0 for the paper's rule, higher for a safer one.
-``stop_at_eos`` ends the decoding without losing any text.
+``stop_at_eos`` ends decoding without losing text.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Learn2PDOptions(Options):
 
     Attributes:
         filter: file that ``unspool train learn2pd`` wrote, or its directory; None: the one beside the model.
-        threshold: least probability, by the filter, that a prediction is final.
+        threshold: minimum probability, by the filter, that a prediction is final.
     """
 
     filter: str | None = option(None, check=partial(Artifact.load, method=METHOD_NAME))
@@ -76,12 +76,12 @@ class UnmaskFilter:
 
     @property
     def tensors(self) -> Tensors:
-        """As an artifact contains them."""
+        """The tensors of an artifact."""
         return vars(self)
 
     @classmethod
     def of(cls, artifact: Artifact) -> UnmaskFilter:
-        """The filter that an artifact contains.
+        """The filter stored in an artifact.
 
         Raises:
             UnspoolError: if tensors are missing or have other shapes.
@@ -97,7 +97,7 @@ class UnmaskFilter:
 
 
 class Learn2PD:
-    """Commits what the filter takes for final."""
+    """Commits predictions that the filter judges final."""
 
     def __init__(self, options: Learn2PDOptions, unmask_filter: UnmaskFilter) -> None:
         self.options = options
@@ -105,11 +105,11 @@ class Learn2PD:
 
     @property
     def longest_block(self) -> int:
-        """Slots of the blocks that the filter was trained on."""
+        """Block length that the filter was trained on, in slots."""
         return self._filter.width
 
     def start_block(self, view: BlockState) -> None:
-        """Nothing: the rule has no state."""
+        """Do nothing: the rule has no state."""
 
     def select(self, view: BlockState) -> Flags:
         chosen: Flags = self._filter(view.confidence) > self.options.threshold
@@ -128,7 +128,7 @@ def _build(resources: Resources, options: Learn2PDOptions) -> Learn2PD:
 
 
 def _any_filter(directory: Path) -> None:
-    """Write a filter that knows nothing, for the case."""
+    """Write an untrained filter, for the case."""
     rng = np.random.default_rng(0)
     shapes = ((12, 12), 12, (12, 12), 12)
     made = UnmaskFilter(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
@@ -138,7 +138,7 @@ def _any_filter(directory: Path) -> None:
 METHOD = Method(
     kind=UNMASK,
     guarantee="lossy",
-    summary="Commits what a small trained filter takes for final, from the confidences of the whole block.",
+    summary="Commits the predictions that a small trained filter judges final from the confidences of the whole block.",
     paper="Learning to Parallel: Accelerating Diffusion Large Language Models via Learnable Parallel Decoding (2025)",
     options=Learn2PDOptions,
     build=_build,

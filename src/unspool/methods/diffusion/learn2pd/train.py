@@ -1,12 +1,12 @@
-"""Training of Learn2PD's filter: when is a prediction already the final one?
+"""Training of Learn2PD's filter, which predicts whether a prediction is already final.
 
-Each prompt is decoded one token a step; then an empty canvas is filled again, each pass committing exactly those
-predictions that equal the finished text (the paper's extremely greedy parallel decoding), and the confidences of the
-block with these verdicts become one example. If two passes predict the same, the block is filled in from the finished
-text. The base model stays as it is.
+Each prompt is decoded one token per step. Then an empty canvas is filled again, and each pass commits exactly the
+predictions that equal the final text (the paper's extremely greedy parallel decoding). The confidences of the block
+with these verdicts are one example. If two passes predict the same, the block is filled in from the final text. The
+base model is not changed.
 
 Loss: cross-entropy over all slots of the block, masked or not; AdamW, all examples in each step. A tenth of the
-examples is held out; the best filter on them is kept, and measured there against a filter that sees one slot alone.
+examples is held out; the filter that is best on them is kept, and compared there with a filter that sees one slot only.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ if TYPE_CHECKING:
 
     from unspool.decoding.model import Model
 
-_CHECKED = 50  # steps between two looks at what is held out
+_CHECKED = 50  # steps between evaluations on the held-out examples
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Blocks on their way.
+    """Partly filled blocks.
 
     Attributes:
         confidence: [n, block] probability of each slot's prediction.
-        final: [n, block] whether the prediction is that of the finished text.
-        passes: of the replay, by prompt.
-        alike: by prompt, whether the replay ended in the finished text.
+        final: [n, block] whether the prediction equals the final text.
+        passes: passes of the replay, by prompt.
+        alike: by prompt, whether the replay gave the final text.
     """
 
     confidence: NDArray[np.float32]
@@ -62,14 +62,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class FilterOptions(Options):
-    """What `unspool train learn2pd` takes. Defaults are the paper's, but for the number of steps.
+    """The options of `unspool train learn2pd`. Defaults are the paper's, except for the number of steps.
 
     Attributes:
-        questions: of each task, that it learns from.
+        questions: number of training questions per task.
         block_length: slots of a block.
         learning_rate: constant.
-        max_steps: each over all examples.
-        seed: of questions, start and split; the same seed gives the same filter.
+        max_steps: training steps, each over all examples.
+        seed: of questions, initialisation and split; the same seed gives the same filter.
     """
 
     questions: int = option(30, least=1, most=100_000)
@@ -89,7 +89,7 @@ def replay(model: DiffusionModel, prompts: Sequence[Sequence[int]], block_length
     """Decode prompts and replay them.
 
     Raises:
-        UnspoolError: if the blocks do not divide the model's canvas.
+        UnspoolError: if the block length does not divide the model's canvas.
     """
     finished = model.generate(
         [list(prompt) for prompt in prompts],
@@ -100,7 +100,7 @@ def replay(model: DiffusionModel, prompts: Sequence[Sequence[int]], block_length
     passes, alike = [], []
     for done, result in enumerate(finished):
         progress("replay", done, len(finished))
-        # The whole canvas, not the text alone: what stands behind the end is decoded too.
+        # The whole canvas, not only the text: the slots after the end are decoded too.
         slots = next(event.slots for event in reversed(result.trace) if hasattr(event, "slots"))
         steps, same = _replay(model, result.prompt_token_ids, np.array(slots), block_length)
         confidence += [c for c, _ in steps]
@@ -144,11 +144,11 @@ def train(
     """Fit a filter.
 
     Returns:
-        The filter; and ``loss`` (cross-entropy on what was held out), ``loss_alone`` (of a logistic filter that sees
+        The filter; and ``loss`` (cross-entropy on held-out examples), ``loss_alone`` (of a logistic filter that sees
         one slot's confidence), ``precision`` and ``recall`` at 0.9, ``examples``, ``held_out``.
 
     Raises:
-        UnspoolError: with too few examples to hold some out.
+        UnspoolError: if there are too few examples to hold some out.
     """
     import torch
 
@@ -162,7 +162,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         network = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, width))
-        # One logistic curve for every slot, a threshold in disguise: what the filter must beat.
+        # One logistic curve for every slot, in effect a threshold: the baseline of the filter.
         alone = torch.nn.Sequential(torch.nn.Unflatten(1, (width, 1)), torch.nn.Linear(1, 1), torch.nn.Flatten())
     data = (x[kept], y[kept], x[held_out], y[held_out])
     losses = [_fit(network, *data, options, progress), _fit(alone, *data, options, silent)]
@@ -188,7 +188,7 @@ def _fit(
     options: FilterOptions,
     progress: Progress,
 ) -> float:
-    """Train in place, to the weights of the lowest loss on what is held out, which is returned."""
+    """Train in place and keep the weights with the lowest held-out loss, which is returned."""
     import torch
 
     cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits
@@ -237,11 +237,11 @@ def _prepare(job: Job, options: FilterOptions) -> Run:
         return Report(
             figures,
             [
-                f"{file}: loss {figures['loss']:.3f} on {figures['held_out']} blocks that were held out, "
-                f"{figures['loss_alone']:.3f} where each slot is seen alone; "
+                f"{file}: loss {figures['loss']:.3f} on {figures['held_out']} held-out blocks, "
+                f"{figures['loss_alone']:.3f} with each slot seen alone; "
                 f"at 0.9 precision {figures['precision']:.2f}, recall {figures['recall']:.2f}",
-                f"replay with the finished text: {figures['replay_passes']:.1f} passes for {tasks.canvas_length} "
-                f"slots, {figures['replay_alike']:.0%} ended in it",
+                f"replay of the final text: {figures['replay_passes']:.1f} passes for {tasks.canvas_length} "
+                f"slots, {figures['replay_alike']:.0%} gave that text",
             ],
         )
 
@@ -249,7 +249,7 @@ def _prepare(job: Job, options: FilterOptions) -> Run:
 
 
 TRAINER = Trainer(
-    summary="The filter that says when a prediction of a masked-diffusion model is already final.",
+    summary="The filter that predicts whether a prediction of a masked-diffusion model is already final.",
     options=FilterOptions,
     prepare=_prepare,
     trains_for="canvas",

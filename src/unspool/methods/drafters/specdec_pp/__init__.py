@@ -1,22 +1,22 @@
-"""SpecDec++: Boosting Speculative Decoding via Adaptive Candidate Lengths (2024). A draft ends when it has gone wrong.
+"""SpecDec++: Boosting Speculative Decoding via Adaptive Candidate Lengths (2024). Stops drafting at a likely rejection.
 
-A draft model writes a chain, one pass a token, and the draft goes on while the chance that *every* drafted token will
-be accepted is high enough. A small head that was trained for the pair of models (``unspool train specdec_pp``)
-reads that chance from the draft model's last hidden state. A hidden state belongs to the token that was just fed, so
-the pass that draws one candidate judges the one before it, and the newest candidate is always sent along unjudged.
+A draft model writes a chain, one pass per token, as long as the probability that *every* drafted token will be accepted
+is high enough. A small head, trained for the pair of models (``unspool train specdec_pp``), predicts that probability
+from the draft model's last hidden state. A hidden state belongs to the token just fed, so the pass that draws one
+candidate judges the one before it, and the newest candidate is always submitted unjudged.
 
-What it changes about plain decoding: several of its tokens leave one pass of the target. Guarantee: identical under the
-greedy and the same-noise rule, the same distribution under the lossless rule, for any head: the decision to stop sees
-only what was drafted, and all of that is submitted.
+Effect on plain decoding: one pass of the target yields several tokens. Guarantee: identical under the greedy and the
+same-noise rule, the same distribution under the lossless rule, for any head: the decision to stop depends only on
+drafted tokens, and all of them are submitted.
 
-Without a head (``head=None``) there is nothing that was trained: an **untrained stand-in** takes the draft model's own
-probability of a candidate for its chance of being accepted, which is known before the next pass, so the newest
-candidate counts too. It is not the paper's method and needs no hidden states; results call it ``specdec_pp (no head)``.
+Without a head (``head=None``), an **untrained substitute** uses the draft model's own probability of a candidate as its
+probability of acceptance. It is known before the next pass, so the newest candidate counts too. This is not the paper's
+method and needs no hidden states; results call it ``specdec_pp (no head)``.
 
-Where the paper leaves a choice: blocks of the head have weights of their own, as drawn in the paper (its code repeats
-one block). A head is trained for one temperature and for the lossless rule, or the greedy one at 0; under the
-same-noise rule tokens are accepted less often than it thinks. Left out: stopping at a drafted end of text, which
-drafters are not told of; the loop ends the text there.
+Choices where the paper is open: the blocks of the head have separate weights, as drawn in the paper (its code repeats
+one block). A head is trained for one temperature and for the lossless rule, or for the greedy one at 0; under the
+same-noise rule tokens are accepted less often than it predicts. Omitted: stopping at a drafted end of text, which
+drafters do not know; the loop ends the text there.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class SpecDecPPOptions(Options):
 
     Attributes:
         head: a trained head, the file or the directory that ``unspool train specdec_pp`` wrote; None: the
-            untrained stand-in, the product of the draft model's own probabilities.
-        stop_threshold: a draft ends when the chance that some token of it will be rejected is above this, 0 to 1.
-        min_assistant_tokens: tokens of a draft before it may end, at least 1.
-        num_assistant_tokens: most tokens of a draft, at least ``min_assistant_tokens``.
+            untrained substitute, the product of the draft model's own probabilities.
+        stop_threshold: a draft ends when the probability that any of its tokens is rejected exceeds this, 0 to 1.
+        min_assistant_tokens: minimum tokens of a draft, at least 1.
+        num_assistant_tokens: maximum tokens of a draft, at least ``min_assistant_tokens``.
     """
 
     head: str | None = option(None, check=partial(Artifact.load, method="specdec_pp"))
@@ -58,7 +58,7 @@ class SpecDecPPOptions(Options):
 
     @property
     def lacks(self) -> str:
-        """What of the paper's method is missing with these options."""
+        """The part of the paper's method that is missing with these options."""
         return "no head" if self.head is None else ""
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class SpecDecPPOptions(Options):
 
 
 class SpecDecPP:
-    """A chain from a draft model that ends by what was drafted.
+    """A chain from a draft model whose length depends on the drafted tokens.
 
     Args:
         model: the draft model.
@@ -79,8 +79,8 @@ class SpecDecPP:
         head: the trained head, if the options name one.
 
     Attributes:
-        estimates: of the last draft, for each of its tokens, the chance that all judged tokens will be accepted as it
-            was when the token was drawn; never rises.
+        estimates: for each token of the last draft, the probability, when it was drawn, that all judged tokens will be
+            accepted; never increases.
 
     Raises:
         UnsupportedError: if there is a head and the draft model has no hidden states.
@@ -99,7 +99,7 @@ class SpecDecPP:
         self._vocab_size = vocab_size
 
     def start(self, context: Context) -> None:
-        """Nothing: the draft model reads the prompt with the first draft."""
+        """Do nothing: the draft model reads the prompt with the first draft."""
 
     def propose(self, context: Context, budget: int) -> TokenTree:
         """A chain of at most ``min(budget, num_assistant_tokens + 1)`` nodes."""
@@ -112,7 +112,7 @@ class SpecDecPP:
             all_accepted = 1.0
             for node in range(length):
                 logprobs = draws.logprobs(self._assistant.step(builder.tokens[node]))
-                if self._head is not None and node:  # the root is committed text, there is nothing to accept
+                if self._head is not None and node:  # the root is committed text, so there is nothing to accept
                     assert self._assistant.hidden is not None
                     all_accepted *= float(self._head.probabilities(self._assistant.hidden[OUTPUT])[0])
                 token = int(np.argmax(logprobs + draws.noise(node)))
@@ -125,11 +125,11 @@ class SpecDecPP:
         return builder.build()
 
     def first_ranking(self, k: int) -> Sequence[int] | None:
-        """The ``k`` ids that the draft model ranks highest for the token after the text; None if it was not asked."""
+        """The draft model's top ``k`` ids for the token after the text; None if it was not run there."""
         return self._assistant.first_ranking(k)
 
     def observe(self, step: Step) -> None:
-        """Nothing: the next draft begins with what the committed text shares with the last one."""
+        """Do nothing: the next draft starts from what the committed text shares with the last one."""
 
 
 def _build(resources: Resources, options: SpecDecPPOptions) -> SpecDecPP:
@@ -146,7 +146,7 @@ METHOD = Method(
     kind=DRAFTER,
     guarantee="identical",
     summary=(
-        "Ends a draft model's chain when some token of it will likely be rejected; (no head): an untrained stand-in."
+        "Stops drafting once a rejection becomes likely, by a trained head (without one: by draft probabilities)."
     ),
     paper="SpecDec++: Boosting Speculative Decoding via Adaptive Candidate Lengths (2024)",
     options=SpecDecPPOptions,

@@ -1,12 +1,12 @@
-"""Training data of the acceptance head of SpecDec++: what the draft model would draft, and how likely it is accepted.
+"""Training data of the acceptance head of SpecDec++: drafted tokens and their probability of acceptance.
 
-For each prompt the target samples a continuation X. At each position the draft model, reading X, draws one token Y, and
-the label is the probability ``min(1, p(Y) / q(Y))`` that the lossless rule accepts it; at temperature 0 both are
-argmaxes and the label is 0 or 1. While decoding, the draft model reads its own tokens and not the target's. So the head
-learns from hidden states over a mixture Z, in which a position holds Y, or with a small probability X; only states
-whose own token is Y count.
+For each prompt the target samples a continuation X. At each position the draft model, reading X, draws one token Y. The
+label is the probability ``min(1, p(Y) / q(Y))`` that the lossless rule accepts it; at temperature 0 both are argmaxes
+and the label is 0 or 1. During decoding, the draft model reads its own tokens and not the target's. So the head learns
+from hidden states over a mixture Z, in which a position has Y, or with a small probability X; only states whose own
+token is Y count.
 
-One file a prompt, so that an interrupted run goes on where it ended.
+One file per prompt, so that an interrupted run resumes where it ended.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from unspool.decoding.loaded import LoadedModel
     from unspool.decoding.model import Model
 
-_BLOCK = 32  # positions of a pass; their logits are held at once
+_BLOCK = 32  # positions of a pass; their logits are in memory together
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class DataOptions:
     """Defaults are the paper's.
 
     Attributes:
-        max_new_tokens: most tokens of a continuation, at least 1.
-        temperature: that tokens are drawn at, and that the head will be used at; 0 for greedy decoding.
+        max_new_tokens: maximum tokens of a continuation, at least 1.
+        temperature: of sampling, and of the head's later use; 0 for greedy decoding.
         mixing: probability that the draft model reads the target's token and not its own, 0 up to but not 1.
         seed: of all draws.
     """
@@ -61,7 +61,7 @@ class DataOptions:
         if self.seed not in SEEDS:
             raise UnspoolError(f"seed must lie in 0 to 2^64 - 1, not {self.seed}")
         if not 0 <= self.mixing < 1:
-            raise UnspoolError(f"mixing must lie in 0 up to but not 1, not {self.mixing}")
+            raise UnspoolError(f"mixing must be at least 0 and below 1, not {self.mixing}")
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,13 @@ def pair_of(target: Model) -> list[LoadedModel]:
     """The target and its draft model.
 
     Raises:
-        UnsupportedError: if there is no draft model, or it has no hidden states.
+        UnsupportedError: if the draft model is missing or has no hidden states.
     """
     draft = target.assistant
     if draft is None:
-        raise UnsupportedError("an acceptance head belongs to a pair of models; name the draft with --assistant-model")
+        raise UnsupportedError(
+            "an acceptance head belongs to a pair of models; give the draft model with --assistant-model"
+        )
     check(draft.language_model, Taps(), "an acceptance head")
     return [target, draft]
 
@@ -104,17 +106,17 @@ def generate(
     options: DataOptions | None = None,
     progress: Progress = silent,
 ) -> list[Path]:
-    """Write one file a prompt into ``directory``; those that are there already are kept.
+    """Write one file per prompt into ``directory``; existing files are kept.
 
     Args:
         target: with its draft model.
-        progress: told after each prompt.
+        progress: called after each prompt.
 
     Returns:
         The files in the order of the prompts.
 
     Raises:
-        UnspoolError: if the directory holds data of other models, prompts or options.
+        UnspoolError: if the directory contains data of other models, prompts or options.
     """
     options = options or DataOptions()
     made_from = {
@@ -126,7 +128,7 @@ def generate(
     record = directory / "data.json"
     if record.exists() and _told(record) != made_from:
         raise UnspoolError(
-            f"{directory} holds data of other models, prompts or options; delete it or write to another directory"
+            f"{directory} contains data of other models, prompts or options; delete it or use another directory"
         )
     with store.atomic_file(record) as part:
         part.write_text(json.dumps(made_from, indent=1), "utf-8")
@@ -143,11 +145,11 @@ def _told(record: Path) -> Any:
     try:
         return parse_json(read_text(record))
     except ValueError as error:
-        raise UnspoolError(f"{record} is damaged ({error}); delete the directory, or write to another one") from error
+        raise UnspoolError(f"{record} is damaged ({error}); delete the directory, or use another one") from error
 
 
 def examples(target: Model, prompt: str, index: int, options: DataOptions) -> Examples:
-    """The examples of one prompt; ``index`` makes its randomness its own."""
+    """The examples of one prompt; ``index`` selects its random stream."""
     assert target.assistant is not None  # see pair_of
     draft = target.assistant.language_model
     ids = target.encode(prompt)
@@ -177,9 +179,9 @@ def examples(target: Model, prompt: str, index: int, options: DataOptions) -> Ex
 def _drafted(
     target: Model, draft: LanguageModel, text: list[int], start: int, temperature: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """One drafted token for each position of ``text`` from ``start`` on, and how likely it is accepted."""
+    """One drafted token for each position of ``text`` from ``start`` on, and its probability of acceptance."""
     drawn, labels = [], []
-    # The token of a position is decided by the logits after the one before it.
+    # The logits at one position decide the token at the next.
     passes = (_scored(model, text[:-1], start - 1) for model in (target.language_model, draft))
     for theirs, ours in zip(*passes, strict=True):
         for p_row, q_row in zip(theirs.logits, ours.logits, strict=True):

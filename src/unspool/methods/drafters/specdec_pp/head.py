@@ -1,4 +1,4 @@
-"""The trained head of ``specdec_pp``: how likely the target accepts a drafted token, from the draft's hidden state.
+"""The trained head of ``specdec_pp``: predicts acceptance of a drafted token from the draft model's hidden state.
 
 Residual blocks ``x + SiLU(W x + b)``, then a linear layer to two logits, reject and accept. Runs in float32 with numpy,
 so that decoding needs no torch.
@@ -16,7 +16,7 @@ METHOD_NAME, KIND = "specdec_pp", "acceptance head"
 
 
 class AcceptanceHead:
-    """The head that an artifact contains.
+    """The head stored in an artifact.
 
     Args:
         artifact: tensors ``blocks.<i>.weight`` [hidden, hidden] and ``blocks.<i>.bias`` [hidden] for each block from 0
@@ -41,12 +41,12 @@ class AcceptanceHead:
             hidden: [n, hidden size], the draft model's last hidden states with these tokens as input.
 
         Raises:
-            UnspoolError: if the hidden size is that of another model.
+            UnspoolError: if the hidden size differs from the head's.
         """
         if hidden.shape[1] != self.hidden_size:
             raise UnspoolError(
-                f"the acceptance head was trained for hidden states of {self.hidden_size} numbers and the draft model "
-                f"has {hidden.shape[1]}; train one with `unspool train {METHOD_NAME}` for this model"
+                f"the acceptance head was trained for hidden size {self.hidden_size}, but the draft model "
+                f"has {hidden.shape[1]}; train one for this model with `unspool train {METHOD_NAME}`"
             )
         x = hidden.astype(np.float32)
         for weight, bias in self._blocks:
@@ -57,7 +57,7 @@ class AcceptanceHead:
 
 
 def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    # By tanh, which does not overflow.
+    # With tanh, which does not overflow.
     half = np.float32(0.5)
     result: NDArray[np.float32] = half * np.tanh(half * x) + half
     return result

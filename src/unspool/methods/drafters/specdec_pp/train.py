@@ -1,12 +1,12 @@
-"""Training of SpecDec++'s acceptance head on data of ``acceptance_data``; both language models stay as they are.
+"""Training of SpecDec++'s acceptance head on the data of ``data``; neither language model is changed.
 
 Loss: cross-entropy with soft labels ``a``, ``-(a log P(accept) + w (1 - a) log P(reject))``, divided by the sum of the
 weights ``a + w (1 - a)`` of the batch. Otherwise the defaults of transformers' trainer, which the paper used: AdamW
 without decay, gradients clipped at norm 1, cosine schedule. Blocks start as the identity (weights and biases 0), so
 that training starts at a linear probe.
 
-The same seed gives the same head, interrupted or not: the state is kept after each epoch. Every fifth prompt is held
-out; the measures on it are part of the file.
+The same seed gives the same head, interrupted or not: the state is saved after each epoch. Every fifth prompt is held
+out; the metrics on these prompts are part of the file.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class TrainingOptions:
     Attributes:
         num_blocks: residual blocks of the head, at least 0.
         rejection_weight: weight of rejected tokens in the loss, above 0.
-        learning_rate: at its peak, above 0. With a few hundred prompts there are few steps: 1e-3 then does better.
+        learning_rate: peak, above 0. A few hundred prompts give few steps: 1e-3 then works better.
         num_train_epochs: passes over the data, at least 1.
-        batch_size: prompts of a step, at least 1.
-        warmup_ratio: part of all steps in which the learning rate rises, 0 to 1.
-        seed: of the start and of the order of the data.
+        batch_size: prompts per step, at least 1.
+        warmup_ratio: fraction of steps in which the learning rate rises, 0 to 1.
+        seed: of the initialisation and of the order of the data.
     """
 
     num_blocks: int = 3
@@ -67,7 +67,7 @@ class TrainingOptions:
             if not getattr(self, name) > 0:
                 raise UnspoolError(f"{name} must be above 0, not {getattr(self, name)}")
         if self.num_blocks < 0 or not 0 <= self.warmup_ratio <= 1:
-            raise UnspoolError("num_blocks must be at least 0 and warmup_ratio in 0 to 1")
+            raise UnspoolError("num_blocks must be at least 0, and warmup_ratio must be 0 to 1")
 
 
 def train(
@@ -78,19 +78,19 @@ def train(
     options: TrainingOptions | None = None,
     progress: Progress = silent,
 ) -> Artifact:
-    """Make the data, train a head, measure it on the prompts that were held out, and write it to ``directory``.
+    """Generate the data, train a head, evaluate it on held-out prompts, and write it to ``directory``.
 
     Args:
         target: with its draft model.
         prompts: at least two.
-        progress: told after each prompt and each step.
+        progress: called after each prompt and each step.
 
     Raises:
-        UnspoolError: with what to do, such as another directory where this one holds the state of other options.
+        UnspoolError: with what to do, for example if the directory contains the state of other options.
     """
     data, options = data or DataOptions(), options or TrainingOptions()
     if len(prompts) < 2:
-        raise UnspoolError("an acceptance head needs at least two prompts, one of which is held out")
+        raise UnspoolError("training an acceptance head needs at least two prompts: one is held out")
     files = generate(target, prompts, directory / "data", data, progress)
     held_out = files[_HELD_OUT - 1 :: _HELD_OUT] or files[-1:]
     tensors = fit([file for file in files if file not in held_out], directory / "training.pt", options, progress)
@@ -110,7 +110,7 @@ def fit(
     options: TrainingOptions,
     progress: Progress = silent,
 ) -> dict[str, NDArray[np.float32]]:
-    """Train on these files; goes on where ``state`` ends, which is written after each epoch.
+    """Train on these files; resumes from ``state``, which is written after each epoch.
 
     Returns:
         The tensors of an ``AcceptanceHead``.
@@ -146,16 +146,14 @@ def fit(
 
 
 def _resume(state: Path, options: TrainingOptions, head: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load what an earlier run left and say how many epochs it did."""
+    """Load the state of an earlier run; returns its number of epochs."""
     import torch
 
     if not state.exists():
         return 0
     saved = torch.load(state, weights_only=True)
     if saved["options"] != asdict(options):
-        raise UnspoolError(
-            f"{state} belongs to training with other options; delete it to train anew from the same data"
-        )
+        raise UnspoolError(f"{state} belongs to training with other options; delete it to train again on the same data")
     head.load_state_dict(saved["head"])
     optimizer.load_state_dict(saved["optimizer"])
     return int(saved["epochs"])
@@ -188,7 +186,7 @@ def loss(logits: torch.Tensor, labels: torch.Tensor, rejection_weight: float) ->
 
 
 def _schedule(step: int, steps: int, warmup_ratio: float) -> float:
-    """Part of the peak learning rate: a linear rise, then a cosine down to 0."""
+    """Fraction of the peak learning rate: linear warm-up, then cosine decay to 0."""
     warmup = math.ceil(steps * warmup_ratio)
     if step < warmup:
         return step / warmup
@@ -196,12 +194,12 @@ def _schedule(step: int, steps: int, warmup_ratio: float) -> float:
 
 
 def measures(predicted: NDArray[np.floating[Any]], labels: NDArray[np.floating[Any]]) -> dict[str, Any]:
-    """How good predicted probabilities [n] of acceptance are, given the true ones [n].
+    """Metrics of predicted acceptance probabilities [n], given the true ones [n].
 
     Returns:
-        ``tokens``; ``accepted``, the mean label; ``auc``, the chance that an accepted token is predicted to be likelier
-        than a rejected one, None if all or none are accepted; ``kl``, the mean divergence of the prediction from the
-        label in nats; ``reliability``, for each tenth of the predictions' range that holds some: their number, mean
+        ``tokens``; ``accepted``, the mean label; ``auc``, the probability that an accepted token has a higher
+        prediction than a rejected one, None if all or none are accepted; ``kl``, the mean divergence of the prediction
+        from the label in nats; ``reliability``, for each non-empty tenth of the range of predictions: count, mean
         prediction and mean label.
     """
     p, a = predicted.astype(np.float64), labels.astype(np.float64)
@@ -230,21 +228,21 @@ def auc(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> float | Non
 
 @dataclass(frozen=True)
 class HeadOptions(Options):
-    """What `unspool train specdec_pp` takes. Defaults are the paper's.
+    """The options of `unspool train specdec_pp`. Defaults are the paper's.
 
     Attributes:
-        prompts: JSONL with `prompt` or, as Spec-Bench, `turns`; or a text file, one prompt a line. The paper used
-            40,000; every fifth one is held out.
-        limit: only the first prompts.
-        max_new_tokens: most tokens of each continuation.
-        temperature: that the head is for; 0 is greedy decoding.
+        prompts: JSONL with `prompt`, or `turns` as in Spec-Bench; or a text file with one prompt per line. The paper
+            used 40,000; every fifth one is held out.
+        limit: use only the first prompts.
+        max_new_tokens: maximum tokens of each continuation.
+        temperature: of the head's later use; 0 is greedy decoding.
         mixing: probability that the draft model reads the target's token and not its own.
         num_blocks: residual blocks of the head.
         rejection_weight: weight of rejected tokens in the loss.
-        learning_rate: at its peak. With a few hundred prompts there are few steps: 1e-3 then does better.
+        learning_rate: peak. A few hundred prompts give few steps: 1e-3 then works better.
         num_train_epochs: passes over the data.
-        batch_size: prompts of a step.
-        warmup_ratio: part of all steps in which the learning rate rises.
+        batch_size: prompts per step.
+        warmup_ratio: fraction of steps in which the learning rate rises.
         seed: the same seed gives the same head.
     """
 
@@ -263,7 +261,7 @@ class HeadOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        assert self.data and self.training  # each refuses what is out of its ranges
+        assert self.data and self.training  # each checks its own ranges
 
     @property
     def data(self) -> DataOptions:
@@ -286,10 +284,10 @@ def _prepare(job: Job, options: HeadOptions) -> Run:
     from unspool.suites.prompts import read_prompts
 
     if options.prompts is None:
-        raise UnspoolError(f"{METHOD_NAME} is trained on prompts; name a file of them: {METHOD_NAME}:prompts=FILE")
+        raise UnspoolError(f"{METHOD_NAME} is trained on prompts; give a file of them: {METHOD_NAME}:prompts=FILE")
     texts = [prompt.text for prompt in read_prompts(Path(options.prompts))[: options.limit]]
     if len(texts) < 2:
-        raise UnspoolError(f"{options.prompts} holds one prompt; a head needs at least two, one of which is held out")
+        raise UnspoolError(f"{options.prompts} contains one prompt; a head needs at least two: one is held out")
 
     def run(model: Model | None, progress: Progress) -> Report:
         assert model is not None  # see Trainer.trains_for
@@ -299,7 +297,7 @@ def _prepare(job: Job, options: HeadOptions) -> Run:
         return Report(
             figures,
             [
-                f"{job.output}: AUC {auc}, KL {held_out['kl']:.3f} on {held_out['tokens']} tokens that were held out",
+                f"{job.output}: AUC {auc}, KL {held_out['kl']:.3f} on {held_out['tokens']} held-out tokens",
                 "predicted  accepted  tokens",
                 *(
                     f"{predicted:9.2f}  {accepted:8.2f}  {tokens:6}"
@@ -312,7 +310,7 @@ def _prepare(job: Job, options: HeadOptions) -> Run:
 
 
 TRAINER = Trainer(
-    summary="The head by which a draft ends. It belongs to a pair of models and a temperature.",
+    summary="The head that decides when a draft ends, for one pair of models and one temperature.",
     options=HeadOptions,
     prepare=_prepare,
     trains_for="pair",

@@ -1,18 +1,18 @@
 """Towards Better Code Generation: Adaptive Decoding with Uncertainty Guidance (AdaDec, 2025).
 
-Plain greedy decoding, except where the model is unsure: if the entropy of the next token reaches a threshold tau, the
-top-B tokens are each continued greedily for L tokens, and the one whose continuation is likeliest per token is taken.
+Greedy decoding, except where the model is uncertain: if the entropy of the next token reaches a threshold tau, the
+top-B tokens are each continued greedily for L tokens, and the one with the highest log-probability per token is taken.
 Only that one token is committed; entropy is tested again at the next.
 
-Lossy: another text than greedy decoding's, meant to be a better one. With tau = inf, L = 0 or B = 1 it is greedy
-decoding token for token. tau is learned for each model and weight format, because other weights have other entropies.
+Lossy: a different text than greedy decoding's, meant to be better. With tau = inf, L = 0 or B = 1 it is greedy decoding
+token for token. tau is learned for each model and weight format, because entropies depend on the weights.
 
 Choices: a branch that ends (end of text, or the stopping rule of the request) keeps its sum and its length; the
 reference adds log-probabilities of further tokens there. The length limit does not shorten a look-ahead, so a shorter
-output is a prefix of a longer one; the model's context does. The reference scores every text anew; here what the
-look-ahead said along the branch that was taken is not asked again.
+output is a prefix of a longer one; the model's context does. The reference scores every text from scratch; here the
+distributions of the look-ahead are reused along the chosen branch.
 
-Left out: the outer beam, which is 1 in the paper's experiments.
+Omitted: the outer beam, which is 1 in the paper's experiments.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class AdaDecOptions(Options):
     Attributes:
         threshold: tau, in nats; ``inf`` never pauses.
         threshold_file: file that ``unspool train adadec`` wrote, with tau of this model.
-        candidates: B, tokens that are compared at a pause; at least 1.
-        lookahead: L, tokens that each of them is continued by; at least 0.
+        candidates: B, number of tokens compared at a pause; at least 1.
+        lookahead: L, number of tokens that continue each of them; at least 0.
     """
 
     threshold: float | None = None
@@ -62,10 +62,10 @@ class PauseEvent(SearchEvent):
     Attributes:
         output: the tokens before it.
         entropy: of the next token, in nats.
-        candidates: the top-B tokens, likeliest first.
+        candidates: the top-B tokens, most likely first.
         lengths: m_i, look-ahead tokens of each.
         scores: S_i of each, log-probability per token of candidate and look-ahead.
-        chosen: index of the candidate that was taken.
+        chosen: index of the chosen candidate.
     """
 
     output: Output
@@ -77,16 +77,16 @@ class PauseEvent(SearchEvent):
 
 
 Unsure = Callable[[Output, Distribution], bool]
-"""Whether to pause behind an output."""
+"""Whether to pause after an output."""
 Choose = Callable[[Sequence[float]], int]
-"""Index of the candidate that is taken, by the scores."""
+"""Index of the chosen candidate, by the scores."""
 
 
 def adadec(request: SearchRequest, options: AdaDecOptions) -> Found:
     """Decode one prompt with ``options.threshold``; the only candidate is the text.
 
     ``counts``: ``pauses``; ``changed``, pauses that took another token than greedy decoding; ``lookahead_tokens``;
-    ``recalled``, distributions that a look-ahead had given before.
+    ``recalled``, distributions reused from a look-ahead.
     """
     threshold = options.threshold
     assert threshold is not None, "see learned"
@@ -97,7 +97,7 @@ def learned(options: AdaDecOptions, resources: Resources) -> AdaDecOptions:
     """The options with the threshold of their file, if they name one.
 
     Raises:
-        UnspoolError: if it was learned for another model or other weights.
+        UnspoolError: if it was learned for another model or weight format.
     """
     if options.threshold_file is None:
         return options
@@ -107,13 +107,13 @@ def learned(options: AdaDecOptions, resources: Resources) -> AdaDecOptions:
 
 
 def best(scores: Sequence[float]) -> int:
-    """The largest score; the likeliest candidate wins a tie."""
+    """The largest score; the most likely candidate wins a tie."""
     return scores.index(max(scores))
 
 
 def decode(request: SearchRequest, options: AdaDecOptions, unsure: Unsure, choose: Choose) -> Found:
-    """The method with both of its rules given, so that controls can replace one of them."""
-    # All that one pause reads, twice: the next pause may come within its look-ahead.
+    """The method with both of its rules as arguments, so that controls can replace one."""
+    # Twice what one pause reads: the next pause may come within its look-ahead.
     remembered = 2 * options.candidates * options.lookahead
     pauses = changed = tokens = 0
     output: Output = ()
@@ -171,11 +171,11 @@ def _pause(
 METHOD = Method(
     kind=SEARCH,
     guarantee="lossy",
-    summary="Greedy decoding that pauses where the model is unsure and looks a few tokens ahead.",
+    summary="Greedy decoding that looks a few tokens ahead where the model's entropy is high.",
     paper="Towards Better Code Generation: Adaptive Decoding with Uncertainty Guidance (2025)",
     options=AdaDecOptions,
     build=lambda resources, options: partial(adadec, options=learned(options, resources)),
-    trial={"threshold": 1.0},  # learned for each model; among the published ones 1 nat is the middle
+    trial={"threshold": 1.0},  # learned for each model; 1 nat is the middle of the published values
     example=Example(
         'unspool search -m qwen2.5-coder-0.5b --method adadec:threshold=1.3 "Write a haiku about autumn."',
         """

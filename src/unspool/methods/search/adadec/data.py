@@ -1,4 +1,4 @@
-"""Functions of Python files as problems: signature and docstring are the prompt, the body is the solution."""
+"""Problems from the functions of Python files: signature and docstring are the prompt, the body is the solution."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 
 from unspool.errors import UnspoolError
 
-_PER_FILE = 5  # so that no large file stands for all
+_PER_FILE = 5  # so that no large file dominates
 
 
 def problems(paths: Iterable[Path], limit: int, seed: int = 0) -> list[tuple[str, str]]:
     """(prompt, solution) of functions with a docstring and a body, drawn at random.
 
     Args:
-        paths: Python files, and directories that are searched for them. Files that are not Python 3 are passed over.
-        limit: most problems.
+        paths: Python files, and directories to search for them. Files that are not Python 3 are skipped.
+        limit: maximum number of problems.
 
     Raises:
-        UnspoolError: if a path does not exist or there is no such function.
+        UnspoolError: if a path does not exist or no such function is found.
     """
     files: list[Path] = []
     for path in paths:
@@ -39,7 +39,7 @@ def problems(paths: Iterable[Path], limit: int, seed: int = 0) -> list[tuple[str
         functions = list(_functions(file))
         found += generator.sample(functions, min(len(functions), _PER_FILE))
     if not found:
-        raise UnspoolError("these files hold no function with a docstring and a body; give others")
+        raise UnspoolError("these files contain no function with a docstring and a body; give others")
     return found[:limit]
 
 
@@ -47,7 +47,7 @@ def _functions(file: Path) -> Iterator[tuple[str, str]]:
     try:
         source = file.read_text("utf-8")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about strings in other people's files
+            warnings.simplefilter("ignore")  # about strings in the files read
             tree = ast.parse(source)
     except (OSError, ValueError, SyntaxError, RecursionError):
         return

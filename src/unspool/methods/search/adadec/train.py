@@ -1,8 +1,8 @@
-"""Learns AdaDec's tau: from which entropy on a model's first choice is probably not the right token.
+"""Learns AdaDec's tau: the entropy above which a model's top-1 token is probably wrong.
 
-Reference solutions are scored once. For each of their tokens the entropy H of the model's prediction and whether its
-first choice is that token (y = 1) are noted; a logistic regression P(y = 1) = sigmoid(b + w H) is fitted on a balanced
-part, the cut theta in 0.01..0.99 with the best accuracy is chosen on the rest, and tau is the H at which P is theta.
+Reference solutions are scored once. Each of their tokens gives the entropy H of the model's prediction and whether its
+top-1 token is that token (y = 1). A logistic regression P(y = 1) = sigmoid(b + w H) is fitted on a balanced part, the
+cut theta in 0.01..0.99 with the best accuracy is chosen on the rest, and tau is the H at which P is theta.
 
 Choices: tokens, not problems, are split 80/20; among equally good cuts the lowest one is taken.
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 SEED = 42
 _BLOCK = 64
-_LEAST = 20  # right and wrong tokens, each, that a regression needs
+_LEAST = 20  # minimum number of right and of wrong tokens for the regression
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Threshold:
         threshold: tau, in nats.
         theta: the cut of the probability, 0.01 to 0.99.
         intercept, slope: b and w of the regression.
-        accuracy: of "P >= theta" on the tokens that were held out.
+        accuracy: of "P >= theta" on the held-out tokens.
         pause_rate: share of all tokens whose entropy is tau or more.
-        right, right_paused: share of tokens that are the model's first choice, below tau and from tau on.
-        in_top_3_paused: share of tokens from tau on that are among its first three.
-        tokens, problems: that were scored.
+        right, right_paused: share of tokens that are the model's top-1, below tau and from tau on.
+        in_top_3_paused: share of tokens from tau on that are in its top 3.
+        tokens, problems: numbers scored.
     """
 
     threshold: float
@@ -67,7 +67,7 @@ class Threshold:
     problems: int
 
     def artifact(self, model: Model) -> Artifact:
-        """The threshold as a file contains it. It belongs to the model with its backend and weights."""
+        """The threshold as an artifact, for the model with its backend and weights."""
         key = identity.loaded(model.key, model.language_model.settings)
         figures = {"models": [model.name], **asdict(self)}
         return Artifact("threshold", "adadec", (key,), {"threshold": np.array(self.threshold)}, figures)
@@ -83,7 +83,7 @@ def measure(
 
     Args:
         problems: (prompt, solution).
-        max_tokens: of prompt and solution together; what is longer is cut.
+        max_tokens: of prompt and solution together; longer ones are cut.
     """
     entropies: list[float] = []
     ranks: list[int] = []
@@ -122,7 +122,7 @@ def learn(entropies: NDArray[np.float64], ranks: NDArray[np.int64], problems: in
     """Fit tau.
 
     Raises:
-        UnspoolError: if there are too few tokens, or the model is not surer where it is right.
+        UnspoolError: if there are too few tokens, or the model is not more certain where it is right.
     """
     y = ranks == 0
     order = np.random.default_rng(SEED).permutation(len(y))
@@ -138,7 +138,7 @@ def learn(entropies: NDArray[np.float64], ranks: NDArray[np.int64], problems: in
     balanced = np.concatenate([rng.permutation(wrong)[:size], rng.permutation(right)[:size]])
     intercept, slope = _fit(entropies[balanced], y[balanced])
     if not slope < 0:
-        raise UnspoolError("on these files the model is not surer where it is right; give other files")
+        raise UnspoolError("on these files the model is not more certain where it is right; give other files")
     p = 1 / (1 + np.exp(-(intercept + slope * entropies[held_out])))
     cuts = np.arange(1, 100) / 100
     accuracies = [float(np.mean((p >= cut) == y[held_out])) for cut in cuts]
@@ -182,12 +182,12 @@ def _fit(x: NDArray[np.float64], y: NDArray[np.bool_]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class ThresholdOptions(Options):
-    """What `unspool train adadec` takes.
+    """The options of `unspool train adadec`.
 
     Attributes:
         files: Python files, or directories of them; empty: the installed packages.
-        limit: most functions, drawn at random.
-        max_tokens: most tokens of a function; the rest of it is cut.
+        limit: maximum number of functions, drawn at random.
+        max_tokens: maximum tokens of a function; the rest of it is cut.
         seed: the same seed draws the same functions.
     """
 
@@ -213,8 +213,8 @@ def _prepare(job: Job, options: ThresholdOptions) -> Run:
             [
                 f"{file}: threshold {learned.threshold:.3f} nats (theta {learned.theta:.2f}, accuracy "
                 f"{learned.accuracy:.3f}) from {learned.tokens} tokens of {learned.problems} functions",
-                f"pauses at {learned.pause_rate:.1%} of the tokens. First choice right: {learned.right:.0%} below, "
-                f"{learned.right_paused:.0%} from there on; there the right token is in the first three at "
+                f"pauses at {learned.pause_rate:.1%} of the tokens. Top-1 correct: {learned.right:.0%} below, "
+                f"{learned.right_paused:.0%} at pauses, where the correct token is in the top 3 at "
                 f"{learned.in_top_3_paused:.0%}",
             ],
         )
@@ -223,7 +223,7 @@ def _prepare(job: Job, options: ThresholdOptions) -> Run:
 
 
 TRAINER = Trainer(
-    summary="The entropy from which on a model's first choice is probably wrong, for one model and its weights.",
+    summary="The entropy above which a model's top-1 token is probably wrong, for one model and its weights.",
     options=ThresholdOptions,
     prepare=_prepare,
 )
