@@ -193,7 +193,7 @@ def test_a_quick_run_writes_nothing(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("stub", "--quick", "--check"), "leave one of them out"),
+        (("stub", "--quick", "--check"), "use one of them"),
         (("stub", "stub"), "named twice"),
         (("stub", "all"), "use either all or names"),
         (("stub", "--check", "--output", "nowhere"), "run `unspool reproduce stub` first"),
