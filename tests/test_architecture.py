@@ -48,7 +48,7 @@ def strangers(here: tuple[str, ...], text: str) -> Iterator[str]:
     if here[0] != "methods" or len(here) < 3 or here[2].startswith("_") or here[-1] in TRAINERS:
         return
     for there in imports(text):
-        if there[0] == "methods" and len(there) > 2 and tuple(there[1:3]) != here[1:3] and there[2][0] != "_":
+        if there and there[0] == "methods" and len(there) > 2 and tuple(there[1:3]) != here[1:3] and there[2][0] != "_":
             yield f"{'/'.join(here)} imports another method, {'.'.join(there)}; use resources.build"
 
 
@@ -89,6 +89,7 @@ def test_the_rules_of_imports_see_faults() -> None:
     other = "from unspool.methods.drafters.suffix import Suffix\n"
     assert list(strangers(("methods", "drafters", "rasd"), other))
     assert not list(strangers(("methods", "drafters", "suffix"), other))
+    assert not list(strangers(("methods", "drafters", "rasd"), "from unspool import UnspoolError\n"))
     assert not list(strangers(("methods", "drafters", "rasd"), other.replace("suffix", "_datastore", 1)))
     assert list(named('x = "suffix"')) == ["suffix"] and not list(named('"""suffix"""'))
     annotation = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from unspool.decoding.model import Model\n"
