@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 LONGEST = (
+    "tests/experiments/test_quick.py",
     "tests/decoding/test_model.py",
     "tests/engine/test_turns.py",
     "tests/backends/test_openvino.py",
