@@ -90,9 +90,9 @@ EXPERIMENT = Experiment(
     summarise=summarise,
     requires=[Expect("sets of texts identical to eqspec's", at_least=1)],
     expects=[
-        Expect("passes of equal lengths, exspec, window 12", at_least=0.5),
-        Expect("passes of equal lengths, exspec, window 12, less eqspec", at_least=0.2),
-        Expect("padding of the slots, window 12 / eqspec", at_most=0.7),
+        Expect("passes of equal lengths, exspec, window 12", at_least=0.5, cases=20),
+        Expect("passes of equal lengths, exspec, window 12, less eqspec", at_least=0.2, cases=20),
+        Expect("padding of the slots, window 12 / eqspec", at_most=0.7, cases=20),
     ],
     model="smollm2-135m",
     count=72,
