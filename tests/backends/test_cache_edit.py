@@ -200,7 +200,7 @@ def test_bad_ranges_and_full_contexts(backend, request):
     for start, stop in ((-1, 3), (5, 4), (0, 301)):
         with pytest.raises(ValueError, match="range"):
             session.splice(source, start, stop)
-    with pytest.raises(ValueError, match="another session"):
+    with pytest.raises(ValueError, match="the other session"):
         session.splice(session, 0, 3)
     with pytest.raises(UnspoolError, match="context of 512"):
         session.splice(source, 0, 213)

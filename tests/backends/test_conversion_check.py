@@ -202,6 +202,6 @@ def test_ids_are_all_over_the_vocabulary_and_mean_nothing() -> None:
 
 def test_rows_that_int4_cannot_share_scales_in_are_refused_before_any_work(tmp_path: Path) -> None:
     reports: list[str] = []
-    with pytest.raises(UnsupportedError, match=r"one scale for 64 weights .* has rows of 32; use --weights int8"):
+    with pytest.raises(UnsupportedError, match=r"one scale per 64 weights .* has rows of 32; use --weights int8"):
         convert(LlamaForCausalLM(LlamaConfig(**SIZES)).eval(), tmp_path, "int4", reports.append)
     assert reports == [] and not list(tmp_path.iterdir())

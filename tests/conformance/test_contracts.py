@@ -179,7 +179,7 @@ def test_the_checks_of_ensembles_see_faults() -> None:
         ensemble.check(made, weighted, [0, 1, 2, 0], TREE)
     with pytest.raises((AssertionError, RuntimeError)):
         ensemble.check(Shared([Member(TOY), Member(TOY, [5, 4])], weighted), weighted, [0, 1, 2, 0], TREE)
-    for members, message in (([], "at least one"), ([Member(TOY), Member(ToyModel.random())], "one vocabulary")):
+    for members, message in (([], "at least one"), ([Member(TOY), Member(ToyModel.random())], "the same vocabulary")):
         with pytest.raises(UnspoolError, match=message):
             Ensemble(members, weighted)
 

@@ -185,7 +185,7 @@ def test_a_stream_with_two_readers_at_once_tells_the_second_and_serves_the_first
     heard: list[str] = []
 
     def listen(event: Any) -> None:
-        with pytest.raises(UnspoolError, match="being read") as caught:
+        with pytest.raises(UnspoolError, match="is reading this stream") as caught:
             next(iter(stream))
         heard.append(str(caught.value))
 
