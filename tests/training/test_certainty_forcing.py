@@ -179,7 +179,7 @@ def test_targets_are_the_right_answers_and_what_stands_behind_the_end_is_not_one
     assert not again.sessions, "what is stored is not asked again"
     with pytest.raises(UnspoolError, match="other options"):
         make(model, told="b")
-    with pytest.raises(UnspoolError, match="none of 6 questions right"):
+    with pytest.raises(UnspoolError, match="none of 6 questions correctly"):
         certainty_targets.make(tmp_path / "n.npz", "a", Writes(*["z"] * 6), PLAIN, 3, 3, 0)
 
 
@@ -245,7 +245,7 @@ def test_training_resumes_to_the_same_model_which_is_more_certain(source: Path, 
 def test_what_does_not_fit_is_told_before_any_work(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UnspoolError, match="does not divide a canvas of 6 slots"):
         train(source, tmp_path / "out", replace(OPTIONS, block_length=4))
-    with pytest.raises(UnspoolError, match="holds the model to start from"):
+    with pytest.raises(UnspoolError, match="contains the source model"):
         train(source, source, OPTIONS)
     assert not (tmp_path / "out").exists()
 
