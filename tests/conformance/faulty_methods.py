@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -39,6 +40,7 @@ from unspool.engine.probe import Reading, States
 from unspool.engine.progress import Progress
 from unspool.engine.search import Found, SearchRequest
 from unspool.engine.tree import TokenTree, TreeBuilder
+from unspool.methods.drafters.plain import Plain
 from unspool.methods.sampling import cars
 from unspool.methods.sampling._aligned import AlignedShaper
 from unspool.methods.search import beam
@@ -192,6 +194,28 @@ class Restless:
         return next(_calls) % 7 == 3
 
 
+class SwallowsDamage:
+    """A memory that loads whatever it is given."""
+
+    def __init__(self) -> None:
+        self.learned = 1
+
+    def save(self, path: Path) -> None:
+        path.write_text(str(self.learned), "utf-8")
+
+    def load(self, path: Path) -> None:
+        with suppress(OSError, ValueError):
+            self.learned = int(path.read_text("utf-8"))
+
+    def reset(self) -> None:
+        self.learned = 0
+
+
+def swallowing(resources: Any, _: Any) -> Plain:
+    resources.memory("swallows_damage", SwallowsDamage)
+    return Plain()
+
+
 class SeesDrafts(Mean):
     """Reads how many tokens the pass emitted."""
 
@@ -227,6 +251,14 @@ FAULTS: Mapping[str, tuple[Method[Any, Any], str]] = {
         "draws_are_reported_truthfully",
     ),
     "too_large": (row(DRAFTER, lambda r, _: TooLarge(r.assistant, 6), "identical"), "drafts_stay_within_the_budget"),
+    "swallows_damage": (
+        row(DRAFTER, swallowing, "identical", memory="a number"),
+        "memories_are_saved_whole_or_refused",
+    ),
+    "no_memory": (
+        row(DRAFTER, lambda r, _: Plain(), "identical", memory="a table"),
+        "memories_are_saved_whole_or_refused",
+    ),
     "takes_drafts": (row(ACCEPTANCE, lambda r, _: TakesDrafts(), "identical"), "text_is_plain_decodings"),
     "no_path": (row(ACCEPTANCE, lambda r, _: NoPath(), "lossy"), "decisions_are_paths_of_the_tree"),
     "last_from_target": (
