@@ -1,4 +1,4 @@
-"""Errors that a user can mend. The command line prints their message as one line and exits with code 2."""
+"""Errors that a user can fix. The command line prints their message as one line and exits with code 2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class UnknownNameError(UnspoolError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         choices = sorted(known)
         near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(choices)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(choices) or 'none'}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 
 

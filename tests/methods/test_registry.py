@@ -260,6 +260,8 @@ def test_names_of_other_kinds_and_of_nothing() -> None:
         methods.find("beam", DRAFTER)
     with pytest.raises(UnknownNameError, match="did you mean 'suffix'"):
         methods.find("sufix", DRAFTER)
+    with pytest.raises(UnknownNameError, match="unknown probe 'norm'; known: none"):
+        methods.find("norm", PROBE)
 
 
 # Specs.
